@@ -1,0 +1,44 @@
+//! What can go wrong with a store.
+
+/// Failure of a store. The text is for the operator's log and terminal; clients see only a code (see `http::error`).
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The URL names no store that we know.
+    #[error("database URL: {0}")]
+    Url(String),
+    /// The SQLite file, or the Postgres database, is not there.
+    #[error("the store does not exist: {0}")]
+    Missing(String),
+    /// The store can be read but not written.
+    #[error("the store is read-only")]
+    ReadOnly,
+    /// Somebody else holds the lock, or every connection is in use, for longer than we wait.
+    #[error("the store is busy: {0}")]
+    Busy(String),
+    /// The server can't be reached, or the connection broke.
+    #[error("the store can't be reached: {0}")]
+    Unreachable(String),
+    /// The store was written by a newer program.
+    #[error("the store's schema is version {found}, newer than this program's {known}: upgrade modal-gateway")]
+    NewerSchema {
+        /// Version found in the store.
+        found: i64,
+        /// Newest version that this program knows.
+        known: i64,
+    },
+    /// The store was written by an older program and migrating was not asked for.
+    #[error("the store's schema is out of date: run `modal-gateway migrate`")]
+    OlderSchema,
+    /// The blocks do not fit the chain as it is.
+    #[error("{0}")]
+    Conflict(String),
+    /// The disk is full.
+    #[error("the store's disk is full")]
+    Full,
+    /// The file is no database, or a row does not hold what it must.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+    /// Anything else that the database says.
+    #[error("database error: {0}")]
+    Database(#[source] sqlx::Error),
+}
