@@ -3,4 +3,3 @@
 #![forbid(unsafe_code)]
 
 pub mod chain;
-pub mod store;
