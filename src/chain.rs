@@ -17,3 +17,6 @@ pub use difficulty::CumulativeDifficulty;
 pub use network::Network;
 pub use pow::{PowAlgorithm, PowError};
 pub use verify::{Level, Position, Rule, VerifiedBlocks, Verifier, VerifyError, Violation};
+
+#[cfg(test)]
+mod tests;

@@ -93,3 +93,68 @@ fn parse_hash(text: &str) -> Option<U256> {
     let hex = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if hex { U256::from_str_radix(text, 16).ok() } else { None }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::chain::block::sha256_hex;
+
+    #[test]
+    fn the_networks_sha256_vector() {
+        let nonce = (0..).find(|nonce| meets(&sha256_hex(format!("data{nonce}").as_bytes()), 500));
+        assert_eq!(nonce, Some(2401));
+    }
+
+    #[test]
+    fn targets_shrink_with_the_difficulty() {
+        assert_eq!(format!("{:064x}", target(1)), format!("00ffff{}", "0".repeat(58)));
+        assert_eq!(target(2), target(1) / U256::from(2));
+        assert_eq!(target(u128::MAX), MAX_TARGET / U256::from(u128::MAX));
+        assert_eq!(target(0), U256::ZERO);
+        assert!(!meets(&"0".repeat(64), 0), "nothing meets difficulty 0");
+    }
+
+    #[test]
+    fn a_hash_at_the_target_is_too_high() {
+        for difficulty in [1, 500, u128::MAX] {
+            assert!(!meets(&format!("{:064x}", target(difficulty)), difficulty));
+            assert!(meets(&format!("{:064x}", target(difficulty) - U256::from(1)), difficulty));
+        }
+    }
+
+    #[rstest]
+    #[case::above_the_easiest_target(&"f".repeat(64), 0)]
+    #[case::at_it(&format!("{MAX_TARGET:064x}"), 1)]
+    #[case::half_of_it(&format!("{:064x}", MAX_TARGET / U256::from(2)), 2)]
+    #[case::saturated(&format!("{:064x}", 1), u128::MAX)]
+    #[case::zero(&"0".repeat(64), u128::MAX)]
+    #[case::not_hex("block_hash_000", 77)]
+    #[case::separators_and_prefixes("0x_f", 77)]
+    #[case::empty("", 77)]
+    #[case::too_long(&"f".repeat(65), 77)]
+    fn a_hash_is_worth(#[case] hash: &str, #[case] worth: u128) {
+        assert_eq!(actualized(hash, 77), worth);
+    }
+
+    #[test]
+    fn work_adds_up_beyond_128_bits() {
+        let work = CumulativeDifficulty::default() + u128::MAX + u128::MAX;
+        assert_eq!(work.to_string(), "680564733841876926926749214863536422910");
+        assert_eq!(work.to_string().parse(), Ok(work));
+        assert_eq!(serde_json::to_string(&work).unwrap(), format!("\"{work}\""));
+        assert_eq!(serde_json::from_str::<CumulativeDifficulty>(&format!("\"{work}\"")).unwrap(), work);
+        assert!(work > CumulativeDifficulty::default() + u128::MAX);
+        assert_eq!(CumulativeDifficulty(U256::MAX) + 1, CumulativeDifficulty(U256::MAX));
+        assert_eq!(U256::MAX.to_string().parse(), Ok(CumulativeDifficulty(U256::MAX)));
+        assert_eq!(format!("{:>5}", CumulativeDifficulty::default() + 7), "    7");
+    }
+
+    #[rstest]
+    fn only_digits_are_work(
+        #[values("", "-1", "+1", "0x10", "1_0", " 1", "1.0", &format!("{}0", U256::MAX))] text: &str,
+    ) {
+        assert_eq!(text.parse::<CumulativeDifficulty>(), Err(ParseDifficultyError));
+    }
+}
