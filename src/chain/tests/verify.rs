@@ -61,6 +61,22 @@ fn each_corrupted_field_of_each_block_breaks_a_rule(#[case] corrupt: fn(&mut Min
 }
 
 #[test]
+fn only_genesis_may_miss_its_target() {
+    let mut parent = None;
+    for sound in fixture() {
+        let harder = MinerBlock { target_difficulty: sound.actualized_difficulty + 1, ..sound.clone() };
+        match at(Level::Linked).verify(parent.as_ref(), vec![harder]) {
+            Ok(_) => assert_eq!(sound.index, 0),
+            Err(VerifyError::Violation(violation)) => {
+                assert_eq!((violation.rule, violation.index > 0), (Rule::Target, true), "{violation}");
+            }
+            Err(error) => panic!("{error}"),
+        }
+        parent = Some(Position::from(&sound));
+    }
+}
+
+#[test]
 fn without_proof_of_work_the_child_still_shows_a_changed_hash() {
     let mut blocks = fixture();
     flip(&mut blocks[30].hash);
