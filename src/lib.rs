@@ -2,5 +2,5 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
-pub mod chain;
-pub mod store;
+pub mod p2p;
+pub mod protocol;
