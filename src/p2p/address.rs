@@ -67,9 +67,7 @@ pub(super) fn is_dialable(address: &Multiaddr) -> bool {
     let mut parts = address.iter().peekable();
     match parts.next() {
         Some(Protocol::Dnsaddr(_)) => {}
-        Some(
-            Protocol::Ip4(_) | Protocol::Ip6(_) | Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_),
-        ) => {
+        Some(Protocol::Ip4(_) | Protocol::Ip6(_) | Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_)) => {
             if !matches!(parts.next(), Some(Protocol::Tcp(port)) if port != 0) {
                 return false;
             }

@@ -171,7 +171,9 @@ impl Worker {
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.dial_failed(connection_id, peer_id, &error);
             }
-            SwarmEvent::IncomingConnectionError { error, .. } => tracing::debug!(%error, "a connection was not accepted"),
+            SwarmEvent::IncomingConnectionError { error, .. } => {
+                tracing::debug!(%error, "a connection was not accepted")
+            }
             SwarmEvent::NewListenAddr { address, .. } => self.listening(|addresses| addresses.push(address)),
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 self.listening(|addresses| addresses.retain(|known| *known != address));
@@ -190,7 +192,9 @@ impl Worker {
     pub fn on_behaviour_event(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.identified(peer_id, info),
-            BehaviourEvent::Ping(ping::Event { peer, result: Ok(time), .. }) => self.shared.book_mut().pinged(&peer, time),
+            BehaviourEvent::Ping(ping::Event { peer, result: Ok(time), .. }) => {
+                self.shared.book_mut().pinged(&peer, time)
+            }
             _ => {}
         }
     }

@@ -29,9 +29,13 @@ struct Target {
 }
 
 enum State {
-    Waiting { until: Instant },
+    Waiting {
+        until: Instant,
+    },
     Dialing(ConnectionId),
-    Connected { since: Instant },
+    Connected {
+        since: Instant,
+    },
     /// The address leads back to us: never dialled again.
     Ourselves,
 }

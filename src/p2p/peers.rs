@@ -248,7 +248,8 @@ impl PeerBook {
     /// See [`P2pClient::candidates`](super::P2pClient::candidates).
     pub fn candidates(&self, now: Instant) -> Vec<PeerId> {
         // A configured peer that hung up (real nodes close idle connections) is dialled again by the request itself.
-        let usable = |peer: &Peer| peer.speaks && (peer.connections > 0 || peer.configured && peer.dial_error.is_none());
+        let usable =
+            |peer: &Peer| peer.speaks && (peer.connections > 0 || peer.configured && peer.dial_error.is_none());
         let mut best: Vec<_> = self
             .peers
             .iter()

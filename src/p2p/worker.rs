@@ -201,7 +201,9 @@ impl Worker {
             OutboundFailure::DialFailure => {
                 P2pError::Unreachable(self.shared.book().dial_error(peer).unwrap_or("no connection").into())
             }
-            OutboundFailure::ConnectionClosed => P2pError::Unreachable("the connection closed before the answer".into()),
+            OutboundFailure::ConnectionClosed => {
+                P2pError::Unreachable("the connection closed before the answer".into())
+            }
             OutboundFailure::Timeout => P2pError::Timeout,
             OutboundFailure::UnsupportedProtocols => P2pError::Unsupported,
             OutboundFailure::Io(error) if error.kind() == io::ErrorKind::TimedOut => P2pError::Timeout,
