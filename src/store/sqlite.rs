@@ -99,7 +99,10 @@ async fn prepare(connection: &mut SqliteConnection, migrate: bool) -> Result<(i6
     if schema::must_migrate(found, known, migrate)? {
         // One transaction around all of them: whoever comes second waits, and finds nothing left to do.
         let mut transaction = connection.begin_with(Sqlite::BEGIN).await.map_err(Sqlite::error)?;
-        MIGRATIONS.run(&mut *transaction).await.map_err(|error| schema::error::<Sqlite>(error, known))?;
+        MIGRATIONS
+            .run_direct(None, &mut *transaction, false)
+            .await
+            .map_err(|error| schema::error::<Sqlite>(error, known))?;
         transaction.commit().await.map_err(Sqlite::error)?;
     }
     Ok((found, known))

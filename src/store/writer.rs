@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, ColumnIndex, Database, Executor, Pool, QueryBuilder, T
 use super::{
     ChainState, ChainWriter, Result, StoreError, Tip,
     sql::{Backend, ChainRow, Column, failure, json_array, level},
+    statements,
 };
 use crate::chain::{CumulativeDifficulty, Level, MinerBlock, VerifiedBlocks, verify::check_storable};
 
@@ -100,9 +101,8 @@ where
         &mut self,
         hashes: impl Iterator<Item = &'h str>,
     ) -> Result<HashMap<String, Option<CumulativeDifficulty>>> {
-        let sql = format!("SELECT hash, cumulative_difficulty FROM block WHERE hash IN {}", DB::TEXTS);
         let hashes: Vec<&str> = hashes.filter(|hash| !hash.contains('\0')).collect();
-        let query = query_as(AssertSqlSafe(sql)).bind(json_array(&hashes));
+        let query = query_as(AssertSqlSafe(statements::cumulative_difficulties::<DB>())).bind(json_array(&hashes));
         let rows: Vec<(String, Option<String>)> = query.fetch_all(&mut *self.transaction).await.map_err(DB::error)?;
         let parse = |(hash, difficulty): (String, Option<String>)| match difficulty.map(|text| text.parse()).transpose()
         {
