@@ -14,6 +14,7 @@ mod postgres;
 mod schema;
 mod sql;
 mod sqlite;
+mod statements;
 mod writer;
 
 pub use error::StoreError;

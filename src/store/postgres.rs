@@ -39,7 +39,7 @@ impl Backend for Postgres {
     fn error(error: sqlx::Error) -> StoreError {
         let database = match &error {
             sqlx::Error::Database(database) => database,
-            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::WorkerCrashed => {
                 return StoreError::Unreachable(error.to_string());
             }
             _ => return StoreError::Database(error),
@@ -108,7 +108,10 @@ async fn prepare(connection: &mut PgConnection, migrate: bool) -> Result<(i64, i
     let found = schema::found::<Postgres>(connection).await?;
     let known = schema::newest(&MIGRATIONS);
     if schema::must_migrate(found, known, migrate)? {
-        MIGRATIONS.run(connection).await.map_err(|error| schema::error::<Postgres>(error, known))?;
+        MIGRATIONS
+            .run_direct(None, connection, false)
+            .await
+            .map_err(|error| schema::error::<Postgres>(error, known))?;
     }
     Ok((found, known))
 }

@@ -1,7 +1,5 @@
-//! Reading: SQL that both databases know, written once. What they have of their own is in [`Backend`].
-//!
-//! Each read is one statement that begins with the chain's row and so tells which chain it saw. 64-bit numbers without
-//! sign are kept as the `i64` of the same bits; a canonical block's index is never negative.
+//! Reading, over either database: what they have of their own is in [`Backend`]. 64-bit numbers without sign are kept as
+//! the `i64` of the same bits; a canonical block's index is never negative.
 
 use std::{collections::HashMap, future::Future};
 
@@ -13,7 +11,7 @@ use sqlx::{
 
 use super::{
     Anchor, BlockStore, Blocks, ChainState, ChainWriter, Found, IndexEntry, MAX_BLOCKS_PER_INDEX, Result, StoreError,
-    Tip, writer::SqlWriter,
+    Tip, statements, writer::SqlWriter,
 };
 use crate::chain::Level;
 
@@ -59,6 +57,7 @@ pub(super) struct SqlStore<DB: Database> {
 pub(super) async fn failure<DB: Backend>(error: sqlx::Error, pool: &Pool<DB>) -> StoreError {
     match error {
         sqlx::Error::PoolTimedOut => DB::no_connection(pool).await,
+        sqlx::Error::PoolClosed => StoreError::Unreachable("the store is closed".into()),
         error => DB::error(error),
     }
 }
@@ -180,23 +179,6 @@ struct AnchorRow {
     steps: Option<i64>,
 }
 
-/// The canonical blocks for which `$which` holds, which also orders and bounds them, aggregated into one row. The last
-/// one's hash is looked up by index because an aggregate would have to carry all of them.
-macro_rules! run_of_blocks {
-    ($which:literal) => {
-        concat!(
-            "SELECT chain.version, chain.tip_index, chain.tip_hash, chain.tip_epoch, run.json, run.count, \
-             run.last_index, last.hash AS last_hash, run.level \
-             FROM chain CROSS JOIN \
-             (SELECT string_agg(document, ',' ORDER BY idx) AS json, count(*) AS count, max(idx) AS last_index, \
-             min(level) AS level FROM (SELECT idx, level, document FROM block WHERE canonical AND ",
-            $which,
-            ") AS member) AS run \
-             LEFT JOIN block AS last ON last.canonical AND last.idx = run.last_index"
-        )
-    };
-}
-
 /// Binds `$value`s to the statement and fetches from the readers with `$fetch`.
 macro_rules! read {
     ($store:ident . $fetch:ident ($sql:expr $(, $value:expr)*)) => {
@@ -220,16 +202,13 @@ where
     Option<String>: Column<DB>,
 {
     async fn state(&self) -> Result<ChainState> {
-        let row: ChainRow = read!(self.fetch_one("SELECT * FROM chain"))?;
+        let row: ChainRow = read!(self.fetch_one(statements::STATE))?;
         row.try_into()
     }
 
     async fn get(&self, hash: &str) -> Result<Option<Found>> {
-        let sql = "SELECT chain.version, chain.tip_index, chain.tip_hash, chain.tip_epoch, \
-                   block.document, block.idx, block.canonical, block.level \
-                   FROM chain CROSS JOIN block WHERE block.hash = $1";
         let Some(hash) = storable(hash) else { return Ok(None) };
-        let row: Option<FoundRow> = read!(self.fetch_optional(sql, hash))?;
+        let row: Option<FoundRow> = read!(self.fetch_optional(statements::GET, hash))?;
         let Some(row) = row else { return Ok(None) };
         let (version, tip) = row.seen.split()?;
         let level = level(row.level)?;
@@ -238,24 +217,19 @@ where
     }
 
     async fn epoch(&self, epoch: u64, limit: u64) -> Result<Blocks> {
-        let row: BlocksRow =
-            read!(self.fetch_one(run_of_blocks!("epoch = $1 ORDER BY idx LIMIT $2"), epoch as i64, clamp(limit)))?;
+        let row: BlocksRow = read!(self.fetch_one(statements::EPOCH, epoch as i64, clamp(limit)))?;
         row.try_into()
     }
 
     async fn range(&self, from: u64, to: u64) -> Result<Blocks> {
-        let row: BlocksRow = read!(self.fetch_one(run_of_blocks!("idx BETWEEN $1 AND $2"), clamp(from), clamp(to)))?;
+        let row: BlocksRow = read!(self.fetch_one(statements::RANGE, clamp(from), clamp(to)))?;
         row.try_into()
     }
 
     async fn at_index(&self, index: u64) -> Result<(Vec<IndexEntry>, u64, Option<IndexEntry>)> {
-        let sql = "SELECT * FROM (SELECT (SELECT count(*) FROM block WHERE idx = $1) AS total, \
-                   idx, hash, previous_hash, canonical, orphan_reason FROM block WHERE idx = $1 \
-                   ORDER BY canonical DESC, hash LIMIT $3) AS here \
-                   UNION ALL SELECT 0, idx, hash, previous_hash, canonical, orphan_reason FROM block \
-                   WHERE canonical AND idx = $2 ORDER BY total DESC, canonical DESC, hash";
         let next = index.checked_add(1).map(|next| next as i64);
-        let rows: Vec<IndexRow> = read!(self.fetch_all(sql, index as i64, next, clamp(MAX_BLOCKS_PER_INDEX)))?;
+        let rows: Vec<IndexRow> =
+            read!(self.fetch_all(statements::AT_INDEX, index as i64, next, clamp(MAX_BLOCKS_PER_INDEX)))?;
         let total = rows.iter().map(|row| row.total).max().unwrap_or(0);
         let mut entries: Vec<_> = rows.into_iter().map(IndexEntry::from).collect();
         let next = entries.pop_if(|entry| entry.index != index);
@@ -263,31 +237,21 @@ where
     }
 
     async fn canonical_hashes(&self, indexes: &[u64]) -> Result<HashMap<u64, String>> {
-        let sql = format!("SELECT idx, hash FROM block WHERE canonical AND idx IN {}", DB::NUMBERS);
         let indexes: Vec<i64> = indexes.iter().filter_map(|&index| index.try_into().ok()).collect();
-        let rows: Vec<(i64, String)> = read!(self.fetch_all(AssertSqlSafe(sql), json_array(&indexes)))?;
+        let rows: Vec<(i64, String)> =
+            read!(self.fetch_all(AssertSqlSafe(statements::canonical_hashes::<DB>()), json_array(&indexes)))?;
         Ok(rows.into_iter().map(|(index, hash)| (index as u64, hash)).collect())
     }
 
     async fn highest_canonical(&self, hashes: &[String]) -> Result<Option<u64>> {
-        // Of a bare column's maximum the planner may think to find it by walking down the chain.
-        let sql = format!("SELECT max(idx + 0) FROM block WHERE canonical AND hash IN {}", DB::TEXTS);
         let hashes: Vec<String> = hashes.iter().filter_map(|hash| storable(hash)).collect();
-        let (index,): (Option<i64>,) = read!(self.fetch_one(AssertSqlSafe(sql), json_array(&hashes)))?;
+        let (index,): (Option<i64>,) =
+            read!(self.fetch_one(AssertSqlSafe(statements::highest_canonical::<DB>()), json_array(&hashes)))?;
         Ok(index.map(|index| index as u64))
     }
 
     async fn anchor(&self, hash: &str) -> Result<(Anchor, u64)> {
-        let sql = "WITH RECURSIVE walk (hash, previous_hash, idx, canonical, steps) AS ( \
-                   SELECT hash, previous_hash, idx, canonical, CAST(0 AS BIGINT) FROM block WHERE hash = $1 \
-                   UNION ALL \
-                   SELECT parent.hash, parent.previous_hash, parent.idx, parent.canonical, walk.steps + 1 \
-                   FROM walk JOIN block AS parent ON parent.hash = walk.previous_hash \
-                   WHERE NOT walk.canonical AND walk.steps < $2) \
-                   SELECT chain.version, EXISTS (SELECT 1 FROM block WHERE hash = $1) AS known, \
-                   found.idx, found.hash, found.steps \
-                   FROM chain LEFT JOIN (SELECT idx, hash, steps FROM walk WHERE canonical) AS found ON true";
-        let row: AnchorRow = read!(self.fetch_one(sql, storable(hash), MAX_ANCHOR_STEPS))?;
+        let row: AnchorRow = read!(self.fetch_one(statements::ANCHOR, storable(hash), MAX_ANCHOR_STEPS))?;
         let anchor = match (row.known, row.idx.zip(row.hash)) {
             (false, _) => Anchor::Unknown,
             (true, Some(_)) if row.steps == Some(0) => Anchor::Canonical,

@@ -99,7 +99,10 @@ async fn prepare(connection: &mut SqliteConnection, migrate: bool) -> Result<(i6
     if schema::must_migrate(found, known, migrate)? {
         // One transaction around all of them: whoever comes second waits, and finds nothing left to do.
         let mut transaction = connection.begin_with(Sqlite::BEGIN).await.map_err(Sqlite::error)?;
-        MIGRATIONS.run(&mut *transaction).await.map_err(|error| schema::error::<Sqlite>(error, known))?;
+        MIGRATIONS
+            .run_direct(None, &mut *transaction, false)
+            .await
+            .map_err(|error| schema::error::<Sqlite>(error, known))?;
         transaction.commit().await.map_err(Sqlite::error)?;
     }
     Ok((found, known))
@@ -119,7 +122,9 @@ impl Location {
             return Err(StoreError::Url("expected sqlite://PATH: the path is empty".into()));
         }
         let (path, parameters) = url.split_once('?').unwrap_or((url, ""));
-        let has_mode = |mode: &str| form_urlencoded::parse(parameters.as_bytes()).any(|(key, value)| key == "mode" && value == mode);
+        let has_mode = |mode: &str| {
+            form_urlencoded::parse(parameters.as_bytes()).any(|(key, value)| key == "mode" && value == mode)
+        };
         let in_memory = path.ends_with(":memory:") || has_mode("memory");
         let read_only = has_mode("ro");
         let parsed = parsed.busy_timeout(options.wait).disable_statement_logging();

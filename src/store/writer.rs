@@ -8,6 +8,7 @@ use sqlx::{AssertSqlSafe, ColumnIndex, Database, Executor, Pool, QueryBuilder, T
 use super::{
     ChainState, ChainWriter, Result, StoreError, Tip,
     sql::{Backend, ChainRow, Column, failure, json_array, level},
+    statements,
 };
 use crate::chain::{CumulativeDifficulty, Level, MinerBlock, VerifiedBlocks, verify::check_storable};
 
@@ -100,11 +101,11 @@ where
         &mut self,
         hashes: impl Iterator<Item = &'h str>,
     ) -> Result<HashMap<String, Option<CumulativeDifficulty>>> {
-        let sql = format!("SELECT hash, cumulative_difficulty FROM block WHERE hash IN {}", DB::TEXTS);
         let hashes: Vec<&str> = hashes.filter(|hash| !hash.contains('\0')).collect();
-        let query = query_as(AssertSqlSafe(sql)).bind(json_array(&hashes));
+        let query = query_as(AssertSqlSafe(statements::cumulative_difficulties::<DB>())).bind(json_array(&hashes));
         let rows: Vec<(String, Option<String>)> = query.fetch_all(&mut *self.transaction).await.map_err(DB::error)?;
-        let parse = |(hash, difficulty): (String, Option<String>)| match difficulty.map(|text| text.parse()).transpose() {
+        let parse = |(hash, difficulty): (String, Option<String>)| match difficulty.map(|text| text.parse()).transpose()
+        {
             Ok(difficulty) => Ok((hash, difficulty)),
             Err(error) => Err(StoreError::Damaged(format!("cumulative difficulty of block {hash}: {error}"))),
         };
@@ -273,8 +274,10 @@ where
             let kept: Option<(String, String, i64)> =
                 query.fetch_optional(&mut *self.transaction).await.map_err(DB::error)?;
             let kept = kept.map(Row::read).transpose()?;
-            self.state.cumulative_difficulty = kept.as_ref().and_then(|row| row.cumulative_difficulty).unwrap_or_default();
-            self.state.tip = kept.map(|Row { block: MinerBlock { index, hash, epoch, .. }, .. }| Tip { index, hash, epoch });
+            self.state.cumulative_difficulty =
+                kept.as_ref().and_then(|row| row.cumulative_difficulty).unwrap_or_default();
+            self.state.tip =
+                kept.map(|Row { block: MinerBlock { index, hash, epoch, .. }, .. }| Tip { index, hash, epoch });
         }
         Ok(orphaned)
     }
