@@ -11,13 +11,16 @@ use figment::Figment;
 use libp2p::Multiaddr;
 use serde::Deserialize;
 
-use crate::chain::{Level, Network};
+use crate::{
+    chain::{Level, Network},
+    p2p::PeerAddress,
+};
 
 mod layer;
 mod value;
 
 pub use layer::{ConfigError, Sources};
-pub use value::{DatabaseUrl, PeerAddress};
+pub use value::DatabaseUrl;
 
 /// The file that is read when none is named; it may be missing.
 pub const DEFAULT_FILE: &str = "modal-gateway.toml";

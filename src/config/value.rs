@@ -2,22 +2,19 @@
 
 use std::{fmt, net::SocketAddr, path::Path, str::FromStr, time::Duration};
 
-use libp2p::{Multiaddr, PeerId};
+use libp2p::Multiaddr;
 use serde::{
     Deserialize, Deserializer,
     de::{Error, SeqAccess, Visitor},
 };
 
-use crate::chain::Network;
+use crate::{chain::Network, p2p::PeerAddress};
 
 /// Longest timeout that may be set.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Names of the built-in networks.
 const NETWORKS: &[&str] = &["modality"];
-
-/// What `?peer=` and the provenance header keep for themselves.
-const RESERVED_ALIASES: &[&str] = &["any", "auto", "local"];
 
 /// A database URL. `Display` and `Debug` hide its password; [`as_str`](Self::as_str) doesn't.
 #[derive(Clone, PartialEq, Eq)]
@@ -70,36 +67,6 @@ impl fmt::Display for DatabaseUrl {
 impl fmt::Debug for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{self}\"")
-    }
-}
-
-/// A peer to connect with: `[ALIAS=]MULTIADDR`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerAddress {
-    /// Name for `?peer=` and `request`: letters, digits, `-`, `_` and `.`, at most 64 of them.
-    pub alias: Option<String>,
-    /// Where to dial; it may end in `/p2p/PEER_ID`.
-    pub address: Multiaddr,
-}
-
-impl FromStr for PeerAddress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (alias, address) = match text.split_once('=') {
-            Some((alias, address)) if !text.starts_with('/') => (Some(alias), address),
-            _ => (None, text),
-        };
-        if let Some(alias) = alias {
-            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-            if alias.is_empty() || alias.len() > 64 || !alias.chars().all(plain) {
-                return Err(format!("`{alias}` is no alias: letters, digits, `-`, `_` and `.`, at most 64 of them"));
-            }
-            if RESERVED_ALIASES.contains(&alias) || alias.parse::<PeerId>().is_ok() {
-                return Err(format!("`{alias}` can't be an alias: it already has a meaning in `?peer=`"));
-            }
-        }
-        Ok(Self { alias: alias.map(Into::into), address: multiaddr(address)? })
     }
 }
 
