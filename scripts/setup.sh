@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks for what building (`setup.sh build`), testing (`setup.sh test`, which includes building) and making
-# container base images without a registry (`setup.sh images`) need.
-# What is missing is installed with apt-get where this user may; else the command to run is printed.
+# Checks for what a task needs, and installs what is missing with apt-get where this user may; else it
+# prints the command to run. Tasks: build, test (which includes build), compose (tests/compose/run.sh),
+# images (container base images where none can be pulled).
 set -euo pipefail
 
 packages=() missing=()
@@ -23,6 +23,11 @@ check_build() {
     { command -v c++ && command -v cc; } >/dev/null || need "a C and C++ compiler (RandomX, SQLite)" gcc g++ libc6-dev
 }
 
+check_compose() {
+    command -v curl >/dev/null || need "curl" curl
+    command -v python3 >/dev/null || need "Python" python3
+}
+
 check_test() {
     check_build
     has_postgres || need "a Postgres server (store tests; or set TEST_DATABASE_URL)" postgresql
@@ -32,15 +37,17 @@ check_test() {
 case ${1:-} in
     build) check_build ;;
     test) check_test ;;
+    compose) check_compose ;;
     images) command -v debootstrap >/dev/null || need "debootstrap (container base images)" debootstrap ;;
-    *) echo "usage: $0 build|test|images" >&2 && exit 2 ;;
+    *) echo "usage: $0 build|test|compose|images" >&2 && exit 2 ;;
 esac
 
+status=0
 if ! command -v cargo >/dev/null; then
     echo "setup: a Rust toolchain (1.95 or later) is missing: install it with rustup" >&2
-    exit 1
+    status=1
 fi
-if [ ${#packages[@]} = 0 ]; then exit 0; fi
+if [ ${#packages[@]} = 0 ]; then exit "$status"; fi
 
 printf 'setup: missing: %s\n' "${missing[@]}" >&2
 become=()
@@ -53,3 +60,4 @@ fi
 echo "setup: ${install[*]}" >&2
 "${become[@]}" apt-get update --quiet=2
 "${install[@]}" </dev/null
+exit "$status"

@@ -24,6 +24,7 @@ elif command -v docker-compose >/dev/null; then
 else
     skip "no Compose tool"
 fi
+scripts/setup.sh compose
 
 cleanup() {
     local status=$?
@@ -62,12 +63,19 @@ answers() { ask "$1" && [ "$status" = 200 ]; }
 container() { compose ps -q "$1"; }
 healthy() { [ "$(docker inspect --format '{{.State.Health.Status}}' "$(container "$1")")" = healthy ]; }
 
-is_epoch_0() {
+# expect_epoch_0 SOURCE: whether the last answer is epoch 0, from a source that matches this pattern
+expect_epoch_0() {
+    local source
+    source=$(source_of)
+    if [ "$status" != 200 ]; then fail "epoch 0: status $status"; fi
+    # shellcheck disable=SC2053
+    if [[ $source != $1 ]]; then fail "epoch 0 came from '$source', expected $1"; fi
     python3 -c '
 import json, sys
 answer = json.load(open(sys.argv[1]))
 indexes = [block["index"] for block in answer["data"]["blocks"]]
-sys.exit(not (answer["ok"] and answer["data"]["count"] == 41 and indexes == list(range(41))))' "$work/body"
+sys.exit(not (answer["ok"] and answer["data"]["count"] == 41 and indexes == list(range(41))))' "$work/body" ||
+        fail "epoch 0 is not blocks 0 to 40"
 }
 
 readonly epoch='/data/miner_block/epoch?epoch=0'
@@ -87,18 +95,18 @@ ask /health/ready
 ok "/health/ready: 200"
 
 ask "$epoch"
-[ "$status" = 200 ] && is_epoch_0 && [ "$(source_of)" = local ] || fail "epoch 0 from the store: $status"
+expect_epoch_0 local
 cp "$work/body" "$work/local"
 ok "epoch 0: 41 blocks, from the gateway's store"
 
 ask "$epoch&peer=any"
 peer=$(source_of)
-[ "$status" = 200 ] && is_epoch_0 && [[ $peer = peer:* ]] || fail "epoch 0 from the node: $status, $peer"
+expect_epoch_0 'peer:*'
 cmp "$work/body" "$work/local" || fail "the node's answer differs from the store's"
 ok "epoch 0 with peer=any: the same bytes, from the node"
 
 ask "$epoch&peer=node"
-[ "$status" = 200 ] && [ "$(source_of)" = "$peer" ] || fail "epoch 0 with peer=node: $status, $(source_of)"
+expect_epoch_0 "$peer"
 ok "the node is reached by its alias"
 
 for service in postgres node gateway; do
