@@ -1,0 +1,36 @@
+# The gateway as an image. Plain instructions only, so that the classic builder and BuildKit both build it.
+FROM rust:1.95-bookworm AS build
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends cmake \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+
+# The dependencies alone, against an empty crate: this layer lasts until Cargo.toml or Cargo.lock changes.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src \
+    && echo 'fn main() {}' > src/main.rs \
+    && touch src/lib.rs \
+    && cargo build --release --locked --bin modal-gateway
+
+COPY . .
+# COPY keeps times of modification, and Cargo would take a file older than the empty crate for unchanged.
+RUN touch src/main.rs src/lib.rs \
+    && cargo build --release --locked --bin modal-gateway
+
+FROM debian:bookworm-slim
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates libstdc++6 \
+    && rm -rf /var/lib/apt/lists/* \
+    && groupadd --system --gid 10001 modal \
+    && useradd --system --uid 10001 --gid modal --home-dir /data --shell /usr/sbin/nologin modal \
+    && install -d -o modal -g modal -m 0750 /data
+COPY --from=build /src/target/release/modal-gateway /usr/local/bin/
+COPY tests/fixtures/randomx-chain-61.ndjson /usr/share/modal-gateway/chain.ndjson
+
+# Numbers, so that an orchestrator can tell that it isn't root. Database, identity key: all in /data.
+USER 10001:10001
+WORKDIR /data
+VOLUME /data
+EXPOSE 8080 10001 10002
+ENTRYPOINT ["modal-gateway"]
+CMD ["serve", "--http", "0.0.0.0:8080"]

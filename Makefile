@@ -1,0 +1,29 @@
+# One command for each thing a newcomer or CI wants; `make` lists them. All but `bench` share Cargo's
+# dev profile, so that nothing is built twice.
+.PHONY: help setup-build setup-test demo test lint bench openapi compose-test
+
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: setup-build ## a node and a gateway on the bundled chain, until Ctrl-C
+	cargo run -- demo
+
+test: setup-test ## every test
+	cargo test
+
+lint: setup-build ## formatting and clippy, warnings denied
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+bench: setup-test ## the README's benchmark
+	cargo bench
+
+openapi: setup-build ## write openapi/openapi.json from the code
+	cargo run --quiet -- openapi > openapi/openapi.json.new
+	mv openapi/openapi.json.new openapi/openapi.json
+
+compose-test: ## docker-compose.yml, built and run; skipped where no Docker engine answers
+	tests/compose/run.sh
+
+setup-build setup-test: setup-%:
+	@scripts/setup.sh $*

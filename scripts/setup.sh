@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Checks for what a task needs, and installs what is missing with apt-get where this user may; else it
+# prints the command to run. Tasks: build, test (which includes build), compose (tests/compose/run.sh),
+# images (container base images where none can be pulled).
+set -euo pipefail
+
+packages=() missing=()
+
+# need TEXT PACKAGE…: what is missing, and the Debian packages that bring it
+need() {
+    missing+=("$1")
+    packages+=("${@:2}")
+}
+
+# A server binary, which Debian keeps out of PATH; tests start a cluster of their own with it.
+has_postgres() {
+    [ -n "${TEST_DATABASE_URL:-}" ] || command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
+}
+
+check_build() {
+    command -v cmake >/dev/null || need "cmake (RandomX)" cmake
+    command -v make >/dev/null || need "make (RandomX)" make
+    { command -v c++ && command -v cc; } >/dev/null || need "a C and C++ compiler (RandomX, SQLite)" gcc g++ libc6-dev
+}
+
+check_compose() {
+    command -v curl >/dev/null || need "curl" curl
+    command -v python3 >/dev/null || need "Python" python3
+}
+
+check_test() {
+    check_build
+    has_postgres || need "a Postgres server (store tests; or set TEST_DATABASE_URL)" postgresql
+    python3 -c 'import ensurepip, venv' 2>/dev/null || need "Python with venv (generated client)" python3 python3-venv
+}
+
+case ${1:-} in
+    build) check_build ;;
+    test) check_test ;;
+    compose) check_compose ;;
+    images) command -v debootstrap >/dev/null || need "debootstrap (container base images)" debootstrap ;;
+    *) echo "usage: $0 build|test|compose|images" >&2 && exit 2 ;;
+esac
+
+status=0
+if ! command -v cargo >/dev/null; then
+    echo "setup: a Rust toolchain (1.95 or later) is missing: install it with rustup" >&2
+    status=1
+fi
+if [ ${#packages[@]} = 0 ]; then exit "$status"; fi
+
+printf 'setup: missing: %s\n' "${missing[@]}" >&2
+become=()
+if [ "$(id -u)" != 0 ]; then become=(sudo); fi
+install=("${become[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${packages[@]}")
+if ! command -v apt-get >/dev/null || { [ "$(id -u)" != 0 ] && ! sudo -n true 2>/dev/null; }; then
+    echo "setup: install it, on Debian with: sudo apt-get update && sudo apt-get install ${packages[*]}" >&2
+    exit 1
+fi
+echo "setup: ${install[*]}" >&2
+"${become[@]}" apt-get update --quiet=2
+"${install[@]}" </dev/null
+exit "$status"

@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# Builds and runs docker-compose.yml as it stands and asks it what a user would ask; skipped where no
+# Docker engine answers. Everything but the images is removed again at the end.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+readonly deadline_seconds=90
+# A port that is free, on loopback only; the file's own default is 8080.
+export GATEWAY_PORT=${GATEWAY_PORT:-127.0.0.1:0}
+export COMPOSE_PROJECT_NAME=modal-gateway-test
+work=$(mktemp -d)
+checks=0
+
+say() { printf 'compose: %s\n' "$*"; }
+ok() { checks=$((checks + 1)) && say "ok: $*"; }
+fail() { say "FAILED: $*" && exit 1; }
+skip() { say "skipped: $*" && exit 0; }
+
+if ! timeout 20 docker info >/dev/null 2>&1; then skip "no Docker engine answers"; fi
+if docker compose version >/dev/null 2>&1; then
+    compose() { docker compose "$@"; }
+elif command -v docker-compose >/dev/null; then
+    compose() { docker-compose "$@"; }
+else
+    skip "no Compose tool"
+fi
+scripts/setup.sh compose
+
+cleanup() {
+    local status=$?
+    trap - EXIT
+    if [ "$status" != 0 ]; then
+        tail -n 40 "$work/up.log" 2>/dev/null || true
+        compose ps || true
+        compose logs --tail=40 || true
+    fi
+    compose down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1 || say "could not remove everything"
+    rm -rf "$work"
+    exit "$status"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+# ask PATH: sets `status`; the headers and the body go to $work
+ask() {
+    status=$(curl --silent --max-time 20 --dump-header "$work/headers" --output "$work/body" \
+        --write-out '%{http_code}' "http://$address$1") || status=none
+}
+
+source_of() { sed -nE 's/^x-modal-source: *([^ \r]+).*/\1/ip' "$work/headers"; }
+
+# until_deadline WHAT COMMAND…: repeats the command until it succeeds
+until_deadline() {
+    local end=$((SECONDS + deadline_seconds)) what=$1
+    shift
+    until "$@"; do
+        if [ "$SECONDS" -ge "$end" ]; then fail "$what within $deadline_seconds s"; fi
+        sleep 0.5
+    done
+}
+
+answers() { ask "$1" && [ "$status" = 200 ]; }
+container() { compose ps -q "$1"; }
+healthy() { [ "$(docker inspect --format '{{.State.Health.Status}}' "$(container "$1")")" = healthy ]; }
+
+# expect_epoch_0 SOURCE: whether the last answer is epoch 0, from a source that matches this pattern
+expect_epoch_0() {
+    local source
+    source=$(source_of)
+    if [ "$status" != 200 ]; then fail "epoch 0: status $status"; fi
+    # shellcheck disable=SC2053
+    if [[ $source != $1 ]]; then fail "epoch 0 came from '$source', expected $1"; fi
+    python3 -c '
+import json, sys
+answer = json.load(open(sys.argv[1]))
+indexes = [block["index"] for block in answer["data"]["blocks"]]
+sys.exit(not (answer["ok"] and answer["data"]["count"] == 41 and indexes == list(range(41))))' "$work/body" ||
+        fail "epoch 0 is not blocks 0 to 40"
+}
+
+readonly epoch='/data/miner_block/epoch?epoch=0'
+
+compose down --volumes --remove-orphans >/dev/null 2>&1 || true
+tests/compose/build-base-images.sh
+start=$SECONDS
+compose up --build --detach >"$work/up.log" 2>&1 || fail "up"
+say "built and up in $((SECONDS - start)) s"
+
+address=$(compose port gateway 8080)
+for service in postgres node gateway; do until_deadline "$service healthy" healthy "$service"; done
+ok "postgres, node and gateway are healthy"
+
+ask /health/ready
+[ "$status" = 200 ] || fail "/health/ready: $status"
+ok "/health/ready: 200"
+
+ask "$epoch"
+expect_epoch_0 local
+cp "$work/body" "$work/local"
+ok "epoch 0: 41 blocks, from the gateway's store"
+
+ask "$epoch&peer=any"
+peer=$(source_of)
+expect_epoch_0 'peer:*'
+cmp "$work/body" "$work/local" || fail "the node's answer differs from the store's"
+ok "epoch 0 with peer=any: the same bytes, from the node"
+
+ask "$epoch&peer=node"
+expect_epoch_0 "$peer"
+ok "the node is reached by its alias"
+
+for service in postgres node gateway; do
+    [ "$(compose exec -T "$service" id -u)" != 0 ] || fail "$service runs as root"
+    [ "$(docker inspect --format '{{.HostConfig.ReadonlyRootfs}}' "$(container $service)")" = true ] ||
+        fail "$service can write to its image"
+done
+ok "no service runs as root or writes to its image"
+
+id=$(container node)
+compose stop node >/dev/null 2>&1
+[ "$(docker inspect --format '{{.State.ExitCode}}' "$id")" = 0 ] || fail "the node did not stop cleanly"
+answers "$epoch" || fail "without the node, the store answers $status"
+ask "$epoch&peer=any"
+[[ $status =~ ^(404|502|503|504)$ ]] || fail "without the node, peer=any is $status"
+ok "the node stops cleanly; the store goes on answering, peer=any is $status"
+
+compose start node >/dev/null 2>&1
+until_deadline "the node is back" answers "$epoch&peer=any"
+[ "$(source_of)" = "$peer" ] || fail "the node came back as $(source_of), was $peer"
+ok "the gateway comes back to the node, which kept its identity and chain"
+
+compose restart postgres >/dev/null 2>&1
+until_deadline "the store is back" answers "$epoch"
+ok "the gateway outlives a restart of Postgres"
+
+compose up --detach >"$work/up.log" 2>&1 || fail "a second up"
+until_deadline "epoch 0 after a second up" answers "$epoch"
+cmp "$work/body" "$work/local" || fail "a second up changed the store"
+ok "a second up imports nothing twice"
+
+[ "$(docker inspect --format '{{.RestartCount}}' "$(container gateway)")" = 0 ] || fail "the gateway had to be restarted"
+ok "the gateway was never restarted"
+say "$checks checks passed in $((SECONDS - start)) s"
