@@ -21,8 +21,8 @@ FROM debian:bookworm-slim
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates libstdc++6 \
     && rm -rf /var/lib/apt/lists/* \
-    && groupadd --system --gid 10001 modal \
-    && useradd --system --uid 10001 --gid modal --home-dir /data --shell /usr/sbin/nologin modal \
+    && groupadd --gid 10001 modal \
+    && useradd --uid 10001 --gid modal --no-create-home --no-log-init --home-dir /data --shell /usr/sbin/nologin modal \
     && install -d -o modal -g modal -m 0750 /data
 COPY --from=build /src/target/release/modal-gateway /usr/local/bin/
 COPY tests/fixtures/randomx-chain-61.ndjson /usr/share/modal-gateway/chain.ndjson
