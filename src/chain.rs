@@ -15,5 +15,8 @@ pub mod verify;
 pub use block::{BLOCKS_PER_EPOCH, EpochNumbering, MAX_BLOCK_BYTES, MinerBlock};
 pub use difficulty::CumulativeDifficulty;
 pub use network::Network;
-pub use pow::PowAlgorithm;
-pub use verify::{Level, Position, Rule, VerifiedBlocks, Verifier, Violation};
+pub use pow::{PowAlgorithm, PowError};
+pub use verify::{Level, Position, Rule, VerifiedBlocks, Verifier, VerifyError, Violation};
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,30 @@
-//! modal-gateway: an HTTP/JSON gateway to the Modality network's miner blocks. (map written by the integrator)
+//! modal-gateway: the Modality network's miner blocks over HTTP and libp2p.
+//!
+//! A request is answered in one place: `GET /data/miner_block/epoch?epoch=0` and the libp2p request of the same path
+//! become the same typed query, go to the same source and come back in the same envelope.
+//!
+//! Arrows run one way: `chain ← protocol ← { store, p2p } ← source ← http ← app ← cli`.
+//!
+//! * [`chain`]: the domain: blocks, difficulty, proof of work, the rules. No I/O
+//! * [`protocol`]: queries, answers, envelope, error texts and codes, limits; the codec
+//! * [`store`]: the trait `BlockStore` over Postgres and SQLite
+//! * [`p2p`]: the swarm, its sole owner, and a cloneable client
+//! * [`source`]: answers any query from the store or from peers, once for both doors
+//! * [`http`]: routes that mirror the protocol, OpenAPI, status
+//! * [`config`]: defaults < file < environment < flags
+//! * [`telemetry`]: logging
+//! * [`app`]: what starts, in which order; what stops, in reverse
+//! * [`cli`]: the commands
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod app;
 pub mod chain;
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod p2p;
+pub mod protocol;
+pub mod source;
 pub mod store;
+pub mod telemetry;

@@ -1,1 +1,5 @@
-fn main(){}
+//! The program: see `modal_gateway::cli`.
+
+fn main() -> std::process::ExitCode {
+    modal_gateway::cli::main()
+}

@@ -11,8 +11,11 @@ use crate::chain::{CumulativeDifficulty, Level, MinerBlock, VerifiedBlocks};
 
 mod error;
 mod postgres;
+mod schema;
 mod sql;
 mod sqlite;
+mod statements;
+mod writer;
 
 pub use error::StoreError;
 
@@ -47,7 +50,7 @@ pub struct ChainState {
     pub bytes: u64,
     /// Number of different epochs among the canonical blocks.
     pub epochs: u64,
-    /// Number of different nominated peer ids among the canonical blocks, genesis' empty one not counted.
+    /// Number of different nominated peer ids among the canonical blocks; genesis' empty one counts, as real nodes do.
     pub miners: u64,
     /// The weakest verification level among the canonical blocks; `None` for an empty chain.
     pub level: Option<Level>,
@@ -205,9 +208,36 @@ impl Default for OpenOptions {
 /// # Errors
 /// [`StoreError::Url`] for any other scheme, and whatever keeps the database from being opened: see [`StoreError`].
 pub async fn open(url: &str, options: &OpenOptions) -> Result<Arc<dyn BlockStore>> {
-    match url.split(':').next() {
-        Some("sqlite") => Ok(Arc::new(sqlite::open(url, options).await?)),
-        Some("postgres" | "postgresql") => Ok(Arc::new(postgres::open(url, options).await?)),
-        _ => Err(StoreError::Url("expected sqlite://PATH or postgres://HOST/DATABASE".into())),
+    match Database::of(url)? {
+        Database::Sqlite => Ok(Arc::new(sqlite::open(url, options).await?)),
+        Database::Postgres => Ok(Arc::new(postgres::open(url, options).await?)),
+    }
+}
+
+/// Brings the schema of the store that `url` names up to date, whatever `options.migrate` says. Returns its version
+/// before (0: there was none) and after.
+///
+/// # Errors
+/// As [`open`].
+pub async fn migrate(url: &str, options: &OpenOptions) -> Result<(i64, i64)> {
+    match Database::of(url)? {
+        Database::Sqlite => sqlite::migrate(url, options).await,
+        Database::Postgres => postgres::migrate(url, options).await,
+    }
+}
+
+/// The databases that we know.
+enum Database {
+    Sqlite,
+    Postgres,
+}
+
+impl Database {
+    fn of(url: &str) -> Result<Self> {
+        match url.split(':').next() {
+            Some("sqlite") => Ok(Self::Sqlite),
+            Some("postgres" | "postgresql") => Ok(Self::Postgres),
+            _ => Err(StoreError::Url("expected sqlite://PATH or postgres://HOST/DATABASE".into())),
+        }
     }
 }

@@ -1,0 +1,87 @@
+//! The `demo` command: a node and a gateway in one process, joined by real libp2p, each with the bundled chain.
+
+use std::{net::Ipv4Addr, sync::Arc};
+
+use libp2p::{Multiaddr, identity::Keypair, multiaddr::Protocol};
+use tokio_util::sync::CancellationToken;
+
+use super::{AppError, Gateway, Node, announce, bind};
+use crate::{
+    chain::{MinerBlock, VerifiedBlocks, Verifier},
+    config::Config,
+    p2p::PeerAddress,
+    store::{self, BlockStore, OpenOptions},
+};
+
+/// Blocks 0 to 60 of a chain that the network's own miner made, one a line.
+pub const BUNDLED_CHAIN: &str = include_str!("../../tests/fixtures/randomx-chain-61.ndjson");
+
+/// Runs a node and a gateway until `shutdown`, on stores of their own that are gone afterwards.
+///
+/// # Errors
+/// Whatever keeps them from starting or ends them early.
+pub async fn demo(config: Config, shutdown: CancellationToken) -> Result<(), AppError> {
+    let listeners = bind(&config).await?;
+    eprintln!("verifying the bundled chain to `{}` ...", config.verify);
+    let chain = verified_chain(&config).await?;
+    let folder = tempfile::tempdir().map_err(|error| AppError::Bundled(error.to_string()))?;
+
+    let loopback = Multiaddr::from(Ipv4Addr::LOCALHOST).with(Protocol::Tcp(0));
+    let node_config = Config { listen: vec![loopback], peer: Vec::new(), ..config.clone() };
+    let node_store = store_with(folder.path().join("node.db"), chain.clone()).await?;
+    let node = Node::start_with(&node_config, node_store, Keypair::generate_ed25519()).await?;
+
+    let mut peers = config.peer.clone();
+    for address in node.addresses() {
+        peers.push(PeerAddress { alias: Some("node".into()), address });
+    }
+    let gateway_config = Config { listen: Vec::new(), peer: peers, ..config };
+    let gateway_store = store_with(folder.path().join("gateway.db"), chain).await?;
+    let gateway_node = Node::start_with(&gateway_config, gateway_store, Keypair::generate_ed25519()).await?;
+    gateway_node.p2p.wait_connected("node", gateway_config.peer_timeout).await?;
+    let gateway = Gateway::open(gateway_node, listeners);
+
+    announce(&node);
+    print_guide(&gateway);
+    let node = tokio::spawn(node.run(shutdown.clone()));
+    gateway.run(shutdown.clone()).await?;
+    shutdown.cancel();
+    node.await.unwrap_or(Err(AppError::Ended("node")))
+}
+
+async fn verified_chain(config: &Config) -> Result<VerifiedBlocks, AppError> {
+    let (network, level) = (config.network.clone(), config.verify);
+    let verify = move || {
+        let blocks: Result<Vec<MinerBlock>, _> = BUNDLED_CHAIN.lines().map(serde_json::from_str).collect();
+        let blocks = blocks.map_err(|error| error.to_string())?;
+        let verifier = Verifier::new(&network, level, 1).map_err(|error| error.to_string())?;
+        verifier.verify(None, blocks).map_err(|error| error.to_string())
+    };
+    let verified = tokio::task::spawn_blocking(verify).await;
+    verified.unwrap_or_else(|error| Err(error.to_string())).map_err(AppError::Bundled)
+}
+
+async fn store_with(path: std::path::PathBuf, chain: VerifiedBlocks) -> Result<Arc<dyn BlockStore>, AppError> {
+    let store = store::open(&format!("sqlite://{}", path.display()), &OpenOptions::default()).await?;
+    let mut writer = store.write().await?;
+    writer.append(chain).await?;
+    writer.commit().await?;
+    Ok(store)
+}
+
+fn print_guide(gateway: &Gateway) {
+    let base = format!("http://{}", gateway.http);
+    let hash = "0098469404e2f8e97f63bf0585b74495586e49001b7c00428b71a22d64a698f8";
+    println!(
+        "A node and a gateway are running, joined by libp2p, on a real chain of 61 blocks.\n\
+         \n  gateway  {base}\n  docs     {base}/docs\n  admin    http://{}\n\
+         \nTry:\n\
+         \n  curl '{base}/data/miner_block/epoch?epoch=0'\
+         \n  curl -i '{base}/data/miner_block/range?from_index=3&to_index=7&peer=any'\
+         \n  curl '{base}/data/miner_block/get?hash={hash}'\
+         \n  curl -H 'accept: application/x-ndjson' '{base}/data/miner_block/canonical'\
+         \n  curl '{base}/status'\n\
+         \nCtrl-C stops both.",
+        gateway.admin
+    );
+}

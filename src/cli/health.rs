@@ -1,0 +1,133 @@
+//! `health`: one plain HTTP GET, so that a container needs no other program for its health check.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use url::Url;
+
+use crate::config::Config;
+
+/// How long the gateway may take to answer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most that is read of the answer's status line.
+const MAX_STATUS_LINE: u64 = 256;
+
+/// Why the gateway doesn't count as ready.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HealthError {
+    #[error("the HTTP address {0} has no fixed port: give the URL")]
+    NoPort(SocketAddr),
+    #[error("{0} can't be reached")]
+    Io(Url, #[source] io::Error),
+    #[error("{0} gave no answer within {seconds} s", seconds = TIMEOUT.as_secs())]
+    Timeout(Url),
+    #[error("{0} answers `{1}`")]
+    Status(Url, String),
+}
+
+/// Takes `http://` URLs only: there is no TLS here.
+pub(super) fn parse_url(text: &str) -> Result<Url, String> {
+    match Url::parse(text) {
+        Ok(url) if url.scheme() == "http" && url.has_host() => Ok(url),
+        _ => Err("expected a URL such as http://127.0.0.1:8080/health/ready".into()),
+    }
+}
+
+pub(super) async fn run(config: &Config, url: Option<Url>) -> Result<(), HealthError> {
+    let url = match url {
+        Some(url) => url,
+        None => default_url(config.http)?,
+    };
+    let status = match tokio::time::timeout(TIMEOUT, get(&url)).await {
+        Ok(Ok(status)) => status,
+        Ok(Err(error)) => return Err(HealthError::Io(url, error)),
+        Err(_) => return Err(HealthError::Timeout(url)),
+    };
+    match status.split(' ').nth(1) {
+        Some("200") => Ok(()),
+        _ => Err(HealthError::Status(url, status)),
+    }
+}
+
+/// A gateway that listens everywhere is asked on the loopback address.
+fn default_url(mut http: SocketAddr) -> Result<Url, HealthError> {
+    if http.port() == 0 {
+        return Err(HealthError::NoPort(http));
+    }
+    if http.ip().is_unspecified() {
+        http.set_ip(match http {
+            SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    Url::parse(&format!("http://{http}/health/ready")).map_err(|_| HealthError::NoPort(http))
+}
+
+/// The status line of the answer.
+async fn get(url: &Url) -> io::Result<String> {
+    // `Url` gives IPv6 addresses in brackets, as both the socket and the header want them.
+    let host = url.host_str().unwrap_or_default();
+    let authority = format!("{host}:{}", url.port_or_known_default().unwrap_or(80));
+    let mut stream = TcpStream::connect(&authority).await?;
+    let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
+    let request = format!("GET {target} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut head = Vec::new();
+    stream.take(MAX_STATUS_LINE).read_to_end(&mut head).await?;
+    let line = String::from_utf8_lossy(&head);
+    match line.lines().next() {
+        Some(line) if line.starts_with("HTTP/1.") => Ok(line.chars().filter(|c| !c.is_control()).collect()),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("127.0.0.1:8080", "http://127.0.0.1:8080/health/ready")]
+    #[case("0.0.0.0:81", "http://127.0.0.1:81/health/ready")]
+    #[case("[::]:81", "http://[::1]:81/health/ready")]
+    #[case("192.0.2.1:80", "http://192.0.2.1/health/ready")]
+    fn the_configured_address_is_asked(#[case] http: &str, #[case] url: &str) {
+        assert_eq!(default_url(http.parse().unwrap()).unwrap().as_str(), url);
+    }
+
+    #[test]
+    fn an_unknown_port_or_scheme_is_an_error() {
+        assert!(matches!(default_url(([127, 0, 0, 1], 0).into()), Err(HealthError::NoPort(_))));
+        for text in ["https://h/", "h:80/x", "/health", "file:///etc/passwd"] {
+            assert!(parse_url(text).is_err(), "{text}");
+        }
+    }
+
+    async fn answer(text: &'static str) -> Result<(), HealthError> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}/a?b=c", listener.local_addr().unwrap())).unwrap();
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let n = stream.read(&mut request).await.unwrap();
+            assert!(request[..n].starts_with(b"GET /a?b=c HTTP/1.1\r\nHost: 127.0.0.1:"));
+            stream.write_all(text.as_bytes()).await.unwrap();
+        };
+        let config = Config::default();
+        tokio::join!(run(&config, Some(url)), server).0
+    }
+
+    #[tokio::test]
+    async fn only_200_is_healthy() {
+        answer("HTTP/1.1 200 OK\r\n\r\nx").await.unwrap();
+        let error = answer("HTTP/1.1 503 Service Unavailable\r\n\r\n").await.unwrap_err().to_string();
+        assert!(error.ends_with("answers `HTTP/1.1 503 Service Unavailable`"), "{error}");
+        assert!(matches!(answer("SSH-2.0-x\r\n").await, Err(HealthError::Io(..))));
+        assert!(matches!(answer("").await, Err(HealthError::Io(..))));
+    }
+}

@@ -1,0 +1,361 @@
+//! `import`: blocks from a file into the store, in one transaction: all of them or none.
+
+use std::{fmt, io, path::Path, time::Duration};
+
+use tokio::io::{AsyncBufRead, BufReader};
+
+use super::{
+    lines::{LineError, Lines, Record},
+    progress::Progress,
+};
+use crate::{
+    chain::{Level, MinerBlock, Network, Position, Verifier, pow::PowError, verify, verify::VerifyError},
+    config::Config,
+    store::{self, BlockStore, ChainState, ChainWriter, OpenOptions, StoreError},
+};
+
+/// Blocks verified and written at once.
+const BATCH: usize = 1000;
+
+/// The same at [`Level::Pow`], where a block takes some 40 ms of a core: progress shall be seen.
+const POW_BATCH: usize = 100;
+
+/// How long to wait for another writer to finish.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// Why nothing was imported.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ImportError {
+    #[error("{0}")]
+    Read(String, #[source] io::Error),
+    #[error("{file}: line {line}: {problem}")]
+    Line { file: String, line: u64, problem: Problem },
+    #[error("{file}: lines {first} to {last}: {problem}")]
+    Conflict { file: String, first: u64, last: u64, problem: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Pow(#[from] PowError),
+    #[error("the verification broke off")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// What is wrong with a line.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Problem {
+    #[error("not UTF-8")]
+    Utf8,
+    #[error("longer than {} bytes", super::lines::MAX_LINE_BYTES)]
+    TooLong,
+    #[error("not a block: {0}")]
+    Json(String),
+    #[error(transparent)]
+    Violation(#[from] verify::Violation),
+    #[error("canonical blocks must ascend by index: expected {expected}, found {found}")]
+    Order { expected: u64, found: u64 },
+    #[error("the chain in the store ends before index {next}: the file can't go on at {found}")]
+    Gap { next: u64, found: u64 },
+    #[error("two canonical blocks at index {index}: {} has {known}, this line has {found}", place(*.in_file))]
+    TwoCanonical { index: u64, in_file: bool, known: String, found: String },
+    #[error("the export's record counts {said} blocks, but {counted} precede it")]
+    Count { said: u64, counted: u64 },
+    #[error("the export's record has the SHA-256 {said}, but the lines before it have {found}: the file was changed")]
+    Hash { said: String, found: String },
+    #[error("more after the export's record, which is the last line")]
+    AfterRecord,
+}
+
+fn place(in_file: bool) -> &'static str {
+    if in_file { "an earlier line" } else { "the store" }
+}
+
+fn blocks(count: u64) -> &'static str {
+    if count == 1 { "block" } else { "blocks" }
+}
+
+/// What an import did.
+#[derive(Debug)]
+struct Summary {
+    imported: u64,
+    already_there: u64,
+    orphans: u64,
+    duplicates: u64,
+    level: Level,
+    state: ChainState,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { imported, already_there, orphans, .. } = self;
+        write!(f, "imported {imported} {} ({already_there} already there, {orphans} orphans", blocks(*imported))?;
+        if self.duplicates > 0 {
+            write!(f, ", {} duplicates", self.duplicates)?;
+        }
+        match (&self.state.tip, self.state.level) {
+            (Some(tip), Some(level)) => {
+                write!(f, "), tip {} {}, verified to ", tip.index, tip.hash)?;
+                match self.imported > 0 && level != self.level {
+                    true => write!(f, "{}, older blocks to {level}", self.level),
+                    false => write!(f, "{level}"),
+                }
+            }
+            _ => f.write_str("), the chain is empty"),
+        }
+    }
+}
+
+/// Imports `file` (`-`: stdin) and says on stderr what came of it.
+pub(super) async fn run(config: &Config, file: &Path) -> Result<(), ImportError> {
+    // Before the store is opened: a mistyped name shall not leave an empty database behind.
+    let (name, reader, size) = open(file).await?;
+    let options = OpenOptions { wait: LOCK_WAIT, ..super::open_options(config) };
+    let store = store::open(config.database_url.as_str(), &options).await?;
+    let outcome = import(&*store, &config.network, config.verify, Lines::new(reader), &name, size).await;
+    store.close().await;
+    eprintln!("{}", outcome?);
+    Ok(())
+}
+
+type Reader = Box<dyn AsyncBufRead + Send + Unpin>;
+
+async fn open(file: &Path) -> Result<(String, Reader, Option<u64>), ImportError> {
+    const BUFFER: usize = 256 * 1024;
+    if file == Path::new("-") {
+        return Ok(("stdin".into(), Box::new(BufReader::with_capacity(BUFFER, tokio::io::stdin())), None));
+    }
+    let name = file.display().to_string();
+    let opened = async {
+        let file = tokio::fs::File::open(file).await?;
+        let metadata = file.metadata().await?;
+        match metadata.is_dir() {
+            true => Err(io::ErrorKind::IsADirectory.into()),
+            false => Ok((file, Some(metadata.len()).filter(|_| metadata.is_file()))),
+        }
+    };
+    match opened.await {
+        Ok((file, size)) => Ok((name, Box::new(BufReader::with_capacity(BUFFER, file)), size)),
+        Err(error) => Err(ImportError::Read(name, error)),
+    }
+}
+
+async fn import(
+    store: &dyn BlockStore,
+    network: &Network,
+    level: Level,
+    mut lines: Lines<Reader>,
+    file: &str,
+    size: Option<u64>,
+) -> Result<Summary, ImportError> {
+    let mut importer = Importer::new(store.write().await?, network, level, file);
+    let mut progress = Progress::new("import", size);
+    let (mut count, mut ended) = (0, false);
+    loop {
+        let outcome = lines.next().await.map(|line| line.map(parse));
+        let (line, at) = (lines.number, |problem| importer_error(file, lines.number, problem));
+        let entry = match outcome {
+            Ok(None) => break,
+            Ok(Some(entry)) => entry.map_err(at)?,
+            Err(LineError::TooLong) => return Err(importer_error(file, line, Problem::TooLong)),
+            Err(LineError::Io(error)) => return Err(ImportError::Read(file.into(), error)),
+        };
+        match entry {
+            Entry::Blank => continue,
+            _ if ended => return Err(at(Problem::AfterRecord)),
+            Entry::Block(block) => {
+                count += 1;
+                importer.take(line, *block).await?;
+                progress.set(lines.bytes, count);
+            }
+            Entry::Record(record) => {
+                check_record(&record, count, lines.sha256_before()).map_err(at)?;
+                ended = true;
+            }
+        }
+    }
+    importer.finish().await
+}
+
+fn importer_error(file: &str, line: u64, problem: Problem) -> ImportError {
+    ImportError::Line { file: file.into(), line, problem }
+}
+
+enum Entry {
+    Blank,
+    Block(Box<MinerBlock>),
+    Record(Record),
+}
+
+fn parse(line: &[u8]) -> Result<Entry, Problem> {
+    if line.is_empty() {
+        return Ok(Entry::Blank);
+    }
+    let text = std::str::from_utf8(line).map_err(|_| Problem::Utf8)?;
+    serde_json::from_str(text).map(|block| Entry::Block(Box::new(block))).or_else(|error| {
+        // Few lines get here: a record, or the one that ends the import.
+        serde_json::from_str(text).map(Entry::Record).map_err(|_| Problem::Json(without_line(&error)))
+    })
+}
+
+/// The JSON error's message with the column alone: its line is always 1, which is not the file's.
+pub(super) fn without_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((message, _)) => format!("{message} (column {})", error.column()),
+        None => text,
+    }
+}
+
+fn check_record(record: &Record, counted: u64, found: String) -> Result<(), Problem> {
+    if record.count != counted {
+        return Err(Problem::Count { said: record.count, counted });
+    }
+    match record.sha256.eq_ignore_ascii_case(&found) {
+        true => Ok(()),
+        false => Err(Problem::Hash { said: record.sha256.clone(), found }),
+    }
+}
+
+/// Puts blocks into the transaction, batch by batch.
+struct Importer<'a> {
+    writer: Box<dyn ChainWriter>,
+    network: &'a Network,
+    level: Level,
+    file: &'a str,
+    /// Made with the first batch: a file without news needs none.
+    verifier: Option<Verifier>,
+    /// Canonical blocks not yet written, which follow the writer's tip, and their lines.
+    pending: Vec<MinerBlock>,
+    pending_lines: Vec<u64>,
+    orphans: Vec<MinerBlock>,
+    /// First and last index of the file's canonical blocks so far.
+    seen: Option<(u64, u64)>,
+    summary: Summary,
+}
+
+impl<'a> Importer<'a> {
+    fn new(writer: Box<dyn ChainWriter>, network: &'a Network, level: Level, file: &'a str) -> Self {
+        let state = writer.state().clone();
+        let summary = Summary { imported: 0, already_there: 0, orphans: 0, duplicates: 0, level, state };
+        let (pending, pending_lines, orphans) = (Vec::new(), Vec::new(), Vec::new());
+        Self { writer, network, level, file, verifier: None, pending, pending_lines, orphans, seen: None, summary }
+    }
+
+    fn error(&self, line: u64, problem: impl Into<Problem>) -> ImportError {
+        importer_error(self.file, line, problem.into())
+    }
+
+    /// Takes the next line's block.
+    async fn take(&mut self, line: u64, block: MinerBlock) -> Result<(), ImportError> {
+        if block.is_orphaned || !block.is_canonical {
+            verify::check_storable(&block).map_err(|violation| self.error(line, violation))?;
+            self.orphans.push(block);
+            return if self.orphans.len() >= BATCH { self.write_orphans().await } else { Ok(()) };
+        }
+        let index = block.index;
+        let repeated = match self.seen {
+            None => {
+                let next = self.next_index();
+                if index > next {
+                    return Err(self.error(line, Problem::Gap { next, found: index }));
+                }
+                self.seen = Some((index, index));
+                false
+            }
+            Some((first, last)) => {
+                let expected = last.saturating_add(1);
+                if index < first || index > expected {
+                    return Err(self.error(line, Problem::Order { expected, found: index }));
+                }
+                self.seen = Some((first, last.max(index)));
+                index <= last
+            }
+        };
+        match self.known_hash(index).await? {
+            Some(known) if known != block.hash => {
+                let problem = Problem::TwoCanonical { index, in_file: repeated, known, found: block.hash };
+                return Err(self.error(line, problem));
+            }
+            Some(_) if repeated => self.summary.duplicates += 1,
+            Some(_) => self.summary.already_there += 1,
+            None => {
+                self.pending.push(block);
+                self.pending_lines.push(line);
+                if self.pending.len() >= if self.level == Level::Pow { POW_BATCH } else { BATCH } {
+                    self.write_pending().await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The index after the chain's last, what is pending included.
+    fn next_index(&self) -> u64 {
+        let last = self.pending.last().map(|block| block.index);
+        let last = last.or_else(|| self.writer.state().tip.as_ref().map(|tip| tip.index));
+        last.map_or(0, |last| last.saturating_add(1))
+    }
+
+    /// Hash of the canonical block at `index`, what is pending included.
+    async fn known_hash(&mut self, index: u64) -> Result<Option<String>, StoreError> {
+        if index >= self.next_index() {
+            return Ok(None);
+        }
+        let pending = self.pending.first().and_then(|first| index.checked_sub(first.index));
+        match pending.and_then(|offset| self.pending.get(usize::try_from(offset).ok()?)) {
+            Some(block) => Ok(Some(block.hash.clone())),
+            None => Ok(self.writer.canonical_at(index).await?.map(|(hash, _)| hash)),
+        }
+    }
+
+    async fn write_pending(&mut self) -> Result<(), ImportError> {
+        let (blocks, lines) = (std::mem::take(&mut self.pending), std::mem::take(&mut self.pending_lines));
+        let (Some(first), Some(&first_line), Some(&last_line)) = (blocks.first(), lines.first(), lines.last()) else {
+            return Ok(());
+        };
+        let (first_index, count) = (first.index, blocks.len() as u64);
+        let verifier = match &self.verifier {
+            Some(verifier) => verifier.clone(),
+            None => {
+                let threads = std::thread::available_parallelism().map_or(1, usize::from);
+                self.verifier.insert(Verifier::new(self.network, self.level, threads)?).clone()
+            }
+        };
+        let tip = self.writer.state().tip.as_ref();
+        let parent = tip.map(|tip| Position { index: tip.index, hash: tip.hash.clone() });
+        let verified = match tokio::task::spawn_blocking(move || verifier.verify(parent.as_ref(), blocks)).await? {
+            Ok(verified) => verified,
+            Err(VerifyError::Pow(error)) => return Err(error.into()),
+            Err(VerifyError::Violation(violation)) => {
+                // Pending blocks are contiguous.
+                let offset = usize::try_from(violation.index.saturating_sub(first_index)).unwrap_or(usize::MAX);
+                return Err(self.error(lines.get(offset).copied().unwrap_or(first_line), violation));
+            }
+        };
+        match self.writer.append(verified).await {
+            Ok(()) => self.summary.imported += count,
+            Err(StoreError::Conflict(problem)) => {
+                let file = self.file.into();
+                return Err(ImportError::Conflict { file, first: first_line, last: last_line, problem });
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    async fn write_orphans(&mut self) -> Result<(), ImportError> {
+        let orphans = std::mem::take(&mut self.orphans);
+        let new = self.writer.add_orphans(&orphans).await?;
+        self.summary.orphans += new;
+        self.summary.already_there += (orphans.len() as u64).saturating_sub(new);
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Summary, ImportError> {
+        self.write_pending().await?;
+        self.write_orphans().await?;
+        if self.summary.imported + self.summary.orphans > 0 {
+            self.summary.state = self.writer.commit().await?;
+        }
+        Ok(self.summary)
+    }
+}

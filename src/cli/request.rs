@@ -1,0 +1,205 @@
+//! `request`: one request over libp2p, from a node that lives only for it.
+
+use std::{io::IsTerminal, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use libp2p::{Multiaddr, PeerId, identity::Keypair};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
+
+use super::{CliError, import::without_line, print_line};
+use crate::{
+    config::Config,
+    p2p::{self, P2pConfig, P2pError, PeerAddress, Responder},
+};
+
+/// How much of an answer that can't be read is shown.
+const MAX_SHOWN_CHARS: usize = 200;
+
+/// Why there is no answer to print.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RequestError {
+    #[error("`{peer}` is not a multiaddr such as /ip4/127.0.0.1/tcp/10001: {reason}")]
+    Address { peer: String, reason: String },
+    #[error("`{peer}` is neither a multiaddr nor the alias or id of a configured peer ({known})")]
+    Unknown { peer: String, known: String },
+    #[error("{peer}")]
+    P2p { peer: String, source: P2pError },
+    #[error("{peer}: no answer within {} s", limit.as_secs())]
+    Timeout { peer: String, limit: Duration },
+    #[error("{peer}: the answer is no envelope ({reason}): {shown}")]
+    Envelope { peer: String, reason: String, shown: String },
+    #[error("the request can't be written as JSON")]
+    Encode(#[from] serde_json::Error),
+}
+
+/// JSON text from the command line, kept as it was typed.
+#[derive(Debug, Clone)]
+pub(super) struct Json(pub(super) Box<RawValue>);
+
+/// Parses the command line's JSON.
+pub(super) fn parse_json(text: &str) -> Result<Json, String> {
+    let parsed = serde_json::from_str::<Box<RawValue>>(text).map(Json);
+    parsed.map_err(|error| format!("not JSON: {} (text needs its quotes: '\"hello\"')", without_line(&error)))
+}
+
+#[derive(Serialize)]
+struct Request<'a> {
+    path: &'a str,
+    data: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    ok: bool,
+}
+
+/// We serve nothing: whoever asks us is told so.
+struct NoPaths;
+
+#[async_trait::async_trait]
+impl Responder for NoPaths {
+    async fn respond(&self, _: PeerId, _: Bytes) -> Bytes {
+        Bytes::from_static(br#"{"ok":false,"data":null,"errors":{"error":"Unknown path"}}"#)
+    }
+}
+
+/// Sends the request and prints the answer.
+pub(super) async fn run(
+    config: &Config,
+    peer: &str,
+    path: &str,
+    data: Option<Json>,
+    limit: Duration,
+) -> Result<(), CliError> {
+    let address = resolve(&config.peer, peer)?;
+    let request = Request { path, data: data.as_ref().map(|Json(data)| &**data) };
+    let request = serde_json::to_vec(&request).map_err(RequestError::Encode)?;
+    let answer = match tokio::time::timeout(limit, ask(address, request.into(), limit)).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(source)) => return Err(RequestError::P2p { peer: peer.into(), source }.into()),
+        Err(_) => return Err(RequestError::Timeout { peer: peer.into(), limit }.into()),
+    };
+    let envelope = std::str::from_utf8(&answer)
+        .map_err(|_| "not UTF-8".to_owned())
+        .and_then(|text| serde_json::from_str::<Envelope>(text).map(|e| (text, e)).map_err(|e| without_line(&e)));
+    match envelope {
+        Ok((text, Envelope { ok })) => {
+            let text = text.trim();
+            if std::io::stdout().is_terminal() {
+                print_line(&indented(text))?
+            } else {
+                print_line(text)?
+            }
+            if ok { Ok(()) } else { Err(CliError::NotOk) }
+        }
+        Err(reason) => {
+            let shown = String::from_utf8_lossy(&answer).chars().take(MAX_SHOWN_CHARS).collect::<String>();
+            Err(RequestError::Envelope { peer: peer.into(), reason, shown: format!("{shown:?}") }.into())
+        }
+    }
+}
+
+/// The address of the peer that the user means.
+fn resolve(configured: &[PeerAddress], peer: &str) -> Result<Multiaddr, RequestError> {
+    if peer.starts_with('/') {
+        let parsed = peer.parse::<PeerAddress>().map(|peer| peer.address);
+        return parsed.map_err(|error| RequestError::Address { peer: peer.into(), reason: error.to_string() });
+    }
+    let is_meant = |known: &&PeerAddress| {
+        known.alias.as_deref() == Some(peer) || known.peer_id().is_some_and(|id| id.to_string() == peer)
+    };
+    configured.iter().find(is_meant).map(|known| known.address.clone()).ok_or_else(|| {
+        let known: Vec<_> = configured.iter().map(ToString::to_string).collect();
+        let known = if known.is_empty() { "none is configured".into() } else { known.join(", ") };
+        RequestError::Unknown { peer: peer.into(), known }
+    })
+}
+
+/// Connects with an identity made for the occasion, asks, and leaves.
+async fn ask(address: Multiaddr, request: Bytes, limit: Duration) -> Result<Bytes, P2pError> {
+    let stop = CancellationToken::new();
+    let config = P2pConfig { request_timeout: limit, ..P2pConfig::new(Keypair::generate_ed25519()) };
+    let (client, task) = p2p::start(config, Arc::new(NoPaths), stop.clone()).await?;
+    let answer = async { client.request(client.dial(address).await?, request, limit).await }.await;
+    stop.cancel();
+    // A task that panicked has nothing to add to the answer.
+    let _ = task.await;
+    answer
+}
+
+/// Valid JSON text with line breaks and indentation. Unlike a parser it keeps every key and number as it came.
+fn indented(json: &str) -> String {
+    let (mut out, mut depth, mut in_text, mut escaped) = (String::new(), 0_usize, false, false);
+    let line = |out: &mut String, depth: usize| {
+        out.push('\n');
+        out.extend(std::iter::repeat_n("  ", depth));
+    };
+    let mut chars = json.chars().filter(|c| !c.is_control()).peekable();
+    while let Some(c) = chars.next() {
+        if in_text {
+            out.push(c);
+            in_text = escaped || c != '"';
+            escaped = c == '\\' && !escaped;
+            continue;
+        }
+        match c {
+            ' ' => (),
+            '{' | '[' => {
+                out.push(c);
+                while chars.next_if_eq(&' ').is_some() {}
+                match chars.next_if(|next| matches!(next, '}' | ']')) {
+                    Some(close) => out.push(close),
+                    None => {
+                        depth += 1;
+                        line(&mut out, depth);
+                    }
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                line(&mut out, depth);
+                out.push(c);
+            }
+            ',' => {
+                out.push(c);
+                line(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            c => {
+                in_text = c == '"';
+                out.push(c);
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indentation_changes_nothing_but_white_space() {
+        let text = r#"{"b":[1,{"x":"a, {\"\\"} , "y" : [ ]}],"a":340282366920938463463374607431768211455,"e":{}}"#;
+        assert!(serde_json::from_str::<serde_json::Value>(&text.replace("\\\"\\\\\"}", "\"}")).is_ok());
+        let pretty = indented(text.replace("\\\"\\\\\"}", "\\\"\\\\\"").as_str());
+        assert!(pretty.starts_with("{\n  \"b\": [\n    1,\n    {\n      \"x\": \"a, {\\\"\\\\\""), "{pretty}");
+        assert!(pretty.contains("\"y\": [],") || pretty.contains("\"y\": []\n"), "{pretty}");
+        assert!(pretty.ends_with("\"a\": 340282366920938463463374607431768211455,\n  \"e\": {}\n}"), "{pretty}");
+    }
+
+    #[test]
+    fn a_peer_is_an_address_an_alias_or_an_id() {
+        let id = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+        let address = format!("/ip4/192.0.2.1/tcp/1/p2p/{id}");
+        let peers = [format!("node={address}").parse().unwrap()];
+        for name in ["node", id, &address] {
+            assert_eq!(resolve(&peers, name).unwrap().to_string(), address);
+        }
+        let error = resolve(&peers, "nodee").unwrap_err().to_string();
+        assert!(error.contains("`nodee`") && error.contains("node=/ip4/192.0.2.1"), "{error}");
+        assert!(matches!(resolve(&peers, "/ip4/x"), Err(RequestError::Address { .. })));
+    }
+}

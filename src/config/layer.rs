@@ -1,0 +1,123 @@
+//! Where settings come from, and how an error says so.
+
+use std::{borrow::Cow, ffi::OsString, path::PathBuf};
+
+use figment::{
+    Figment, Metadata, Profile, Provider,
+    error::Kind,
+    value::{Dict, Map, Value},
+};
+
+use super::{DEFAULT_FILE, ENV_PREFIX};
+
+/// A setting that can't be used. The text never holds the value of `database_url`, which may carry a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{origin}: {problem}")]
+pub struct ConfigError {
+    /// The file, environment variable or flag.
+    pub origin: String,
+    /// The key and what is wrong with its value.
+    pub problem: String,
+}
+
+impl ConfigError {
+    fn new(origin: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self { origin: origin.into(), problem: problem.into() }
+    }
+
+    pub(super) fn from_figment(error: figment::Error, figment: &Figment) -> Self {
+        let key = error.path.join(".");
+        let origin = error.metadata.as_ref().or_else(|| figment.find_metadata(&key));
+        let origin = origin.map_or_else(|| "settings".into(), |metadata| metadata.name.to_string());
+        let problem = match error.kind {
+            Kind::UnknownField(name, known) => format!("unknown setting `{name}`; known are {}", known.join(", ")),
+            // The actual value is left out: it could be a secret.
+            Kind::InvalidType(_, expected) => format!("{key}: expected {expected}"),
+            kind => format!("{key}: {kind}"),
+        };
+        Self { origin, problem }
+    }
+}
+
+/// What [`Config::load`](super::Config::load) reads, as parameters so that tests need no process environment.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The file that `--config` names; it must exist.
+    pub file: Option<PathBuf>,
+    /// Environment variables; those that don't concern us are ignored.
+    pub env: Vec<(OsString, OsString)>,
+    /// Key and values of each flag given; several values for the flags that may be repeated.
+    pub flags: Vec<(&'static str, Vec<String>)>,
+}
+
+impl Sources {
+    /// The layers, lowest first.
+    pub(super) fn layers(&self) -> Result<Vec<Layer>, ConfigError> {
+        let (mut database_url, mut variables, mut file) = (None, Vec::new(), self.file.clone());
+        for (name, value) in &self.env {
+            let Some(name) = name.to_str() else { continue };
+            let key = name.strip_prefix(ENV_PREFIX);
+            if value.is_empty() || (key.is_none() && name != "DATABASE_URL") {
+                continue;
+            }
+            let origin = format!("environment variable {name}");
+            let Some(value) = value.to_str() else { return Err(ConfigError::new(origin, "the value is not UTF-8")) };
+            match key.map(str::to_ascii_lowercase).as_deref() {
+                None => database_url = Some(Layer::one(origin, "database_url", value.into())),
+                Some("config") => file = file.or_else(|| Some(value.into())),
+                Some(key) => variables.push(Layer::one(origin, key, value.into())),
+            }
+        }
+        let flags = self.flags.iter().map(|(key, values)| {
+            // An array even for one value: commas in a flag separate nothing.
+            let value = match (&values[..], is_list(key)) {
+                ([value], false) => Value::from(value.as_str()),
+                (values, _) => Value::from(values.to_vec()),
+            };
+            Layer::one(format!("--{}", key.replace('_', "-")), key, value)
+        });
+        Ok(read_file(file)?.into_iter().chain(database_url).chain(variables).chain(flags).collect())
+    }
+}
+
+fn is_list(key: &str) -> bool {
+    matches!(key, "listen" | "peer")
+}
+
+fn read_file(named: Option<PathBuf>) -> Result<Option<Layer>, ConfigError> {
+    let path = named.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+    let origin = path.display().to_string();
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => return Ok(None),
+        Err(error) => return Err(ConfigError::new(origin, format!("can't read the configuration file: {error}"))),
+    };
+    // Only message and line: the error's own text quotes the line, and with it perhaps a password.
+    let values = toml::from_str::<Dict>(&text).map_err(|error| {
+        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+        ConfigError::new(origin.clone(), format!("line {line}: {}", error.message().replace('\n', ", ")))
+    })?;
+    Ok(Some(Layer { origin, values }))
+}
+
+/// Settings of one origin.
+pub(super) struct Layer {
+    origin: String,
+    values: Dict,
+}
+
+impl Layer {
+    fn one(origin: String, key: &str, value: Value) -> Self {
+        Self { origin, values: Dict::from([(key.to_owned(), value)]) }
+    }
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(Cow::Owned(self.origin.clone()))
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.values.clone()))
+    }
+}

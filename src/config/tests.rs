@@ -1,0 +1,169 @@
+use std::path::Path;
+
+use rstest::rstest;
+
+use super::*;
+
+fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+/// Writes `text` as the file of settings.
+fn sources(dir: &Path, text: &str) -> Sources {
+    let file = dir.join("settings.toml");
+    std::fs::write(&file, text).unwrap();
+    Sources { file: Some(file), ..Sources::default() }
+}
+
+fn load_env(name: &str, value: &str) -> Result<Config, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    Config::load(Sources { env: env(&[(name, value)]), ..sources(dir.path(), "") })
+}
+
+#[test]
+fn nothing_set_means_the_defaults() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config::load(sources(dir.path(), "")).unwrap();
+    assert_eq!(config, Config::default());
+    let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["/ip4/0.0.0.0/tcp/10001", "/ip4/0.0.0.0/tcp/10002/ws"]);
+}
+
+#[test]
+fn each_layer_wins_over_those_below() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sources = sources(
+        dir.path(),
+        "database_url = 'sqlite://file.db'\nhttp = '127.0.0.1:1'\nadmin = '127.0.0.1:1'\nfinality_depth = 7",
+    );
+    let url = |sources: &Sources| Config::load(sources.clone()).unwrap().database_url.as_str().to_owned();
+    assert_eq!(url(&sources), "sqlite://file.db");
+    sources.env = env(&[("DATABASE_URL", "postgres://h/plain")]);
+    assert_eq!(url(&sources), "postgres://h/plain");
+    sources
+        .env
+        .extend(env(&[("MODAL_GATEWAY_DATABASE_URL", "postgres://h/ours"), ("MODAL_GATEWAY_HTTP", "0.0.0.0:2")]));
+    assert_eq!(url(&sources), "postgres://h/ours");
+    sources.flags = vec![("database_url", vec!["sqlite::memory:".into()]), ("admin", vec!["[::1]:0".into()])];
+    let config = Config::load(sources).unwrap();
+    assert_eq!(config.database_url.as_str(), "sqlite::memory:");
+    assert_eq!((config.http.to_string(), config.admin.to_string()), ("0.0.0.0:2".into(), "[::1]:0".into()));
+    assert_eq!(config.finality_depth, 7);
+}
+
+#[test]
+fn lists_are_arrays_strings_with_commas_or_repeated_flags() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sources = sources(dir.path(), "listen = []\npeer = 'a=/dns4/node/tcp/1,/ip4/1.2.3.4/tcp/2/ws'");
+    let config = Config::load(sources.clone()).unwrap();
+    assert!(config.listen.is_empty());
+    assert_eq!(config.peer[0].alias.as_deref(), Some("a"));
+    assert_eq!(config.peer[1], PeerAddress { alias: None, address: "/ip4/1.2.3.4/tcp/2/ws".parse().unwrap() });
+    sources.env = env(&[("MODAL_GATEWAY_LISTEN", "/ip4/1.1.1.1/tcp/0, /ip6/::1/tcp/0")]);
+    sources.flags = vec![("peer", vec!["b=/ip4/5.6.7.8/tcp/3".into()])];
+    let config = Config::load(sources).unwrap();
+    assert_eq!((config.listen.len(), config.peer.len()), (2, 1));
+    assert_eq!(config.peer[0].alias.as_deref(), Some("b"));
+}
+
+#[rstest]
+#[case("MODAL_GATEWAY_HTTP", "8080", "http: `8080`: expected ADDRESS:PORT")]
+#[case("MODAL_GATEWAY_HTPP", "127.0.0.1:1", "unknown setting `htpp`; known are database_url, http")]
+#[case("MODAL_GATEWAY_LISTEN", "/ip4/1.2.3.4/tcp/1,nowhere", "listen: `nowhere` is no multiaddr")]
+#[case("MODAL_GATEWAY_PEER", "node", "peer: `node` is not a multiaddr")]
+#[case("MODAL_GATEWAY_PEER", "any=/ip4/1.2.3.4/tcp/1", "peer: alias `any` is reserved")]
+#[case("MODAL_GATEWAY_PEER", "a b=/ip4/1.2.3.4/tcp/1", "peer: alias `a b`: 1 to 64")]
+#[case("MODAL_GATEWAY_PEER", "a=/ip4/1.2.3.4/tcp/1,a=/ip4/1.2.3.4/tcp/2", "peer: the alias `a` is given twice")]
+#[case("MODAL_GATEWAY_NETWORK", "testnet", "network: `testnet` is neither a known network (modality) nor a file")]
+#[case("MODAL_GATEWAY_VERIFY", "full", "verify: `full`: ")]
+#[case("MODAL_GATEWAY_LOG", "xml", "log: `xml`: expected text or json")]
+#[case("MODAL_GATEWAY_FINALITY_DEPTH", "-1", "finality_depth: `-1`: ")]
+#[case("MODAL_GATEWAY_PEER_TIMEOUT", "0", "peer_timeout: `0`: expected seconds")]
+#[case("MODAL_GATEWAY_PEER_TIMEOUT", "2h", "peer_timeout: `2h`: expected seconds")]
+#[case("MODAL_GATEWAY_CACHE_MIB", "65537", "cache_mib: `65537`: expected a whole number from 0 to 65536")]
+#[case("MODAL_GATEWAY_STORE_CONNECTIONS", "0", "store_connections: `0`: expected a whole number from 1 to 1000")]
+fn a_bad_variable_is_named_with_its_problem(#[case] name: &str, #[case] value: &str, #[case] problem: &str) {
+    let error = load_env(name, value).unwrap_err();
+    assert_eq!(error.origin, format!("environment variable {name}"));
+    assert!(error.problem.starts_with(problem), "{}", error.problem);
+}
+
+#[rstest]
+#[case("http = 5\n", "http: `5`: expected ADDRESS:PORT")]
+#[case("http = true\n", "http: expected a string or a number")]
+#[case("htpp = '127.0.0.1:1'", "unknown setting `htpp`; known are")]
+#[case("[http]\nport = 1", "http: expected a string or a number")]
+#[case("peer = [1]", "peer.0: expected a string")]
+#[case("log = 'text'\nhttp = ", "line 2: ")]
+#[case("log = 'text'\nlog = 'json'", "line 2: duplicate key `log`")]
+fn a_bad_file_is_named_with_the_key(#[case] text: &str, #[case] problem: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Config::load(sources(dir.path(), text)).unwrap_err();
+    assert!(error.origin.ends_with("settings.toml"), "{error}");
+    assert!(error.problem.starts_with(problem), "{error}");
+}
+
+#[test]
+fn a_named_file_must_exist() {
+    let named = Sources { env: env(&[("MODAL_GATEWAY_CONFIG", "/nowhere/x.toml")]), ..Sources::default() };
+    let error = Config::load(named).unwrap_err().to_string();
+    assert!(error.starts_with("/nowhere/x.toml: can't read the configuration file"), "{error}");
+}
+
+#[test]
+fn an_empty_variable_is_not_set_and_others_do_not_concern_us() {
+    assert_eq!(load_env("MODAL_GATEWAY_PEER", "").unwrap(), Config::default());
+    assert_eq!(load_env("MODAL_GATE_HTTP", "x").unwrap(), Config::default());
+}
+
+#[rstest]
+#[case("30", 30_000)]
+#[case("0.5", 500)]
+#[case("250ms", 250)]
+#[case("2 m", 120_000)]
+#[case("60m", 3_600_000)]
+fn timeouts_have_units(#[case] text: &str, #[case] millis: u64) {
+    let config = load_env("MODAL_GATEWAY_PEER_TIMEOUT", text).unwrap();
+    assert_eq!(config.peer_timeout, Duration::from_millis(millis));
+}
+
+#[test]
+fn no_password_is_ever_shown() {
+    let secret = "pa55";
+    for url in ["postgres://u:pa55@h/d", "postgresql://u@h/d?password=pa55", "postgres://u:pa55@h:1/d?sslmode=require"]
+    {
+        let config = load_env("DATABASE_URL", url).unwrap();
+        assert_eq!(config.database_url.as_str(), url);
+        assert!(!format!("{config:?} {}", config.database_url).contains(secret));
+        assert!(config.database_url.to_string().contains("@h"), "{}", config.database_url);
+    }
+    for url in ["mysql://u:pa55@h/d", "postgres://u:pa55@h:notaport/d", "u:pa55@h"] {
+        let error = load_env("MODAL_GATEWAY_DATABASE_URL", url).unwrap_err().to_string();
+        assert!(error.contains("database_url") && !error.contains(secret), "{error}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for text in [
+        "database_url = \"postgres://u:pa55@h/d",
+        "database_url = ['postgres://u:pa55@h/d']",
+        "database_url = postgres://u:pa55@h/d",
+        "databaseurl = 'postgres://u:pa55@h/d'",
+        "database_url = { url = 'postgres://u:pa55@h/d' }",
+    ] {
+        let error = Config::load(sources(dir.path(), text)).unwrap_err().to_string();
+        assert!(!error.contains(secret), "{error}");
+    }
+}
+
+#[test]
+fn a_network_file_says_what_differs() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("private.toml");
+    std::fs::write(&file, "name = 'private'\nepoch_numbering = 'plain'").unwrap();
+    let name = file.to_str().unwrap();
+    let network = load_env("MODAL_GATEWAY_NETWORK", name).unwrap().network;
+    assert_eq!(network.name, "private");
+    assert_eq!(network.pow, Network::default().pow);
+    std::fs::write(&file, "nmae = 'private'").unwrap();
+    let error = load_env("MODAL_GATEWAY_NETWORK", name).unwrap_err().to_string();
+    assert!(error.contains("private.toml") && error.contains("nmae"), "{error}");
+}

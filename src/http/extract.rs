@@ -1,0 +1,220 @@
+//! A request at the HTTP door becomes a typed query, a place to ask it, and a form to answer in.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, Request},
+    http::{HeaderMap, HeaderValue, Method, header},
+};
+use http_body_util::{BodyExt, Limited};
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, value::RawValue};
+
+use super::{Gateway, error::Rejection};
+use crate::{
+    protocol::{Code, Failure, MAX_REQUEST_BYTES, Query, query},
+    source::Origin,
+};
+
+/// Longest query string that is read, in bytes.
+pub const MAX_QUERY_BYTES: usize = 16 << 10;
+
+/// What a client wants to know, from whom, and in which form.
+#[derive(Debug)]
+pub struct Read {
+    /// The question.
+    pub query: Query,
+    /// Who is to answer: `?peer=`.
+    pub origin: Origin,
+    /// The block that a paged read is pinned to: `?anchor=`.
+    pub anchor: Option<String>,
+    /// The form of the answer.
+    pub format: Format,
+    /// The client's copies: `If-None-Match`.
+    pub if_none_match: Option<HeaderValue>,
+}
+
+/// The form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The envelope, `application/json`.
+    Json,
+    /// One block a line, `application/x-ndjson`.
+    Ndjson,
+}
+
+impl FromRequest<Gateway> for Read {
+    type Rejection = Rejection;
+
+    async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, Rejection> {
+        let (parts, body) = request.into_parts();
+        let row = query::path(parts.uri.path())?;
+        let pairs = pairs(parts.uri.query().unwrap_or_default())?;
+        let mut control = Control::default();
+        let mut parameters = Vec::new();
+        for (name, value) in &pairs {
+            if !control.take(name, value)? {
+                parameters.push((name.as_str(), value.as_str()));
+            }
+        }
+        let query = if parts.method == Method::POST {
+            if let Some((name, _)) = parameters.first() {
+                let cut: String = name.chars().take(64).collect();
+                let detail = format!("{cut:?} in the query string: the parameters of a POST go into its JSON body");
+                return Err(Failure::with_detail(Code::UnknownParameter, detail).into());
+            }
+            let bytes = read_body(&parts.headers, body).await?;
+            query_of_body(row, &bytes)?
+        } else {
+            let data = row.data_from_text(parameters.into_iter())?;
+            let raw = serde_json::value::to_raw_value(&data).map_err(|_| Failure::new(Code::Internal))?;
+            Query::parse(row.path, Some(&raw))?
+        };
+        let is_list = matches!(query, Query::Canonical | Query::Epoch { .. } | Query::Range { .. });
+        let origin = match control.peer {
+            Some(name) => gateway.source.origin(name)?,
+            None => Origin::Local,
+        };
+        if control.anchor.is_some() && !(is_list && origin == Origin::Local) {
+            let detail = "anchor: only for lists from the gateway's own store";
+            return Err(Failure::with_detail(Code::InvalidParameter, detail).into());
+        }
+        Ok(Self {
+            query,
+            origin,
+            anchor: control.anchor.map(str::to_owned),
+            format: format(&parts.headers, is_list)?,
+            if_none_match: parts.headers.get(header::IF_NONE_MATCH).cloned(),
+        })
+    }
+}
+
+/// Parameters that are not part of the question.
+#[derive(Default)]
+struct Control<'a> {
+    peer: Option<&'a str>,
+    anchor: Option<&'a str>,
+}
+
+impl<'a> Control<'a> {
+    /// Takes a parameter that belongs here; false if it doesn't.
+    fn take(&mut self, name: &str, value: &'a str) -> Result<bool, Failure> {
+        let slot = match name {
+            "peer" => &mut self.peer,
+            "anchor" => &mut self.anchor,
+            _ => return Ok(false),
+        };
+        if slot.replace(value).is_some() {
+            return Err(Failure::with_detail(Code::InvalidParameter, format!("{name} is given twice")));
+        }
+        Ok(true)
+    }
+}
+
+/// The pairs of a query string, decoded.
+pub(super) fn pairs(query: &str) -> Result<Vec<(String, String)>, Failure> {
+    if query.len() > MAX_QUERY_BYTES {
+        let detail = format!("query string of {} bytes, at most {MAX_QUERY_BYTES}", query.len());
+        return Err(Failure::with_detail(Code::UriTooLong, detail));
+    }
+    let decode = |text: &str| -> Result<String, Failure> {
+        let spaced = text.replace('+', " ");
+        let decoded = percent_decode_str(&spaced).decode_utf8();
+        decoded.map(|text| text.into_owned()).map_err(|_| {
+            Failure::with_detail(Code::MalformedQuery, "a name or value is not UTF-8 after percent-decoding")
+        })
+    };
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decode(name)?, decode(value)?))
+        })
+        .collect()
+}
+
+async fn read_body(headers: &HeaderMap, body: axum::body::Body) -> Result<Bytes, Failure> {
+    let too_large = || {
+        Failure::with_detail(Code::RequestTooLarge, format!("a body has at most {MAX_REQUEST_BYTES} bytes"))
+    };
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > MAX_REQUEST_BYTES as u64) {
+        return Err(too_large());
+    }
+    let bytes = Limited::new(body, MAX_REQUEST_BYTES).collect().await.map_err(|error| {
+        match error.downcast_ref::<http_body_util::LengthLimitError>() {
+            Some(_) => too_large(),
+            None => Failure::with_detail(Code::MalformedBody, "the body broke off"),
+        }
+    })?;
+    let bytes = bytes.to_bytes();
+    let kind = headers.get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if !bytes.is_empty() && !kind.eq_ignore_ascii_case("application/json") {
+        return Err(Failure::with_detail(Code::UnsupportedMediaType, "a body is sent as application/json"));
+    }
+    Ok(bytes)
+}
+
+fn query_of_body(row: &query::Path, bytes: &[u8]) -> Result<Query, Failure> {
+    if bytes.is_empty() {
+        return Query::parse(row.path, None);
+    }
+    let malformed = |error: serde_json::Error| Failure::with_detail(Code::MalformedBody, error.to_string());
+    let data: &RawValue = serde_json::from_slice(bytes).map_err(malformed)?;
+    if row.parameters.is_some() {
+        let value: Value = serde_json::from_str(data.get()).map_err(malformed)?;
+        row.check(&value)?;
+    }
+    Query::parse(row.path, Some(data))
+}
+
+/// Which form the client accepts. JSON wins where it takes both alike.
+fn format(headers: &HeaderMap, is_list: bool) -> Result<Format, Failure> {
+    let Some(accept) = headers.get(header::ACCEPT) else { return Ok(Format::Json) };
+    let accept = accept.to_str().unwrap_or_default();
+    let mut best: Option<(f32, Format)> = None;
+    for entry in accept.split(',') {
+        let mut parts = entry.split(';').map(str::trim);
+        let format = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+            "application/json" | "application/*" | "*/*" => Format::Json,
+            "application/x-ndjson" if is_list => Format::Ndjson,
+            _ => continue,
+        };
+        let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(Ok(1.0), str::parse::<f32>).unwrap_or(0.0);
+        if quality > 0.0 && best.is_none_or(|(known, _)| quality > known) {
+            best = Some((quality, format));
+        }
+    }
+    best.map(|(_, format)| format).ok_or_else(|| {
+        let lists = if is_list { " or application/x-ndjson" } else { "" };
+        Failure::with_detail(Code::NotAcceptable, format!("this is answered as application/json{lists}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn negotiated(accept: &str, is_list: bool) -> Option<Format> {
+        let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_str(accept).unwrap())]);
+        format(&headers, is_list).ok()
+    }
+
+    #[test]
+    fn the_form_is_negotiated() {
+        assert_eq!(negotiated("*/*", true), Some(Format::Json));
+        assert_eq!(negotiated("application/x-ndjson", true), Some(Format::Ndjson));
+        assert_eq!(negotiated("application/x-ndjson", false), None);
+        assert_eq!(negotiated("text/html, application/x-ndjson;q=0.5, */*;q=0.1", true), Some(Format::Ndjson));
+        assert_eq!(negotiated("application/json;q=0", true), None);
+        assert_eq!(negotiated("text/html", true), None);
+    }
+
+    #[test]
+    fn pairs_are_decoded_or_refused() {
+        let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
+        assert_eq!(pairs("a=1&&b=x%20y+z&c"), Ok(own(&[("a", "1"), ("b", "x y z"), ("c", "")])));
+        assert_eq!(pairs("a=%ff").unwrap_err().code, Code::MalformedQuery);
+        assert_eq!(pairs(&"a".repeat(MAX_QUERY_BYTES + 1)).unwrap_err().code, Code::UriTooLong);
+    }
+}

@@ -1,0 +1,132 @@
+//! What a gateway tells of itself: `/status`, `/peers`, `/health`. In the same envelope as everything else.
+
+use axum::{extract::State, http::header, response::IntoResponse};
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{Gateway, error::Rejection, miner_block::Envelope};
+use crate::{p2p::PeerInfo, protocol::Ancestor};
+
+/// `data` of `/status`.
+#[derive(Serialize, ToSchema)]
+pub struct StatusData {
+    /// Version of the program.
+    #[schema(example = "0.1.0")]
+    version: &'static str,
+    /// Our peer id; null without libp2p.
+    peer_id: Option<String>,
+    /// Seconds since the start.
+    uptime_seconds: u64,
+    /// The chain in the store.
+    chain: ChainData,
+    /// The peers.
+    peers: PeersSummary,
+}
+
+/// The chain in the store.
+#[derive(Serialize, ToSchema)]
+pub struct ChainData {
+    /// Number of canonical blocks.
+    length: u64,
+    /// The last of them; null for an empty chain.
+    tip: Option<Ancestor>,
+    /// Epoch of the tip.
+    tip_epoch: Option<u64>,
+    /// Sum of the blocks' actualized difficulties, in decimal.
+    #[schema(example = "809")]
+    cumulative_difficulty: String,
+    /// How far the weakest block is verified: `pow`, `linked` or `none`; null for an empty chain.
+    #[schema(example = "pow")]
+    verification: Option<&'static str>,
+    /// Number of blocks beside the chain.
+    orphans: u64,
+}
+
+/// The peers in numbers.
+#[derive(Serialize, ToSchema)]
+pub struct PeersSummary {
+    /// Peers known.
+    known: u64,
+    /// Peers connected.
+    connected: u64,
+}
+
+/// `data` of `/peers`.
+#[derive(Serialize, ToSchema)]
+pub struct PeersData {
+    /// The peers, configured ones first.
+    peers: Vec<PeerInfo>,
+    /// How many.
+    count: u64,
+}
+
+/// `data` of `/health/…`.
+#[derive(Serialize, ToSchema)]
+pub struct HealthData {
+    /// `live` or `ready`.
+    #[schema(example = "ready")]
+    status: &'static str,
+}
+
+/// The routes.
+pub fn routes() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new().routes(routes!(status)).routes(routes!(peers)).routes(routes!(live)).routes(routes!(ready))
+}
+
+/// What the gateway is, what its store holds and whom it knows.
+#[utoipa::path(get, path = "/status", tag = "gateway",
+    responses((status = 200, description = "The state", body = Envelope<StatusData>)))]
+async fn status(State(gateway): State<Gateway>) -> Result<impl IntoResponse, Rejection> {
+    let state = gateway.source.state().await?;
+    let peers = peers_of(&gateway);
+    Ok(enveloped(StatusData {
+        version: env!("CARGO_PKG_VERSION"),
+        peer_id: gateway.source.p2p().map(|p2p| p2p.local_peer_id().to_string()),
+        uptime_seconds: gateway.started.elapsed().as_secs(),
+        chain: ChainData {
+            length: state.length,
+            tip: state.tip.as_ref().map(|tip| Ancestor { index: tip.index, hash: tip.hash.clone() }),
+            tip_epoch: state.tip.as_ref().map(|tip| tip.epoch),
+            cumulative_difficulty: state.cumulative_difficulty.to_string(),
+            verification: state.level.map(|level| level.as_str()),
+            orphans: state.total_blocks.saturating_sub(state.length),
+        },
+        peers: PeersSummary {
+            known: peers.len() as u64,
+            connected: peers.iter().filter(|peer| peer.connected).count() as u64,
+        },
+    }))
+}
+
+/// The peers that can be named in `?peer=`, and how they have done.
+#[utoipa::path(get, path = "/peers", tag = "gateway",
+    responses((status = 200, description = "The peers", body = Envelope<PeersData>)))]
+async fn peers(State(gateway): State<Gateway>) -> impl IntoResponse {
+    let peers = peers_of(&gateway);
+    enveloped(PeersData { count: peers.len() as u64, peers })
+}
+
+/// Whether the process runs.
+#[utoipa::path(get, path = "/health/live", tag = "gateway",
+    responses((status = 200, description = "It runs", body = Envelope<HealthData>)))]
+async fn live() -> impl IntoResponse {
+    enveloped(HealthData { status: "live" })
+}
+
+/// Whether the gateway can answer: its store does.
+#[utoipa::path(get, path = "/health/ready", tag = "gateway",
+    responses((status = 200, description = "It can answer", body = Envelope<HealthData>)))]
+async fn ready(State(gateway): State<Gateway>) -> Result<impl IntoResponse, Rejection> {
+    gateway.source.state().await?;
+    Ok(enveloped(HealthData { status: "ready" }))
+}
+
+fn peers_of(gateway: &Gateway) -> Vec<PeerInfo> {
+    gateway.source.p2p().map(|p2p| p2p.peers()).unwrap_or_default()
+}
+
+fn enveloped<T: Serialize>(data: T) -> impl IntoResponse {
+    let no_store = [(header::CACHE_CONTROL, "no-store"), (super::respond::SOURCE, "local")];
+    (no_store, axum::Json(Envelope::ok(data)))
+}

@@ -1,0 +1,87 @@
+//! What our node speaks: the sync protocol, identify, ping, Kademlia; and the limits on connections.
+
+use std::time::Duration;
+
+use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::request_response::{self, ProtocolSupport};
+use libp2p::swarm::NetworkBehaviour;
+use libp2p::{StreamProtocol, identify, kad, ping};
+
+use super::P2pConfig;
+use super::keep_alive::KeepAlive;
+use crate::protocol::codec::JsonCodec;
+use crate::protocol::{IDENTIFY_PROTOCOL, PROTOCOL};
+
+/// Connections that strangers may hold open with us. With [`MAX_OUTGOING`] it keeps the process well under the usual
+/// limit of 1024 open files, HTTP clients and database included.
+const MAX_INCOMING: u32 = 256;
+/// Connections that we open: to configured peers, and Kademlia's.
+const MAX_OUTGOING: u32 = 64;
+/// Handshakes at once, in either direction.
+const MAX_PENDING: u32 = 64;
+/// Connections with one peer: each side may dial the other, over TCP and over WebSocket.
+const MAX_PER_PEER: u32 = 4;
+/// Records that others may leave in our Kademlia store; the network's protocol uses none.
+const MAX_KAD_RECORDS: usize = 128;
+/// How long a connection without streams is kept, unless its peer is configured.
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The behaviours of our node.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    pub limits: connection_limits::Behaviour,
+    pub requests: request_response::Behaviour<JsonCodec>,
+    pub identify: identify::Behaviour,
+    pub ping: ping::Behaviour,
+    pub kad: kad::Behaviour<kad::store::MemoryStore>,
+    pub keep_alive: KeepAlive,
+}
+
+impl Behaviour {
+    pub fn new(config: &P2pConfig) -> Self {
+        let local = config.keypair.public().to_peer_id();
+        let limits = ConnectionLimits::default()
+            .with_max_pending_incoming(Some(MAX_PENDING))
+            .with_max_pending_outgoing(Some(MAX_PENDING))
+            .with_max_established_incoming(Some(MAX_INCOMING))
+            .with_max_established_outgoing(Some(MAX_OUTGOING))
+            .with_max_established_per_peer(Some(MAX_PER_PEER));
+        // libp2p counts the streams of both directions together and silently drops what exceeds the sum, so the sum
+        // must leave room for all that our own two limits allow.
+        let streams = config.max_inbound + config.max_outbound_per_peer;
+        let requests = request_response::Behaviour::new(
+            [(StreamProtocol::new(PROTOCOL), ProtocolSupport::Full)],
+            request_response::Config::default()
+                .with_request_timeout(config.request_timeout)
+                .with_max_concurrent_streams(streams),
+        );
+        let identify = identify::Behaviour::new(
+            identify::Config::new(IDENTIFY_PROTOCOL.into(), config.keypair.public())
+                .with_agent_version(config.agent.clone())
+                .with_push_listen_addr_updates(true)
+                // No cache: it would have us dial whatever addresses a peer claims to listen on.
+                .with_cache_size(0),
+        );
+        let mut kad_config = kad::Config::new(kad::PROTOCOL_NAME);
+        // Records of others wait for an approval that never comes: nobody fills our memory with them.
+        kad_config.set_record_filtering(kad::StoreInserts::FilterBoth);
+        let store = kad::store::MemoryStore::with_config(
+            local,
+            kad::store::MemoryStoreConfig {
+                max_records: MAX_KAD_RECORDS,
+                max_provided_keys: MAX_KAD_RECORDS,
+                ..Default::default()
+            },
+        );
+        let mut kad = kad::Behaviour::with_config(local, store, kad_config);
+        kad.set_mode(Some(kad::Mode::Server));
+        Self {
+            limits: connection_limits::Behaviour::new(limits),
+            requests,
+            identify,
+            ping: ping::Behaviour::default(),
+            kad,
+            keep_alive: KeepAlive::default(),
+        }
+    }
+}

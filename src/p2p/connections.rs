@@ -1,0 +1,254 @@
+//! The worker's other half: listening, dialling, and what connections tell about their peers.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use futures::{FutureExt, StreamExt};
+use libp2p::core::ConnectedPoint;
+use libp2p::core::transport::TransportError;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, identify, kad, ping};
+use tokio::sync::oneshot;
+
+use super::P2pError;
+use super::address::{is_dialable, peer_id};
+use super::behaviour::BehaviourEvent;
+use super::dialer::to_address;
+use super::swarm::check_free;
+use super::worker::Worker;
+
+/// Dials that operators wait for at once.
+const MAX_DIALS: usize = 32;
+/// Addresses of one peer that enter Kademlia's routing table.
+const MAX_KAD_ADDRESSES: usize = 8;
+/// How long an address may take to be bound; a system that answers at all does so at once.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How far away a timer without work is set.
+const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl Worker {
+    /// Binds every address, or says which one can't be.
+    pub async fn listen(&mut self, addresses: &[Multiaddr]) -> Result<(), P2pError> {
+        let failed = |address: &Multiaddr, reason: String| P2pError::Listen { address: address.clone(), reason };
+        for address in addresses {
+            check_free(address).map_err(|error| failed(address, error.to_string()))?;
+        }
+        let mut waiting = HashMap::new();
+        for address in addresses {
+            let listener = self.swarm.listen_on(address.clone()).map_err(|error| match error {
+                TransportError::MultiaddrNotSupported(_) => failed(address, "no such transport".into()),
+                TransportError::Other(error) => failed(address, error.to_string()),
+            })?;
+            waiting.insert(listener, address);
+        }
+        let timeout = tokio::time::sleep(LISTEN_TIMEOUT);
+        tokio::pin!(timeout);
+        while let Some(address) = waiting.values().next() {
+            let event = tokio::select! {
+                event = self.swarm.select_next_some() => event,
+                () = &mut timeout => return Err(failed(address, "no interface came up".into())),
+            };
+            match &event {
+                SwarmEvent::NewListenAddr { listener_id, .. } => _ = waiting.remove(listener_id),
+                SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. } => {
+                    if let Some(address) = waiting.get(listener_id) {
+                        return Err(failed(address, error.to_string()));
+                    }
+                }
+                _ => {}
+            }
+            self.on_event(event);
+        }
+        // `0.0.0.0` reports one address per interface: the others are there already.
+        while let Some(Some(event)) = self.swarm.next().now_or_never() {
+            self.on_event(event);
+        }
+        Ok(())
+    }
+
+    /// Dials whatever is due and sets the timer for the rest.
+    pub fn dial_due(&mut self) {
+        let now = Instant::now();
+        while let Some(options) = self.dialer.take_due(now) {
+            let connection = options.connection_id();
+            if let Err(error) = self.swarm.dial(options) {
+                self.dial_failed(connection, None, &error);
+            }
+        }
+        self.schedule();
+    }
+
+    fn schedule(&mut self) {
+        let next = self.dialer.next().unwrap_or_else(|| Instant::now() + NEVER);
+        self.redial.as_mut().reset(next.into());
+    }
+
+    /// A dial on the operator's behalf.
+    pub fn dial(&mut self, address: Multiaddr, reply: oneshot::Sender<Result<PeerId, P2pError>>) {
+        let refusal = match peer_id(&address) {
+            Some(peer) if self.swarm.is_connected(&peer) => {
+                self.shared.book_mut().dialled(peer, &address);
+                Some(Ok(peer))
+            }
+            _ if !is_dialable(&address) => Some(Err(P2pError::Unreachable("no transport for this address".into()))),
+            _ if self.dials.len() >= MAX_DIALS => Some(Err(P2pError::Busy)),
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            let _ = reply.send(refusal);
+            return;
+        }
+        let options = to_address(address.clone());
+        let connection = options.connection_id();
+        self.dials.insert(connection, (address, reply));
+        if let Err(error) = self.swarm.dial(options) {
+            self.dial_failed(connection, None, &error);
+        }
+    }
+
+    fn dial_failed(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
+        tracing::debug!(?peer, %error, "a dial failed");
+        if let Some((_, reply)) = self.dials.remove(&connection) {
+            let _ = reply.send(Err(P2pError::Unreachable(reason(error))));
+        }
+        if let Some(peer) = peer
+            && !self.swarm.is_connected(&peer)
+        {
+            self.shared.book_mut().dial_failed(&peer, reason(error));
+        }
+        if let Some(own) = self.dialer.failed(connection, error, Instant::now()) {
+            tracing::warn!(address = %own, "a configured peer is this node itself: it is left out");
+        }
+        self.schedule();
+    }
+
+    fn connected(&mut self, peer: PeerId, connection: ConnectionId, count: u32, remote: Multiaddr) {
+        let reached = self.dialer.established(connection, peer, Instant::now());
+        {
+            let mut book = self.shared.book_mut();
+            book.connected(peer, count, remote);
+            for index in reached {
+                book.learn(index, peer);
+            }
+        }
+        if let Some((address, reply)) = self.dials.remove(&connection) {
+            self.shared.book_mut().dialled(peer, &address);
+            let _ = reply.send(Ok(peer));
+        }
+        let book = self.shared.book();
+        if book.is_configured(&peer) {
+            let behaviour = self.swarm.behaviour_mut();
+            behaviour.keep_alive.hold(peer, connection);
+            for address in book.addresses(&peer).unwrap_or_default() {
+                behaviour.kad.add_address(&peer, address.clone());
+            }
+        }
+        drop(book);
+        self.schedule();
+        self.changed();
+    }
+
+    pub fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
+                tracing::debug!(peer = %peer_id, outbound = endpoint.is_dialer(), "connected");
+                let remote = match endpoint {
+                    ConnectedPoint::Dialer { address, .. } => address,
+                    ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
+                };
+                self.connected(peer_id, connection_id, num_established.get(), remote);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established, cause, .. } => {
+                tracing::debug!(peer = %peer_id, ?cause, "disconnected");
+                self.shared.book_mut().disconnected(&peer_id, num_established);
+                if num_established == 0 {
+                    self.dialer.disconnected(peer_id, Instant::now());
+                    self.schedule();
+                }
+                self.changed();
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
+                self.dial_failed(connection_id, peer_id, &error);
+            }
+            SwarmEvent::IncomingConnectionError { error, .. } => {
+                tracing::debug!(%error, "a connection was not accepted")
+            }
+            SwarmEvent::NewListenAddr { address, .. } => self.listening(|addresses| addresses.push(address)),
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.listening(|addresses| addresses.retain(|known| *known != address));
+            }
+            SwarmEvent::ListenerClosed { addresses: closed, reason, .. } => {
+                if let Err(error) = reason {
+                    tracing::error!(%error, addresses = ?closed, "a listener has failed");
+                }
+                self.listening(|addresses| addresses.retain(|known| !closed.contains(known)));
+            }
+            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener reports an error"),
+            _ => {}
+        }
+    }
+
+    pub fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.identified(peer_id, info),
+            BehaviourEvent::Ping(ping::Event { peer, result: Ok(time), .. }) => {
+                self.shared.book_mut().pinged(&peer, time)
+            }
+            _ => {}
+        }
+    }
+
+    fn identified(&mut self, peer: PeerId, info: identify::Info) {
+        self.shared.book_mut().identified(peer, &info.agent_version, &info.protocols);
+        if info.protocols.contains(&kad::PROTOCOL_NAME) {
+            // A peer on another machine that claims a loopback address would have us dial ourselves.
+            let local = self.shared.book().remote(&peer).is_some_and(is_loopback);
+            let addresses = info.listen_addrs.into_iter().filter(|address| is_dialable(address));
+            for address in addresses.filter(|address| local || !is_loopback(address)).take(MAX_KAD_ADDRESSES) {
+                self.swarm.behaviour_mut().kad.add_address(&peer, address);
+            }
+        }
+        self.changed();
+    }
+
+    fn listening(&self, change: impl FnOnce(&mut Vec<Multiaddr>)) {
+        change(&mut self.shared.listen.write().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    fn changed(&self) {
+        self.shared.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+fn is_loopback(address: &Multiaddr) -> bool {
+    match address.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
+        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
+        _ => false,
+    }
+}
+
+/// A dial's failure in a few words: libp2p's own text spans lines and repeats every address.
+pub(super) fn reason(error: &DialError) -> String {
+    match error {
+        DialError::LocalPeerId { .. } | DialError::NoAddresses => "the address is this node's own".into(),
+        DialError::WrongPeerId { obtained, .. } => format!("another peer is there: {obtained}"),
+        DialError::Denied { cause } => format!("not allowed: {cause}"),
+        DialError::Transport(attempts) => match attempts.last() {
+            Some((_, TransportError::MultiaddrNotSupported(address))) => format!("no transport for {address}"),
+            Some((_, TransportError::Other(error))) => innermost(error),
+            None => "no address worked".into(),
+        },
+        DialError::DialPeerConditionFalse(_) | DialError::Aborted => "the dial was given up".into(),
+    }
+}
+
+/// The cause at the end of the chain: "connection refused" says more than the layers around it.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

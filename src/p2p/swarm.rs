@@ -1,0 +1,87 @@
+//! The swarm and its transport: TCP and WebSocket, names resolved, Noise, Yamux.
+
+use std::io;
+use std::net::{IpAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use libp2p::core::Transport;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::Boxed;
+use libp2p::core::transport::timeout::TransportTimeout;
+use libp2p::core::upgrade::Version;
+use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId, Swarm, dns, noise, swarm, tcp, websocket, yamux};
+
+use super::behaviour::{Behaviour, IDLE_TIMEOUT};
+use super::{P2pConfig, P2pError};
+
+/// Longest time from the first packet of a dial, name resolution included, to a connection that can carry streams.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Messages between the swarm and one connection that may wait, in either direction. libp2p's 8 make the swarm sleep
+/// on every burst of requests.
+const CONNECTION_BUFFER: usize = 64;
+
+/// The swarm of a node: not listening yet, connected with nobody.
+pub(super) fn build(config: &P2pConfig) -> Result<Swarm<Behaviour>, P2pError> {
+    let transport = transport(&config.keypair).map_err(|error| P2pError::Identity(error.to_string()))?;
+    let settings = swarm::Config::with_tokio_executor()
+        .with_idle_connection_timeout(IDLE_TIMEOUT)
+        .with_notify_handler_buffer_size(NonZeroUsize::new(CONNECTION_BUFFER).unwrap_or(NonZeroUsize::MIN))
+        .with_per_connection_event_buffer_size(CONNECTION_BUFFER)
+        // A request is read while its stream is negotiated; more than this at once would be reset.
+        .with_max_negotiating_inbound_streams(config.max_inbound);
+    Ok(Swarm::new(transport, Behaviour::new(config), config.keypair.public().to_peer_id(), settings))
+}
+
+/// Fails when another process listens on the port of `address`. libp2p shares ports (`SO_REUSEPORT`), so that a
+/// second node on the same port would start without complaint and take half of the first one's connections.
+pub(super) fn check_free(address: &Multiaddr) -> io::Result<()> {
+    let mut parts = address.iter();
+    let ip = match parts.next() {
+        Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),
+        // Binding `::` here would take IPv4 as well, which libp2p does not.
+        Some(Protocol::Ip6(ip)) if !ip.is_unspecified() => IpAddr::V6(ip),
+        _ => return Ok(()),
+    };
+    match parts.next() {
+        Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind((ip, port)).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// The transport of a node with this identity.
+///
+/// Nagle's algorithm is off: with it every small answer waits for a delayed ACK, some 40 ms.
+fn transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    let noise = noise::Config::new(keypair)?;
+    let plain = resolving(tcp_transport)
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise.clone())
+        .multiplex(yamux::Config::default())
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    let websocket = websocket::Config::new(resolving(tcp_transport))
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise)
+        .multiplex(yamux::Config::default())
+        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
+    // WebSocket first: plain TCP refuses `…/ws`, while it would take a bare `…/tcp/N` of either.
+    let either = websocket.or_transport(plain).map(|either, _| either.into_inner());
+    Ok(TransportTimeout::new(either, CONNECT_TIMEOUT).boxed())
+}
+
+fn tcp_transport() -> tcp::tokio::Transport {
+    tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+}
+
+/// Names are resolved as the system says. Where it says nothing (a container without `/etc/resolv.conf`), addresses
+/// work and names don't, which is better than not starting.
+fn resolving(inner: fn() -> tcp::tokio::Transport) -> dns::tokio::Transport<tcp::tokio::Transport> {
+    dns::tokio::Transport::system(inner()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "no DNS configuration: peers can be reached by ip address only");
+        let nowhere = dns::ResolverConfig::from_parts(None, vec![], vec![]);
+        dns::tokio::Transport::custom(inner(), nowhere, dns::ResolverOpts::default())
+    })
+}

@@ -1,0 +1,270 @@
+//! The task that owns the swarm.
+//!
+//! Written as one `poll` function rather than a `select!` loop: at several thousand requests a second the task takes
+//! whatever is ready (events, commands, finished answers) in one go, and goes to sleep once.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::future::poll_fn;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+use libp2p::request_response::{self, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
+use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::behaviour::{Behaviour, BehaviourEvent};
+use super::connections::reason;
+use super::dialer::{Dialer, to_peer};
+use super::{P2pConfig, P2pError, Responder, Shared, swarm};
+use crate::protocol::codec::{Request, TooLarge};
+
+/// Rounds of events before other tasks of the same thread get their turn.
+const ROUNDS_PER_POLL: usize = 64;
+
+/// What a client asks of the worker.
+pub(super) enum Command {
+    Request { peer: PeerId, request: Bytes, deadline: Instant, reply: oneshot::Sender<Result<Bytes, P2pError>> },
+    Dial { address: Multiaddr, reply: oneshot::Sender<Result<PeerId, P2pError>> },
+}
+
+/// A request of ours that has no answer yet.
+struct Pending {
+    peer: PeerId,
+    sent: Instant,
+    reply: oneshot::Sender<Result<Bytes, P2pError>>,
+}
+
+/// A request of others with its answer; `None` when the responder panicked or took too long.
+type Answered = (ResponseChannel<Bytes>, Option<Bytes>);
+
+pub(super) struct Worker {
+    pub(super) swarm: Swarm<Behaviour>,
+    pub(super) shared: Arc<Shared>,
+    responder: Arc<dyn Responder>,
+    commands: mpsc::Receiver<Command>,
+    /// At most `max_inbound`.
+    answering: JoinSet<Answered>,
+    max_inbound: usize,
+    request_timeout: Duration,
+    /// At most `max_outbound_per_peer` per peer; the codec's deadline, or the behaviour's timeout, ends each.
+    pending: HashMap<OutboundRequestId, Pending>,
+    in_flight: HashMap<PeerId, usize>,
+    max_outbound_per_peer: usize,
+    /// Dials that an operator waits for.
+    pub(super) dials: HashMap<ConnectionId, (Multiaddr, oneshot::Sender<Result<PeerId, P2pError>>)>,
+    pub(super) dialer: Dialer,
+    pub(super) redial: Pin<Box<Sleep>>,
+}
+
+impl Worker {
+    pub fn new(
+        config: &P2pConfig,
+        shared: Arc<Shared>,
+        responder: Arc<dyn Responder>,
+        commands: mpsc::Receiver<Command>,
+    ) -> Result<Self, P2pError> {
+        let now = Instant::now();
+        Ok(Self {
+            swarm: swarm::build(config)?,
+            shared,
+            responder,
+            commands,
+            answering: JoinSet::new(),
+            max_inbound: config.max_inbound,
+            request_timeout: config.request_timeout,
+            pending: HashMap::new(),
+            in_flight: HashMap::new(),
+            max_outbound_per_peer: config.max_outbound_per_peer,
+            dials: HashMap::new(),
+            dialer: Dialer::new(&config.peers, config.redial_min, config.redial_max, now),
+            redial: Box::pin(tokio::time::sleep_until(now.into())),
+        })
+    }
+
+    /// Runs until `shutdown`; then connections close and whoever waits is told [`P2pError::Stopped`].
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(poll_fn(|context| self.poll(context))).await;
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..ROUNDS_PER_POLL {
+            let mut idle = true;
+            if let Poll::Ready(event) = self.swarm.poll_next_unpin(context) {
+                let Some(event) = event else { return Poll::Ready(()) };
+                self.on_event(event);
+                idle = false;
+            }
+            while let Poll::Ready(Some(command)) = self.commands.poll_recv(context) {
+                self.on_command(command);
+                idle = false;
+            }
+            while let Poll::Ready(Some(answered)) = self.answering.poll_join_next(context) {
+                if let Ok((channel, answer)) = answered {
+                    self.answer(channel, answer);
+                }
+                idle = false;
+            }
+            if self.redial.as_mut().poll(context).is_ready() {
+                self.dial_due();
+                idle = false;
+            }
+            if idle {
+                return Poll::Pending;
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    pub(super) fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => self.on_request_event(event),
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
+            event => self.on_swarm_event(event),
+        }
+    }
+}
+
+impl Worker {
+    fn on_command(&mut self, command: Command) {
+        match command {
+            // Whoever asked may have given up while the command waited.
+            Command::Request { reply, .. } if reply.is_closed() => {}
+            Command::Request { peer, request, deadline, reply } => match self.reach(peer) {
+                Ok(()) => self.send(peer, Request { body: request, deadline: Some(deadline) }, reply),
+                Err(error) => _ = reply.send(Err(error)),
+            },
+            Command::Dial { address, reply } => self.dial(address, reply),
+        }
+    }
+
+    /// Checks that a request may go to `peer`, and starts a dial where there is no connection.
+    fn reach(&mut self, peer: PeerId) -> Result<(), P2pError> {
+        if self.in_flight.get(&peer).is_some_and(|count| *count >= self.max_outbound_per_peer) {
+            return Err(P2pError::Busy);
+        }
+        if self.swarm.behaviour().requests.is_connected(&peer) {
+            return Ok(());
+        }
+        let addresses = self.shared.book().addresses(&peer).ok_or(P2pError::UnknownPeer)?.to_vec();
+        if addresses.is_empty() {
+            return Err(P2pError::Unreachable("it is not connected, and no address is configured".into()));
+        }
+        match self.swarm.dial(to_peer(peer, addresses)) {
+            Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => Ok(()),
+            Err(error) => Err(P2pError::Unreachable(reason(&error))),
+        }
+    }
+
+    /// Hands the request to the behaviour, which keeps it until the dial is done.
+    fn send(&mut self, peer: PeerId, request: Request, reply: oneshot::Sender<Result<Bytes, P2pError>>) {
+        let id = self.swarm.behaviour_mut().requests.send_request(&peer, request);
+        self.pending.insert(id, Pending { peer, sent: Instant::now(), reply });
+        *self.in_flight.entry(peer).or_default() += 1;
+    }
+
+    fn on_request_event(&mut self, event: request_response::Event<Request, Bytes>) {
+        use request_response::Event;
+        match event {
+            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
+                self.serve(peer, request.body, channel);
+            }
+            Event::Message { message: Message::Response { request_id, response }, .. } => {
+                self.finish(request_id, Ok(response));
+            }
+            Event::OutboundFailure { peer, request_id, error, .. } => {
+                let error = self.failure(&peer, error);
+                self.finish(request_id, Err(error));
+            }
+            Event::InboundFailure { peer, error, .. } => {
+                tracing::debug!(%peer, %error, "an answer did not get out");
+                count(&self.shared.inbound.failed);
+            }
+            Event::ResponseSent { .. } => {}
+        }
+    }
+
+    fn failure(&self, peer: &PeerId, error: OutboundFailure) -> P2pError {
+        match error {
+            OutboundFailure::DialFailure => {
+                P2pError::Unreachable(self.shared.book().dial_error(peer).unwrap_or("no connection").into())
+            }
+            OutboundFailure::ConnectionClosed => {
+                P2pError::Unreachable("the connection closed before the answer".into())
+            }
+            OutboundFailure::Timeout => P2pError::Timeout,
+            OutboundFailure::UnsupportedProtocols => P2pError::Unsupported,
+            OutboundFailure::Io(error) if error.kind() == io::ErrorKind::TimedOut => P2pError::Timeout,
+            OutboundFailure::Io(error) if TooLarge::is(&error) => P2pError::TooLarge,
+            OutboundFailure::Io(error) => P2pError::BadAnswer(error.to_string()),
+        }
+    }
+
+    fn finish(&mut self, id: OutboundRequestId, result: Result<Bytes, P2pError>) {
+        let Some(Pending { peer, sent, reply }) = self.pending.remove(&id) else { return };
+        if let Entry::Occupied(mut count) = self.in_flight.entry(peer) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        let now = Instant::now();
+        match &result {
+            Ok(_) => self.shared.book_mut().answered(peer, now - sent),
+            Err(error) => self.shared.book_mut().failed(peer, error, now),
+        }
+        let _ = reply.send(result);
+    }
+
+    fn serve(&mut self, peer: PeerId, request: Bytes, channel: ResponseChannel<Bytes>) {
+        count(&self.shared.inbound.requests);
+        if self.answering.len() >= self.max_inbound {
+            tracing::debug!(%peer, "too many requests at once: one is dropped");
+            count(&self.shared.inbound.dropped);
+            return;
+        }
+        let responder = Arc::clone(&self.responder);
+        let work = AssertUnwindSafe(async move { responder.respond(peer, request).await }).catch_unwind();
+        let mut work = Box::pin(work);
+        // Most answers are ready at once. The waker does nothing: a future that isn't ready is polled again by its
+        // task, and tells that one's waker.
+        match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => self.answer(channel, answer.ok()),
+            Poll::Pending => {
+                let limit = self.request_timeout;
+                self.answering.spawn(async move {
+                    let answer = tokio::time::timeout(limit, work).await;
+                    (channel, answer.ok().and_then(Result::ok))
+                });
+            }
+        }
+    }
+
+    fn answer(&mut self, channel: ResponseChannel<Bytes>, answer: Option<Bytes>) {
+        match answer {
+            Some(answer) => match self.swarm.behaviour_mut().requests.send_response(channel, answer) {
+                Ok(()) => count(&self.shared.inbound.answered),
+                // The peer is gone or its stream timed out: an `InboundFailure` tells, and is counted.
+                Err(_) => {}
+            },
+            // Dropping the channel ends the stream, and an `InboundFailure` counts it.
+            None => tracing::error!("a request got no answer: the responder panicked or took too long"),
+        }
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}

@@ -1,0 +1,231 @@
+//! Carries encoded JSON documents over a libp2p stream: the network's codec, without the JSON.
+//!
+//! On the wire it is libp2p's own `json` codec: one document per half of a stream, ended by closing that half. Here
+//! the documents stay bytes, so an answer is encoded once (elsewhere), shared and written as it is, and nothing is
+//! parsed in the tasks that drive connections.
+
+use std::io;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::prelude::*;
+use libp2p::StreamProtocol;
+use libp2p::request_response;
+
+use super::{MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES};
+
+/// First allocation for a document that arrives; it then doubles with what really comes, so that a peer which opens
+/// streams and sends nothing costs us this much and no more.
+const INITIAL_BUFFER_BYTES: usize = 4096;
+
+/// A request on its way to, or from, a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The encoded document `{"path": …, "data": …}`.
+    pub body: Bytes,
+    /// When the stream of an outbound request is given up. The behaviour's own timeout is one for all requests; this
+    /// one frees the stream as soon as nobody waits any more. `None` on inbound requests.
+    pub deadline: Option<Instant>,
+}
+
+impl From<Bytes> for Request {
+    fn from(body: Bytes) -> Self {
+        Self { body, deadline: None }
+    }
+}
+
+/// A document that is longer than the protocol allows, found inside the [`io::Error`] that the codec returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("longer than the protocol's limit of {limit} bytes")]
+pub struct TooLarge {
+    /// The limit, in bytes.
+    pub limit: usize,
+}
+
+impl TooLarge {
+    /// Whether `error` is this one.
+    pub fn is(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<TooLarge>())
+    }
+}
+
+/// The codec of [`PROTOCOL`](super::PROTOCOL). A request over 1 MiB and an answer over 10 MiB are errors
+/// ([`TooLarge`]), read or written; so is a stream that ends before the first byte (`UnexpectedEof`).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct JsonCodec {
+    /// Of the request that this clone wrote: libp2p clones the codec for each stream.
+    deadline: Option<Instant>,
+}
+
+impl request_response::Codec for JsonCodec {
+    type Protocol = StreamProtocol;
+    type Request = Request;
+    type Response = Bytes;
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Request>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        Ok(read(io, MAX_REQUEST_BYTES).await?.into())
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Bytes>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        before(self.deadline, read(io, MAX_RESPONSE_BYTES)).await
+    }
+
+    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Request) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        self.deadline = request.deadline;
+        before(self.deadline, write(io, &request.body, MAX_REQUEST_BYTES)).await
+    }
+
+    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, response: Bytes) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        write(io, &response, MAX_RESPONSE_BYTES).await
+    }
+}
+
+async fn before<T>(deadline: Option<Instant>, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match deadline {
+        Some(deadline) => match tokio::time::timeout_at(deadline.into(), work).await {
+            Ok(result) => result,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        },
+        None => work.await,
+    }
+}
+
+async fn read<T: AsyncRead + Unpin + Send>(io: &mut T, limit: usize) -> io::Result<Bytes> {
+    let mut document = Vec::with_capacity(INITIAL_BUFFER_BYTES);
+    // One byte more than allowed tells a document of exactly `limit` bytes from one that goes on.
+    io.take(limit as u64 + 1).read_to_end(&mut document).await?;
+    match document.len() {
+        0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the stream ended without a document")),
+        n if n > limit => Err(too_large(limit)),
+        _ => Ok(document.into()),
+    }
+}
+
+async fn write<T: AsyncWrite + Unpin + Send>(io: &mut T, document: &Bytes, limit: usize) -> io::Result<()> {
+    if document.len() > limit {
+        return Err(too_large(limit));
+    }
+    io.write_all(document).await
+}
+
+fn too_large(limit: usize) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, TooLarge { limit })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use libp2p::request_response::Codec;
+    use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+
+    use super::*;
+
+    const ID: StreamProtocol = StreamProtocol::new(crate::protocol::PROTOCOL);
+
+    /// Both ends of a stream that holds `capacity` bytes.
+    fn stream(capacity: usize) -> (Compat<tokio::io::DuplexStream>, Compat<tokio::io::DuplexStream>) {
+        let (a, b) = tokio::io::duplex(capacity);
+        (a.compat(), b.compat())
+    }
+
+    async fn send_raw(document: Vec<u8>) -> Compat<tokio::io::DuplexStream> {
+        let (mut near, far) = stream(document.len().max(1));
+        near.write_all(&document).await.unwrap();
+        far
+    }
+
+    #[tokio::test]
+    async fn speaks_the_bytes_of_libp2ps_json_codec() {
+        type Theirs = request_response::json::codec::Codec<serde_json::Value, serde_json::Value>;
+        let value = serde_json::json!({"path": "/ping", "data": {"n": u64::MAX, "s": "ü\n"}});
+        let body = Bytes::from(serde_json::to_vec(&value).unwrap());
+
+        let (mut ours, mut theirs) = stream(1024);
+        JsonCodec::default().write_request(&ID, &mut ours, body.clone().into()).await.unwrap();
+        ours.close().await.unwrap();
+        assert_eq!(Theirs::default().read_request(&ID, &mut theirs).await.unwrap(), value);
+        Theirs::default().write_response(&ID, &mut theirs, value.clone()).await.unwrap();
+        theirs.close().await.unwrap();
+        assert_eq!(JsonCodec::default().read_response(&ID, &mut ours).await.unwrap(), body);
+
+        let (mut ours, mut theirs) = stream(1024);
+        Theirs::default().write_request(&ID, &mut theirs, value.clone()).await.unwrap();
+        theirs.close().await.unwrap();
+        assert_eq!(JsonCodec::default().read_request(&ID, &mut ours).await.unwrap(), Request::from(body.clone()));
+        JsonCodec::default().write_response(&ID, &mut ours, body).await.unwrap();
+        ours.close().await.unwrap();
+        assert_eq!(Theirs::default().read_response(&ID, &mut theirs).await.unwrap(), value);
+    }
+
+    #[tokio::test]
+    async fn limits_are_exact_on_both_halves() {
+        let mut codec = JsonCodec::default();
+        let mut io = send_raw(vec![b'x'; MAX_REQUEST_BYTES]).await;
+        assert_eq!(codec.read_request(&ID, &mut io).await.unwrap().body.len(), MAX_REQUEST_BYTES);
+        let mut io = send_raw(vec![b'x'; MAX_REQUEST_BYTES + 1]).await;
+        assert!(TooLarge::is(&codec.read_request(&ID, &mut io).await.unwrap_err()));
+        let mut io = send_raw(vec![b'x'; MAX_RESPONSE_BYTES]).await;
+        assert_eq!(codec.read_response(&ID, &mut io).await.unwrap().len(), MAX_RESPONSE_BYTES);
+        let mut io = send_raw(vec![b'x'; MAX_RESPONSE_BYTES + 1]).await;
+        let error = codec.read_response(&ID, &mut io).await.unwrap_err();
+        assert!(TooLarge::is(&error));
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test]
+    async fn nothing_of_a_document_over_the_limit_is_written() {
+        let (mut near, mut far) = stream(64);
+        let long = Bytes::from(vec![b'x'; MAX_REQUEST_BYTES + 1]);
+        assert!(TooLarge::is(&JsonCodec::default().write_request(&ID, &mut near, long.into()).await.unwrap_err()));
+        let long = Bytes::from(vec![b'x'; MAX_RESPONSE_BYTES + 1]);
+        assert!(TooLarge::is(&JsonCodec::default().write_response(&ID, &mut near, long).await.unwrap_err()));
+        near.close().await.unwrap();
+        let mut written = Vec::new();
+        far.read_to_end(&mut written).await.unwrap();
+        assert_eq!(written, b"");
+    }
+
+    #[tokio::test]
+    async fn a_stream_without_a_document_is_an_error() {
+        let mut codec = JsonCodec::default();
+        let error = codec.read_request(&ID, &mut send_raw(vec![]).await).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let error = codec.read_response(&ID, &mut send_raw(vec![]).await).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(!TooLarge::is(&error));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_of_a_request_ends_its_stream() {
+        let (mut near, _silent) = stream(64);
+        let mut codec = JsonCodec::default();
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+        let request = Request { body: Bytes::from_static(b"{}"), deadline: Some(deadline.into_std()) };
+        codec.write_request(&ID, &mut near, request).await.unwrap();
+        let error = codec.read_response(&ID, &mut near).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(tokio::time::Instant::now(), deadline);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_holds_for_a_peer_that_does_not_read() {
+        let (mut near, _silent) = stream(64);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+        let request = Request { body: vec![b'x'; 65].into(), deadline: Some(deadline.into_std()) };
+        let error = JsonCodec::default().write_request(&ID, &mut near, request).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}

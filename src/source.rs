@@ -1,0 +1,338 @@
+//! The one place where a question is answered: from the local store, from a peer, or from whichever knows.
+//!
+//! Both doors, HTTP and libp2p, hand the same typed query in and get the same bytes out. An answer is encoded once
+//! and kept in a bounded cache, by the version of the chain that it is true of.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::Stream;
+use libp2p::PeerId;
+use moka::future::Cache;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    chain::Level,
+    p2p::{P2pClient, P2pError, Responder},
+    protocol::{Answer, CLOSING, Code, Failure, MAX_RESPONSE_BYTES, OPENING, Query, Request},
+    store::{BlockStore, Blocks, ChainState, Tip},
+};
+
+mod fresh;
+mod local;
+mod remote;
+
+use fresh::Fresh;
+use local::Local;
+
+/// Largest answer that the cache keeps.
+const MAX_CACHED_BYTES: usize = 1 << 20;
+/// What a cached answer costs beside its bytes, about.
+const ENTRY_OVERHEAD: usize = 512;
+/// Peers that `any` asks, one after the other, before it gives up.
+const MAX_ASKED_PEERS: usize = 3;
+
+/// How to answer.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Blocks this deep below the tip are taken as final: caches may keep them.
+    pub finality_depth: u64,
+    /// How long a peer may take, all retries included.
+    pub peer_timeout: Duration,
+    /// Bytes of encoded answers kept in memory.
+    pub cache_bytes: u64,
+}
+
+/// Who is to answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The store.
+    Local,
+    /// This peer.
+    Peer(PeerId),
+    /// The best peer.
+    Any,
+    /// The store and, where it lacks the answer, the best peer.
+    Auto,
+}
+
+/// Who answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answerer {
+    /// The store.
+    Local,
+    /// A peer.
+    Peer(PeerId),
+}
+
+impl std::fmt::Display for Answerer {
+    /// `local` or `peer:<id>`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Local => f.write_str("local"),
+            Self::Peer(id) => write!(f, "peer:{id}"),
+        }
+    }
+}
+
+/// A good answer, encoded, and where it came from.
+#[derive(Debug)]
+pub struct Served {
+    /// The whole envelope.
+    pub body: Bytes,
+    /// Who answered.
+    pub answerer: Answerer,
+    /// The store's tip when it was answered.
+    pub tip: Option<Tip>,
+    /// How far the blocks in it are verified: the weakest. `None` where it holds none.
+    pub level: Option<Level>,
+    /// Whether every block that it can hold is deeper than the finality depth.
+    pub settled: bool,
+    /// Changes when `body` does: the start of its SHA-256 in hex.
+    pub tag: String,
+    /// The version of the chain that it is true of; 0 where it is not of the store's.
+    version: u64,
+    /// Whether the store had all that was asked for.
+    complete: bool,
+}
+
+impl Served {
+    /// The JSON text of `data`.
+    pub fn data(&self) -> &[u8] {
+        &self.body[OPENING.len()..self.body.len() - CLOSING.len()]
+    }
+
+    fn new(answer: &Answer, answerer: Answerer, tip: Option<Tip>) -> Result<Self, Failure> {
+        let body = answer.encode();
+        if body.len() > MAX_RESPONSE_BYTES {
+            return Err(Failure::new(Code::AnswerTooLarge));
+        }
+        let tag = hex::encode(&Sha256::digest(&body)[..16]);
+        Ok(Self { body: body.into(), answerer, tip, level: None, settled: false, tag, version: 0, complete: true })
+    }
+}
+
+/// Why there is no answer, and who said so.
+#[derive(Debug, Clone)]
+pub struct Declined {
+    /// What went wrong.
+    pub failure: Failure,
+    /// Who said so.
+    pub answerer: Answerer,
+}
+
+impl From<Failure> for Declined {
+    fn from(failure: Failure) -> Self {
+        Self { failure, answerer: Answerer::Local }
+    }
+}
+
+/// A question and the version of the chain that its answer is true of.
+type Key = (u64, Query);
+
+/// Answers any query.
+pub struct Source {
+    local: Local,
+    fresh: Fresh,
+    p2p: OnceLock<P2pClient>,
+    cache: Cache<Key, Arc<Served>>,
+    settings: Settings,
+}
+
+impl Source {
+    /// Answers from `store`, as the node `peer_id`. Peers can be asked once [`Self::join`] was called.
+    pub fn new(store: Arc<dyn BlockStore>, peer_id: PeerId, settings: Settings) -> Self {
+        let cache = Cache::builder()
+            .max_capacity(settings.cache_bytes)
+            .weigher(|_: &Key, served: &Arc<Served>| {
+                u32::try_from(served.body.len() + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
+            })
+            .build();
+        let local = Local::new(store.clone(), peer_id.to_string(), settings.finality_depth);
+        Self { local, fresh: Fresh::new(store), p2p: OnceLock::new(), cache, settings }
+    }
+
+    /// Lets peers be asked through this client. Later calls change nothing.
+    pub fn join(&self, p2p: P2pClient) {
+        let _ = self.p2p.set(p2p);
+    }
+
+    /// The client for asking peers, if there is one.
+    pub fn p2p(&self) -> Option<&P2pClient> {
+        self.p2p.get()
+    }
+
+    /// The state of the chain, at most [`fresh::MAX_AGE`] old.
+    ///
+    /// # Errors
+    /// [`Code::StoreUnavailable`].
+    pub async fn state(&self) -> Result<Arc<ChainState>, Failure> {
+        self.fresh.state().await
+    }
+
+    /// Who is meant by the `peer` of a request: `any`, `auto`, an alias or a peer id.
+    ///
+    /// # Errors
+    /// [`Code::UnknownPeer`] for whoever is not known: no address comes in this way. [`Code::PeerUnreachable`] for an
+    /// alias whose address has not been reached yet.
+    pub fn origin(&self, name: &str) -> Result<Origin, Failure> {
+        match name {
+            "any" => Ok(Origin::Any),
+            "auto" => Ok(Origin::Auto),
+            _ => {
+                let peer = self.p2p().map_or(Err(P2pError::UnknownPeer), |p2p| p2p.find(name));
+                Ok(Origin::Peer(peer.map_err(remote::p2p_failure)?))
+            }
+        }
+    }
+
+    /// Answers `query` from where `origin` says.
+    ///
+    /// # Errors
+    /// The failure for the client, and who said so. Faults of the store are logged here.
+    pub async fn answer(&self, query: Query, origin: &Origin) -> Result<Arc<Served>, Declined> {
+        match origin {
+            Origin::Local => Ok(self.answer_locally(query).await?),
+            Origin::Peer(peer) => {
+                let answer = remote::ask(self.connected()?, *peer, &query, self.settings.peer_timeout).await;
+                self.serve_from(*peer, answer).await
+            }
+            Origin::Any => self.answer_by_any(&query).await,
+            Origin::Auto => match self.answer_locally(query.clone()).await {
+                Ok(served) if served.complete => Ok(served),
+                local => match (self.answer_by_any(&query).await, local) {
+                    (Ok(served), _) => Ok(served),
+                    (Err(_), local) => Ok(local?),
+                },
+            },
+        }
+    }
+
+    /// Checks that `hash` is canonical; returns the version of the chain that this is true of.
+    ///
+    /// # Errors
+    /// [`Code::AnchorNotCanonical`] with the common ancestor, [`Code::BlockNotFound`].
+    async fn check_anchor(&self, hash: &str) -> Result<u64, Failure> {
+        self.local.check_anchor(hash).await
+    }
+
+    /// Answers a list from the store, of a chain that holds the block `anchor`.
+    ///
+    /// # Errors
+    /// As [`Self::check_anchor`] and [`Self::answer`].
+    pub async fn answer_pinned(&self, query: Query, anchor: &str) -> Result<Arc<Served>, Declined> {
+        for _ in 0..local::MAX_ATTEMPTS {
+            let version = self.check_anchor(anchor).await?;
+            let served = self.answer_at(version, query.clone()).await?;
+            if served.version == version {
+                return Ok(served);
+            }
+        }
+        Err(local::unsteady().into())
+    }
+
+    /// The canonical chain up to its tip in pages, for answers without end. If the tip of `state` is reorganised away
+    /// meanwhile, the stream ends with [`Code::AnchorNotCanonical`] rather than mix two chains.
+    pub fn pages(&self, state: &ChainState) -> impl Stream<Item = Result<Blocks, Failure>> + Send + use<> {
+        local::pages(self.local.store(), state.version, state.tip.clone())
+    }
+
+    /// Checks that `anchor` is on the chain that `state` is of.
+    ///
+    /// # Errors
+    /// As [`Self::check_anchor`].
+    pub async fn check_anchor_in(&self, state: &ChainState, anchor: &str) -> Result<(), Failure> {
+        let version = self.check_anchor(anchor).await?;
+        match &state.tip {
+            Some(tip) if version != state.version && self.check_anchor(&tip.hash).await? != version => {
+                Err(local::unsteady())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn connected(&self) -> Result<&P2pClient, Failure> {
+        self.p2p().ok_or_else(|| Failure::new(Code::NoPeer))
+    }
+
+    async fn answer_locally(&self, query: Query) -> Result<Arc<Served>, Failure> {
+        if let Query::Ping { .. } = query {
+            return self.local.answer(&query).await.map(Arc::new);
+        }
+        let version = self.state().await?.version;
+        self.answer_at(version, query).await
+    }
+
+    async fn answer_at(&self, version: u64, query: Query) -> Result<Arc<Served>, Failure> {
+        if !cacheable(&query) {
+            return self.local.answer(&query).await.map(Arc::new);
+        }
+        let key = (version, query);
+        if let Some(served) = self.cache.get(&key).await {
+            return Ok(served);
+        }
+        // Several who ask the same at once wait for one read. What is too large to keep goes out all the same.
+        let query = key.1.clone();
+        let read = async { self.local.answer(&query).await.map(Arc::new) };
+        let served = self.cache.try_get_with(key.clone(), read).await.map_err(Arc::unwrap_or_clone)?;
+        if served.body.len() > MAX_CACHED_BYTES {
+            self.cache.invalidate(&key).await;
+        }
+        Ok(served)
+    }
+
+    async fn answer_by_any(&self, query: &Query) -> Result<Arc<Served>, Declined> {
+        let p2p = self.connected()?;
+        let deadline = tokio::time::Instant::now() + self.settings.peer_timeout;
+        let mut last = Declined::from(Failure::new(Code::NoPeer));
+        for peer in p2p.candidates().into_iter().take(MAX_ASKED_PEERS) {
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            let answer = remote::ask(p2p, peer, query, left).await;
+            match self.serve_from(peer, answer).await {
+                Err(declined) if remote::another_may_know_better(declined.failure.code) => last = declined,
+                result => return result,
+            }
+        }
+        Err(last)
+    }
+
+    async fn serve_from(&self, peer: PeerId, answer: Result<Answer, Failure>) -> Result<Arc<Served>, Declined> {
+        let answerer = Answerer::Peer(peer);
+        // A store that is down must not keep a peer's answer back: then the tip is just not told.
+        let tip = self.state().await.ok().and_then(|state| state.tip.clone());
+        let served = answer.and_then(|answer| {
+            let level = remote::holds_blocks(&answer).then_some(Level::None);
+            Ok(Served { level, ..Served::new(&answer, answerer, tip)? })
+        });
+        served.map(Arc::new).map_err(|failure| Declined { failure, answerer })
+    }
+}
+
+/// Queries that are short, and whose answers are likely to be asked for again.
+fn cacheable(query: &Query) -> bool {
+    match query {
+        Query::Get { hash } => hash.len() <= 128,
+        Query::ChainInfo { local_block_hashes, .. } => local_block_hashes.is_empty(),
+        Query::Inspect | Query::Canonical | Query::Epoch { .. } | Query::Range { .. } | Query::DebugIndex { .. } => {
+            true
+        }
+        Query::Ping { .. } | Query::FindAncestor { .. } => false,
+    }
+}
+
+/// The libp2p door: answers from the local store.
+#[async_trait]
+impl Responder for Source {
+    async fn respond(&self, _: PeerId, request: Bytes) -> Bytes {
+        let query = Request::parse(&request).and_then(|request| request.query());
+        let answer = match query {
+            Ok(query) => self.answer_locally(query).await,
+            Err(failure) => Err(failure),
+        };
+        answer.map_or_else(|failure| failure.encode(), |served| served.body.clone())
+    }
+}

@@ -1,0 +1,116 @@
+//! Answers from a peer, of whatever release: checked, and written in our own dialect.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use libp2p::PeerId;
+use tokio::time::Instant;
+
+use crate::{
+    p2p::{P2pClient, P2pError},
+    protocol::{self, Answer, BlockList, Code, Failure, Query, answer},
+};
+
+/// Asks one peer, within `timeout` however many requests it takes.
+pub(super) async fn ask(p2p: &P2pClient, peer: PeerId, query: &Query, timeout: Duration) -> Result<Answer, Failure> {
+    let asking = Asking { p2p, peer, deadline: Instant::now() + timeout };
+    match query {
+        Query::Range { from_index, to_index, chunk_size } => asking.range(*from_index, *to_index, *chunk_size).await,
+        query => asking.once(query).await,
+    }
+}
+
+/// Whether a failure is this peer's alone, so that another one should be asked.
+pub(super) fn another_may_know_better(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Busy
+            | Code::UnknownPeer
+            | Code::UnknownPath
+            | Code::PeerUnreachable
+            | Code::PeerTimeout
+            | Code::PeerBrokeProtocol
+            | Code::PeerError
+    )
+}
+
+/// Whether an answer holds blocks, whose verification is then told.
+pub(super) fn holds_blocks(answer: &Answer) -> bool {
+    match answer {
+        Answer::Get(_) | Answer::Canonical(_) | Answer::Epoch { .. } | Answer::Range { .. } => true,
+        Answer::ChainInfo { blocks, .. } => blocks.is_some(),
+        Answer::Ping(_) | Answer::Inspect(_) | Answer::FindAncestor(_) | Answer::DebugIndex(_) => false,
+    }
+}
+
+struct Asking<'a> {
+    p2p: &'a P2pClient,
+    peer: PeerId,
+    deadline: Instant,
+}
+
+impl Asking<'_> {
+    async fn once(&self, query: &Query) -> Result<Answer, Failure> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let bytes = self.p2p.request(self.peer, protocol::encode_request(query), left).await;
+        read_answer(query, &bytes.map_err(p2p_failure)?)
+    }
+
+    /// Gathers a range from a peer that may give it in smaller chunks than asked (today's nodes: 50), or may not know
+    /// of chunks at all (the first release).
+    async fn range(&self, from_index: u64, requested_to: u64, chunk_size: u64) -> Result<Answer, Failure> {
+        let end = answer::clamped_end(from_index, requested_to, chunk_size);
+        let mut all = BlockList::default();
+        let mut next = from_index;
+        let reached = loop {
+            let query = Query::Range { from_index: next, to_index: end, chunk_size: end - next + 1 };
+            let Answer::Range { blocks, has_more, .. } = self.once(&query).await? else { break false };
+            if blocks.count == 0 {
+                break false;
+            }
+            if !all.json.is_empty() {
+                all.json.push(',');
+            }
+            all.json.push_str(&blocks.json);
+            all.count += blocks.count;
+            // The answer was checked: its blocks follow each other from `next` and end at `end` or before.
+            let last = next + (blocks.count - 1);
+            if last == end || !has_more {
+                break last == end;
+            }
+            next = last + 1;
+        };
+        // A peer's own `has_more` is no proof: it is true past its tip. Only the next block is.
+        let has_more = reached && requested_to > end && self.has_block(end + 1).await?;
+        Ok(Answer::Range { from_index, requested_to, chunk_size, has_more, blocks: all })
+    }
+
+    async fn has_block(&self, index: u64) -> Result<bool, Failure> {
+        let query = Query::Range { from_index: index, to_index: index, chunk_size: 1 };
+        Ok(matches!(self.once(&query).await?, Answer::Range { blocks, .. } if blocks.count > 0))
+    }
+}
+
+fn read_answer(query: &Query, bytes: &Bytes) -> Result<Answer, Failure> {
+    let broken = |why: String| Failure::with_detail(Code::PeerBrokeProtocol, why);
+    let data = protocol::open_envelope(bytes).map_err(broken)??;
+    Answer::decode(query, data).map_err(broken)
+}
+
+/// What a client is told of a peer that could not be asked. Reasons may name addresses, so they stay here.
+pub(super) fn p2p_failure(error: P2pError) -> Failure {
+    tracing::debug!(%error, "a peer could not be asked");
+    match error {
+        P2pError::UnknownPeer => Failure::new(Code::UnknownPeer),
+        P2pError::Timeout => Failure::new(Code::PeerTimeout),
+        P2pError::TooLarge => Failure::with_detail(Code::PeerBrokeProtocol, "an answer over 10 MiB"),
+        P2pError::BadAnswer(_) => Failure::with_detail(Code::PeerBrokeProtocol, "the answer broke off"),
+        P2pError::Unsupported => Failure::with_detail(Code::PeerBrokeProtocol, "it does not speak the sync protocol"),
+        P2pError::Busy => Failure::new(Code::Busy),
+        P2pError::Unreachable(_)
+        | P2pError::Stopped
+        | P2pError::Listen { .. }
+        | P2pError::DuplicateAlias(_)
+        | P2pError::Identity(_) => Failure::new(Code::PeerUnreachable),
+    }
+}

@@ -1,0 +1,301 @@
+//! Reading, over either database: what they have of their own is in [`Backend`]. 64-bit numbers without sign are kept as
+//! the `i64` of the same bits; a canonical block's index is never negative.
+
+use std::{collections::HashMap, future::Future};
+
+use async_trait::async_trait;
+use sqlx::{
+    AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Executor, FromRow, IntoArguments, Pool, Type,
+    database::HasStatementCache, query_as,
+};
+
+use super::{
+    Anchor, BlockStore, Blocks, ChainState, ChainWriter, Found, IndexEntry, MAX_BLOCKS_PER_INDEX, Result, StoreError,
+    Tip, statements, writer::SqlWriter,
+};
+use crate::chain::Level;
+
+/// Generations that [`BlockStore::anchor`] follows a branch down to the canonical chain.
+const MAX_ANCHOR_STEPS: i64 = 10_000;
+
+/// What a database has of its own.
+pub(super) trait Backend: Database<Arguments: IntoArguments<Self>> + HasStatementCache {
+    /// Begins a transaction that is going to write.
+    const BEGIN: &'static str;
+    /// Reads the chain's row in it, and keeps other writers out if `BEGIN` did not.
+    const READ_FOR_WRITE: &'static str;
+    /// Counts the tables in which sqlx keeps what it migrated: none or one.
+    const COUNT_MIGRATION_TABLES: &'static str;
+    /// The texts of the JSON array `$1`, as the list behind `IN`.
+    const TEXTS: &'static str;
+    /// The numbers of the JSON array `$1`, as the list behind `IN`.
+    const NUMBERS: &'static str;
+
+    /// How many rows a statement changed.
+    fn rows(result: &Self::QueryResult) -> u64;
+
+    /// What an error of the database means to us. Never contains the URL's password.
+    fn error(error: sqlx::Error) -> StoreError;
+
+    /// Why no connection could be had in time.
+    fn no_connection(pool: &Pool<Self>) -> impl Future<Output = StoreError> + Send;
+}
+
+/// What can be written to, and read from, a column.
+pub(super) trait Column<DB: Database>: Type<DB> + for<'q> Encode<'q, DB> + for<'r> Decode<'r, DB> {}
+impl<DB: Database, T: Type<DB> + for<'q> Encode<'q, DB> + for<'r> Decode<'r, DB>> Column<DB> for T {}
+
+/// A store in an SQL database.
+pub(super) struct SqlStore<DB: Database> {
+    /// Connections for reading.
+    pub readers: Pool<DB>,
+    /// The connection for writing, `None` if the store is opened for reading only.
+    pub writer: Option<Pool<DB>>,
+}
+
+/// An error with the pool that it came from.
+pub(super) async fn failure<DB: Backend>(error: sqlx::Error, pool: &Pool<DB>) -> StoreError {
+    match error {
+        sqlx::Error::PoolTimedOut => DB::no_connection(pool).await,
+        sqlx::Error::PoolClosed => StoreError::Unreachable("the store is closed".into()),
+        error => DB::error(error),
+    }
+}
+
+/// Columns of `chain` that every read gives.
+#[derive(FromRow)]
+struct Seen {
+    version: i64,
+    tip_index: Option<i64>,
+    tip_hash: Option<String>,
+    tip_epoch: Option<i64>,
+}
+
+impl Seen {
+    fn split(self) -> Result<(u64, Option<Tip>)> {
+        Ok((self.version as u64, tip(self.tip_index, self.tip_hash, self.tip_epoch)?))
+    }
+}
+
+fn tip(index: Option<i64>, hash: Option<String>, epoch: Option<i64>) -> Result<Option<Tip>> {
+    match (index, hash, epoch) {
+        (Some(index), Some(hash), Some(epoch)) => Ok(Some(Tip { index: index as u64, hash, epoch: epoch as u64 })),
+        (None, None, None) => Ok(None),
+        _ => Err(StoreError::Damaged("the tip of the chain is incomplete".into())),
+    }
+}
+
+/// The level that `code` stands for.
+pub(super) fn level(code: i64) -> Result<Level> {
+    Level::from_code(code).ok_or_else(|| StoreError::Damaged(format!("verification level {code}")))
+}
+
+/// The row of `chain`.
+#[derive(FromRow)]
+pub(super) struct ChainRow {
+    #[sqlx(flatten)]
+    seen: Seen,
+    length: i64,
+    total_blocks: i64,
+    cumulative_difficulty: String,
+    bytes: i64,
+    epochs: i64,
+    miners: i64,
+    level: Option<i64>,
+}
+
+impl TryFrom<ChainRow> for ChainState {
+    type Error = StoreError;
+    fn try_from(row: ChainRow) -> Result<Self> {
+        let (version, tip) = row.seen.split()?;
+        let damaged = |error| StoreError::Damaged(format!("{error}: {}", row.cumulative_difficulty));
+        Ok(Self {
+            version,
+            tip,
+            length: row.length as u64,
+            total_blocks: row.total_blocks as u64,
+            cumulative_difficulty: row.cumulative_difficulty.parse().map_err(damaged)?,
+            bytes: row.bytes as u64,
+            epochs: row.epochs as u64,
+            miners: row.miners as u64,
+            level: row.level.map(level).transpose()?,
+        })
+    }
+}
+
+#[derive(FromRow)]
+struct FoundRow {
+    #[sqlx(flatten)]
+    seen: Seen,
+    document: String,
+    idx: i64,
+    canonical: bool,
+    level: i64,
+}
+
+#[derive(FromRow)]
+struct BlocksRow {
+    #[sqlx(flatten)]
+    seen: Seen,
+    json: Option<String>,
+    count: i64,
+    last_index: Option<i64>,
+    last_hash: Option<String>,
+    level: Option<i64>,
+}
+
+impl TryFrom<BlocksRow> for Blocks {
+    type Error = StoreError;
+    fn try_from(row: BlocksRow) -> Result<Self> {
+        let (version, tip) = row.seen.split()?;
+        Ok(Self {
+            version,
+            tip,
+            json: row.json.unwrap_or_default(),
+            count: row.count as u64,
+            last_index: row.last_index.map(|index| index as u64),
+            last_hash: row.last_hash,
+            level: row.level.map(level).transpose()?,
+        })
+    }
+}
+
+#[derive(FromRow)]
+struct IndexRow {
+    total: i64,
+    idx: i64,
+    hash: String,
+    previous_hash: String,
+    canonical: bool,
+    orphan_reason: Option<String>,
+}
+
+#[derive(FromRow)]
+struct AnchorRow {
+    version: i64,
+    known: bool,
+    idx: Option<i64>,
+    hash: Option<String>,
+    steps: Option<i64>,
+}
+
+/// Binds `$value`s to the statement and fetches from the readers with `$fetch`.
+macro_rules! read {
+    ($store:ident . $fetch:ident ($sql:expr $(, $value:expr)*)) => {
+        match query_as($sql)$(.bind($value))*.$fetch(&$store.readers).await {
+            Ok(rows) => Ok(rows),
+            Err(error) => Err(failure(error, &$store.readers).await),
+        }
+    };
+}
+
+#[async_trait]
+impl<DB: Backend> BlockStore for SqlStore<DB>
+where
+    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
+    for<'c> &'c str: ColumnIndex<DB::Row>,
+    usize: ColumnIndex<DB::Row>,
+    i64: Column<DB>,
+    bool: Column<DB>,
+    String: Column<DB>,
+    Option<i64>: Column<DB>,
+    Option<String>: Column<DB>,
+{
+    async fn state(&self) -> Result<ChainState> {
+        let row: ChainRow = read!(self.fetch_one(statements::STATE))?;
+        row.try_into()
+    }
+
+    async fn get(&self, hash: &str) -> Result<Option<Found>> {
+        let Some(hash) = storable(hash) else { return Ok(None) };
+        let row: Option<FoundRow> = read!(self.fetch_optional(statements::GET, hash))?;
+        let Some(row) = row else { return Ok(None) };
+        let (version, tip) = row.seen.split()?;
+        let level = level(row.level)?;
+        let (json, index, canonical) = (row.document, row.idx as u64, row.canonical);
+        Ok(Some(Found { version, tip, json, index, canonical, level }))
+    }
+
+    async fn epoch(&self, epoch: u64, limit: u64) -> Result<Blocks> {
+        let row: BlocksRow = read!(self.fetch_one(statements::EPOCH, epoch as i64, clamp(limit)))?;
+        row.try_into()
+    }
+
+    async fn range(&self, from: u64, to: u64) -> Result<Blocks> {
+        let row: BlocksRow = read!(self.fetch_one(statements::RANGE, clamp(from), clamp(to)))?;
+        row.try_into()
+    }
+
+    async fn at_index(&self, index: u64) -> Result<(Vec<IndexEntry>, u64, Option<IndexEntry>)> {
+        let next = index.checked_add(1).map(|next| next as i64);
+        let rows: Vec<IndexRow> =
+            read!(self.fetch_all(statements::AT_INDEX, index as i64, next, clamp(MAX_BLOCKS_PER_INDEX)))?;
+        let total = rows.iter().map(|row| row.total).max().unwrap_or(0);
+        let mut entries: Vec<_> = rows.into_iter().map(IndexEntry::from).collect();
+        let next = entries.pop_if(|entry| entry.index != index);
+        Ok((entries, total as u64, next))
+    }
+
+    async fn canonical_hashes(&self, indexes: &[u64]) -> Result<HashMap<u64, String>> {
+        let indexes: Vec<i64> = indexes.iter().filter_map(|&index| index.try_into().ok()).collect();
+        let rows: Vec<(i64, String)> =
+            read!(self.fetch_all(AssertSqlSafe(statements::canonical_hashes::<DB>()), json_array(&indexes)))?;
+        Ok(rows.into_iter().map(|(index, hash)| (index as u64, hash)).collect())
+    }
+
+    async fn highest_canonical(&self, hashes: &[String]) -> Result<Option<u64>> {
+        let hashes: Vec<String> = hashes.iter().filter_map(|hash| storable(hash)).collect();
+        let (index,): (Option<i64>,) =
+            read!(self.fetch_one(AssertSqlSafe(statements::highest_canonical::<DB>()), json_array(&hashes)))?;
+        Ok(index.map(|index| index as u64))
+    }
+
+    async fn anchor(&self, hash: &str) -> Result<(Anchor, u64)> {
+        let row: AnchorRow = read!(self.fetch_one(statements::ANCHOR, storable(hash), MAX_ANCHOR_STEPS))?;
+        let anchor = match (row.known, row.idx.zip(row.hash)) {
+            (false, _) => Anchor::Unknown,
+            (true, Some(_)) if row.steps == Some(0) => Anchor::Canonical,
+            (true, ancestor) => Anchor::Orphaned(ancestor.map(|(index, hash)| (index as u64, hash))),
+        };
+        Ok((anchor, row.version as u64))
+    }
+
+    async fn write(&self) -> Result<Box<dyn ChainWriter>> {
+        let pool = self.writer.as_ref().ok_or(StoreError::ReadOnly)?;
+        Ok(Box::new(SqlWriter::begin(pool).await?))
+    }
+
+    async fn close(&self) {
+        if let Some(writer) = &self.writer {
+            writer.close().await;
+        }
+        self.readers.close().await;
+    }
+}
+
+impl From<IndexRow> for IndexEntry {
+    fn from(row: IndexRow) -> Self {
+        Self {
+            index: row.idx as u64,
+            hash: row.hash,
+            previous_hash: row.previous_hash,
+            canonical: row.canonical,
+            orphaned: !row.canonical,
+            orphan_reason: row.orphan_reason,
+        }
+    }
+}
+
+/// The text if a column can hold it: no text with a NUL is stored, so there is nothing to find for one.
+fn storable(text: &str) -> Option<String> {
+    (!text.contains('\0')).then(|| text.to_owned())
+}
+
+fn clamp(number: u64) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}
+
+/// A JSON array of texts or numbers, which serde_json never fails to write.
+pub(super) fn json_array<T: serde::Serialize>(values: &[T]) -> String {
+    serde_json::to_string(values).unwrap_or_default()
+}

@@ -1,0 +1,158 @@
+//! SQLite: one file, in WAL mode so that readers and the one writer don't wait for each other.
+
+use std::{
+    str::FromStr,
+    time::{Duration, Instant},
+};
+
+use sqlx::{
+    ConnectOptions, Connection, Pool, Sqlite, SqliteConnection,
+    migrate::Migrator,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteQueryResult, SqliteSynchronous},
+};
+use url::form_urlencoded;
+
+use super::{
+    OpenOptions, Result, StoreError, schema,
+    sql::{Backend, SqlStore},
+};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// Page cache of a reading connection. The operating system caches the file as well, and for all of them at once.
+const READER_CACHE_KIB: u32 = 1024;
+
+/// Page cache of the writing connection: the inner pages of the indexes of a long chain.
+const WRITER_CACHE_KIB: u32 = 16 * 1024;
+
+/// What is left of the write-ahead log after a large transaction.
+const JOURNAL_BYTES: u32 = 64 << 20;
+
+/// Pause between attempts to turn WAL mode on while somebody else does.
+const RETRY_EVERY: Duration = Duration::from_millis(20);
+
+impl Backend for Sqlite {
+    const BEGIN: &'static str = "BEGIN IMMEDIATE";
+    const READ_FOR_WRITE: &'static str = "SELECT * FROM chain";
+    const COUNT_MIGRATION_TABLES: &'static str = "SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'";
+    const TEXTS: &'static str = "(SELECT value FROM json_each($1))";
+    const NUMBERS: &'static str = "(SELECT value FROM json_each($1))";
+
+    fn rows(result: &SqliteQueryResult) -> u64 {
+        result.rows_affected()
+    }
+
+    /// By primary result code, the low byte: <https://www.sqlite.org/rescode.html>.
+    fn error(error: sqlx::Error) -> StoreError {
+        let Some(database) = error.as_database_error() else { return StoreError::Database(error) };
+        if database.is_unique_violation() {
+            return StoreError::Conflict("another block is in that place already".into());
+        }
+        let code: i32 = database.code().and_then(|code| code.parse().ok()).unwrap_or_default();
+        match code & 0xff {
+            5 | 6 => StoreError::Busy("the database is locked".into()),
+            8 => StoreError::ReadOnly,
+            11 | 26 => StoreError::Damaged(database.message().into()),
+            13 => StoreError::Full,
+            14 => StoreError::Missing("the database file cannot be opened".into()),
+            _ => StoreError::Database(error),
+        }
+    }
+
+    async fn no_connection(pool: &Pool<Self>) -> StoreError {
+        StoreError::Busy(format!("no connection became free within {:?}", pool.options().get_acquire_timeout()))
+    }
+}
+
+/// Opens the store; see [`super::open`].
+pub(super) async fn open(url: &str, options: &OpenOptions) -> Result<SqlStore<Sqlite>> {
+    let location = Location::parse(url, options)?;
+    let mut first = location.connect(options).await?;
+    prepare(&mut first, options.migrate).await?;
+
+    let pool = |connections, connect: SqliteConnectOptions| {
+        let pool = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(options.wait);
+        // Local connections don't go stale, and the last one that closes takes a store in memory with it.
+        pool.test_before_acquire(false).idle_timeout(None).max_lifetime(None).connect_lazy_with(connect)
+    };
+    let cache = |connect: SqliteConnectOptions, kib: u32| connect.pragma("cache_size", format!("-{kib}"));
+    let reading = location.options.clone().read_only(!location.in_memory).create_if_missing(false);
+    let readers = pool(options.connections, cache(reading, READER_CACHE_KIB));
+    let writer = (!location.read_only).then(|| pool(1, cache(location.options.clone(), WRITER_CACHE_KIB)));
+    drop(readers.acquire().await.map_err(Sqlite::error)?);
+    first.close().await.map_err(Sqlite::error)?;
+    Ok(SqlStore { readers, writer })
+}
+
+/// Brings the schema up to date; see [`super::migrate`].
+pub(super) async fn migrate(url: &str, options: &OpenOptions) -> Result<(i64, i64)> {
+    let mut connection = Location::parse(url, options)?.connect(options).await?;
+    let versions = prepare(&mut connection, true).await?;
+    connection.close().await.map_err(Sqlite::error)?;
+    Ok(versions)
+}
+
+/// Checks the schema's version and migrates if that is wanted; the versions before and after.
+async fn prepare(connection: &mut SqliteConnection, migrate: bool) -> Result<(i64, i64)> {
+    let found = schema::found::<Sqlite>(connection).await?;
+    let known = schema::newest(&MIGRATIONS);
+    if schema::must_migrate(found, known, migrate)? {
+        // One transaction around all of them: whoever comes second waits, and finds nothing left to do.
+        let mut transaction = connection.begin_with(Sqlite::BEGIN).await.map_err(Sqlite::error)?;
+        MIGRATIONS
+            .run_direct(None, &mut *transaction, false)
+            .await
+            .map_err(|error| schema::error::<Sqlite>(error, known))?;
+        transaction.commit().await.map_err(Sqlite::error)?;
+    }
+    Ok((found, known))
+}
+
+/// What a URL says.
+struct Location {
+    options: SqliteConnectOptions,
+    in_memory: bool,
+    read_only: bool,
+}
+
+impl Location {
+    fn parse(url: &str, options: &OpenOptions) -> Result<Self> {
+        let parsed = SqliteConnectOptions::from_str(url).map_err(|error| StoreError::Url(error.to_string()))?;
+        if parsed.get_filename().as_os_str().is_empty() {
+            return Err(StoreError::Url("expected sqlite://PATH: the path is empty".into()));
+        }
+        let (path, parameters) = url.split_once('?').unwrap_or((url, ""));
+        let has_mode = |mode: &str| {
+            form_urlencoded::parse(parameters.as_bytes()).any(|(key, value)| key == "mode" && value == mode)
+        };
+        let in_memory = path.ends_with(":memory:") || has_mode("memory");
+        let read_only = has_mode("ro");
+        let parsed = parsed.busy_timeout(options.wait).disable_statement_logging();
+        let options = if in_memory || read_only {
+            parsed
+        } else {
+            // FULL: a block that was committed is there after a power cut too. It costs one sync per batch.
+            let parsed = parsed.create_if_missing(options.create).synchronous(SqliteSynchronous::Full);
+            parsed.journal_mode(SqliteJournalMode::Wal).pragma("journal_size_limit", JOURNAL_BYTES.to_string())
+        };
+        Ok(Self { options, in_memory, read_only })
+    }
+
+    /// The first connection, which creates the file and turns WAL mode on. That mode is turned on under an exclusive
+    /// lock that SQLite doesn't wait for, so we do.
+    async fn connect(&self, options: &OpenOptions) -> Result<SqliteConnection> {
+        let give_up = Instant::now() + options.wait;
+        loop {
+            let path = self.options.get_filename();
+            let error = match SqliteConnection::connect_with(&self.options).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => Sqlite::error(error),
+            };
+            match error {
+                StoreError::Busy(_) if Instant::now() < give_up => tokio::time::sleep(RETRY_EVERY).await,
+                StoreError::Missing(_) => return Err(StoreError::Missing(path.display().to_string())),
+                error => return Err(error),
+            }
+        }
+    }
+}
