@@ -146,7 +146,9 @@ Examples:
   modal-gateway request node /data/miner_block/chain_info --peer node=/ip4/192.0.2.7/tcp/10001 | jq .data.tip_hash")]
     Request {
         /// A multiaddr, or the alias or id of a configured peer
-        peer: String,
+        // Not `peer`: clap would take it for the shared option of that name.
+        #[arg(value_name = "PEER")]
+        to: String,
         /// The protocol's path
         path: String,
         /// The request's data [default: null]
@@ -245,8 +247,8 @@ async fn dispatch(command: Command, config: Config, shutdown: CancellationToken)
                 match command {
                     Command::Import { file } => Ok(import::run(&config, &file).await?),
                     Command::Export { file } => Ok(export::run(&config, &file).await?),
-                    Command::Request { peer, path, data, timeout } => {
-                        request::run(&config, &peer, &path, data, std::time::Duration::from_secs(timeout)).await
+                    Command::Request { to, path, data, timeout } => {
+                        request::run(&config, &to, &path, data, std::time::Duration::from_secs(timeout)).await
                     }
                     Command::Migrate => Ok(migrate::run(&config).await?),
                     Command::Health { url } => Ok(health::run(&config, url).await?),

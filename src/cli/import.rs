@@ -147,6 +147,7 @@ async fn import(
     size: Option<u64>,
 ) -> Result<Summary, ImportError> {
     let mut importer = Importer::new(store.write().await?, network, level, file);
+    tracing::debug!(file, "transaction begun");
     let mut progress = Progress::new("import", size);
     let (mut count, mut ended) = (0, false);
     loop {
