@@ -173,9 +173,6 @@ fn levels_are_told_as_they_are() {
     assert!(done.ends_with("verified to linked, older blocks to none\n"), "{done}");
 }
 
-
-
-
 #[rstest]
 #[case::not_json(|l: &mut Lines| l[16] = b"{\"hash\": oops}".to_vec(), &["not a block: expected value (column"])]
 #[case::another_object(|l: &mut Lines| l[16] = b"{}".to_vec(), &["not a block: missing field"])]
@@ -293,9 +290,9 @@ fn an_export_is_whole_or_not_there() {
     let old = place.write("out.ndjson", "old");
     place.run(["export", "out.ndjson"]).ok();
     assert!(fs::read(old).unwrap().starts_with(b"{\"hash\""));
-    let left = fs::read_dir(place.0.path()).unwrap().filter(|entry| {
-        entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".modal-gateway-export")
-    });
+    let left = fs::read_dir(place.0.path())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".modal-gateway-export"));
     assert_eq!(left.count(), 0);
 }
 
@@ -356,7 +353,8 @@ fn unknown_variables_files_and_flags_are_named() {
 #[test]
 fn no_password_is_printed() {
     let place = Place::new();
-    for url in ["postgres://user:pa55@127.0.0.1:1/db", "postgres://user:pa55@127.0.0.1:x/db", "mysql://user:pa55@h/db"] {
+    for url in ["postgres://user:pa55@127.0.0.1:1/db", "postgres://user:pa55@127.0.0.1:x/db", "mysql://user:pa55@h/db"]
+    {
         let outcome = place.run(["migrate", "--database-url", url]);
         assert_ne!(outcome.code, 0);
         assert!(!outcome.stderr.contains("pa55"), "{}", outcome.stderr);
