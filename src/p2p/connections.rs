@@ -211,7 +211,7 @@ impl Worker {
         if info.protocols.contains(&kad::PROTOCOL_NAME) {
             // A peer on another machine that claims a loopback address would have us dial ourselves.
             let local = self.shared.book().remote(&peer).is_some_and(is_loopback);
-            let addresses = info.listen_addrs.into_iter().filter(|address| is_dialable(address));
+            let addresses = info.listen_addrs.into_iter().filter(is_dialable);
             for address in addresses.filter(|address| local || !is_loopback(address)).take(MAX_KAD_ADDRESSES) {
                 self.swarm.behaviour_mut().kad.add_address(&peer, address);
             }
