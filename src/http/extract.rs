@@ -133,19 +133,19 @@ pub(super) fn pairs(query: &str) -> Result<Vec<(String, String)>, Failure> {
 }
 
 async fn read_body(headers: &HeaderMap, body: axum::body::Body) -> Result<Bytes, Failure> {
-    let too_large = || {
-        Failure::with_detail(Code::RequestTooLarge, format!("a body has at most {MAX_REQUEST_BYTES} bytes"))
-    };
+    let too_large =
+        || Failure::with_detail(Code::RequestTooLarge, format!("a body has at most {MAX_REQUEST_BYTES} bytes"));
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > MAX_REQUEST_BYTES as u64) {
         return Err(too_large());
     }
-    let bytes = Limited::new(body, MAX_REQUEST_BYTES).collect().await.map_err(|error| {
-        match error.downcast_ref::<http_body_util::LengthLimitError>() {
+    let bytes =
+        Limited::new(body, MAX_REQUEST_BYTES).collect().await.map_err(|error| match error
+            .downcast_ref::<http_body_util::LengthLimitError>(
+        ) {
             Some(_) => too_large(),
             None => Failure::with_detail(Code::MalformedBody, "the body broke off"),
-        }
-    })?;
+        })?;
     let bytes = bytes.to_bytes();
     let kind = headers.get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
     let kind = kind.split(';').next().unwrap_or_default().trim();

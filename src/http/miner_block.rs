@@ -8,9 +8,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Gateway, error::Rejection, extract::Read, respond};
 use crate::protocol::{
-    answer::{
-        CanonicalData, ChainInfoData, DebugIndexData, EpochData, FindAncestorData, InspectData, RangeData,
-    },
+    answer::{CanonicalData, ChainInfoData, DebugIndexData, EpochData, FindAncestorData, InspectData, RangeData},
     query::CheckPoint,
 };
 

@@ -106,9 +106,11 @@ impl FromStr for PeerAddress {
         if let Some(alias) = alias {
             check_alias(alias)?;
         }
-        let address: Multiaddr = address
-            .parse()
-            .map_err(|error| AddressError::Multiaddr { text: address.into(), reason: format!("{error}") })?;
+        let wrong = |reason: String| AddressError::Multiaddr { text: address.into(), reason };
+        if address.is_empty() {
+            return Err(wrong("it is empty".into()));
+        }
+        let address: Multiaddr = address.parse().map_err(|error: libp2p::multiaddr::Error| wrong(error.to_string()))?;
         if !is_dialable(&address) {
             return Err(AddressError::Transport(address));
         }

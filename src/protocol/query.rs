@@ -410,14 +410,19 @@ mod tests {
     fn a_parameter_of_the_wrong_type_counts_as_missing() {
         for data in ["null", "{}", "[]", "3", r#"{"epoch":"1"}"#, r#"{"epoch":-1}"#, r#"{"epoch":1.5}"#] {
             let failure = parse("/data/miner_block/epoch", data).unwrap_err();
-            assert_eq!((failure.code, &*failure.error), (Code::MissingParameter, "Missing 'epoch' parameter"), "{data}");
+            assert_eq!(
+                (failure.code, &*failure.error),
+                (Code::MissingParameter, "Missing 'epoch' parameter"),
+                "{data}"
+            );
         }
     }
 
     #[test]
     fn chunk_sizes_are_clamped_and_zero_is_refused() {
         let size = |size: &str| parse("/data/miner_block/range", &format!(r#"{{"from_index":0,"to_index":9{size}}}"#));
-        for (given, used) in [("", 1000), (r#","max_chunk_size":1000000000"#, 1000), (r#","max_chunk_size":"x""#, 1000)] {
+        for (given, used) in [("", 1000), (r#","max_chunk_size":1000000000"#, 1000), (r#","max_chunk_size":"x""#, 1000)]
+        {
             assert_eq!(size(given).unwrap(), Query::Range { from_index: 0, to_index: 9, chunk_size: used });
         }
         assert_eq!(size(r#","max_chunk_size":0"#).unwrap_err().code, Code::InvalidParameter);
@@ -426,7 +431,8 @@ mod tests {
     #[test]
     fn text_becomes_data_by_kind() {
         let row = path("/data/miner_block/chain_info").unwrap();
-        let pairs = [("local_block_hashes", "aa,bb"), ("include_blocks", "true"), ("from_index", "18446744073709551615")];
+        let pairs =
+            [("local_block_hashes", "aa,bb"), ("include_blocks", "true"), ("from_index", "18446744073709551615")];
         let data = row.data_from_text(pairs.into_iter()).unwrap();
         assert_eq!(
             data,

@@ -63,9 +63,7 @@ impl Local {
                 let (blocks, seen) = take(blocks);
                 Ok(Served { settled, complete, ..serve(&Answer::Epoch { epoch: *epoch, blocks }, seen)? })
             }
-            Query::Range { from_index, to_index, chunk_size } => {
-                self.range(*from_index, *to_index, *chunk_size).await
-            }
+            Query::Range { from_index, to_index, chunk_size } => self.range(*from_index, *to_index, *chunk_size).await,
             Query::ChainInfo { local_block_hashes, include_blocks, from_index } => {
                 let read = |state| self.chain_info(state, local_block_hashes, *include_blocks, *from_index);
                 let (state, (answer, level)) = self.stable(read).await?;
@@ -124,8 +122,7 @@ impl Local {
         include_blocks: bool,
         from_index: Option<u64>,
     ) -> Result<(Answer, Option<Level>), StoreError> {
-        let common_ancestor_index =
-            if hashes.is_empty() { None } else { self.store.highest_canonical(hashes).await? };
+        let common_ancestor_index = if hashes.is_empty() { None } else { self.store.highest_canonical(hashes).await? };
         let mut level = None;
         let mut list = None;
         if include_blocks {

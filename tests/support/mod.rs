@@ -1,4 +1,8 @@
 //! What several test programs share.
 
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+
+pub mod gateway;
+pub mod peer;
 pub mod postgres;
 pub mod relay;

@@ -1,0 +1,182 @@
+//! A synthetic chain whose blocks are as long as the network's, in stores of three lengths.
+
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use modal_gateway::{
+    chain::{BLOCKS_PER_EPOCH, EpochNumbering, Level, MinerBlock, Network, Position, Verifier, difficulty::actualized},
+    protocol::{MAX_CHUNK, Query},
+    store::{self, BlockStore, OpenOptions},
+};
+use sha2::{Digest, Sha256};
+use sqlx::{Connection, PgConnection};
+
+use crate::{measure::Outcome, postgres};
+
+/// How many blocks the stores have.
+pub const LENGTHS: [usize; 3] = [1_000, 10_000, 100_000];
+/// Blocks asked for at once.
+pub const RANGE: u64 = 40;
+/// Blocks appended in one transaction.
+const BATCH: usize = 1_000;
+/// Different miners.
+const MINERS: usize = 50;
+
+/// A database that holds chains.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Kind {
+    Sqlite,
+    Postgres,
+}
+
+/// Both.
+pub const KINDS: [(Kind, &str); 2] = [(Kind::Sqlite, "SQLite"), (Kind::Postgres, "Postgres")];
+
+/// The questions that are measured, and their names.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Question {
+    Get,
+    Epoch,
+    Range,
+    ChainInfo,
+}
+
+/// All of them.
+pub const QUESTIONS: [(Question, &str); 4] = [
+    (Question::Get, "`get`"),
+    (Question::Epoch, "`epoch`"),
+    (Question::Range, "`range` of 40"),
+    (Question::ChainInfo, "`chain_info`"),
+];
+
+/// The same chain in every store, as far as each goes.
+pub struct Stores {
+    /// Hashes by index.
+    hashes: Arc<[String]>,
+    opened: Vec<(Kind, usize, Arc<dyn BlockStore>)>,
+    folder: tempfile::TempDir,
+    databases: Vec<postgres::Database>,
+}
+
+impl Stores {
+    /// Makes the chain, and the stores with it.
+    pub async fn fill() -> Outcome<Self> {
+        let folder = tempfile::tempdir()?;
+        let (mut opened, mut databases) = (Vec::new(), Vec::new());
+        for length in LENGTHS {
+            let url = sqlite_url(&folder, length);
+            opened.push((Kind::Sqlite, length, store::open(&url, &OpenOptions::default()).await?));
+            let database = postgres::Database::create().await;
+            opened.push((Kind::Postgres, length, store::open(&database.url, &OpenOptions::default()).await?));
+            databases.push(database);
+        }
+        let hashes = append_chain(&opened).await?;
+        for database in &databases {
+            // What a server does by itself, later: not while we measure.
+            let mut connection = PgConnection::connect(&database.url).await?;
+            sqlx::query("VACUUM (ANALYZE)").execute(&mut connection).await?;
+            connection.close().await?;
+        }
+        Ok(Self { hashes: hashes.into(), opened, folder, databases })
+    }
+
+    /// A store by its kind and length.
+    pub fn get(&self, kind: Kind, length: usize) -> Outcome<Arc<dyn BlockStore>> {
+        let mut opened = self.opened.iter();
+        let found = opened.find(|(is, has, _)| (*is, *has) == (kind, length));
+        Ok(found.ok_or("no such store")?.2.clone())
+    }
+
+    /// URL of the SQLite store of this length.
+    pub fn sqlite_url(&self, length: usize) -> String {
+        sqlite_url(&self.folder, length)
+    }
+
+    /// URL of a database on the Postgres server.
+    pub fn postgres_url(&self) -> &str {
+        self.databases.first().map_or("", |database| &database.url)
+    }
+
+    /// Asks `question` with parameters that are equally likely over the whole of a chain of `length` blocks.
+    pub fn asker(&self, question: Question, length: usize) -> impl Fn() -> Query + Send + Sync + Clone + 'static {
+        let hashes = self.hashes.clone();
+        let blocks = length as u64;
+        move || match question {
+            Question::Get => Query::Get { hash: hashes[fastrand::usize(..length)].clone() },
+            // The last epoch may not be full.
+            Question::Epoch => Query::Epoch { epoch: fastrand::u64(..(blocks - 1) / BLOCKS_PER_EPOCH) },
+            Question::Range => {
+                let from_index = fastrand::u64(..=blocks - RANGE);
+                Query::Range { from_index, to_index: from_index + RANGE - 1, chunk_size: MAX_CHUNK }
+            }
+            Question::ChainInfo => {
+                Query::ChainInfo { local_block_hashes: Vec::new(), include_blocks: false, from_index: None }
+            }
+        }
+    }
+}
+
+fn sqlite_url(folder: &tempfile::TempDir, length: usize) -> String {
+    format!("sqlite://{}/chain-{length}.db", folder.path().display())
+}
+
+/// Appends the chain to every store as far as it is to go; the hashes.
+async fn append_chain(stores: &[(Kind, usize, Arc<dyn BlockStore>)]) -> Outcome<Vec<String>> {
+    let verifier = Verifier::new(&Network::default(), Level::Linked, 1)?;
+    let longest = LENGTHS.into_iter().max().unwrap_or_default();
+    let mut hashes: Vec<String> = Vec::with_capacity(longest);
+    while hashes.len() < longest {
+        let start = hashes.len();
+        let parent = hashes.last().map(|hash| Position { index: start as u64 - 1, hash: hash.clone() });
+        let mut blocks = Vec::with_capacity(BATCH);
+        for index in start..start + BATCH {
+            let block = block(index as u64, hashes.last());
+            hashes.push(block.hash.clone());
+            blocks.push(block);
+        }
+        let verified = verifier.verify(parent.as_ref(), blocks)?;
+        let longer = stores.iter().filter(|(_, length, _)| start < *length);
+        try_join_all(longer.map(async |(_, _, store)| {
+            let mut writer = store.write().await?;
+            writer.append(verified.clone()).await?;
+            writer.commit().await
+        }))
+        .await?;
+    }
+    Ok(hashes)
+}
+
+/// A block with every field as long as a real one's. Its hash meets difficulty 1, for which it begins with `00`, but no
+/// work was done for it.
+fn block(index: u64, parent: Option<&String>) -> MinerBlock {
+    let previous_hash = parent.map_or("0", String::as_str).to_owned();
+    let hash = format!("00{}", &hex::encode(Sha256::digest(format!("{index}{previous_hash}")))[2..]);
+    let miner = index as usize % MINERS;
+    let timestamp = 1_795_390_000 + 30 * index as i64;
+    let mut block = MinerBlock {
+        index,
+        epoch: EpochNumbering::default().epoch(index),
+        timestamp,
+        previous_hash,
+        nonce: u128::from(index % 997),
+        target_difficulty: 1,
+        actualized_difficulty: actualized(&hash, 1),
+        nominated_peer_id: peer_id(miner),
+        miner_number: index % 1000,
+        is_canonical: true,
+        seen_at: Some(timestamp + 4),
+        height_at_time: Some(index),
+        hash,
+        ..MinerBlock::default()
+    };
+    block.data_hash = block.expected_data_hash();
+    block
+}
+
+/// A text of the form and length of a peer id.
+fn peer_id(miner: usize) -> String {
+    const BASE58: &[u8] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+    let digest = Sha256::digest(format!("miner {miner}")).into_iter().chain(Sha256::digest(format!("{miner}")));
+    let tail = digest.take(44).map(|byte| char::from(BASE58[usize::from(byte) % BASE58.len()]));
+    "12D3KooW".chars().chain(tail).collect()
+}

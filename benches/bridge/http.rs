@@ -1,0 +1,154 @@
+//! HTTP against a bare axum handler that answers with the same bytes.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use axum::{Router, http::header, routing};
+use modal_gateway::{
+    http::{self, Gateway},
+    protocol::Query,
+    source::Origin,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    chain::Kind,
+    measure::{Contender, Outcome, Pace, Rates, Table, Target, thousands},
+    wire::{Cache, Nodes},
+};
+
+/// Blocks in the chain.
+const LENGTH: usize = 10_000;
+/// Connections that are kept open, with one request on each at a time.
+const CONNECTIONS: [usize; 2] = [16, 64];
+/// An epoch that all ask for again and again.
+const EPOCH: u64 = 7;
+const REQUEST: &[u8] = b"GET /data/miner_block/epoch?epoch=7 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";
+
+/// Requests per second, ours and the bare handler's.
+pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
+    let source = nodes.get(Kind::Sqlite, LENGTH, Cache::Default)?.source.clone();
+    let answer = source.answer(Query::Epoch { epoch: EPOCH }, &Origin::Local).await;
+    let body = answer.map_err(|declined| declined.failure.to_string())?.body.clone();
+    let length = body.len();
+    let handler = async move || ([(header::CONTENT_TYPE, "application/json")], body.clone());
+    let bare = Server::start(Router::new().route("/data/miner_block/epoch", routing::get(handler))).await?;
+    let ours = Server::start(http::router(Gateway::new(source))).await?;
+
+    let columns = ["request", "bytes", "connections", "bare handler", "gateway", "gateway : bare"];
+    let mut table = Table::new(1, &columns);
+    let mut target = Target::at_least(0.5);
+    for connections in CONNECTIONS {
+        let contenders = [bare.contender(connections), ours.contender(connections)];
+        let rates = Rates::measure(&contenders, pace).await?;
+        table.row(vec![
+            "`epoch`".to_owned(),
+            thousands(length as f64),
+            connections.to_string(),
+            thousands(rates.of(0)),
+            thousands(rates.of(1)),
+            target.check(rates.ratio(1, 0)),
+        ]);
+    }
+    Ok(format!(
+        "#### Over HTTP against a bare axum handler of the same bytes: requests a second\n\n{table}\n\
+         One epoch, read again and again over connections that are kept open. {target}\n"
+    ))
+}
+
+/// A server on a free port of loopback, gone when dropped.
+struct Server {
+    address: SocketAddr,
+    _stop: DropGuard,
+}
+
+impl Server {
+    async fn start(router: Router) -> Outcome<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let stop = CancellationToken::new();
+        tokio::spawn(http::serve(listener, router, stop.clone()));
+        Ok(Self { address, _stop: stop.drop_guard() })
+    }
+
+    fn contender(&self, connections: usize) -> Contender {
+        let address = self.address;
+        Box::new(move |round| {
+            Box::pin(async move {
+                let mut clients = Vec::with_capacity(connections);
+                for _ in 0..connections {
+                    clients.push(Client::connect(address).await?);
+                }
+                let start = Arc::new(Instant::now());
+                let mut tasks = JoinSet::new();
+                for mut client in clients {
+                    let start = start.clone();
+                    tasks.spawn(async move {
+                        let mut answered = 0u64;
+                        while start.elapsed() < round {
+                            client.ask().await?;
+                            answered += 1;
+                        }
+                        Outcome::Ok(answered)
+                    });
+                }
+                let mut answered = 0;
+                while let Some(task) = tasks.join_next().await {
+                    answered += task??;
+                }
+                Ok(answered as f64 / start.elapsed().as_secs_f64())
+            })
+        })
+    }
+}
+
+/// A client that does as little as can be done: all responses are as long as the first.
+struct Client {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    response: usize,
+}
+
+impl Client {
+    async fn connect(address: SocketAddr) -> Outcome<Self> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let mut client = Self { stream, buffer: vec![0; 64 << 10], response: 0 };
+        client.stream.write_all(REQUEST).await?;
+        let mut filled = 0;
+        while client.response == 0 || filled < client.response {
+            filled += client.read(filled).await?;
+            client.response = whole_length(&client.buffer[..filled])?;
+        }
+        Ok(client)
+    }
+
+    async fn ask(&mut self) -> Outcome<()> {
+        self.stream.write_all(REQUEST).await?;
+        let mut filled = 0;
+        while filled < self.response {
+            filled += self.read(filled).await?;
+        }
+        let good = filled == self.response && self.buffer.starts_with(b"HTTP/1.1 200 ");
+        if good { Ok(()) } else { Err("not the response that came first".into()) }
+    }
+
+    async fn read(&mut self, filled: usize) -> Outcome<usize> {
+        match self.stream.read(&mut self.buffer[filled..]).await? {
+            0 => Err("the connection closed".into()),
+            read => Ok(read),
+        }
+    }
+}
+
+/// Bytes of the response that begins here, head and body; 0 while the head is not complete.
+fn whole_length(response: &[u8]) -> Outcome<usize> {
+    let Some(head) = response.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(0) };
+    let text = std::str::from_utf8(&response[..head])?.to_ascii_lowercase();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).ok_or("no content-length")?;
+    Ok(head + 4 + length.parse::<usize>()?)
+}

@@ -1,0 +1,16 @@
+//! Whole gateways: real listeners, real swarms, both stores.
+
+mod support;
+
+#[path = "gateway/bad_input.rs"]
+mod bad_input;
+#[path = "gateway/caching.rs"]
+mod caching;
+#[path = "gateway/conformance.rs"]
+mod conformance;
+#[path = "gateway/failures.rs"]
+mod failures;
+#[path = "gateway/interop.rs"]
+mod interop;
+#[path = "gateway/reorganised.rs"]
+mod reorganised;
