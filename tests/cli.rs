@@ -173,13 +173,10 @@ fn levels_are_told_as_they_are() {
     assert!(done.ends_with("verified to linked, older blocks to none\n"), "{done}");
 }
 
-
-
-
 #[rstest]
-#[case::not_json(|l: &mut Lines| l[16] = b"{\"hash\": oops}".to_vec(), &["not a block: expected value (column"])]
+#[case::not_json(|l: &mut Lines| l[16] = b"{\"hash\": oops}".to_vec(), &["not a block: hash: expected value (column"])]
 #[case::another_object(|l: &mut Lines| l[16] = b"{}".to_vec(), &["not a block: missing field"])]
-#[case::truncated(|l: &mut Lines| { let half = l[16].len() / 2; l[16].truncate(half) }, &["not a block: EOF"])]
+#[case::truncated(|l: &mut Lines| { let half = l[16].len() / 2; l[16].truncate(half) }, &["not a block: nonce: EOF"])]
 #[case::not_utf8(|l: &mut Lines| l[16][20] = 0xff, &["not UTF-8"])]
 #[case::too_long(|l: &mut Lines| { let wide = vec![b' '; 70_000]; l[16].splice(1..1, wide); }, &["longer than 65536 bytes"])]
 #[case::too_big(|l: &mut Lines| l[16] = edit(&l[16], "orphan_reason", "x".repeat(9000).into()), &["rule `size`"])]
@@ -293,9 +290,9 @@ fn an_export_is_whole_or_not_there() {
     let old = place.write("out.ndjson", "old");
     place.run(["export", "out.ndjson"]).ok();
     assert!(fs::read(old).unwrap().starts_with(b"{\"hash\""));
-    let left = fs::read_dir(place.0.path()).unwrap().filter(|entry| {
-        entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".modal-gateway-export")
-    });
+    let left = fs::read_dir(place.0.path())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".modal-gateway-export"));
     assert_eq!(left.count(), 0);
 }
 
@@ -356,7 +353,8 @@ fn unknown_variables_files_and_flags_are_named() {
 #[test]
 fn no_password_is_printed() {
     let place = Place::new();
-    for url in ["postgres://user:pa55@127.0.0.1:1/db", "postgres://user:pa55@127.0.0.1:x/db", "mysql://user:pa55@h/db"] {
+    for url in ["postgres://user:pa55@127.0.0.1:1/db", "postgres://user:pa55@127.0.0.1:x/db", "mysql://user:pa55@h/db"]
+    {
         let outcome = place.run(["migrate", "--database-url", url]);
         assert_ne!(outcome.code, 0);
         assert!(!outcome.stderr.contains("pa55"), "{}", outcome.stderr);
@@ -497,6 +495,35 @@ fn help_and_usage_have_their_exit_codes() {
         assert_eq!(place.run(args).code, 2, "{args:?}");
     }
     assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_gateway_serves_until_it_is_told_to_stop() {
+    let place = Place::new();
+    place.import(&fixture()).ok();
+    let serve = ["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
+    let mut child = place.command(serve).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut line = |what: &str| stderr.find_map(|line| Some(line.strip_prefix(what)?.trim().to_owned())).unwrap();
+    let (http, libp2p) = (line("http "), line("libp2p "));
+
+    place.run(["health", &format!("{http}/health/ready")]).ok();
+    let address = http.strip_prefix("http://").unwrap();
+    place.run(["health", "--http", address]).ok();
+    place.run(["health", &format!("{http}/no/such/path")]).fails(1, &["answers `HTTP/1.1 404"]);
+
+    let answer = place.run(["request", &libp2p, "/data/miner_block/chain_info"]).ok().stdout;
+    let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
+    assert_eq!(answer["data"]["tip_hash"], TIP);
+    let missing = place.run(["request", &libp2p, "/data/miner_block/get", r#"{"hash": "00"}"#]);
+    assert_eq!(missing.code, 1);
+    assert!(String::from_utf8(missing.stdout).unwrap().contains("Block not found"));
+
+    let args = ["serve", "--http", address, "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
+    place.run(args).fails(1, &["can't listen on", address, "in use"]);
+
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[tokio::test]
