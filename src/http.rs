@@ -50,7 +50,7 @@ impl Gateway {
 pub fn router(gateway: Gateway) -> Router {
     let (routes, document) = docs::documented_routes().split_for_parts();
     routes
-        .merge(docs::pages(document))
+        .merge(docs::pages(&document))
         .route("/", get(|| async { Redirect::temporary("/docs/") }))
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::method_not_allowed)

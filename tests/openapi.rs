@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use modal_gateway::{
     chain::Level,
+    config::{Config, Sources},
     http::{error, openapi_json},
     protocol::{
         Code,
@@ -216,6 +217,27 @@ fn every_error_code_is_documented_with_its_status() {
     let statuses: Vec<_> = epoch.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(statuses, ["200", "304", "400", "404", "406", "409", "413", "414", "500", "502", "503", "504"]);
     assert_eq!(epoch["400"]["content"]["application/json"]["example"]["errors"]["error"], "Missing 'epoch' parameter");
+}
+
+#[test]
+fn the_readme_has_every_code_route_and_setting() {
+    let readme = include_str!("../README.md");
+    for code in Code::ALL {
+        let status = error::status(*code).as_u16();
+        let row = readme.lines().find(|line| line.contains(&format!("`{}`", code.as_str())) && line.starts_with("| "));
+        assert!(row.is_some_and(|row| row.starts_with(&format!("| {status} |"))), "{}", code.as_str());
+    }
+    for (_, path, _) in operations(&document()) {
+        assert!(readme.contains(&format!("`{path}`")), "{path}");
+    }
+    // The error about a setting that isn't there names those that are.
+    let env = vec![("MODAL_GATEWAY_NOPE".into(), "1".into())];
+    let problem = Config::load(Sources { env, ..Sources::default() }).unwrap_err().problem;
+    let settings: Vec<_> = problem.split("known are ").nth(1).unwrap().split(", ").collect();
+    assert!(settings.len() > 10, "{problem}");
+    for setting in settings {
+        assert!(readme.contains(&format!("\n| `{setting}` |")), "{setting}");
+    }
 }
 
 /// Without what differs from run to run.

@@ -24,7 +24,7 @@ assert (epoch.ok, epoch.errors, epoch.data.epoch, epoch.data.count) == (True, No
 blocks = epoch.data.blocks
 assert [block.index for block in blocks] == list(range(41)), blocks
 for parent, block in zip(blocks, blocks[1:]):
-    assert isinstance(block, MinerBlock) and block.previous_hash == parent.hash, block
+    assert isinstance(block, MinerBlock) and block.previous_hash == parent.hash_, block
     assert isinstance(block.nonce, str) and block.difficulty == block.target_difficulty, block
     assert block.is_canonical and not block.is_orphaned and block.orphaned_at is None, block
     assert not block.additional_properties, block
