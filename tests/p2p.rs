@@ -323,12 +323,15 @@ async fn requests_of_others_are_bounded() {
     let (first, second) =
         tokio::join!(async { tokio::join!(near.ask("far", "wait 1"), near.ask("far", "wait 2")) }, async {
             // Both places are taken when a third request is turned away.
-            let refused = loop {
-                match near.ask("far", "third").await {
-                    Ok(_) => tokio::task::yield_now().await,
-                    Err(error) => break error,
+            let turned_away = async {
+                loop {
+                    match near.ask("far", "third").await {
+                        Ok(_) => tokio::task::yield_now().await,
+                        Err(error) => break error,
+                    }
                 }
             };
+            let refused = tokio::time::timeout(PATIENCE, turned_away).await.expect("a third request is turned away");
             far.gate.add_permits(2);
             refused
         });
