@@ -168,7 +168,10 @@ async fn requests_over_libp2p_are_answered_whatever_they_are() {
         (b"[]", "malformed_body"),
         (br#"{"path":"/nope","data":null}"#, "unknown_path"),
         (br#"{"path":"/data/miner_block/epoch","data":{"epoch":"1"}}"#, "missing_parameter"),
-        (br#"{"path":"/data/miner_block/range","data":{"from_index":0,"to_index":5,"max_chunk_size":0}}"#, "invalid_parameter"),
+        (
+            br#"{"path":"/data/miner_block/range","data":{"from_index":0,"to_index":5,"max_chunk_size":0}}"#,
+            "invalid_parameter",
+        ),
     ] {
         let answer: serde_json::Value = serde_json::from_slice(&gateway.ask(request.to_vec()).await).unwrap();
         assert_eq!(answer["errors"]["code"], code, "{:?}", String::from_utf8_lossy(request));

@@ -17,11 +17,8 @@ async fn a_database_that_is_gone_is_503_until_it_is_back() {
     store.append(chain(), Level::Linked).await;
     let relay = Relay::to(&store.url).await;
     let (direct, relayed) = (store.url.clone(), relay.url.clone());
-    let gateway = TestGateway::over(store, &[], |config| Config {
-        database_url: relayed.parse().unwrap(),
-        ..config
-    })
-    .await;
+    let gateway =
+        TestGateway::over(store, &[], |config| Config { database_url: relayed.parse().unwrap(), ..config }).await;
     let read = async || gateway.get("/data/miner_block/epoch?epoch=0").await;
     assert_eq!(read().await.status, 200);
 

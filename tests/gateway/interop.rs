@@ -206,5 +206,8 @@ async fn any_goes_on_to_the_next_peer_and_auto_asks_only_for_what_is_missing() {
     assert_eq!(auto(&lacking).await.header("x-modal-source"), Some(by_honest.as_str()));
     assert_eq!(auto("nowhere").await.code(), "block_not_found");
     let range = gateway.get("/data/miner_block/range?from_index=20&to_index=40&peer=auto").await;
-    assert_eq!((range.json()["data"]["count"].clone(), range.header("x-modal-source")), (json!(21), Some(by_honest.as_str())));
+    assert_eq!(
+        (range.json()["data"]["count"].clone(), range.header("x-modal-source")),
+        (json!(21), Some(by_honest.as_str()))
+    );
 }
