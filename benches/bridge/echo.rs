@@ -45,10 +45,10 @@ pub async fn run(stores: &Stores, nodes: &Nodes, pace: Pace) -> Outcome<String> 
         let uncached_client = Client::of_node(uncached).await?;
         for in_flight in IN_FLIGHT {
             let contenders = [
-                echo_client.contender(in_flight, length, asker.clone()),
-                node_client.contender(in_flight, length, asker.clone()),
+                echo_client.contender(in_flight, asker.clone()),
+                node_client.contender(in_flight, asker.clone()),
                 nodes.contender(node, in_flight, asker.clone()),
-                uncached_client.contender(in_flight, length, asker.clone()),
+                uncached_client.contender(in_flight, asker.clone()),
             ];
             let rates = Rates::measure(&contenders, pace).await?;
             table.row(vec![
