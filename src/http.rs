@@ -9,7 +9,13 @@
 
 use std::{sync::Arc, time::Instant};
 
-use axum::{Router, extract::Request, middleware, response::Response};
+use axum::{
+    Router,
+    extract::Request,
+    middleware,
+    response::{Redirect, Response},
+    routing::get,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -45,6 +51,7 @@ pub fn router(gateway: Gateway) -> Router {
     let (routes, document) = docs::documented_routes().split_for_parts();
     routes
         .merge(docs::pages(document))
+        .route("/", get(|| async { Redirect::temporary("/docs/") }))
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(middleware::from_fn(server_errors))

@@ -220,7 +220,7 @@ pub async fn start(
         inbound: InboundCounters::default(),
         changes: watch::Sender::new(0),
     });
-    let (commands, queue) = mpsc::channel(config.command_queue);
+    let (commands, queue) = mpsc::channel(config.command_queue.max(1));
     let mut worker = Worker::new(&config, Arc::clone(&shared), responder, queue)?;
     worker.listen(&config.listen).await?;
     let task = tokio::spawn(worker.run(shutdown));

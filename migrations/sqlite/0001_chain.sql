@@ -17,7 +17,7 @@ CREATE TABLE block (
 
 CREATE UNIQUE INDEX block_canonical ON block (idx) WHERE canonical;
 CREATE INDEX block_epoch ON block (epoch, idx) WHERE canonical;
-CREATE INDEX block_at_index ON block (idx, canonical DESC, hash);
+CREATE INDEX block_orphan ON block (idx, hash) WHERE NOT canonical;
 
 -- How many canonical blocks there are of each epoch, miner and verification level, so that the number of different
 -- ones is known without a scan. A value that is no longer there counts 0.

@@ -1,6 +1,6 @@
 //! `import`: blocks from a file into the store, in one transaction: all of them or none.
 
-use std::{fmt, io, path::Path, time::Duration};
+use std::{fmt, io, path::Path};
 
 use tokio::io::{AsyncBufRead, BufReader};
 
@@ -9,65 +9,21 @@ use super::{
     progress::Progress,
 };
 use crate::{
-    chain::{Level, MinerBlock, Network, Position, Verifier, pow::PowError, verify, verify::VerifyError},
+    chain::{Level, MinerBlock, Network, Position, Verifier, verify, verify::VerifyError},
     config::Config,
-    store::{self, BlockStore, ChainState, ChainWriter, OpenOptions, StoreError},
+    store::{self, BlockStore, ChainState, ChainWriter, StoreError},
 };
+
+mod problem;
+
+pub(super) use problem::ImportError;
+use problem::Problem;
 
 /// Blocks verified and written at once.
 const BATCH: usize = 1000;
 
 /// The same at [`Level::Pow`], where a block takes some 40 ms of a core: progress shall be seen.
 const POW_BATCH: usize = 100;
-
-/// How long to wait for another writer to finish.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
-
-/// Why nothing was imported.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ImportError {
-    #[error("{0}")]
-    Read(String, #[source] io::Error),
-    #[error("{file}: line {line}: {problem}")]
-    Line { file: String, line: u64, problem: Problem },
-    #[error("{file}: lines {first} to {last}: {problem}")]
-    Conflict { file: String, first: u64, last: u64, problem: String },
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Pow(#[from] PowError),
-    #[error("the verification broke off")]
-    Thread(#[from] tokio::task::JoinError),
-}
-
-/// What is wrong with a line.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Problem {
-    #[error("not UTF-8")]
-    Utf8,
-    #[error("longer than {} bytes", super::lines::MAX_LINE_BYTES)]
-    TooLong,
-    #[error("not a block: {0}")]
-    Json(String),
-    #[error(transparent)]
-    Violation(#[from] verify::Violation),
-    #[error("canonical blocks must ascend by index: expected {expected}, found {found}")]
-    Order { expected: u64, found: u64 },
-    #[error("the chain in the store ends before index {next}: the file can't go on at {found}")]
-    Gap { next: u64, found: u64 },
-    #[error("two canonical blocks at index {index}: {} has {known}, this line has {found}", place(*.in_file))]
-    TwoCanonical { index: u64, in_file: bool, known: String, found: String },
-    #[error("the export's record counts {said} blocks, but {counted} precede it")]
-    Count { said: u64, counted: u64 },
-    #[error("the export's record has the SHA-256 {said}, but the lines before it have {found}: the file was changed")]
-    Hash { said: String, found: String },
-    #[error("more after the export's record, which is the last line")]
-    AfterRecord,
-}
-
-fn place(in_file: bool) -> &'static str {
-    if in_file { "an earlier line" } else { "the store" }
-}
 
 fn blocks(count: u64) -> &'static str {
     if count == 1 { "block" } else { "blocks" }
@@ -108,8 +64,7 @@ impl fmt::Display for Summary {
 pub(super) async fn run(config: &Config, file: &Path) -> Result<(), ImportError> {
     // Before the store is opened: a mistyped name shall not leave an empty database behind.
     let (name, reader, size) = open(file).await?;
-    let options = OpenOptions { wait: LOCK_WAIT, ..super::open_options(config) };
-    let store = store::open(config.database_url.as_str(), &options).await?;
+    let store = store::open(config.database_url.as_str(), &super::open_options(config)).await?;
     let outcome = import(&*store, &config.network, config.verify, Lines::new(reader), &name, size).await;
     store.close().await;
     eprintln!("{}", outcome?);
@@ -147,15 +102,17 @@ async fn import(
     size: Option<u64>,
 ) -> Result<Summary, ImportError> {
     let mut importer = Importer::new(store.write().await?, network, level, file);
+    tracing::debug!(file, "transaction begun");
     let mut progress = Progress::new("import", size);
     let (mut count, mut ended) = (0, false);
     loop {
         let outcome = lines.next().await.map(|line| line.map(parse));
-        let (line, at) = (lines.number, |problem| importer_error(file, lines.number, problem));
+        let line = lines.number;
+        let at = |problem| at_line(file, line, problem);
         let entry = match outcome {
             Ok(None) => break,
             Ok(Some(entry)) => entry.map_err(at)?,
-            Err(LineError::TooLong) => return Err(importer_error(file, line, Problem::TooLong)),
+            Err(LineError::TooLong) => return Err(at(Problem::TooLong)),
             Err(LineError::Io(error)) => return Err(ImportError::Read(file.into(), error)),
         };
         match entry {
@@ -175,7 +132,7 @@ async fn import(
     importer.finish().await
 }
 
-fn importer_error(file: &str, line: u64, problem: Problem) -> ImportError {
+fn at_line(file: &str, line: u64, problem: Problem) -> ImportError {
     ImportError::Line { file: file.into(), line, problem }
 }
 
@@ -241,7 +198,7 @@ impl<'a> Importer<'a> {
     }
 
     fn error(&self, line: u64, problem: impl Into<Problem>) -> ImportError {
-        importer_error(self.file, line, problem.into())
+        at_line(self.file, line, problem.into())
     }
 
     /// Takes the next line's block.

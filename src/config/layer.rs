@@ -29,11 +29,13 @@ impl ConfigError {
         let key = error.path.join(".");
         let origin = error.metadata.as_ref().or_else(|| figment.find_metadata(&key));
         let origin = origin.map_or_else(|| "settings".into(), |metadata| metadata.name.to_string());
+        // A flag names its key.
+        let prefix = if origin.starts_with("--") { String::new() } else { format!("{key}: ") };
         let problem = match error.kind {
             Kind::UnknownField(name, known) => format!("unknown setting `{name}`; known are {}", known.join(", ")),
             // The actual value is left out: it could be a secret.
-            Kind::InvalidType(_, expected) => format!("{key}: expected {expected}"),
-            kind => format!("{key}: {kind}"),
+            Kind::InvalidType(_, expected) => format!("{prefix}expected {expected}"),
+            kind => format!("{prefix}{kind}"),
         };
         Self { origin, problem }
     }

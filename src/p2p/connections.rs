@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::P2pError;
 use super::address::{is_dialable, peer_id};
 use super::behaviour::BehaviourEvent;
-use super::dialer::to_address;
+use super::dialer::{Setback, to_address};
 use super::swarm::check_free;
 use super::worker::Worker;
 
@@ -117,8 +117,14 @@ impl Worker {
         {
             self.shared.book_mut().dial_failed(&peer, reason(error));
         }
-        if let Some(own) = self.dialer.failed(connection, error, Instant::now()) {
-            tracing::warn!(address = %own, "a configured peer is this node itself: it is left out");
+        match self.dialer.failed(connection, error, Instant::now()) {
+            Some(Setback::Ourselves(address)) => {
+                tracing::warn!(%address, "a configured peer is this node itself: it is left out");
+            }
+            Some(Setback::Unreachable(address)) => {
+                tracing::warn!(%address, reason = reason(error), "a configured peer can't be reached; trying on");
+            }
+            None => {}
         }
         self.schedule();
     }
@@ -138,6 +144,7 @@ impl Worker {
         }
         let book = self.shared.book();
         if book.is_configured(&peer) {
+            tracing::info!(%peer, "connected with a configured peer");
             let behaviour = self.swarm.behaviour_mut();
             behaviour.keep_alive.hold(peer, connection);
             for address in book.addresses(&peer).unwrap_or_default() {
@@ -204,7 +211,7 @@ impl Worker {
         if info.protocols.contains(&kad::PROTOCOL_NAME) {
             // A peer on another machine that claims a loopback address would have us dial ourselves.
             let local = self.shared.book().remote(&peer).is_some_and(is_loopback);
-            let addresses = info.listen_addrs.into_iter().filter(|address| is_dialable(address));
+            let addresses = info.listen_addrs.into_iter().filter(is_dialable);
             for address in addresses.filter(|address| local || !is_loopback(address)).take(MAX_KAD_ADDRESSES) {
                 self.swarm.behaviour_mut().kad.add_address(&peer, address);
             }

@@ -40,6 +40,15 @@ enum State {
     Ourselves,
 }
 
+/// A failed dial of which the operator is told, once.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Setback<'a> {
+    /// The address leads back to this node.
+    Ourselves(&'a Multiaddr),
+    /// The first failure in a row.
+    Unreachable(&'a Multiaddr),
+}
+
 impl Dialer {
     /// All are due at once; delays after failures run from `min` to `max`.
     pub fn new(peers: &[PeerAddress], min: Duration, max: Duration, now: Instant) -> Self {
@@ -86,8 +95,8 @@ impl Dialer {
         reached
     }
 
-    /// A dial failed. Returns the target's address when it turns out to be our own.
-    pub fn failed(&mut self, connection: ConnectionId, error: &DialError, now: Instant) -> Option<&Multiaddr> {
+    /// A dial failed. Returns what the operator should hear about it.
+    pub fn failed(&mut self, connection: ConnectionId, error: &DialError, now: Instant) -> Option<Setback<'_>> {
         let (min, max) = (self.min, self.max);
         let target = self.targets.iter_mut().find(|t| matches!(t.state, State::Dialing(id) if id == connection))?;
         match error {
@@ -96,11 +105,14 @@ impl Dialer {
             // The swarm leaves out addresses that it listens on itself, and then has none.
             DialError::LocalPeerId { .. } | DialError::NoAddresses if !is_dnsaddr(&target.address) => {
                 target.state = State::Ourselves;
-                return Some(&target.address);
+                return Some(Setback::Ourselves(&target.address));
             }
             _ => {
                 target.state = State::Waiting { until: now + delay(target.failures, min, max) };
                 target.failures = target.failures.saturating_add(1);
+                if target.failures == 1 {
+                    return Some(Setback::Unreachable(&target.address));
+                }
             }
         }
         None
@@ -168,7 +180,8 @@ mod tests {
         for failures in 0..40 {
             let options = dialer.take_due(now).expect("due");
             assert!(dialer.take_due(now).is_none(), "not twice at once");
-            assert_eq!(dialer.failed(options.connection_id(), &refused(), now), None);
+            let told = dialer.failed(options.connection_id(), &refused(), now);
+            assert_eq!(told.is_some(), failures == 0, "the operator is told once");
             let wait = dialer.next().unwrap() - now;
             let full = MIN.saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX)).min(MAX);
             assert!(wait >= full / 2 && wait <= full, "after {failures}: {wait:?}");
@@ -215,12 +228,13 @@ mod tests {
         let mut own = dialer("/ip4/127.0.0.1/tcp/1", now);
         let options = own.take_due(now).unwrap();
         let error = DialError::LocalPeerId { address: Multiaddr::empty() };
-        assert_eq!(own.failed(options.connection_id(), &error, now), Some(&"/ip4/127.0.0.1/tcp/1".parse().unwrap()));
+        let address = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+        assert_eq!(own.failed(options.connection_id(), &error, now), Some(Setback::Ourselves(&address)));
         assert_eq!(own.next(), None);
 
         let mut listed = dialer("/dnsaddr/example.org", now);
         let options = listed.take_due(now).unwrap();
-        assert_eq!(listed.failed(options.connection_id(), &error, now), None);
+        assert_ne!(listed.failed(options.connection_id(), &error, now), Some(Setback::Ourselves(&address)));
         assert!(listed.next().is_some(), "others may stand behind the name");
     }
 }

@@ -107,3 +107,61 @@ impl ConnectionHandler for Handler {
 
     fn on_connection_event(&mut self, _: ConnectionEvent<'_, DeniedUpgrade, DeniedUpgrade>) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::StreamExt;
+    use libp2p::swarm::SwarmEvent;
+    use libp2p::{Swarm, SwarmBuilder, noise, tcp, yamux};
+
+    use super::*;
+
+    fn swarm(idle: Duration) -> Swarm<KeepAlive> {
+        SwarmBuilder::with_new_identity()
+            .with_tokio()
+            .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+            .unwrap()
+            .with_behaviour(|_| KeepAlive::default())
+            .unwrap()
+            .with_swarm_config(|config| config.with_idle_connection_timeout(idle))
+            .build()
+    }
+
+    /// A swarm that would keep its connections, and where it listens.
+    async fn patient() -> Multiaddr {
+        let mut swarm = swarm(Duration::from_secs(60));
+        swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+        let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await else { panic!("it listens") };
+        tokio::spawn(swarm.collect::<Vec<_>>());
+        address
+    }
+
+    #[tokio::test]
+    async fn only_a_held_connection_outlives_the_idle_timeout() {
+        let (held, other) = (patient().await, patient().await);
+        let mut swarm = swarm(Duration::from_millis(100));
+        let mut connect = async |address: Multiaddr, hold: bool| {
+            swarm.dial(address).unwrap();
+            loop {
+                match swarm.select_next_some().await {
+                    SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
+                        if hold {
+                            swarm.behaviour_mut().hold(peer_id, connection_id);
+                        }
+                        break peer_id;
+                    }
+                    SwarmEvent::Dialing { .. } => {}
+                    event => panic!("{event:?}"),
+                }
+            }
+        };
+        let held = connect(held, true).await;
+        let other = connect(other, false).await;
+        // The held connection is the older one: were it idle, it would be closed first.
+        let SwarmEvent::ConnectionClosed { peer_id, .. } = swarm.select_next_some().await else { panic!("one closes") };
+        assert_eq!(peer_id, other);
+        assert!(swarm.is_connected(&held));
+    }
+}

@@ -206,6 +206,7 @@ impl PeerBook {
 
     pub fn dial_failed(&mut self, id: &PeerId, reason: String) {
         if let Some(peer) = self.peers.get_mut(id) {
+            peer.last_error = Some(P2pError::Unreachable(String::new()).code());
             peer.dial_error = Some(reason);
         }
     }

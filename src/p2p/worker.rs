@@ -254,11 +254,12 @@ impl Worker {
 
     fn answer(&mut self, channel: ResponseChannel<Bytes>, answer: Option<Bytes>) {
         match answer {
-            Some(answer) => match self.swarm.behaviour_mut().requests.send_response(channel, answer) {
-                Ok(()) => count(&self.shared.inbound.answered),
-                // The peer is gone or its stream timed out: an `InboundFailure` tells, and is counted.
-                Err(_) => {}
-            },
+            Some(answer) => {
+                // Fails when the peer is gone or its stream timed out: an `InboundFailure` tells, and is counted.
+                if self.swarm.behaviour_mut().requests.send_response(channel, answer).is_ok() {
+                    count(&self.shared.inbound.answered);
+                }
+            }
             // Dropping the channel ends the stream, and an `InboundFailure` counts it.
             None => tracing::error!("a request got no answer: the responder panicked or took too long"),
         }

@@ -162,7 +162,7 @@ impl TryFrom<BlocksRow> for Blocks {
 
 #[derive(FromRow)]
 struct IndexRow {
-    total: i64,
+    orphans: i64,
     idx: i64,
     hash: String,
     previous_hash: String,
@@ -230,10 +230,14 @@ where
         let next = index.checked_add(1).map(|next| next as i64);
         let rows: Vec<IndexRow> =
             read!(self.fetch_all(statements::AT_INDEX, index as i64, next, clamp(MAX_BLOCKS_PER_INDEX)))?;
-        let total = rows.iter().map(|row| row.total).max().unwrap_or(0);
-        let mut entries: Vec<_> = rows.into_iter().map(IndexEntry::from).collect();
-        let next = entries.pop_if(|entry| entry.index != index);
-        Ok((entries, total as u64, next))
+        let orphans = rows.iter().map(|row| row.orphans).max().unwrap_or(0);
+        let (mut next, mut entries) = (None, Vec::with_capacity(rows.len()));
+        for entry in rows.into_iter().map(IndexEntry::from) {
+            if entry.index == index { entries.push(entry) } else { next = Some(entry) }
+        }
+        let canonical = entries.first().is_some_and(|entry| entry.canonical);
+        entries.truncate(MAX_BLOCKS_PER_INDEX as usize);
+        Ok((entries, orphans as u64 + u64::from(canonical), next))
     }
 
     async fn canonical_hashes(&self, indexes: &[u64]) -> Result<HashMap<u64, String>> {
@@ -266,10 +270,11 @@ where
     }
 
     async fn close(&self) {
+        self.readers.close().await;
+        // Last, since only a connection that may write can fold SQLite's log into the file when it is the last one.
         if let Some(writer) = &self.writer {
             writer.close().await;
         }
-        self.readers.close().await;
     }
 }
 

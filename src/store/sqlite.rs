@@ -20,10 +20,14 @@ use super::{
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// Page cache of a reading connection. The operating system caches the file as well, and for all of them at once.
-const READER_CACHE_KIB: u32 = 1024;
+const READER_CACHE_KIB: u32 = 2 * 1024;
 
 /// Page cache of the writing connection: the inner pages of the indexes of a long chain.
 const WRITER_CACHE_KIB: u32 = 16 * 1024;
+
+/// Pages of 4 KiB in the write-ahead log before they are moved into the database: as many batches of blocks share the
+/// cost, and no more than that is searched by readers.
+const CHECKPOINT_PAGES: u32 = 4096;
 
 /// What is left of the write-ahead log after a large transaction.
 const JOURNAL_BYTES: u32 = 64 << 20;
@@ -133,7 +137,10 @@ impl Location {
         } else {
             // FULL: a block that was committed is there after a power cut too. It costs one sync per batch.
             let parsed = parsed.create_if_missing(options.create).synchronous(SqliteSynchronous::Full);
-            parsed.journal_mode(SqliteJournalMode::Wal).pragma("journal_size_limit", JOURNAL_BYTES.to_string())
+            parsed
+                .journal_mode(SqliteJournalMode::Wal)
+                .pragma("wal_autocheckpoint", CHECKPOINT_PAGES.to_string())
+                .pragma("journal_size_limit", JOURNAL_BYTES.to_string())
         };
         Ok(Self { options, in_memory, read_only })
     }

@@ -34,12 +34,13 @@ pub(super) const EPOCH: &str = run_of_blocks!("epoch = $1 ORDER BY idx LIMIT $2"
 /// The canonical blocks from index `$1` to `$2`.
 pub(super) const RANGE: &str = run_of_blocks!("idx BETWEEN $1 AND $2");
 
-/// Of the blocks at index `$1` how many there are, and the first `$3` of them; with `total` 0 the canonical one at `$2`.
-pub(super) const AT_INDEX: &str = "SELECT * FROM (SELECT (SELECT count(*) FROM block WHERE idx = $1) AS total, \
-     idx, hash, previous_hash, canonical, orphan_reason FROM block WHERE idx = $1 \
-     ORDER BY canonical DESC, hash LIMIT $3) AS here \
-     UNION ALL SELECT 0, idx, hash, previous_hash, canonical, orphan_reason FROM block \
-     WHERE canonical AND idx = $2 ORDER BY total DESC, canonical DESC, hash";
+/// The canonical blocks at the indexes `$1` and `$2`, and the first `$3` orphans at `$1` with how many there are.
+pub(super) const AT_INDEX: &str = "SELECT 0 AS orphans, idx, hash, previous_hash, canonical, orphan_reason FROM block \
+     WHERE canonical AND idx IN ($1, $2) \
+     UNION ALL SELECT * FROM (SELECT (SELECT count(*) FROM block WHERE NOT canonical AND idx = $1), \
+     idx, hash, previous_hash, canonical, orphan_reason FROM block \
+     WHERE NOT canonical AND idx = $1 ORDER BY hash LIMIT $3) AS beside \
+     ORDER BY canonical DESC, idx DESC, hash";
 
 /// Whether there is a block with hash `$1`, and the canonical block found by following it for at most `$2` generations.
 pub(super) const ANCHOR: &str = "WITH RECURSIVE walk (hash, previous_hash, idx, canonical, steps) AS ( \
@@ -110,7 +111,7 @@ mod tests {
         let mut connection = SqliteConnection::connect(&url).await.unwrap();
         sqlx::query(FILL).execute(&mut connection).await.unwrap();
         // What it may scan has one row, or those that an index has found.
-        let small = ["chain", "run", "member", "walk", "found", "here", "json_each", "CONSTANT"];
+        let small = ["chain", "run", "member", "walk", "found", "beside", "json_each", "CONSTANT"];
         for sql in statements::<Sqlite>() {
             let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
             let steps = plan.fetch_all(&mut connection).await.unwrap();

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::chain::{CumulativeDifficulty, Level, MinerBlock, VerifiedBlocks, verify::check_storable};
 
-/// Rows of one INSERT, with 8 parameters each: below the limits of both databases (32,766 and 65,535 parameters), and
+/// Rows of one INSERT, with 9 parameters each: below the limits of both databases (32,766 and 65,535 parameters), and
 /// small enough to keep the statement prepared.
 const ROWS_PER_STATEMENT: usize = 250;
 

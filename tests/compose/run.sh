@@ -30,9 +30,8 @@ cleanup() {
     local status=$?
     trap - EXIT
     if [ "$status" != 0 ]; then
-        tail -n 40 "$work/up.log" 2>/dev/null || true
         compose ps || true
-        compose logs --tail=40 || true
+        compose logs --no-color --tail=40 || true
     fi
     compose down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1 || say "could not remove everything"
     rm -rf "$work"
@@ -59,6 +58,14 @@ until_deadline() {
     done
 }
 
+# up [OPTION…]: quiet unless it fails
+up() {
+    if ! compose up --detach "$@" >"$work/up.log" 2>&1; then
+        tail -n 60 "$work/up.log"
+        fail "up"
+    fi
+}
+
 answers() { ask "$1" && [ "$status" = 200 ]; }
 container() { compose ps -q "$1"; }
 healthy() { [ "$(docker inspect --format '{{.State.Health.Status}}' "$(container "$1")")" = healthy ]; }
@@ -83,7 +90,7 @@ readonly epoch='/data/miner_block/epoch?epoch=0'
 compose down --volumes --remove-orphans >/dev/null 2>&1 || true
 tests/compose/build-base-images.sh
 start=$SECONDS
-compose up --build --detach >"$work/up.log" 2>&1 || fail "up"
+up --build
 say "built and up in $((SECONDS - start)) s"
 
 address=$(compose port gateway 8080)
@@ -133,7 +140,7 @@ compose restart postgres >/dev/null 2>&1
 until_deadline "the store is back" answers "$epoch"
 ok "the gateway outlives a restart of Postgres"
 
-compose up --detach >"$work/up.log" 2>&1 || fail "a second up"
+up
 until_deadline "epoch 0 after a second up" answers "$epoch"
 cmp "$work/body" "$work/local" || fail "a second up changed the store"
 ok "a second up imports nothing twice"

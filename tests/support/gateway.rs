@@ -108,7 +108,8 @@ pub struct TestGateway {
     pub peer_id: PeerId,
     pub p2p: P2pClient,
     http: reqwest::Client,
-    client: P2pClient,
+    client: tokio::sync::OnceCell<P2pClient>,
+    running: CancellationToken,
     _running: DropGuard,
 }
 
@@ -154,14 +155,12 @@ impl TestGateway {
         });
         let gateway = Gateway::start(&config).await.unwrap();
         let (base, p2p) = (format!("http://{}", gateway.http), gateway.node.p2p.clone());
-        let address = p2p.dial_addresses().remove(0);
         let running = CancellationToken::new();
         tokio::spawn(gateway.run(running.clone()));
-        let keypair = Keypair::generate_ed25519();
-        let (client, _) = p2p::start(P2pConfig::new(keypair), Arc::new(Mute), running.clone()).await.unwrap();
-        let peer_id = client.dial(address).await.unwrap();
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-        Self { store, base, peer_id, p2p, http, client, _running: running.drop_guard() }
+        let client = tokio::sync::OnceCell::new();
+        let peer_id = p2p.local_peer_id();
+        Self { store, base, peer_id, p2p, http, client, _running: running.clone().drop_guard(), running }
     }
 
     /// `GET` of a path and query.
@@ -191,9 +190,16 @@ impl TestGateway {
         Reply { status, headers, body: response.bytes().await.unwrap() }
     }
 
-    /// A request over libp2p, from another node.
+    /// A request over libp2p, from another node, which from then on is one of the gateway's peers.
     pub async fn ask(&self, request: impl Into<Bytes>) -> Bytes {
-        self.client.request(self.peer_id, request.into(), PATIENCE).await.unwrap()
+        let connect = async || {
+            let config = P2pConfig::new(Keypair::generate_ed25519());
+            let (client, _) = p2p::start(config, Arc::new(Mute), self.running.clone()).await.unwrap();
+            client.dial(self.p2p.dial_addresses().remove(0)).await.unwrap();
+            client
+        };
+        let client = self.client.get_or_init(connect).await;
+        client.request(self.peer_id, request.into(), PATIENCE).await.unwrap()
     }
 }
 

@@ -1,0 +1,55 @@
+//! What can be wrong with a file, told with its line.
+
+use std::io;
+
+use crate::{
+    chain::{pow::PowError, verify},
+    cli::lines::MAX_LINE_BYTES,
+    store::StoreError,
+};
+
+/// Why nothing was imported.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cli) enum ImportError {
+    #[error("{0}")]
+    Read(String, #[source] io::Error),
+    #[error("{file}: line {line}: {problem}")]
+    Line { file: String, line: u64, problem: Problem },
+    #[error("{file}: lines {first} to {last}: {problem}")]
+    Conflict { file: String, first: u64, last: u64, problem: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Pow(#[from] PowError),
+    #[error("the verification broke off")]
+    Thread(#[from] tokio::task::JoinError),
+}
+
+/// What is wrong with a line.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::cli) enum Problem {
+    #[error("not UTF-8")]
+    Utf8,
+    #[error("longer than {} bytes", MAX_LINE_BYTES)]
+    TooLong,
+    #[error("not a block: {0}")]
+    Json(String),
+    #[error(transparent)]
+    Violation(#[from] verify::Violation),
+    #[error("canonical blocks must ascend by index: expected {expected}, found {found}")]
+    Order { expected: u64, found: u64 },
+    #[error("the chain in the store ends before index {next}: the file can't go on at {found}")]
+    Gap { next: u64, found: u64 },
+    #[error("two canonical blocks at index {index}: {} has {known}, this line has {found}", place(*.in_file))]
+    TwoCanonical { index: u64, in_file: bool, known: String, found: String },
+    #[error("the export's record counts {said} blocks, but {counted} precede it")]
+    Count { said: u64, counted: u64 },
+    #[error("the export's record has the SHA-256 {said}, but the lines before it have {found}: the file was changed")]
+    Hash { said: String, found: String },
+    #[error("more after the export's record, which is the last line")]
+    AfterRecord,
+}
+
+fn place(in_file: bool) -> &'static str {
+    if in_file { "an earlier line" } else { "the store" }
+}
