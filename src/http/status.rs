@@ -12,9 +12,9 @@ use crate::{p2p::PeerInfo, protocol::Ancestor};
 #[derive(Serialize, ToSchema)]
 pub struct StatusData {
     /// Version of the program.
-    #[schema(example = "0.1.0")]
     version: &'static str,
     /// Our peer id; null without libp2p.
+    #[schema(required)]
     peer_id: Option<String>,
     /// Seconds since the start.
     uptime_seconds: u64,
@@ -30,14 +30,15 @@ pub struct ChainData {
     /// Number of canonical blocks.
     length: u64,
     /// The last of them; null for an empty chain.
+    #[schema(required)]
     tip: Option<Ancestor>,
     /// Epoch of the tip.
+    #[schema(required)]
     tip_epoch: Option<u64>,
     /// Sum of the blocks' actualized difficulties, in decimal.
-    #[schema(example = "809")]
     cumulative_difficulty: String,
     /// How far the weakest block is verified: `pow`, `linked` or `none`; null for an empty chain.
-    #[schema(example = "pow")]
+    #[schema(required)]
     verification: Option<&'static str>,
     /// Number of blocks beside the chain.
     orphans: u64,
@@ -65,19 +66,22 @@ pub struct PeersData {
 #[derive(Serialize, ToSchema)]
 pub struct HealthData {
     /// `live` or `ready`.
-    #[schema(example = "ready")]
     status: &'static str,
 }
 
 /// The routes.
 pub fn routes() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::new().routes(routes!(status)).routes(routes!(peers)).routes(routes!(live)).routes(routes!(ready))
+    OpenApiRouter::new()
+        .routes(routes!(get_status))
+        .routes(routes!(list_peers))
+        .routes(routes!(check_live))
+        .routes(routes!(check_ready))
 }
 
-/// What the gateway is, what its store holds and whom it knows.
+/// What the gateway is, what its store holds and whom it knows
 #[utoipa::path(get, path = "/status", tag = "gateway",
     responses((status = 200, description = "The state", body = Envelope<StatusData>)))]
-async fn status(State(gateway): State<Gateway>) -> Result<impl IntoResponse, Rejection> {
+async fn get_status(State(gateway): State<Gateway>) -> Result<impl IntoResponse, Rejection> {
     let state = gateway.source.state().await?;
     let peers = peers_of(&gateway);
     Ok(enveloped(StatusData {
@@ -99,25 +103,25 @@ async fn status(State(gateway): State<Gateway>) -> Result<impl IntoResponse, Rej
     }))
 }
 
-/// The peers that can be named in `?peer=`, and how they have done.
+/// The peers that can be named in `?peer=`, and how they have done
 #[utoipa::path(get, path = "/peers", tag = "gateway",
     responses((status = 200, description = "The peers", body = Envelope<PeersData>)))]
-async fn peers(State(gateway): State<Gateway>) -> impl IntoResponse {
+async fn list_peers(State(gateway): State<Gateway>) -> impl IntoResponse {
     let peers = peers_of(&gateway);
     enveloped(PeersData { count: peers.len() as u64, peers })
 }
 
-/// Whether the process runs.
+/// Whether the process runs
 #[utoipa::path(get, path = "/health/live", tag = "gateway",
     responses((status = 200, description = "It runs", body = Envelope<HealthData>)))]
-async fn live() -> impl IntoResponse {
+async fn check_live() -> impl IntoResponse {
     enveloped(HealthData { status: "live" })
 }
 
-/// Whether the gateway can answer: its store does.
+/// Whether the gateway can answer: its store does
 #[utoipa::path(get, path = "/health/ready", tag = "gateway",
     responses((status = 200, description = "It can answer", body = Envelope<HealthData>)))]
-async fn ready(State(gateway): State<Gateway>) -> Result<impl IntoResponse, Rejection> {
+async fn check_ready(State(gateway): State<Gateway>) -> Result<impl IntoResponse, Rejection> {
     gateway.source.state().await?;
     Ok(enveloped(HealthData { status: "ready" }))
 }

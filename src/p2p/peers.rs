@@ -28,26 +28,32 @@ const FAILURE_HALF_LIFE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct PeerInfo {
     /// Id in base58; null for a configured address that was given without an id and has not been reached yet.
+    #[schema(required)]
     pub peer_id: Option<String>,
     /// The operator's name for it.
+    #[schema(required)]
     pub alias: Option<String>,
     /// Whether the operator named it, rather than the network.
     pub configured: bool,
     /// Whether a connection stands now.
     pub connected: bool,
     /// What it calls itself (identify).
+    #[schema(required)]
     pub agent: Option<String>,
     /// Protocols that it says it speaks (identify).
     pub protocols: Vec<String>,
     /// Moving mean of the time it took to answer, in milliseconds; of pings while there were no requests.
+    #[schema(required)]
     pub latency_ms: Option<f64>,
     /// Requests that we sent it.
     pub requests: u64,
     /// Those of them that got no answer.
     pub failures: u64,
     /// Code of the latest failure ([`P2pError::code`]); a later success leaves it.
+    #[schema(required)]
     pub last_error: Option<&'static str>,
     /// When it last connected, identified itself or answered, in unix seconds.
+    #[schema(required)]
     pub last_seen: Option<i64>,
     /// Its addresses: configured, and of the connection.
     #[serde(skip)]

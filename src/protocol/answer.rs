@@ -76,6 +76,7 @@ pub struct InspectData {
     /// `running`.
     pub status: String,
     /// What its store holds.
+    #[schema(required)]
     pub datastore: Option<Datastore>,
 }
 
@@ -85,10 +86,13 @@ pub struct Datastore {
     /// Number of canonical blocks.
     pub total_blocks: u64,
     /// First and last index; null for an empty chain.
+    #[schema(value_type = Option<Vec<u64>>, min_items = 2, max_items = 2, required)]
     pub block_range: Option<(u64, u64)>,
     /// Index of the tip; null for an empty chain.
+    #[schema(required)]
     pub chain_tip_height: Option<u64>,
     /// Hash of the tip; null for an empty chain.
+    #[schema(required)]
     pub chain_tip_hash: Option<String>,
     /// Number of different epochs.
     pub epochs: u64,
@@ -132,15 +136,19 @@ pub struct RangeData {
     pub count: u64,
     /// Last index asked for.
     #[serde(default)]
+    #[schema(required)]
     pub requested_to: u64,
     /// Whether blocks follow that were asked for and are not in this answer.
     #[serde(default)]
+    #[schema(required)]
     pub has_more: bool,
     /// Most blocks that this answer may hold.
     #[serde(default)]
+    #[schema(required)]
     pub chunk_size: u64,
     /// Where to go on; null unless `has_more`.
     #[serde(default)]
+    #[schema(required)]
     pub next_from_index: Option<u64>,
 }
 
@@ -171,16 +179,19 @@ pub struct ChainInfoData {
     /// Index of the tip; 0 for an empty chain.
     pub chain_height: u64,
     /// Hash of the tip; null for an empty chain.
+    #[schema(required)]
     pub tip_hash: Option<String>,
     /// Epoch of the tip; 0 for an empty chain.
     #[serde(default)]
+    #[schema(required)]
     pub tip_epoch: u64,
     /// Highest index of the asker's blocks on this chain; null if there is none or none were named.
     #[serde(default)]
+    #[schema(required)]
     pub common_ancestor_index: Option<u64>,
     /// The blocks, if they were asked for, else null. At most 1000.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<super::schema::Block>>)]
+    #[schema(value_type = Option<Vec<super::schema::Block>>, required)]
     pub blocks: Option<Vec<MinerBlock>>,
 }
 
@@ -192,6 +203,7 @@ pub struct FindAncestorData {
     /// The check points in the order asked.
     pub matches: Vec<Match>,
     /// Highest index that matches; null if none does.
+    #[schema(required)]
     pub highest_match: Option<u64>,
     /// Sum of the blocks' actualized difficulties, in decimal.
     pub cumulative_difficulty: String,
@@ -246,6 +258,7 @@ pub struct DebugBlock {
     /// Whether it was orphaned.
     pub is_orphaned: bool,
     /// Why.
+    #[schema(required)]
     pub orphan_reason: Option<String>,
 }
 

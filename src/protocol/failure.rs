@@ -98,7 +98,7 @@ pub struct Ancestor {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Failure {
     /// The protocol's text.
-    #[schema(value_type = String, example = "Block not found")]
+    #[schema(value_type = String)]
     pub error: Cow<'static, str>,
     /// The stable code.
     pub code: Code,

@@ -1,6 +1,9 @@
 //! Documentation of what is written by hand or by `serde` code of our own: the forms that OpenAPI shows.
 
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{Object, ObjectBuilder, Type},
+};
 
 use super::Failure;
 
@@ -10,43 +13,32 @@ use super::Failure;
 #[allow(dead_code, reason = "documents what `chain::MinerBlock` writes")]
 pub struct Block {
     /// Hash of the header and the nonce: 64 hex digits on the network.
-    #[schema(example = "0098469404e2f8e97f63bf0585b74495586e49001b7c00428b71a22d64a698f8")]
     hash: String,
     /// Height; genesis has 0.
-    #[schema(example = 5)]
     index: u64,
     /// Epoch that the block claims.
-    #[schema(example = 0)]
     epoch: u64,
     /// When it was mined, in unix seconds; genesis has 0.
-    #[schema(example = 1795390848)]
     timestamp: i64,
     /// Hash of the parent; `0` for genesis.
     previous_hash: String,
     /// SHA-256 of the nominated peer id and the miner number.
     data_hash: String,
     /// What the miner searched for: a u128 in decimal.
-    #[schema(example = "296")]
     nonce: String,
     /// The same as `target_difficulty`, as the first release calls it.
-    #[schema(example = "1")]
     difficulty: String,
     /// Difficulty that the block had to meet: a u128 in decimal.
-    #[schema(example = "1")]
     target_difficulty: String,
     /// Difficulty that its hash would have met: a u128 in decimal.
-    #[schema(example = "5")]
     actualized_difficulty: String,
     /// Peer that the miner nominates; empty for genesis.
     nominated_peer_id: String,
     /// A number of the miner's choice.
-    #[schema(example = 9)]
     miner_number: u64,
     /// Whether it is on the canonical chain.
-    #[schema(example = true)]
     is_canonical: bool,
     /// Whether it was orphaned.
-    #[schema(example = false)]
     is_orphaned: bool,
     /// When it was first seen, in unix seconds.
     #[schema(required)]
@@ -70,11 +62,15 @@ pub struct Block {
 #[allow(dead_code, reason = "documents what `Failure` writes")]
 pub struct ErrorEnvelope {
     /// Always false.
-    #[schema(example = false)]
     ok: bool,
     /// Always null.
-    #[schema(value_type = Option<Object>, required)]
+    #[schema(schema_with = null)]
     data: (),
     /// What went wrong.
     errors: Failure,
+}
+
+/// A member that is always null.
+pub fn null() -> Object {
+    ObjectBuilder::new().schema_type(Type::Null).description(Some("Always null.")).build()
 }

@@ -1,0 +1,273 @@
+//! The OpenAPI document: checked in, complete, true, and good for generating clients.
+
+use std::collections::BTreeSet;
+
+use modal_gateway::{
+    chain::Level,
+    http::{error, openapi_json},
+    protocol::{
+        Code,
+        query::{PATHS, Parameter},
+    },
+};
+use serde_json::{Map, Value, json};
+
+mod support;
+
+#[path = "client/generated.rs"]
+mod generated;
+
+use support::gateway::{Backend, TestGateway, TestStore, chain};
+
+/// Routes that are no path of the protocol.
+const OWN: [&str; 4] = ["/status", "/peers", "/health/live", "/health/ready"];
+
+fn document() -> Value {
+    serde_json::from_str(&openapi_json()).unwrap()
+}
+
+/// Every operation: method, path, operation.
+fn operations(document: &Value) -> Vec<(String, String, &Map<String, Value>)> {
+    let paths = document["paths"].as_object().unwrap();
+    paths
+        .iter()
+        .flat_map(|(path, item)| {
+            let methods = item.as_object().unwrap().iter();
+            methods.map(|(method, operation)| (method.clone(), path.clone(), operation.as_object().unwrap()))
+        })
+        .collect()
+}
+
+/// Follows a `$ref` into the document.
+fn resolved<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
+    match schema["$ref"].as_str() {
+        Some(reference) => document.pointer(reference.trim_start_matches('#')).unwrap(),
+        None => schema,
+    }
+}
+
+fn parameters<'a>(operation: &'a Map<String, Value>, place: &str) -> Vec<&'a Value> {
+    let all = operation.get("parameters").and_then(Value::as_array);
+    all.into_iter().flatten().filter(|parameter| parameter["in"] == place).collect()
+}
+
+fn named<'a>(parameters: &[&'a Value], name: &str) -> Option<&'a Value> {
+    parameters.iter().copied().find(|parameter| parameter["name"] == name)
+}
+
+#[test]
+fn the_document_that_is_checked_in_is_the_codes() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json");
+    let checked_in = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(checked_in == openapi_json(), "openapi/openapi.json is not what the code says: run `make openapi`");
+}
+
+#[test]
+fn every_route_is_documented_with_its_methods_and_a_good_name() {
+    let document = document();
+    let found: BTreeSet<_> = operations(&document).iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+    let mut expected: BTreeSet<_> = OWN.iter().map(|path| format!("get {path}")).collect();
+    for row in &PATHS {
+        expected.insert(format!("post {}", row.path));
+        if !row.path.ends_with("/find_ancestor") {
+            expected.insert(format!("get {}", row.path));
+        }
+    }
+    assert_eq!(found, expected);
+    let mut names = BTreeSet::new();
+    for (method, path, operation) in operations(&document) {
+        let name = operation["operationId"].as_str().unwrap();
+        assert!(names.insert(name), "{name} twice");
+        assert!(method == "get" || path.ends_with("/find_ancestor") || name.ends_with("_by_post"), "{name}");
+        assert!(!operation["summary"].as_str().unwrap().is_empty(), "{name}");
+    }
+}
+
+#[test]
+fn every_parameter_is_documented_for_get_and_for_post() {
+    let document = document();
+    for row in &PATHS {
+        let item = &document["paths"][row.path];
+        for Parameter { name, required, .. } in row.parameters.unwrap_or_default() {
+            let body = &item["post"]["requestBody"];
+            let schema = &body["content"]["application/json"]["schema"];
+            let schema = schema["oneOf"]
+                .as_array()
+                .and_then(|any| any.iter().find(|s| s["$ref"] != Value::Null))
+                .unwrap_or(schema);
+            let schema = resolved(&document, schema);
+            assert!(schema["properties"][name]["description"].is_string(), "post {} {name}", row.path);
+            let listed = schema["required"].as_array().is_some_and(|names| names.iter().any(|n| n == name));
+            assert_eq!(listed, *required, "post {} {name}", row.path);
+            assert!(!required || body["required"] == true, "post {} {name}", row.path);
+            if let Some(operation) = item["get"].as_object() {
+                let query = parameters(operation, "query");
+                let parameter = named(&query, name).unwrap_or_else(|| panic!("get {} {name}", row.path));
+                assert_eq!(parameter["required"], *required, "get {} {name}", row.path);
+            }
+        }
+        for operation in ["get", "post"].iter().filter_map(|method| item[method].as_object()) {
+            let query = parameters(operation, "query");
+            let list = ["canonical", "epoch", "range"].iter().any(|name| row.path.ends_with(name));
+            assert!(named(&query, "peer").is_some(), "{}", row.path);
+            assert_eq!(named(&query, "anchor").is_some(), list, "{}", row.path);
+            assert!(named(&parameters(operation, "header"), "if-none-match").is_some(), "{}", row.path);
+            let types: Vec<_> = operation["responses"]["200"]["content"].as_object().unwrap().keys().collect();
+            assert_eq!(types.contains(&&"application/x-ndjson".to_owned()), list, "{}", row.path);
+        }
+    }
+    for (method, path, operation) in operations(&document) {
+        for parameter in operation.get("parameters").and_then(Value::as_array).into_iter().flatten() {
+            let has_example = !parameter["example"].is_null() || parameter["schema"]["examples"].is_array();
+            assert!(has_example && parameter["description"].is_string(), "{method} {path} {parameter}");
+        }
+        if let Some(body) = operation.get("requestBody") {
+            assert!(body["content"]["application/json"]["example"].is_object(), "{method} {path}");
+        }
+    }
+}
+
+/// Finds every schema of an integer and says where it is.
+fn integers<'a>(at: String, value: &'a Value, found: &mut Vec<(String, &'a Value)>) {
+    match value {
+        Value::Object(members) => {
+            if members.get("type").is_some_and(|kind| kind == "integer" || kind == &json!(["integer", "null"])) {
+                found.push((at.clone(), value));
+            }
+            members.iter().for_each(|(name, member)| integers(format!("{at}/{name}"), member, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| integers(format!("{at}/_"), item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_whole_number_says_how_far_it_goes() {
+    let (document, mut found) = (document(), Vec::new());
+    integers(String::new(), &document, &mut found);
+    assert!(found.len() > 30, "{}", found.len());
+    for (at, schema) in found {
+        // Unix seconds are signed.
+        if ["timestamp", "seen_at", "orphaned_at", "last_seen"].iter().any(|name| at.ends_with(name)) {
+            assert_eq!((&schema["format"], &schema["minimum"]), (&json!("int64"), &Value::Null), "{at}");
+        } else {
+            let lowest = if at.ends_with("max_chunk_size") || schema["minimum"] == 1 { 1 } else { 0 };
+            let range = (&schema["format"], &schema["minimum"], &schema["maximum"]);
+            assert_eq!(range, (&json!("uint64"), &json!(lowest), &json!(u64::MAX)), "{at}");
+        }
+    }
+}
+
+#[test]
+fn every_answer_is_documented_with_headers_and_an_example() {
+    let document = document();
+    for (method, path, operation) in operations(&document) {
+        let mirrored = !OWN.contains(&path.as_str());
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            let at = format!("{method} {path} {status}");
+            let headers = &response["headers"];
+            let mut expected = vec!["x-modal-source", "cache-control"];
+            if mirrored && ["200", "304"].contains(&status.as_str()) {
+                expected.extend(["x-modal-tip", "x-modal-verification", "etag", "vary"]);
+            }
+            if status == "503" {
+                expected.push("retry-after");
+            }
+            for name in expected {
+                let header = resolved(&document, &headers[name]);
+                assert!(header["description"].is_string() && header["example"].is_string(), "{at} {name}");
+            }
+            if status == "304" {
+                continue;
+            }
+            let content = &response["content"]["application/json"];
+            let envelope = resolved(&document, &content["schema"]);
+            for member in ["ok", "data", "errors"] {
+                assert!(envelope["properties"][member].is_object(), "{at} {member}");
+                assert!(envelope["required"].as_array().unwrap().contains(&json!(member)), "{at} {member}");
+            }
+            assert_eq!(content["example"]["ok"], status == "200", "{at}");
+        }
+    }
+}
+
+#[test]
+fn every_error_code_is_documented_with_its_status() {
+    let document = document();
+    let overview = document["info"]["description"].as_str().unwrap();
+    for code in Code::ALL {
+        let status = error::status(*code).as_u16();
+        assert!(
+            overview.contains(&format!("| {status} | `{}` | {} |", code.as_str(), code.text())),
+            "{}",
+            code.as_str()
+        );
+    }
+    for (method, path, operation) in operations(&document) {
+        for (status, response) in operation["responses"].as_object().unwrap() {
+            for line in response["description"].as_str().unwrap().split("; ").filter(|line| line.starts_with('`')) {
+                let name = line.split('`').nth(1).unwrap();
+                let code = Code::ALL.iter().find(|code| code.as_str() == name).unwrap();
+                assert_eq!(error::status(*code).as_str(), status, "{method} {path} {name}");
+            }
+        }
+    }
+    let epoch = &document["paths"]["/data/miner_block/epoch"]["get"]["responses"];
+    let statuses: Vec<_> = epoch.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(statuses, ["200", "304", "400", "404", "406", "409", "413", "414", "500", "502", "503", "504"]);
+    assert_eq!(epoch["400"]["content"]["application/json"]["example"]["errors"]["error"], "Missing 'epoch' parameter");
+}
+
+/// Without what differs from run to run.
+fn steady(mut answer: Value) -> Value {
+    let data = &mut answer["data"];
+    if let Some(peers) = data["peers"].as_array_mut() {
+        peers.clear();
+        data["count"] = Value::Null;
+    }
+    for name in ["peer_id", "uptime_seconds", "peers"] {
+        if let Some(member) = data.get_mut(name) {
+            *member = Value::Null;
+        }
+    }
+    answer
+}
+
+#[tokio::test]
+async fn the_examples_are_what_a_gateway_answers() {
+    let store = TestStore::create(Backend::Sqlite).await;
+    store.append(chain().into_iter().take(2).collect(), Level::Pow).await;
+    let gateway = TestGateway::over(store, &[], |config| config).await;
+    let document = document();
+    for (method, path, operation) in operations(&document) {
+        let reply = if method == "post" {
+            let body = &operation
+                .get("requestBody")
+                .map_or(&Value::Null, |body| &body["content"]["application/json"]["example"]);
+            gateway.post(&path, body.to_string()).await
+        } else {
+            let pairs: Vec<(String, String)> = parameters(operation, "query").into_iter().flat_map(pairs).collect();
+            gateway.request(|client, base| client.get(format!("{base}{path}")).query(&pairs)).await
+        };
+        let good = &operation["responses"]["200"]["content"];
+        let example = &good["application/json"]["example"];
+        assert_eq!(steady(reply.json()), steady(example.clone()), "{method} {path}");
+        if let Some(lines) = good.get("application/x-ndjson") {
+            let lines = lines["example"].as_str().unwrap().lines();
+            let blocks: Vec<Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+            assert_eq!(json!(blocks), example["data"]["blocks"], "{method} {path}");
+        }
+    }
+}
+
+/// A parameter with its example as a query string has it.
+fn pairs(parameter: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let name = parameter["name"].as_str().unwrap().to_owned();
+    match &parameter["example"] {
+        Value::Null => Vec::new(),
+        Value::Object(members) => members.iter().map(|(name, value)| (name.clone(), text(value))).collect(),
+        Value::Array(items) => vec![(name, items.iter().map(text).collect::<Vec<_>>().join(","))],
+        value => vec![(name, text(value))],
+    }
+}
