@@ -28,8 +28,9 @@ macro_rules! run_of_blocks {
     };
 }
 
-/// The canonical blocks of epoch `$1`, at most `$2`.
-pub(super) const EPOCH: &str = run_of_blocks!("epoch = $1 ORDER BY idx LIMIT $2");
+/// The canonical blocks of epoch `$1`, at most `$2`. SQLite plans a statement anew each time that a parameter is bound
+/// which stands alone behind `LIMIT`, and that takes as long as reading an epoch: hence the cast, here and below.
+pub(super) const EPOCH: &str = run_of_blocks!("epoch = $1 ORDER BY idx LIMIT CAST($2 AS BIGINT)");
 
 /// The canonical blocks from index `$1` to `$2`.
 pub(super) const RANGE: &str = run_of_blocks!("idx BETWEEN $1 AND $2");
@@ -39,7 +40,7 @@ pub(super) const AT_INDEX: &str = "SELECT 0 AS orphans, idx, hash, previous_hash
      WHERE canonical AND idx IN ($1, $2) \
      UNION ALL SELECT * FROM (SELECT (SELECT count(*) FROM block WHERE NOT canonical AND idx = $1), \
      idx, hash, previous_hash, canonical, orphan_reason FROM block \
-     WHERE NOT canonical AND idx = $1 ORDER BY hash LIMIT $3) AS beside \
+     WHERE NOT canonical AND idx = $1 ORDER BY hash LIMIT CAST($3 AS BIGINT)) AS beside \
      ORDER BY canonical DESC, idx DESC, hash";
 
 /// Whether there is a block with hash `$1`, and the canonical block found by following it for at most `$2` generations.
