@@ -12,7 +12,7 @@
 //! * [`source`]: answers any query from the store or from peers, once for both doors
 //! * [`http`]: routes that mirror the protocol, OpenAPI, status
 //! * [`config`]: defaults < file < environment < flags
-//! * [`telemetry`]: logging
+//! * [`telemetry`]: what is logged, and how
 //! * [`app`]: what starts, in which order; what stops, in reverse
 //! * [`cli`]: the commands
 #![deny(missing_docs)]

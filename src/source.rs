@@ -92,8 +92,8 @@ pub struct Served {
     pub level: Option<Level>,
     /// Whether every block that it can hold is deeper than the finality depth.
     pub settled: bool,
-    /// Changes when `body` does: the start of its SHA-256 in hex.
-    pub tag: String,
+    /// See [`Self::tag`].
+    tag: OnceLock<String>,
     /// The version of the chain that it is true of; 0 where it is not of the store's.
     version: u64,
     /// Whether the store had all that was asked for.
@@ -106,13 +106,19 @@ impl Served {
         &self.body[OPENING.len()..self.body.len() - CLOSING.len()]
     }
 
+    /// Changes when [`body`](Self::body) does: the start of its SHA-256 in hex. Computed when it is first asked for,
+    /// which libp2p never does.
+    pub fn tag(&self) -> &str {
+        self.tag.get_or_init(|| hex::encode(&Sha256::digest(&self.body)[..16]))
+    }
+
     fn new(answer: &Answer, answerer: Answerer, tip: Option<Tip>) -> Result<Self, Failure> {
         let body = answer.encode();
         if body.len() > MAX_RESPONSE_BYTES {
             return Err(Failure::new(Code::AnswerTooLarge));
         }
-        let tag = hex::encode(&Sha256::digest(&body)[..16]);
-        Ok(Self { body: body.into(), answerer, tip, level: None, settled: false, tag, version: 0, complete: true })
+        let (body, tag) = (body.into(), OnceLock::new());
+        Ok(Self { body, answerer, tip, level: None, settled: false, tag, version: 0, complete: true })
     }
 }
 

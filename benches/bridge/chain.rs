@@ -146,11 +146,11 @@ async fn append_chain(stores: &[(Kind, usize, Arc<dyn BlockStore>)]) -> Outcome<
     Ok(hashes)
 }
 
-/// A block with every field as long as a real one's. Its hash meets difficulty 1, for which it begins with `00`, but no
+/// A block with every field as long as a real one's. Its hash meets difficulty 1, for which it begins with `000`, but no
 /// work was done for it.
 fn block(index: u64, parent: Option<&String>) -> MinerBlock {
     let previous_hash = parent.map_or("0", String::as_str).to_owned();
-    let hash = format!("00{}", &hex::encode(Sha256::digest(format!("{index}{previous_hash}")))[2..]);
+    let hash = format!("000{}", &hex::encode(Sha256::digest(format!("{index}{previous_hash}")))[3..]);
     let miner = index as usize % MINERS;
     let timestamp = 1_795_390_000 + 30 * index as i64;
     let mut block = MinerBlock {

@@ -1,6 +1,6 @@
 //! HTTP against a bare axum handler that answers with the same bytes.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{net::SocketAddr, time::Instant};
 
 use axum::{Router, http::header, routing};
 use modal_gateway::{
@@ -83,10 +83,9 @@ impl Server {
                 for _ in 0..connections {
                     clients.push(Client::connect(address).await?);
                 }
-                let start = Arc::new(Instant::now());
+                let start = Instant::now();
                 let mut tasks = JoinSet::new();
                 for mut client in clients {
-                    let start = start.clone();
                     tasks.spawn(async move {
                         let mut answered = 0u64;
                         while start.elapsed() < round {

@@ -52,15 +52,15 @@ async fn run(quick: bool) -> Outcome<()> {
     eprintln!("{:?}: requests without a door ...", started.elapsed());
     println!("{}", direct::run(&stores, pace(60, 15)).await?);
 
-    eprintln!("{:?}: requests over libp2p ...", started.elapsed());
     let nodes = wire::Nodes::start(&stores).await?;
-    println!("{}", wire::run(&stores, &nodes, pace(200, 5)).await?);
-
     eprintln!("{:?}: libp2p against a bare echo ...", started.elapsed());
     println!("{}", echo::run(&stores, &nodes, pace(300, 9)).await?);
 
     eprintln!("{:?}: HTTP against a bare handler ...", started.elapsed());
     println!("{}", http::run(&nodes, pace(300, 9)).await?);
+
+    eprintln!("{:?}: requests over libp2p ...", started.elapsed());
+    println!("{}", wire::run(&stores, &nodes, pace(200, 5)).await?);
     nodes.stop().await;
 
     eprintln!("{:?}: memory of `serve` ...", started.elapsed());

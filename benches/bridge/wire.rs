@@ -138,8 +138,10 @@ pub async fn run(stores: &Stores, nodes: &Nodes, pace: Pace) -> Outcome<String> 
                 }
             }
         }
-        out +=
-            &format!("#### Over libp2p, {title}: requests a second, by blocks in the chain\n\n{table}\n{target}\n\n");
+        out += &format!(
+            "#### Over libp2p, {title}: requests a second, by blocks in the chain\n\n{table}\n\
+             Hashes, epochs and indexes at random over the whole chain. {target}\n\n"
+        );
     }
     Ok(out)
 }

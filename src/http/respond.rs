@@ -50,7 +50,7 @@ pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> 
         None => source.answer(read.query, &read.origin).await?,
     };
     let mut headers = provenance(served.answerer, served.tip.as_ref(), served.level);
-    let tag = cached(&mut headers, &served.tag, read.format, served.settled);
+    let tag = cached(&mut headers, served.tag(), read.format, served.settled);
     if matches(read.if_none_match.as_ref(), &tag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }

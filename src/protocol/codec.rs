@@ -218,16 +218,20 @@ mod tests {
 
     #[tokio::test]
     async fn the_deadline_of_a_request_ends_its_stream() {
+        // Far more than the deadlines, so that a stream without one fails the test rather than hang it.
+        let patience = Duration::from_secs(10);
         let deadline = Instant::now() + Duration::from_millis(20);
         let request = Request { body: Bytes::from_static(b"{}"), deadline: Some(deadline) };
-        let mut codec = JsonCodec::default();
-        let error = codec.write_request(&ID, &mut Silent, request.clone()).await.unwrap_err();
+        let write = async { JsonCodec::default().write_request(&ID, &mut Silent, request.clone()).await };
+        let error = tokio::time::timeout(patience, write).await.expect("the deadline holds").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "the peer does not read");
 
-        let mut codec = JsonCodec::default();
         let deadline = Instant::now() + Duration::from_millis(20);
-        codec.write_request(&ID, &mut Vec::new(), Request { deadline: Some(deadline), ..request }).await.unwrap();
-        let error = codec.read_response(&ID, &mut Silent).await.unwrap_err();
+        let request = Request { deadline: Some(deadline), ..request };
+        let mut codec = JsonCodec::default();
+        codec.write_request(&ID, &mut Vec::new(), request).await.unwrap();
+        let read = async { codec.read_response(&ID, &mut Silent).await };
+        let error = tokio::time::timeout(patience, read).await.expect("the deadline holds").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "the peer does not write");
         assert!(Instant::now() >= deadline);
     }

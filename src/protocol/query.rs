@@ -232,7 +232,8 @@ impl Path {
         };
         for (name, value) in members {
             let parameter = self.parameter(parameters, name)?;
-            if !parameter.kind.holds(value) && !(value.is_null() && !parameter.required) {
+            let absent = value.is_null() && !parameter.required;
+            if !absent && !parameter.kind.holds(value) {
                 return Err(parameter.wrong(parameter.kind.expected()));
             }
         }

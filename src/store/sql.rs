@@ -270,10 +270,11 @@ where
     }
 
     async fn close(&self) {
+        self.readers.close().await;
+        // Last, since only a connection that may write can fold SQLite's log into the file when it is the last one.
         if let Some(writer) = &self.writer {
             writer.close().await;
         }
-        self.readers.close().await;
     }
 }
 

@@ -11,7 +11,9 @@ pub(super) const GET: &str = "SELECT chain.version, chain.tip_index, chain.tip_h
      block.document, block.idx, block.canonical, block.level \
      FROM chain CROSS JOIN block WHERE block.hash = $1";
 
-/// The canonical blocks for which `$which` holds, which also orders and bounds them, aggregated into one row. The last
+/// The canonical blocks for which `$which` holds, which also orders and bounds them, aggregated into one row. Both
+/// databases aggregate a sorted subquery in its order where nothing is joined to it, and an index sorts it; an order
+/// given to the aggregate itself would have them sort all the texts, which takes SQLite longer than the rest. The last
 /// one's hash is looked up by index because an aggregate would have to carry all of them.
 macro_rules! run_of_blocks {
     ($which:literal) => {
@@ -19,7 +21,7 @@ macro_rules! run_of_blocks {
             "SELECT chain.version, chain.tip_index, chain.tip_hash, chain.tip_epoch, run.json, run.count, \
              run.last_index, last.hash AS last_hash, run.level \
              FROM chain CROSS JOIN \
-             (SELECT string_agg(document, ',' ORDER BY idx) AS json, count(*) AS count, max(idx) AS last_index, \
+             (SELECT string_agg(document, ',') AS json, count(*) AS count, max(idx) AS last_index, \
              min(level) AS level FROM (SELECT idx, level, document FROM block WHERE canonical AND ",
             $which,
             ") AS member) AS run \
@@ -28,18 +30,19 @@ macro_rules! run_of_blocks {
     };
 }
 
-/// The canonical blocks of epoch `$1`, at most `$2`.
-pub(super) const EPOCH: &str = run_of_blocks!("epoch = $1 ORDER BY idx LIMIT $2");
+/// The canonical blocks of epoch `$1`, at most `$2`. SQLite plans a statement anew each time that a parameter is bound
+/// which stands alone behind `LIMIT`, and that takes as long as reading an epoch: hence the cast, here and below.
+pub(super) const EPOCH: &str = run_of_blocks!("epoch = $1 ORDER BY idx LIMIT CAST($2 AS BIGINT)");
 
 /// The canonical blocks from index `$1` to `$2`.
-pub(super) const RANGE: &str = run_of_blocks!("idx BETWEEN $1 AND $2");
+pub(super) const RANGE: &str = run_of_blocks!("idx BETWEEN $1 AND $2 ORDER BY idx");
 
 /// The canonical blocks at the indexes `$1` and `$2`, and the first `$3` orphans at `$1` with how many there are.
 pub(super) const AT_INDEX: &str = "SELECT 0 AS orphans, idx, hash, previous_hash, canonical, orphan_reason FROM block \
      WHERE canonical AND idx IN ($1, $2) \
      UNION ALL SELECT * FROM (SELECT (SELECT count(*) FROM block WHERE NOT canonical AND idx = $1), \
      idx, hash, previous_hash, canonical, orphan_reason FROM block \
-     WHERE NOT canonical AND idx = $1 ORDER BY hash LIMIT $3) AS beside \
+     WHERE NOT canonical AND idx = $1 ORDER BY hash LIMIT CAST($3 AS BIGINT)) AS beside \
      ORDER BY canonical DESC, idx DESC, hash";
 
 /// Whether there is a block with hash `$1`, and the canonical block found by following it for at most `$2` generations.

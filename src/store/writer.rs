@@ -251,7 +251,7 @@ where
         let mut orphaned = 0;
         loop {
             let sql = "SELECT document, cumulative_difficulty, level FROM block WHERE canonical AND idx > $1 \
-                       ORDER BY idx DESC LIMIT $2";
+                       ORDER BY idx DESC LIMIT CAST($2 AS BIGINT)";
             let query = query_as(sql).bind(above).bind(ROWS_PER_STATEMENT as i64);
             let stored: Vec<(String, String, i64)> =
                 query.fetch_all(&mut *self.transaction).await.map_err(DB::error)?;

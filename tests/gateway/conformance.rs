@@ -67,7 +67,8 @@ fn as_get(request: &Value) -> Option<String> {
     let mut query = Vec::new();
     for (name, value) in request["data"].as_object().into_iter().flatten() {
         query.push(match value {
-            Value::String(text) => format!("{name}={text}"),
+            // A number as text is the wrong type in JSON, and a number in a query string.
+            Value::String(text) if text.parse::<u64>().is_err() => format!("{name}={text}"),
             Value::Array(list) if list.iter().all(Value::is_string) && path.ends_with("chain_info") => {
                 let list: Vec<_> = list.iter().filter_map(Value::as_str).collect();
                 format!("{name}={}", list.join(","))

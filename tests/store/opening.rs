@@ -1,0 +1,181 @@
+//! Opening, closing, schema versions, and stores that are damaged, missing or gone.
+
+use super::*;
+
+#[rstest]
+#[tokio::test]
+async fn a_store_that_is_opened_again_has_kept_everything(#[values(Sqlite, Postgres)] kind: Kind) {
+    let (place, store) = holding(kind, fixture()).await;
+    let state = store.state().await.unwrap();
+    store.close().await;
+    let error = store.state().await.unwrap_err();
+    assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
+    let store = place.open().await;
+    assert_eq!(store.state().await.unwrap(), state);
+    assert_eq!(store.range(0, 99).await.unwrap().json, joined(&fixture()));
+}
+
+#[rstest]
+#[tokio::test]
+async fn the_schema_is_migrated_when_that_is_wanted(#[values(Sqlite, Postgres)] kind: Kind) {
+    let place = Place::new(kind).await;
+    let as_it_is = OpenOptions { migrate: false, ..impatient() };
+    let error = store::open(&place.url(), &as_it_is).await.err().unwrap();
+    assert!(matches!(error, StoreError::OlderSchema), "{error:?}");
+    assert_eq!(store::migrate(&place.url(), &as_it_is).await.unwrap(), (0, 1));
+    assert_eq!(store::migrate(&place.url(), &as_it_is).await.unwrap(), (1, 1));
+    store::open(&place.url(), &as_it_is).await.unwrap();
+
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+                 SELECT 99, description, success, checksum, execution_time FROM _sqlx_migrations";
+    place.execute(newer).await.unwrap();
+    let refused = [
+        store::open(&place.url(), &impatient()).await.err().unwrap(),
+        store::migrate(&place.url(), &impatient()).await.unwrap_err(),
+    ];
+    for error in refused {
+        assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 1 }), "{error:?}");
+    }
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn many_may_open_a_new_store_at_once(#[values(Sqlite, Postgres)] kind: Kind) {
+    let place = Place::new(kind).await;
+    let url = place.url();
+    let opening = (0..6).map(|_| {
+        let url = url.clone();
+        tokio::spawn(async move { store::open(&url, &OpenOptions::default()).await })
+    });
+    for opened in futures::future::join_all(opening).await {
+        assert_eq!(opened.unwrap().unwrap().state().await.unwrap(), ChainState::default());
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn what_is_read_only_can_be_read(#[values(Sqlite, Postgres)] kind: Kind) {
+    let (place, store) = holding(kind, plain(3)).await;
+    store.close().await;
+    let url = match &place {
+        Place::Folder(_) => place.url() + "?mode=ro",
+        Place::Database(_) => {
+            place
+                .execute(
+                    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', \
+                           current_database()); END $$",
+                )
+                .await
+                .unwrap();
+            place.url()
+        }
+    };
+    let store = store::open(&url, &impatient()).await.unwrap();
+    assert_eq!(store.range(0, 9).await.unwrap().json, joined(&plain(3)));
+    let error = store.write().await.err().unwrap();
+    assert!(matches!(error, StoreError::ReadOnly), "{error:?}");
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_row_that_makes_no_sense_is_damage(#[values(Sqlite, Postgres)] kind: Kind) {
+    let (place, store) = holding(kind, plain(3)).await;
+    place.execute("UPDATE chain SET cumulative_difficulty = 'much'").await.unwrap();
+    for error in [store.state().await.unwrap_err(), store.write().await.err().unwrap()] {
+        assert!(matches!(error, StoreError::Damaged(_)), "{error:?}");
+    }
+    assert!(store.range(0, 9).await.is_ok());
+    place.execute("UPDATE chain SET cumulative_difficulty = '3003', tip_hash = NULL").await.unwrap();
+    let error = store.range(0, 9).await.unwrap_err();
+    assert!(matches!(error, StoreError::Damaged(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_missing_sqlite_file_is_created_only_if_wanted() {
+    let place = Place::new(Sqlite).await;
+    let keep = OpenOptions { create: false, ..impatient() };
+    for url in [place.url(), place.url() + "?mode=ro", place.url().replace("chain.db", "no/chain.db")] {
+        let error = store::open(&url, &keep).await.err().unwrap();
+        assert!(matches!(&error, StoreError::Missing(path) if path.ends_with("chain.db")), "{error:?}");
+    }
+    let Place::Folder(folder) = &place else { unreachable!() };
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+    for url in ["sqlite://", "sqlite:", "mysql://host/x", "chain.db", "sqlite://x?mode=odd", "postgres://host:port/x"] {
+        let error = store::open(url, &impatient()).await.err().unwrap();
+        assert!(matches!(error, StoreError::Url(_)), "{url}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_damaged() {
+    let place = Place::new(Sqlite).await;
+    let Place::Folder(folder) = &place else { unreachable!() };
+    let path = folder.path().join("chain.db");
+    std::fs::write(&path, "no database ".repeat(1000)).unwrap();
+    for url in [place.url(), place.url() + "?mode=ro"] {
+        let error = store::open(&url, &impatient()).await.err().unwrap();
+        assert!(matches!(error, StoreError::Damaged(_)), "{error:?}");
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "no database ".repeat(1000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_in_memory_is_read_while_it_is_written() {
+    let store = store::open("sqlite::memory:", &impatient()).await.unwrap();
+    let other = store::open("sqlite::memory:", &impatient()).await.unwrap();
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                loop {
+                    let read = store.range(0, 9999).await.unwrap();
+                    assert_eq!(read.count, 250 * read.version);
+                    if read.version == 8 {
+                        break;
+                    }
+                }
+            })
+        })
+        .collect();
+    for chunk in plain(2000).chunks(250) {
+        append(&store, chunk.to_vec()).await;
+    }
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    assert_eq!(store.state().await.unwrap(), recount(&store).await);
+    assert_eq!(other.state().await.unwrap().length, 0);
+}
+
+#[tokio::test]
+async fn a_postgres_that_is_not_there_is_named_without_its_password() {
+    let place = Place::new(Postgres).await;
+    let error = store::open(&place.url().replace("modal_gateway", "no_such"), &impatient()).await.err().unwrap();
+    assert!(matches!(error, StoreError::Missing(_)), "{error:?}");
+    let error = store::open("postgres://user:secret@127.0.0.1:1/chain", &impatient()).await.err().unwrap();
+    assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("secret"));
+}
+
+#[tokio::test]
+async fn a_postgres_that_goes_away_is_unreachable_until_it_comes_back() {
+    let place = Place::new(Postgres).await;
+    let relay = support::relay::Relay::to(&place.url()).await;
+    let hasty = OpenOptions { wait: Duration::from_millis(300), ..OpenOptions::default() };
+    let store = store::open(&relay.url, &hasty).await.unwrap();
+    append(&store, plain(3)).await;
+    let writer = store.write().await.unwrap();
+    let address = relay.cut().await;
+    let error = writer.commit().await.unwrap_err();
+    assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
+    for _ in 0..3 {
+        let error = store.state().await.unwrap_err();
+        assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
+        let error = store.write().await.err().unwrap();
+        assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
+    }
+    let _relay = support::relay::Relay::at(address, &place.url()).await;
+    let state = store.state().await.unwrap();
+    assert_eq!((state.version, state.length), (1, 3));
+    assert_eq!(append(&store, branch("new", "block_hash_002", 3, 5)).await.length, 5);
+}
