@@ -1,5 +1,5 @@
 # One command for each thing a newcomer or CI wants; `make` lists them. All but `bench` share Cargo's
-# dev profile, so that nothing is built twice.
+# dev profile, so that little is built twice.
 .PHONY: help setup-build setup-test demo test lint bench openapi compose-test
 
 help: ## list the targets
