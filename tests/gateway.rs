@@ -12,5 +12,7 @@ mod conformance;
 mod failures;
 #[path = "gateway/interop.rs"]
 mod interop;
+#[path = "gateway/program.rs"]
+mod program;
 #[path = "gateway/reorganised.rs"]
 mod reorganised;
