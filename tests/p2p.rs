@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::peer::{Reply, ScriptedPeer};
 
+#[path = "support/bytes_codec.rs"]
+mod bytes_codec;
 #[path = "support/peer.rs"]
 mod peer;
 

@@ -1,7 +1,6 @@
 //! libp2p and nothing else: the protocol's streams, with a server that has its answer ready and a client without queues.
 
 use std::{
-    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,7 +19,10 @@ use modal_gateway::{
 };
 use tokio::{sync::Mutex, task::JoinHandle};
 
-use crate::measure::{Contender, Outcome};
+use crate::{
+    bytes_codec::BytesCodec,
+    measure::{Contender, Outcome},
+};
 
 type Behaviour = request_response::Behaviour<BytesCodec>;
 
@@ -151,45 +153,5 @@ impl Client {
             }
         }
         Ok(answered as f64 / start.elapsed().as_secs_f64())
-    }
-}
-
-/// Bytes as they come: the end of a half of the stream is the end of the message.
-#[derive(Clone, Default)]
-struct BytesCodec;
-
-impl request_response::Codec for BytesCodec {
-    type Protocol = StreamProtocol;
-    type Request = Bytes;
-    type Response = Bytes;
-
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Bytes>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        let mut bytes = Vec::with_capacity(4096);
-        io.read_to_end(&mut bytes).await?;
-        Ok(bytes.into())
-    }
-
-    async fn read_response<T>(&mut self, protocol: &StreamProtocol, io: &mut T) -> io::Result<Bytes>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        self.read_request(protocol, io).await
-    }
-
-    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Bytes) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        io.write_all(&request).await
-    }
-
-    async fn write_response<T>(&mut self, protocol: &StreamProtocol, io: &mut T, response: Bytes) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        self.write_request(protocol, io, response).await
     }
 }

@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 use measure::{Outcome, Pace};
 
 mod bare;
+#[path = "../../tests/support/bytes_codec.rs"]
+mod bytes_codec;
 mod chain;
 mod direct;
 mod echo;

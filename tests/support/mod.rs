@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
+pub mod bytes_codec;
 pub mod gateway;
 pub mod peer;
 pub mod postgres;

@@ -1,6 +1,5 @@
 //! Peers that do as a test says: real libp2p, on a swarm of its own that shares nothing with ours but the library.
 
-use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -11,6 +10,8 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol, SwarmBuilder, identify, noise, t
 use modal_gateway::protocol::{IDENTIFY_PROTOCOL, PROTOCOL};
 use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::bytes_codec::BytesCodec;
 
 /// What a scripted peer does with a request.
 pub enum Reply {
@@ -36,7 +37,7 @@ pub struct ScriptedPeer {
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
-    requests: request_response::Behaviour<RawCodec>,
+    requests: request_response::Behaviour<BytesCodec>,
     identify: identify::Behaviour,
 }
 
@@ -105,45 +106,5 @@ impl ScriptedPeer {
     /// The requests received so far, in order; what is no JSON as a string.
     pub fn requests(&self) -> Vec<Value> {
         self.requests.lock().unwrap().clone()
-    }
-}
-
-/// Bytes as they come, however long.
-#[derive(Clone, Default)]
-struct RawCodec;
-
-impl request_response::Codec for RawCodec {
-    type Protocol = StreamProtocol;
-    type Request = Bytes;
-    type Response = Bytes;
-
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Bytes>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        let mut bytes = Vec::new();
-        io.read_to_end(&mut bytes).await?;
-        Ok(bytes.into())
-    }
-
-    async fn read_response<T>(&mut self, protocol: &StreamProtocol, io: &mut T) -> io::Result<Bytes>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        self.read_request(protocol, io).await
-    }
-
-    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, request: Bytes) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        io.write_all(&request).await
-    }
-
-    async fn write_response<T>(&mut self, protocol: &StreamProtocol, io: &mut T, response: Bytes) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        self.write_request(protocol, io, response).await
     }
 }
