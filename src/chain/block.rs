@@ -37,6 +37,15 @@ impl EpochNumbering {
             Self::GenesisFirst => index.saturating_sub(1) / BLOCKS_PER_EPOCH,
         }
     }
+
+    /// Index of the block with which `epoch` begins. Genesis, where it is first, precedes epoch 0. Saturates.
+    pub fn first_index(self, epoch: u64) -> u64 {
+        let first = epoch.saturating_mul(BLOCKS_PER_EPOCH);
+        match self {
+            Self::Plain => first,
+            Self::GenesisFirst => first.saturating_add(1),
+        }
+    }
 }
 
 /// A miner block as one node tells it to another: header, miner, and the teller's view of its place in the chain.
@@ -88,11 +97,9 @@ pub struct MinerBlock {
 }
 
 impl MinerBlock {
-    /// What is hashed, with the decimal nonce behind it: index, unix seconds, previous hash, data hash and target
-    /// difficulty, all decimal and without separators.
+    /// [`Header::header_text`] of its header.
     pub fn header_text(&self) -> String {
-        let Self { index, timestamp, previous_hash, data_hash, target_difficulty, .. } = self;
-        format!("{index}{timestamp}{previous_hash}{data_hash}{target_difficulty}")
+        Header::from(self).header_text()
     }
 
     /// The data hash that belongs to the miner's data: `hex(sha256(nominated_peer_id ++ decimal(miner_number)))`.
@@ -112,13 +119,77 @@ impl MinerBlock {
     }
 }
 
+/// What is hashed of a block, and its hash: enough to follow a chain and to weigh it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Header {
+    /// Hash of the header and the nonce.
+    pub hash: String,
+    /// Height; genesis has 0.
+    pub index: u64,
+    /// Epoch that the block claims; not part of what is hashed.
+    pub epoch: u64,
+    /// When it was mined, unix seconds; genesis has 0.
+    pub timestamp: i64,
+    /// Hash of the parent; the network's genesis has `0`.
+    pub previous_hash: String,
+    /// SHA-256 of the miner's data.
+    pub data_hash: String,
+    /// What the miner searched for; a decimal string in JSON.
+    #[serde(with = "Decimal")]
+    pub nonce: u128,
+    /// Difficulty that the block had to meet; a decimal string in JSON.
+    #[serde(with = "Decimal")]
+    pub target_difficulty: u128,
+}
+
+impl Header {
+    /// What is hashed, with the decimal nonce behind it: index, unix seconds, previous hash, data hash and target
+    /// difficulty, all decimal and without separators.
+    pub fn header_text(&self) -> String {
+        let Self { index, timestamp, previous_hash, data_hash, target_difficulty, .. } = self;
+        format!("{index}{timestamp}{previous_hash}{data_hash}{target_difficulty}")
+    }
+
+    /// Difficulty that its hash would have met; see [`actualized`].
+    pub fn actualized(&self) -> u128 {
+        actualized(&self.hash, self.target_difficulty)
+    }
+}
+
+impl From<&MinerBlock> for Header {
+    fn from(block: &MinerBlock) -> Self {
+        Self {
+            hash: block.hash.clone(),
+            index: block.index,
+            epoch: block.epoch,
+            timestamp: block.timestamp,
+            previous_hash: block.previous_hash.clone(),
+            data_hash: block.data_hash.clone(),
+            nonce: block.nonce,
+            target_difficulty: block.target_difficulty,
+        }
+    }
+}
+
 /// Lower-case hex of the SHA-256 of `bytes`.
 pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
 /// A u128 as a string of decimal digits.
-struct Decimal(u128);
+pub(super) struct Decimal(pub(super) u128);
+
+impl Decimal {
+    /// For `#[serde(with = "Decimal")]` on a u128.
+    fn serialize<S: Serializer>(value: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    /// For `#[serde(with = "Decimal")]` on a u128.
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+        <Self as Deserialize>::deserialize(deserializer).map(|Self(value)| value)
+    }
+}
 
 impl Serialize for Decimal {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -1,9 +1,13 @@
-//! Difficulties, targets and work, in 256-bit integers.
+//! Difficulties, targets and work, in 256-bit integers, and the schedule by which difficulties change.
 
 use std::{fmt, iter::Sum, ops::Add, str::FromStr};
 
 use ruint::aliases::U256;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+mod schedule;
+
+pub use schedule::next_difficulty;
 
 /// The network's easiest target, that of difficulty 1: `0xffff << 232`.
 const MAX_TARGET: U256 = U256::from_limbs([0, 0, 0, 0xffff << (232 - 192)]);
@@ -18,6 +22,13 @@ impl Add<u128> for CumulativeDifficulty {
     type Output = Self;
     fn add(self, actualized_difficulty: u128) -> Self {
         Self(self.0.saturating_add(U256::from(actualized_difficulty)))
+    }
+}
+
+impl Add for CumulativeDifficulty {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
     }
 }
 

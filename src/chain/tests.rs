@@ -7,6 +7,6 @@ use super::MinerBlock;
 
 const FIXTURE: &str = include_str!("../../tests/fixtures/randomx-chain-61.ndjson");
 
-fn fixture() -> Vec<MinerBlock> {
+pub(super) fn fixture() -> Vec<MinerBlock> {
     FIXTURE.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

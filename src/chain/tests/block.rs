@@ -3,7 +3,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::chain::{CumulativeDifficulty, EpochNumbering, MAX_BLOCK_BYTES, Network, PowAlgorithm};
+use crate::chain::{CumulativeDifficulty, EpochNumbering, Header, MAX_BLOCK_BYTES, Network, PowAlgorithm};
 
 /// A block as the first release sends it, with the plain-text hashes of its document.
 fn first_dialect() -> Value {
@@ -159,6 +159,15 @@ fn epochs_are_numbered_either_way(#[case] index: u64, #[case] plain: u64, #[case
 }
 
 #[test]
+fn an_epoch_begins_where_the_one_before_ends() {
+    for (numbering, first) in [(EpochNumbering::Plain, 0), (EpochNumbering::GenesisFirst, 1)] {
+        assert_eq!([0, 1, 2].map(|epoch| numbering.first_index(epoch)), [first, first + 40, first + 80]);
+        assert_eq!([39, 40].map(|after| numbering.epoch(first + 40 + after)), [1, 2]);
+    }
+    assert_eq!(EpochNumbering::GenesisFirst.first_index(u64::MAX), u64::MAX);
+}
+
+#[test]
 fn a_networks_settings_name_only_what_differs() {
     let parse = |settings: Value| serde_json::from_value::<Network>(settings).map_err(|error| error.to_string());
     assert_eq!(parse(json!({})).unwrap(), Network::default());
@@ -171,6 +180,19 @@ fn a_networks_settings_name_only_what_differs() {
         assert!(parse(settings.clone()).unwrap_err().contains("unknown field"), "{settings}");
     }
     assert!(parse(json!({"pow": {"algorithm": "scrypt"}})).is_err());
+}
+
+#[test]
+fn a_header_is_what_a_block_shows_of_it() {
+    for block in fixture() {
+        let header: Header = serde_json::from_str(&block.to_json()).unwrap();
+        assert_eq!(header, Header::from(&block), "fields that a header lacks are ignored");
+        assert_eq!(serde_json::from_str::<Header>(&serde_json::to_string(&header).unwrap()).unwrap(), header);
+        assert_eq!((header.header_text(), header.actualized()), (block.header_text(), block.actualized_difficulty));
+    }
+    let header = Header { nonce: u128::MAX, target_difficulty: 5, ..Header::default() };
+    let json = serde_json::to_value(&header).unwrap();
+    assert_eq!((&json["nonce"], &json["target_difficulty"]), (&json!(u128::MAX.to_string()), &json!("5")));
 }
 
 prop_compose! {
