@@ -4,6 +4,7 @@
 //! * [`query`]: one typed query per path; path ↔ query in one table
 //! * [`answer`]: one typed answer per path; written once, read in either dialect
 //! * [`schema`]: how all this looks in the OpenAPI document
+//! * [`gossip`]: a mined block as it is told on the gossip topic
 //! * [`codec`]: carries encoded documents over a libp2p stream
 //!
 //! A request is `{"path": string, "data": any}`, an answer the envelope `{"ok": bool, "data": any, "errors": any}`.
@@ -17,6 +18,7 @@ use serde_json::value::RawValue;
 pub mod answer;
 pub mod codec;
 pub mod failure;
+pub mod gossip;
 pub mod query;
 pub mod schema;
 
@@ -26,6 +28,9 @@ pub use query::Query;
 
 /// Protocol id of the network's request-response protocol.
 pub const PROTOCOL: &str = "/modality-network/reqres/0.0.1";
+/// Protocol id of the same documents, compressed with zstd in either direction: what gateways speak among themselves.
+/// Whoever does not know it is asked by [`PROTOCOL`].
+pub const COMPRESSED_PROTOCOL: &str = "/modal-gateway/reqres/1.0.0";
 /// Protocol version that the network's nodes send in `identify`.
 pub const IDENTIFY_PROTOCOL: &str = "/ipfs/id/1.0.0";
 /// Longest request that the network's codec reads: 1 MiB.

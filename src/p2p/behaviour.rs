@@ -1,21 +1,23 @@
-//! What our node speaks: the sync protocol, identify, ping, Kademlia; and the limits on connections.
+//! What our node speaks: the sync protocol, gossip, identify, ping, Kademlia, mDNS; and the limits on connections.
 
 use std::time::Duration;
 
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
-use libp2p::{StreamProtocol, identify, kad, ping};
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::{StreamProtocol, identify, kad, mdns, ping};
 
-use super::P2pConfig;
+use super::discovery::BOOTSTRAP_INTERVAL;
 use super::keep_alive::KeepAlive;
+use super::{P2pConfig, P2pError, gossip};
 use crate::protocol::codec::JsonCodec;
-use crate::protocol::{IDENTIFY_PROTOCOL, PROTOCOL};
+use crate::protocol::{COMPRESSED_PROTOCOL, IDENTIFY_PROTOCOL, PROTOCOL};
 
 /// Connections that strangers may hold open with us. With [`MAX_OUTGOING`] it keeps the process well under the usual
 /// limit of 1024 open files, HTTP clients and database included.
 const MAX_INCOMING: u32 = 256;
-/// Connections that we open: to configured peers, and Kademlia's.
+/// Connections that we open: to configured peers, to those that the network tells of, and Kademlia's.
 const MAX_OUTGOING: u32 = 64;
 /// Handshakes at once, in either direction.
 const MAX_PENDING: u32 = 64;
@@ -34,11 +36,13 @@ pub(super) struct Behaviour {
     pub identify: identify::Behaviour,
     pub ping: ping::Behaviour,
     pub kad: kad::Behaviour<kad::store::MemoryStore>,
+    pub mdns: Toggle<mdns::tokio::Behaviour>,
+    pub gossip: Toggle<gossip::Behaviour>,
     pub keep_alive: KeepAlive,
 }
 
 impl Behaviour {
-    pub fn new(config: &P2pConfig) -> Self {
+    pub fn new(config: &P2pConfig) -> Result<Self, P2pError> {
         let local = config.keypair.public().to_peer_id();
         let limits = ConnectionLimits::default()
             .with_max_pending_incoming(Some(MAX_PENDING))
@@ -49,8 +53,10 @@ impl Behaviour {
         // libp2p counts the streams of both directions together and silently drops what exceeds the sum, so the sum
         // must leave room for all that our own two limits allow.
         let streams = config.max_inbound + config.max_outbound_per_peer;
+        // Both sides take the first that both know.
+        let protocols = [COMPRESSED_PROTOCOL, PROTOCOL].map(|id| (StreamProtocol::new(id), ProtocolSupport::Full));
         let requests = request_response::Behaviour::new(
-            [(StreamProtocol::new(PROTOCOL), ProtocolSupport::Full)],
+            protocols,
             request_response::Config::default()
                 .with_request_timeout(config.request_timeout)
                 .with_max_concurrent_streams(streams),
@@ -63,6 +69,7 @@ impl Behaviour {
                 .with_cache_size(0),
         );
         let mut kad_config = kad::Config::new(kad::PROTOCOL_NAME);
+        kad_config.set_periodic_bootstrap_interval(Some(BOOTSTRAP_INTERVAL));
         // Records of others wait for an approval that never comes: nobody fills our memory with them.
         kad_config.set_record_filtering(kad::StoreInserts::FilterBoth);
         let store = kad::store::MemoryStore::with_config(
@@ -75,13 +82,18 @@ impl Behaviour {
         );
         let mut kad = kad::Behaviour::with_config(local, store, kad_config);
         kad.set_mode(Some(kad::Mode::Server));
-        Self {
+        let failed = |error: std::io::Error| P2pError::Setup { part: "mDNS", reason: error.to_string() };
+        let mdns = config.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local));
+        let gossip = config.gossip.then(|| gossip::behaviour(&config.keypair)).transpose()?;
+        Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
             requests,
             identify,
             ping: ping::Behaviour::default(),
             kad,
+            mdns: mdns.transpose().map_err(failed)?.into(),
+            gossip: gossip.into(),
             keep_alive: KeepAlive::default(),
-        }
+        })
     }
 }

@@ -8,20 +8,19 @@ use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::TransportError;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, identify, kad, ping};
+use libp2p::{Multiaddr, PeerId, gossipsub, identify, kad, ping};
 use tokio::sync::oneshot;
 
 use super::P2pError;
 use super::address::{is_dialable, peer_id};
 use super::behaviour::BehaviourEvent;
 use super::dialer::{Setback, to_address};
+use super::discovery::MAX_ADDRESSES;
 use super::swarm::check_free;
 use super::worker::Worker;
 
 /// Dials that operators wait for at once.
 const MAX_DIALS: usize = 32;
-/// Addresses of one peer that enter Kademlia's routing table.
-const MAX_KAD_ADDRESSES: usize = 8;
 /// How long an address may take to be bound; a system that answers at all does so at once.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How far away a timer without work is set.
@@ -161,7 +160,10 @@ impl Worker {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
                 tracing::debug!(peer = %peer_id, outbound = endpoint.is_dialer(), "connected");
                 let remote = match endpoint {
-                    ConnectedPoint::Dialer { address, .. } => address,
+                    ConnectedPoint::Dialer { address, .. } => {
+                        self.discovery.connected(peer_id, connection_id);
+                        address
+                    }
                     ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
                 };
                 self.connected(peer_id, connection_id, num_established.get(), remote);
@@ -170,6 +172,7 @@ impl Worker {
                 tracing::debug!(peer = %peer_id, ?cause, "disconnected");
                 self.shared.book_mut().disconnected(&peer_id, num_established);
                 if num_established == 0 {
+                    self.discovery.disconnected(&peer_id);
                     self.dialer.disconnected(peer_id, Instant::now());
                     self.schedule();
                 }
@@ -199,6 +202,10 @@ impl Worker {
     pub fn on_behaviour_event(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.identified(peer_id, info),
+            BehaviourEvent::Mdns(event) => self.on_mdns_event(event),
+            BehaviourEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
+                self.heard(propagation_source, message_id, message);
+            }
             BehaviourEvent::Ping(ping::Event { peer, result: Ok(time), .. }) => {
                 self.shared.book_mut().pinged(&peer, time)
             }
@@ -211,8 +218,9 @@ impl Worker {
         if info.protocols.contains(&kad::PROTOCOL_NAME) {
             // A peer on another machine that claims a loopback address would have us dial ourselves.
             let local = self.shared.book().remote(&peer).is_some_and(is_loopback);
-            let addresses = info.listen_addrs.into_iter().filter(is_dialable);
-            for address in addresses.filter(|address| local || !is_loopback(address)).take(MAX_KAD_ADDRESSES) {
+            let addresses = info.listen_addrs.into_iter().filter(|address| self.discovery.allows(address));
+            let addresses = addresses.filter(|address| local || !is_loopback(address)).take(MAX_ADDRESSES);
+            for address in addresses.collect::<Vec<_>>() {
                 self.swarm.behaviour_mut().kad.add_address(&peer, address);
             }
         }

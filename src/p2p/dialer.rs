@@ -152,7 +152,7 @@ fn is_dnsaddr(address: &Multiaddr) -> bool {
 }
 
 /// Doubles with each failure, and half of it is random, so that nodes which lost the same peer don't return at once.
-fn delay(failures: u32, min: Duration, max: Duration) -> Duration {
+pub(super) fn delay(failures: u32, min: Duration, max: Duration) -> Duration {
     let full = min.saturating_mul(1u32.checked_shl(failures).unwrap_or(u32::MAX)).min(max);
     full.mul_f64(0.5 + fastrand::f64() / 2.0)
 }

@@ -5,11 +5,19 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use libp2p::{Multiaddr, PeerId};
-use serde::Serialize;
 
 use super::P2pError;
 use super::address::PeerAddress;
-use crate::protocol::PROTOCOL;
+use crate::chain::CumulativeDifficulty;
+use crate::protocol::{COMPRESSED_PROTOCOL, PROTOCOL};
+
+mod info;
+mod score;
+
+pub use info::PeerInfo;
+pub use score::Offence;
+
+use score::{Fading, Offences};
 
 /// Peers remembered, connected ones included; the one unseen for longest goes first, configured ones stay.
 const MAX_PEERS: usize = 1024;
@@ -24,43 +32,6 @@ const LATENCY_WEIGHT: f64 = 0.2;
 /// After this time a failure counts half.
 const FAILURE_HALF_LIFE: Duration = Duration::from_secs(60);
 
-/// What we tell about a peer. Its ip addresses are not part of the serialized form: strangers may read that.
-#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
-pub struct PeerInfo {
-    /// Id in base58; null for a configured address that was given without an id and has not been reached yet.
-    #[schema(required)]
-    pub peer_id: Option<String>,
-    /// The operator's name for it.
-    #[schema(required)]
-    pub alias: Option<String>,
-    /// Whether the operator named it, rather than the network.
-    pub configured: bool,
-    /// Whether a connection stands now.
-    pub connected: bool,
-    /// What it calls itself (identify).
-    #[schema(required)]
-    pub agent: Option<String>,
-    /// Protocols that it says it speaks (identify).
-    pub protocols: Vec<String>,
-    /// Moving mean of the time it took to answer, in milliseconds; of pings while there were no requests.
-    #[schema(required)]
-    pub latency_ms: Option<f64>,
-    /// Requests that we sent it.
-    pub requests: u64,
-    /// Those of them that got no answer.
-    pub failures: u64,
-    /// Code of the latest failure ([`P2pError::code`]); a later success leaves it.
-    #[schema(required)]
-    pub last_error: Option<&'static str>,
-    /// When it last connected, identified itself or answered, in unix seconds.
-    #[schema(required)]
-    pub last_seen: Option<i64>,
-    /// Its addresses: configured, and of the connection.
-    #[serde(skip)]
-    #[schema(ignore)]
-    pub addresses: Vec<Multiaddr>,
-}
-
 #[derive(Default)]
 struct Peer {
     alias: Option<String>,
@@ -73,7 +44,10 @@ struct Peer {
     ping_ms: Option<f64>,
     requests: u64,
     failures: u64,
-    recent_failures: Option<(f64, Instant)>,
+    /// Failures of late: each counts half after [`FAILURE_HALF_LIFE`].
+    recent_failures: Fading,
+    offences: Offences,
+    verified_work: Option<CumulativeDifficulty>,
     /// The latest dial failed, and why.
     dial_error: Option<String>,
     last_error: Option<&'static str>,
@@ -87,12 +61,6 @@ struct Peer {
 impl Peer {
     fn seen(&mut self) {
         self.last_seen = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs() as i64);
-    }
-
-    /// Failures of late: each counts half after [`FAILURE_HALF_LIFE`].
-    fn recent_failures(&self, now: Instant) -> f64 {
-        let Some((count, at)) = self.recent_failures else { return 0.0 };
-        count * 0.5f64.powf(now.duration_since(at).as_secs_f64() / FAILURE_HALF_LIFE.as_secs_f64())
     }
 
     fn add_address(&mut self, address: &Multiaddr) {
@@ -224,7 +192,7 @@ impl PeerBook {
     pub fn identified(&mut self, id: PeerId, agent: &str, protocols: &[libp2p::StreamProtocol]) {
         let peer = self.entry(id);
         peer.agent = Some(agent.chars().take(MAX_AGENT_CHARS).collect());
-        peer.speaks = protocols.iter().any(|protocol| protocol.as_ref() == PROTOCOL);
+        peer.speaks = protocols.iter().any(|id| [PROTOCOL, COMPRESSED_PROTOCOL].contains(&id.as_ref()));
         peer.protocols = protocols.iter().take(MAX_PROTOCOLS).map(ToString::to_string).collect();
         peer.seen();
     }
@@ -249,7 +217,28 @@ impl PeerBook {
         peer.requests += 1;
         peer.failures += 1;
         peer.last_error = Some(error.code());
-        peer.recent_failures = Some((peer.recent_failures(now) + 1.0, now));
+        peer.recent_failures.add(1.0, now, FAILURE_HALF_LIFE);
+    }
+
+    pub fn penalise(&mut self, id: PeerId, offence: Offence, now: Instant) {
+        self.entry(id).offences.add(offence, now);
+    }
+
+    pub fn is_shunned(&self, id: &PeerId, now: Instant) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.offences.shunned(now))
+    }
+
+    /// Whether it is connected, speaks the sync protocol and is not shunned.
+    pub fn is_useful(&self, id: &PeerId, now: Instant) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.connections > 0 && peer.speaks && !peer.offences.shunned(now))
+    }
+
+    pub fn note_work(&mut self, id: PeerId, work: CumulativeDifficulty) {
+        self.entry(id).verified_work = Some(work);
+    }
+
+    pub fn verified_work(&self, id: &PeerId) -> CumulativeDifficulty {
+        self.peers.get(id).and_then(|peer| peer.verified_work).unwrap_or_default()
     }
 
     /// See [`P2pClient::candidates`](super::P2pClient::candidates).
@@ -260,9 +249,9 @@ impl PeerBook {
         let mut best: Vec<_> = self
             .peers
             .iter()
-            .filter(|(_, peer)| usable(peer))
+            .filter(|(_, peer)| usable(peer) && !peer.offences.shunned(now))
             .map(|(id, peer)| {
-                let failures = peer.recent_failures(now).round() as u64;
+                let failures = peer.recent_failures.at(now, FAILURE_HALF_LIFE).round() as u64;
                 let micros = peer.latency_ms.or(peer.ping_ms).map_or(u64::MAX, |ms| (ms * 1e3) as u64);
                 ((Reverse(peer.connections.min(1)), failures, micros), *id)
             })
@@ -272,22 +261,17 @@ impl PeerBook {
     }
 
     /// Every peer, configured ones first in the operator's order, then by id.
-    pub fn infos(&self) -> Vec<PeerInfo> {
-        let unreached = self.configured.iter().filter(|peer| peer.peer.is_none()).map(|peer| PeerInfo {
-            peer_id: None,
-            alias: peer.alias.clone(),
-            configured: true,
-            connected: false,
-            agent: None,
-            protocols: Vec::new(),
-            latency_ms: None,
-            requests: 0,
-            failures: 0,
-            last_error: None,
-            last_seen: None,
-            addresses: vec![peer.address.clone()],
+    pub fn infos(&self, now: Instant) -> Vec<PeerInfo> {
+        let unreached = self.configured.iter().filter(|peer| peer.peer.is_none()).map(|configured| {
+            let peer = Peer {
+                alias: configured.alias.clone(),
+                configured: true,
+                addresses: vec![configured.address.clone()],
+                ..Peer::default()
+            };
+            peer.info(None, now)
         });
-        let mut infos: Vec<_> = self.peers.iter().map(|(id, peer)| info(id, peer)).chain(unreached).collect();
+        let mut infos: Vec<_> = self.peers.iter().map(|(id, peer)| peer.info(Some(id), now)).chain(unreached).collect();
         let place = |info: &PeerInfo| {
             let configured = |peer: &Configured| info.addresses.contains(&peer.address);
             self.configured.iter().position(configured).filter(|_| info.configured).unwrap_or(usize::MAX)
@@ -297,106 +281,5 @@ impl PeerBook {
     }
 }
 
-fn info(id: &PeerId, peer: &Peer) -> PeerInfo {
-    PeerInfo {
-        peer_id: Some(id.to_string()),
-        alias: peer.alias.clone(),
-        configured: peer.configured,
-        connected: peer.connections > 0,
-        agent: peer.agent.clone(),
-        protocols: peer.protocols.clone(),
-        latency_ms: peer.latency_ms.or(peer.ping_ms),
-        requests: peer.requests,
-        failures: peer.failures,
-        last_error: peer.last_error,
-        last_seen: peer.last_seen,
-        addresses: peer.addresses.iter().chain(&peer.remote).cloned().collect(),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use libp2p::StreamProtocol;
-
-    use super::*;
-
-    const OURS: StreamProtocol = StreamProtocol::new(PROTOCOL);
-
-    fn connected(book: &mut PeerBook, protocols: &[StreamProtocol]) -> PeerId {
-        let id = PeerId::random();
-        book.connected(id, 1, "/ip4/192.0.2.7/tcp/4001".parse().unwrap());
-        book.identified(id, "agent", protocols);
-        id
-    }
-
-    #[test]
-    fn names_get_their_ids() {
-        let pinned = PeerId::random();
-        let mut book = PeerBook::new(&[
-            "node=/ip4/127.0.0.1/tcp/1".parse().unwrap(),
-            format!("seed=/ip4/127.0.0.1/tcp/2/p2p/{pinned}").parse().unwrap(),
-        ]);
-        assert_eq!(book.resolve("seed"), Some(pinned));
-        assert_eq!(book.resolve(&pinned.to_string()), Some(pinned));
-        assert!(matches!(book.find("node"), Err(P2pError::Unreachable(_))));
-        assert!(matches!(book.find("nobody"), Err(P2pError::UnknownPeer)));
-        let (first, second) = (PeerId::random(), PeerId::random());
-        assert!(matches!(book.find(&first.to_string()), Err(P2pError::UnknownPeer)));
-        book.learn(0, first);
-        assert_eq!(book.resolve("node"), Some(first));
-        book.learn(0, second);
-        assert_eq!(book.resolve("node"), Some(second), "somebody else answers at the address now");
-        assert!(!book.is_configured(&first));
-        assert_eq!(book.addresses(&first), Some(&[][..]));
-        let names: Vec<_> = book.infos().into_iter().map(|info| (info.alias, info.configured)).collect();
-        let named = |name: &str| (Some(name.to_string()), true);
-        assert_eq!(names, [named("node"), named("seed"), (None, false)]);
-    }
-
-    #[test]
-    fn the_best_candidate_fails_least_then_answers_fastest() {
-        let now = Instant::now();
-        let mut book = PeerBook::new(&[]);
-        let deaf = connected(&mut book, &[]);
-        let gone = connected(&mut book, &[OURS]);
-        book.disconnected(&gone, 0);
-        let fresh = connected(&mut book, &[OURS]);
-        let (slow, fast, flaky) =
-            (connected(&mut book, &[OURS]), connected(&mut book, &[OURS]), connected(&mut book, &[OURS]));
-        book.answered(slow, Duration::from_millis(900));
-        book.answered(fast, Duration::from_millis(3));
-        book.answered(flaky, Duration::from_millis(1));
-        book.failed(flaky, &P2pError::Timeout, now);
-        assert_eq!(book.candidates(now), [fast, slow, fresh, flaky]);
-        let later = now + 3 * FAILURE_HALF_LIFE;
-        assert_eq!(book.candidates(later), [flaky, fast, slow, fresh], "failures are forgotten with time");
-        assert!(!book.candidates(now).contains(&deaf));
-    }
-
-    #[test]
-    fn a_configured_peer_that_hung_up_is_a_candidate_until_a_dial_fails() {
-        let now = Instant::now();
-        let mut book = PeerBook::new(&["n=/ip4/127.0.0.1/tcp/1".parse().unwrap()]);
-        let id = connected(&mut book, &[OURS]);
-        book.learn(0, id);
-        book.disconnected(&id, 0);
-        assert_eq!(book.candidates(now), [id]);
-        book.dial_failed(&id, "connection refused".into());
-        assert_eq!(book.candidates(now), []);
-    }
-
-    #[test]
-    fn strangers_are_forgotten_before_memory_runs_out_and_never_shown_with_addresses() {
-        let mut book = PeerBook::new(&[format!("n=/ip4/192.0.2.1/tcp/1/p2p/{}", PeerId::random()).parse().unwrap()]);
-        let online = connected(&mut book, &[OURS]);
-        for _ in 0..2 * MAX_PEERS {
-            let id = connected(&mut book, &[OURS]);
-            book.disconnected(&id, 0);
-        }
-        assert_eq!(book.infos().len(), MAX_PEERS);
-        assert!(book.resolve("n").is_some() && book.resolve(&online.to_string()).is_some());
-        let info = book.infos().into_iter().find(|info| info.connected).unwrap();
-        assert!(!info.addresses.is_empty());
-        assert!(!serde_json::to_string(&book.infos()).unwrap().contains("192.0.2"));
-    }
-}
+mod tests;

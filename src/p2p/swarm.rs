@@ -33,7 +33,7 @@ pub(super) fn build(config: &P2pConfig) -> Result<Swarm<Behaviour>, P2pError> {
         .with_per_connection_event_buffer_size(CONNECTION_BUFFER)
         // A request is read while its stream is negotiated; more than this at once would be reset.
         .with_max_negotiating_inbound_streams(config.max_inbound);
-    Ok(Swarm::new(transport, Behaviour::new(config), config.keypair.public().to_peer_id(), settings))
+    Ok(Swarm::new(transport, Behaviour::new(config)?, config.keypair.public().to_peer_id(), settings))
 }
 
 /// Fails when another process listens on the port of `address`. libp2p shares ports (`SO_REUSEPORT`), so that a

@@ -10,44 +10,51 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
+use libp2p::gossipsub::MessageId;
 use libp2p::request_response::{self, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::Sleep;
+use tokio::time::{Interval, MissedTickBehavior, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::connections::reason;
 use super::dialer::{Dialer, to_peer};
+use super::discovery::Discovery;
+use super::gossip::{Gossip, Verdict};
 use super::{P2pConfig, P2pError, Responder, Shared, swarm};
-use crate::protocol::codec::{Request, TooLarge};
+use crate::protocol::codec::{Request, Response, TooLarge};
 
 /// Rounds of events before other tasks of the same thread get their turn.
 const ROUNDS_PER_POLL: usize = 64;
 
+/// A timer can't be set to less.
+const MIN_DISCOVERY_INTERVAL: Duration = Duration::from_millis(1);
+
 /// What a client asks of the worker.
 pub(super) enum Command {
-    Request { peer: PeerId, request: Bytes, deadline: Instant, reply: oneshot::Sender<Result<Bytes, P2pError>> },
+    Request { peer: PeerId, request: Bytes, deadline: Instant, reply: oneshot::Sender<Result<Response, P2pError>> },
     Dial { address: Multiaddr, reply: oneshot::Sender<Result<PeerId, P2pError>> },
+    Publish { data: Bytes },
+    Judge { id: MessageId, from: PeerId, verdict: Verdict },
 }
 
 /// A request of ours that has no answer yet.
 struct Pending {
     peer: PeerId,
     sent: Instant,
-    reply: oneshot::Sender<Result<Bytes, P2pError>>,
+    reply: oneshot::Sender<Result<Response, P2pError>>,
 }
 
 /// A request of others with its answer; `None` when the responder panicked or took too long.
-type Answered = (ResponseChannel<Bytes>, Option<Bytes>);
+type Answered = (ResponseChannel<Response>, Option<Bytes>);
 
 pub(super) struct Worker {
     pub(super) swarm: Swarm<Behaviour>,
@@ -66,6 +73,10 @@ pub(super) struct Worker {
     pub(super) dials: HashMap<ConnectionId, (Multiaddr, oneshot::Sender<Result<PeerId, P2pError>>)>,
     pub(super) dialer: Dialer,
     pub(super) redial: Pin<Box<Sleep>>,
+    pub(super) discovery: Discovery,
+    search: Interval,
+    /// To whoever takes gossip.
+    pub(super) heard: mpsc::Sender<Gossip>,
 }
 
 impl Worker {
@@ -74,8 +85,11 @@ impl Worker {
         shared: Arc<Shared>,
         responder: Arc<dyn Responder>,
         commands: mpsc::Receiver<Command>,
+        heard: mpsc::Sender<Gossip>,
     ) -> Result<Self, P2pError> {
         let now = Instant::now();
+        let mut search = tokio::time::interval(config.discovery_interval.max(MIN_DISCOVERY_INTERVAL));
+        search.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             swarm: swarm::build(config)?,
             shared,
@@ -90,6 +104,9 @@ impl Worker {
             dials: HashMap::new(),
             dialer: Dialer::new(&config.peers, config.redial_min, config.redial_max, now),
             redial: Box::pin(tokio::time::sleep_until(now.into())),
+            discovery: Discovery::new(config),
+            search,
+            heard,
         })
     }
 
@@ -120,6 +137,10 @@ impl Worker {
                 self.dial_due();
                 idle = false;
             }
+            if self.search.poll_tick(context).is_ready() {
+                self.discover();
+                idle = false;
+            }
             if idle {
                 return Poll::Pending;
             }
@@ -147,6 +168,8 @@ impl Worker {
                 Err(error) => _ = reply.send(Err(error)),
             },
             Command::Dial { address, reply } => self.dial(address, reply),
+            Command::Publish { data } => self.publish(data),
+            Command::Judge { id, from, verdict } => self.judge(&id, &from, verdict),
         }
     }
 
@@ -169,13 +192,13 @@ impl Worker {
     }
 
     /// Hands the request to the behaviour, which keeps it until the dial is done.
-    fn send(&mut self, peer: PeerId, request: Request, reply: oneshot::Sender<Result<Bytes, P2pError>>) {
+    fn send(&mut self, peer: PeerId, request: Request, reply: oneshot::Sender<Result<Response, P2pError>>) {
         let id = self.swarm.behaviour_mut().requests.send_request(&peer, request);
         self.pending.insert(id, Pending { peer, sent: Instant::now(), reply });
         *self.in_flight.entry(peer).or_default() += 1;
     }
 
-    fn on_request_event(&mut self, event: request_response::Event<Request, Bytes>) {
+    fn on_request_event(&mut self, event: request_response::Event<Request, Response>) {
         use request_response::Event;
         match event {
             Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
@@ -190,7 +213,7 @@ impl Worker {
             }
             Event::InboundFailure { peer, error, .. } => {
                 tracing::debug!(%peer, %error, "an answer did not get out");
-                count(&self.shared.inbound.failed);
+                self.shared.counters.failed.add();
             }
             Event::ResponseSent { .. } => {}
         }
@@ -212,7 +235,7 @@ impl Worker {
         }
     }
 
-    fn finish(&mut self, id: OutboundRequestId, result: Result<Bytes, P2pError>) {
+    fn finish(&mut self, id: OutboundRequestId, result: Result<Response, P2pError>) {
         let Some(Pending { peer, sent, reply }) = self.pending.remove(&id) else { return };
         if let Entry::Occupied(mut count) = self.in_flight.entry(peer) {
             *count.get_mut() -= 1;
@@ -228,11 +251,11 @@ impl Worker {
         let _ = reply.send(result);
     }
 
-    fn serve(&mut self, peer: PeerId, request: Bytes, channel: ResponseChannel<Bytes>) {
-        count(&self.shared.inbound.requests);
+    fn serve(&mut self, peer: PeerId, request: Bytes, channel: ResponseChannel<Response>) {
+        self.shared.counters.requests.add();
         if self.answering.len() >= self.max_inbound {
             tracing::debug!(%peer, "too many requests at once: one is dropped");
-            count(&self.shared.inbound.dropped);
+            self.shared.counters.dropped.add();
             return;
         }
         let responder = Arc::clone(&self.responder);
@@ -252,20 +275,16 @@ impl Worker {
         }
     }
 
-    fn answer(&mut self, channel: ResponseChannel<Bytes>, answer: Option<Bytes>) {
+    fn answer(&mut self, channel: ResponseChannel<Response>, answer: Option<Bytes>) {
         match answer {
             Some(answer) => {
                 // Fails when the peer is gone or its stream timed out: an `InboundFailure` tells, and is counted.
-                if self.swarm.behaviour_mut().requests.send_response(channel, answer).is_ok() {
-                    count(&self.shared.inbound.answered);
+                if self.swarm.behaviour_mut().requests.send_response(channel, answer.into()).is_ok() {
+                    self.shared.counters.answered.add();
                 }
             }
             // Dropping the channel ends the stream, and an `InboundFailure` counts it.
             None => tracing::error!("a request got no answer: the responder panicked or took too long"),
         }
     }
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }

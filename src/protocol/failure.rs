@@ -81,6 +81,10 @@ codes! {
     PeerBrokeProtocol = "peer_broke_protocol", "Peer broke the protocol";
     /// The peer refused the request with an error of its own.
     PeerError = "peer_error", "Peer answered with an error";
+    /// No such sync job, or it is finished.
+    UnknownJob = "unknown_job", "Unknown job";
+    /// The store is not level with the network.
+    NotSynced = "not_synced", "Not synced";
     /// A fault of ours.
     Internal = "internal", "Internal error";
 }

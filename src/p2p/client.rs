@@ -1,0 +1,204 @@
+//! The handle through which everybody else uses the node.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{timeout, timeout_at};
+
+use super::gossip::{Gossip, MAX_GOSSIP_BYTES, Verdict};
+use super::peers::{Offence, PeerInfo};
+use super::stats::{GossipStats, InboundStats};
+use super::worker::Command;
+use super::{P2pError, Shared};
+use crate::chain::CumulativeDifficulty;
+
+/// How long [`P2pClient::dial`] waits: two attempts of the transport, which gives up after 10 s each.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A handle to the node: cheap to clone, usable from any task. Reads are answered from memory at once.
+#[derive(Clone)]
+pub struct P2pClient {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl P2pClient {
+    /// Our own id.
+    pub fn local_peer_id(&self) -> PeerId {
+        self.shared.local
+    }
+
+    /// The addresses really bound: port 0 resolved, `0.0.0.0` replaced by the interfaces' addresses.
+    pub fn listen_addresses(&self) -> Vec<Multiaddr> {
+        self.shared.listen.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// [`listen_addresses`](Self::listen_addresses) with our id (`/p2p/ID`): what another node is given to reach us.
+    pub fn dial_addresses(&self) -> Vec<Multiaddr> {
+        self.listen_addresses().into_iter().map(|address| address.with(Protocol::P2p(self.shared.local))).collect()
+    }
+
+    /// The id behind `name`: a configured alias whose id is known, or the base58 id of a peer that is configured,
+    /// connected, or was connected lately. Never ourselves.
+    pub fn resolve(&self, name: &str) -> Option<PeerId> {
+        self.shared.book().resolve(name)
+    }
+
+    /// Like [`resolve`](Self::resolve), with the reason.
+    ///
+    /// # Errors
+    /// [`P2pError::UnknownPeer`]; [`P2pError::Unreachable`] for an alias whose address was given without an id and
+    /// has not been reached yet.
+    pub fn find(&self, name: &str) -> Result<PeerId, P2pError> {
+        self.shared.book().find(name)
+    }
+
+    /// Sends an encoded request and waits for the encoded answer, for `timeout` at most (and never longer than the
+    /// configured request timeout). A peer of the operator's that is not connected is dialled first. Dropping the
+    /// future leaves the stream to its timeout.
+    ///
+    /// # Errors
+    /// Any [`P2pError`] but the ones of starting.
+    pub async fn request(&self, peer: PeerId, request: Bytes, timeout: Duration) -> Result<Bytes, P2pError> {
+        self.request_counted(peer, request, timeout).await.map(|(body, _)| body)
+    }
+
+    /// Like [`request`](Self::request); also tells how many bytes of the answer came over the wire, which are fewer than
+    /// it has where the peer compresses.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn request_counted(
+        &self,
+        peer: PeerId,
+        request: Bytes,
+        timeout: Duration,
+    ) -> Result<(Bytes, usize), P2pError> {
+        let (reply, answer) = oneshot::channel();
+        let deadline = Instant::now() + timeout;
+        self.send(Command::Request { peer, request, deadline, reply })?;
+        match timeout_at(deadline.into(), answer).await {
+            Ok(answer) => answer.unwrap_or(Err(P2pError::Stopped)).map(|answer| (answer.body, answer.wire_bytes)),
+            Err(_) => Err(P2pError::Timeout),
+        }
+    }
+
+    /// Tells a new block to the peers that listen for them; that there are none is no error. They may refuse it, and
+    /// whether it arrived is not told.
+    ///
+    /// # Errors
+    /// [`P2pError::TooLarge`] over [`MAX_GOSSIP_BYTES`], [`P2pError::Busy`], [`P2pError::Stopped`].
+    pub fn publish(&self, data: Bytes) -> Result<(), P2pError> {
+        if data.len() > MAX_GOSSIP_BYTES {
+            return Err(P2pError::TooLarge);
+        }
+        self.send(Command::Publish { data })
+    }
+
+    /// The blocks that others tell of, each once, and not passed on before [`judge`](Self::judge) accepts it. Holds 256;
+    /// what exceeds that is dropped and counted. Given out once; `None` after that, and where gossip is off.
+    pub fn gossip(&self) -> Option<mpsc::Receiver<Gossip>> {
+        self.shared.gossip.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Says what becomes of a message. One that is not judged within a few seconds is forgotten, as with
+    /// [`Verdict::Ignore`]; so is one whose verdict finds the command queue full.
+    pub fn judge(&self, gossip: &Gossip, verdict: Verdict) {
+        let command = Command::Judge { id: gossip.id.clone(), from: gossip.from, verdict };
+        if let Err(error) = self.send(command) {
+            tracing::debug!(%error, "a verdict on gossip is lost");
+        }
+    }
+
+    /// What happened to gossip.
+    pub fn gossip_stats(&self) -> GossipStats {
+        self.shared.counters.gossip()
+    }
+
+    /// Notes an offence. A peer with too many of late is shunned: no [candidate](Self::candidates), and its gossip is
+    /// dropped, until they are forgotten; see [`Offence`]. It may still be asked by name.
+    pub fn penalise(&self, peer: PeerId, offence: Offence) {
+        tracing::debug!(%peer, offence = offence.as_str(), "a peer is penalised");
+        self.shared.book_mut().penalise(peer, offence, Instant::now());
+    }
+
+    /// Notes the work of the peer's chain as far as we have verified it.
+    pub fn note_work(&self, peer: PeerId, work: CumulativeDifficulty) {
+        self.shared.book_mut().note_work(peer, work);
+    }
+
+    /// The work of the peer's chain as far as we have verified it.
+    pub fn verified_work(&self, peer: &PeerId) -> CumulativeDifficulty {
+        self.shared.book().verified_work(peer)
+    }
+
+    fn send(&self, command: Command) -> Result<(), P2pError> {
+        self.commands.try_send(command).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => P2pError::Busy,
+            mpsc::error::TrySendError::Closed(_) => P2pError::Stopped,
+        })
+    }
+
+    /// Peers worth asking, best first, without the shunned ones: those that speak the protocol (identify said so) and are connected, then
+    /// configured ones that hung up and may be dialled; among them fewest recent failures, then lowest latency.
+    pub fn candidates(&self) -> Vec<PeerId> {
+        self.shared.book().candidates(Instant::now())
+    }
+
+    /// Connects to an address, and returns who is there. For the operator's own commands: never hand it an address
+    /// that a client or a peer sent. At once when the address names a peer that is connected.
+    ///
+    /// # Errors
+    /// [`P2pError::Unreachable`] with the reason, [`P2pError::Timeout`] after 20 s, [`P2pError::Busy`],
+    /// [`P2pError::Stopped`].
+    pub async fn dial(&self, address: Multiaddr) -> Result<PeerId, P2pError> {
+        let (reply, connected) = oneshot::channel();
+        self.send(Command::Dial { address, reply })?;
+        match timeout(DIAL_TIMEOUT, connected).await {
+            Ok(connected) => connected.unwrap_or(Err(P2pError::Stopped)),
+            Err(_) => Err(P2pError::Timeout),
+        }
+    }
+
+    /// Everybody we know: configured peers first, in the operator's order.
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        self.shared.book().infos(Instant::now())
+    }
+
+    /// What happened to the requests of others.
+    pub fn inbound(&self) -> InboundStats {
+        self.shared.counters.inbound()
+    }
+
+    /// Changes whenever a peer connects, leaves, or identifies itself: [`peers`](Self::peers) is worth another look.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
+    /// Waits until the peer of this alias or id is connected and has identified itself.
+    ///
+    /// # Errors
+    /// [`P2pError::Timeout`], [`P2pError::Stopped`].
+    pub async fn wait_connected(&self, name: &str, limit: Duration) -> Result<PeerId, P2pError> {
+        let mut changes = self.changes();
+        let ready = async {
+            loop {
+                {
+                    let book = self.shared.book();
+                    if let Some(peer) = book.resolve(name).filter(|peer| book.is_ready(peer)) {
+                        return Ok(peer);
+                    }
+                }
+                tokio::select! {
+                    _ = changes.changed() => {}
+                    () = self.commands.closed() => return Err(P2pError::Stopped),
+                }
+            }
+        };
+        timeout(limit, ready).await.unwrap_or(Err(P2pError::Timeout))
+    }
+}

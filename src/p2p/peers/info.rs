@@ -1,0 +1,81 @@
+//! What is told about a peer.
+
+use std::time::Instant;
+
+use libp2p::{Multiaddr, PeerId};
+use serde::Serialize;
+
+use super::{Offence, Peer};
+
+/// What we tell about a peer. Its ip addresses are not part of the serialized form: strangers may read that.
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
+pub struct PeerInfo {
+    /// Id in base58; null for a configured address that was given without an id and has not been reached yet.
+    #[schema(required)]
+    pub peer_id: Option<String>,
+    /// The operator's name for it.
+    #[schema(required)]
+    pub alias: Option<String>,
+    /// Whether the operator named it, rather than the network.
+    pub configured: bool,
+    /// Whether a connection stands now.
+    pub connected: bool,
+    /// What it calls itself (identify).
+    #[schema(required)]
+    pub agent: Option<String>,
+    /// Protocols that it says it speaks (identify).
+    pub protocols: Vec<String>,
+    /// Moving mean of the time it took to answer, in milliseconds; of pings while there were no requests.
+    #[schema(required)]
+    pub latency_ms: Option<f64>,
+    /// Requests that we sent it.
+    pub requests: u64,
+    /// Those of them that got no answer.
+    pub failures: u64,
+    /// Code of the latest failure ([`P2pError::code`]); a later success leaves it.
+    #[schema(required)]
+    pub last_error: Option<&'static str>,
+    /// Offences of late, by weight; halves every ten minutes. 0 is a clean slate.
+    pub score: f64,
+    /// Whether its offences are too many for it to be asked, or to be listened to, for now.
+    pub shunned: bool,
+    /// Offences since we know it.
+    pub penalties: u64,
+    /// Name of the latest offence.
+    #[schema(required)]
+    pub last_penalty: Option<&'static str>,
+    /// Work of its chain as far as it has been verified here: a decimal number.
+    #[schema(required)]
+    pub verified_work: Option<String>,
+    /// When it last connected, identified itself or answered, in unix seconds.
+    #[schema(required)]
+    pub last_seen: Option<i64>,
+    /// Its addresses: configured, and of the connection.
+    #[serde(skip)]
+    #[schema(ignore)]
+    pub addresses: Vec<Multiaddr>,
+}
+
+impl Peer {
+    pub(super) fn info(&self, id: Option<&PeerId>, now: Instant) -> PeerInfo {
+        PeerInfo {
+            peer_id: id.map(ToString::to_string),
+            alias: self.alias.clone(),
+            configured: self.configured,
+            connected: self.connections > 0,
+            agent: self.agent.clone(),
+            protocols: self.protocols.clone(),
+            latency_ms: self.latency_ms.or(self.ping_ms),
+            requests: self.requests,
+            failures: self.failures,
+            last_error: self.last_error,
+            score: self.offences.score(now),
+            shunned: self.offences.shunned(now),
+            penalties: self.offences.count,
+            last_penalty: self.offences.latest.map(Offence::as_str),
+            verified_work: self.verified_work.map(|work| work.to_string()),
+            last_seen: self.last_seen,
+            addresses: self.addresses.iter().chain(&self.remote).cloned().collect(),
+        }
+    }
+}

@@ -1,0 +1,179 @@
+use std::io::Write as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use libp2p::request_response::Codec;
+
+use super::*;
+
+const ID: StreamProtocol = StreamProtocol::new(crate::protocol::PROTOCOL);
+
+/// A peer that neither reads nor writes.
+struct Silent;
+
+impl AsyncRead for Silent {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Silent {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn speaks_the_bytes_of_libp2ps_json_codec() {
+    type Theirs = request_response::json::codec::Codec<serde_json::Value, serde_json::Value>;
+    let value = serde_json::json!({"path": "/ping", "data": {"n": u64::MAX, "s": "ü\n"}});
+    let body = Bytes::from(serde_json::to_vec(&value).unwrap());
+    let (mut ours, mut theirs) = (JsonCodec::default(), Theirs::default());
+
+    let mut wire = Vec::new();
+    ours.write_request(&ID, &mut wire, body.clone().into()).await.unwrap();
+    assert_eq!(theirs.read_request(&ID, &mut &wire[..]).await.unwrap(), value);
+    let mut wire = Vec::new();
+    theirs.write_request(&ID, &mut wire, value.clone()).await.unwrap();
+    assert_eq!(ours.read_request(&ID, &mut &wire[..]).await.unwrap(), Request::from(body.clone()));
+
+    let mut wire = Vec::new();
+    ours.write_response(&ID, &mut wire, body.clone().into()).await.unwrap();
+    assert_eq!(theirs.read_response(&ID, &mut &wire[..]).await.unwrap(), value);
+    let mut wire = Vec::new();
+    theirs.write_response(&ID, &mut wire, value).await.unwrap();
+    let wire_bytes = wire.len();
+    assert_eq!(ours.read_response(&ID, &mut &wire[..]).await.unwrap(), Response { body, wire_bytes });
+}
+
+#[tokio::test]
+async fn limits_are_exact_on_both_halves() {
+    let mut codec = JsonCodec::default();
+    let wire = vec![b'x'; MAX_RESPONSE_BYTES + 1];
+    let mut request = &wire[..MAX_REQUEST_BYTES];
+    assert_eq!(codec.read_request(&ID, &mut request).await.unwrap().body.len(), MAX_REQUEST_BYTES);
+    let mut request = &wire[..MAX_REQUEST_BYTES + 1];
+    assert!(TooLarge::is(&codec.read_request(&ID, &mut request).await.unwrap_err()));
+    let mut response = &wire[..MAX_RESPONSE_BYTES];
+    assert_eq!(codec.read_response(&ID, &mut response).await.unwrap().body.len(), MAX_RESPONSE_BYTES);
+    let error = codec.read_response(&ID, &mut &wire[..]).await.unwrap_err();
+    assert!(TooLarge::is(&error));
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+}
+
+#[tokio::test]
+async fn nothing_of_a_document_over_the_limit_is_written() {
+    let mut wire = Vec::new();
+    let long = Bytes::from(vec![b'x'; MAX_REQUEST_BYTES + 1]);
+    assert!(TooLarge::is(&JsonCodec::default().write_request(&ID, &mut wire, long.into()).await.unwrap_err()));
+    let long = Bytes::from(vec![b'x'; MAX_RESPONSE_BYTES + 1]);
+    assert!(TooLarge::is(&JsonCodec::default().write_response(&ID, &mut wire, long.into()).await.unwrap_err()));
+    assert!(wire.is_empty());
+}
+
+const COMPRESSED: StreamProtocol = StreamProtocol::new(COMPRESSED_PROTOCOL);
+
+#[tokio::test]
+async fn documents_of_any_length_come_back_from_the_compressed_protocol() {
+    let mut noise = vec![0; MAX_RESPONSE_BYTES];
+    fastrand::Rng::with_seed(7).fill(&mut noise);
+    let noise = Bytes::from(noise);
+    let blocks = Bytes::from(r#"{"hash":"00af","index":7},"#.repeat(10_000));
+    let mut codec = JsonCodec::default();
+    for (document, shrinks) in
+        [(Bytes::from_static(b"0"), false), (blocks, true), (noise.slice(..MAX_REQUEST_BYTES), false)]
+    {
+        let mut wire = Vec::new();
+        codec.write_request(&COMPRESSED, &mut wire, document.clone().into()).await.unwrap();
+        assert_eq!(wire.len() < document.len() / 10, shrinks);
+        assert_eq!(codec.read_request(&COMPRESSED, &mut &wire[..]).await.unwrap().body, document);
+        let mut wire = Vec::new();
+        codec.write_response(&COMPRESSED, &mut wire, document.clone().into()).await.unwrap();
+        let response = codec.read_response(&COMPRESSED, &mut &wire[..]).await.unwrap();
+        assert_eq!(response, Response { body: document, wire_bytes: wire.len() });
+    }
+    let mut wire = Vec::new();
+    codec.write_response(&COMPRESSED, &mut wire, noise.clone().into()).await.unwrap();
+    assert!(codec.read_response(&COMPRESSED, &mut &wire[..]).await.unwrap().body == noise, "10 MiB of noise");
+}
+
+#[tokio::test]
+async fn what_grows_past_the_limit_is_refused_however_it_is_packed() {
+    let mut codec = JsonCodec::default();
+    let zeros = |count| zstd::bulk::compress(&vec![0; count], 1).unwrap();
+    assert_eq!(codec.read_request(&COMPRESSED, &mut &zeros(MAX_REQUEST_BYTES)[..]).await.unwrap().body.len(), 1 << 20);
+    for bomb in [zeros(MAX_REQUEST_BYTES + 1), zeros(1 << 20).repeat(1000), zeros(64 << 20)] {
+        let error = codec.read_request(&COMPRESSED, &mut &bomb[..]).await.unwrap_err();
+        assert!(TooLarge::is(&error), "{error}");
+    }
+    let error = codec.read_response(&COMPRESSED, &mut &zeros(MAX_RESPONSE_BYTES + 1)[..]).await.unwrap_err();
+    assert!(TooLarge::is(&error), "{error}");
+    let long = vec![0; compressed::most_bytes(MAX_REQUEST_BYTES) + 1];
+    assert!(TooLarge::is(&codec.read_request(&COMPRESSED, &mut &long[..]).await.unwrap_err()));
+}
+
+#[tokio::test]
+async fn what_is_no_whole_frame_is_refused() {
+    let mut codec = JsonCodec::default();
+    let frame = zstd::bulk::compress(b"{\"path\":\"/ping\"}", 1).unwrap();
+    assert!(codec.read_request(&COMPRESSED, &mut &frame[..]).await.is_ok());
+    // Less than its first four bytes are not known for a frame.
+    for length in 4..frame.len() {
+        let error = codec.read_request(&COMPRESSED, &mut &frame[..length]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{length}: {error}");
+    }
+    let empty = zstd::bulk::compress(b"", 1).unwrap();
+    for nothing in [&b""[..], &empty] {
+        let error = codec.read_request(&COMPRESSED, &mut &nothing[..]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+    assert!(codec.read_request(&COMPRESSED, &mut &b"{\"path\":\"/ping\"}"[..]).await.is_ok(), "a short one is plain");
+    for (window, taken) in [(20, true), (21, false)] {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(window).unwrap();
+        encoder.write_all(b"{}").unwrap();
+        // What is written before the end has the window in its head.
+        encoder.flush().unwrap();
+        let frame = encoder.finish().unwrap();
+        assert_eq!(codec.read_request(&COMPRESSED, &mut &frame[..]).await.is_ok(), taken, "2^{window}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_without_a_document_is_an_error() {
+    let mut codec = JsonCodec::default();
+    let error = codec.read_request(&ID, &mut futures::io::empty()).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    let error = codec.read_response(&ID, &mut futures::io::empty()).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    assert!(!TooLarge::is(&error));
+}
+
+#[tokio::test]
+async fn the_deadline_of_a_request_ends_its_stream() {
+    // Far more than the deadlines, so that a stream without one fails the test rather than hang it.
+    let patience = Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_millis(20);
+    let request = Request { body: Bytes::from_static(b"{}"), deadline: Some(deadline) };
+    let write = async { JsonCodec::default().write_request(&ID, &mut Silent, request.clone()).await };
+    let error = tokio::time::timeout(patience, write).await.expect("the deadline holds").unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut, "the peer does not read");
+
+    let deadline = Instant::now() + Duration::from_millis(20);
+    let request = Request { deadline: Some(deadline), ..request };
+    let mut codec = JsonCodec::default();
+    codec.write_request(&ID, &mut Vec::new(), request).await.unwrap();
+    let read = async { codec.read_response(&ID, &mut Silent).await };
+    let error = tokio::time::timeout(patience, read).await.expect("the deadline holds").unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut, "the peer does not write");
+    assert!(Instant::now() >= deadline);
+}

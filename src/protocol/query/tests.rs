@@ -1,0 +1,83 @@
+use serde_json::value::RawValue;
+
+use super::*;
+use crate::protocol::Code;
+
+fn parse(path: &str, data: &str) -> Result<Query, Failure> {
+    let raw = RawValue::from_string(data.to_owned()).unwrap();
+    Query::parse(path, Some(&raw))
+}
+
+#[test]
+fn every_query_comes_back_from_its_own_path_and_data() {
+    let hash = "a".repeat(64);
+    for query in [
+        Query::Ping { data: r#"{"b": [1,2.50]}"#.into() },
+        Query::Inspect,
+        Query::Get { hash: hash.clone() },
+        Query::Canonical,
+        Query::Epoch { epoch: u64::MAX },
+        Query::Range { from_index: 0, to_index: u64::MAX, chunk_size: 7 },
+        Query::Headers { from_index: 1, to_index: 2, chunk_size: 1 },
+        Query::ChainInfo { local_block_hashes: vec![hash.clone()], include_blocks: true, from_index: Some(3) },
+        Query::FindAncestor { check_points: vec![CheckPoint { index: 3, hash }] },
+        Query::DebugIndex { index: u64::MAX },
+    ] {
+        assert_eq!(parse(query.path(), &query.data()).unwrap(), query);
+    }
+}
+
+#[test]
+fn a_parameter_of_the_wrong_type_counts_as_missing() {
+    for data in ["null", "{}", "[]", "3", r#"{"epoch":"1"}"#, r#"{"epoch":-1}"#, r#"{"epoch":1.5}"#] {
+        let failure = parse("/data/miner_block/epoch", data).unwrap_err();
+        assert_eq!((failure.code, &*failure.error), (Code::MissingParameter, "Missing 'epoch' parameter"), "{data}");
+    }
+}
+
+#[test]
+fn chunk_sizes_are_clamped_and_zero_is_refused() {
+    let size = |size: &str| parse("/data/miner_block/range", &format!(r#"{{"from_index":0,"to_index":9{size}}}"#));
+    for (given, used) in [("", 1000), (r#","max_chunk_size":1000000000"#, 1000), (r#","max_chunk_size":"x""#, 1000)] {
+        assert_eq!(size(given).unwrap(), Query::Range { from_index: 0, to_index: 9, chunk_size: used });
+    }
+    assert_eq!(size(r#","max_chunk_size":0"#).unwrap_err().code, Code::InvalidParameter);
+}
+
+#[test]
+fn text_becomes_data_by_kind() {
+    let row = path("/data/miner_block/chain_info").unwrap();
+    let pairs = [("local_block_hashes", "aa,bb"), ("include_blocks", "true"), ("from_index", "18446744073709551615")];
+    let data = row.data_from_text(pairs.into_iter()).unwrap();
+    assert_eq!(
+        data,
+        serde_json::json!({"local_block_hashes": ["aa", "bb"], "include_blocks": true, "from_index": u64::MAX})
+    );
+    for (name, text) in [
+        ("from_index", "-1"),
+        ("from_index", "+1"),
+        ("from_index", "1.0"),
+        ("from_index", "1e3"),
+        ("from_index", ""),
+        ("from_index", "18446744073709551616"),
+        ("include_blocks", "yes"),
+    ] {
+        let failure = row.data_from_text([(name, text)].into_iter()).unwrap_err();
+        assert_eq!(failure.code, Code::InvalidParameter, "{name}={text}");
+        assert!(failure.detail.unwrap().starts_with(name));
+    }
+    let unknown = row.data_from_text([("epohc", "1")].into_iter()).unwrap_err();
+    assert_eq!(unknown.code, Code::UnknownParameter);
+    let twice = row.data_from_text([("from_index", "1"), ("from_index", "2")].into_iter()).unwrap_err();
+    assert_eq!(twice.detail.unwrap(), "\"from_index\" is given twice");
+}
+
+#[test]
+fn a_body_is_checked_member_by_member() {
+    let row = path("/data/miner_block/epoch").unwrap();
+    assert_eq!(row.check(&serde_json::json!({"epoch": 1})), Ok(()));
+    let wrong = row.check(&serde_json::json!({"epoch": "1"})).unwrap_err();
+    assert_eq!((wrong.code, &*wrong.error), (Code::InvalidParameter, "Missing 'epoch' parameter"));
+    assert_eq!(row.check(&serde_json::json!({"epohc": 1})).unwrap_err().code, Code::UnknownParameter);
+    assert_eq!(row.check(&serde_json::json!([1])).unwrap_err().code, Code::MalformedBody);
+}
