@@ -7,17 +7,23 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::chain::{CumulativeDifficulty, Level, MinerBlock, VerifiedBlocks};
+use crate::chain::{ChainEnd, CumulativeDifficulty, EpochNumbering, Level, MinerBlock, Position, VerifiedBlocks};
 
 mod error;
 mod postgres;
+mod row;
 mod schema;
 mod sql;
 mod sqlite;
 mod statements;
+mod sync;
+mod sync_sql;
 mod writer;
 
 pub use error::StoreError;
+pub use sync::{
+    Event, EventKind, FINISHED_PHASES, Job, KEPT_EVENTS, KEPT_JOBS, Lease, QUEUED, Reorganisation, Stage, SyncStore,
+};
 
 /// Result of a store operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -33,10 +39,16 @@ pub struct Tip {
     pub epoch: u64,
 }
 
+impl From<&Tip> for Position {
+    fn from(tip: &Tip) -> Self {
+        Self { index: tip.index, hash: tip.hash.clone() }
+    }
+}
+
 /// What is known of the canonical chain without reading it: one row, kept with each write.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ChainState {
-    /// Grows by one with each committed write; two reads of equal version saw the same chain.
+    /// Grows by one with each committed write that changes a block; two reads of equal version saw the same chain.
     pub version: u64,
     /// The last block, `None` for an empty chain.
     pub tip: Option<Tip>,
@@ -122,7 +134,7 @@ pub enum Anchor {
 
 /// A store of miner blocks. Implementations enforce one canonical block per index in the database itself.
 #[async_trait]
-pub trait BlockStore: Send + Sync + 'static {
+pub trait BlockStore: SyncStore {
     /// The state of the canonical chain: one row.
     async fn state(&self) -> Result<ChainState>;
 
@@ -148,6 +160,15 @@ pub trait BlockStore: Send + Sync + 'static {
     /// Where the block with this hash stands to the canonical chain, and the version that this is true of.
     async fn anchor(&self, hash: &str) -> Result<(Anchor, u64)>;
 
+    /// The canonical block at `index` and the level it was verified to.
+    async fn block_at(&self, index: u64) -> Result<Option<(MinerBlock, Level)>>;
+
+    /// The canonical chain up to and with `index`, as far as it takes to append to it.
+    async fn chain_end(&self, index: u64, numbering: EpochNumbering) -> Result<Option<ChainEnd>>;
+
+    /// The work of the canonical chain up to and with `index`.
+    async fn work_at(&self, index: u64) -> Result<Option<CumulativeDifficulty>>;
+
     /// Begins a write: one transaction, one writer at a time. Dropping the writer takes everything back.
     async fn write(&self) -> Result<Box<dyn ChainWriter>>;
 
@@ -169,15 +190,38 @@ pub trait ChainWriter: Send {
     /// orphan becomes canonical again.
     async fn append(&mut self, blocks: VerifiedBlocks) -> Result<()>;
 
-    /// Keeps blocks beside the chain, marked as orphaned; a hash that is already stored is left as it is.
-    /// Returns how many were new.
-    async fn add_orphans(&mut self, blocks: &[MinerBlock]) -> Result<u64>;
+    /// Keeps blocks beside the chain, marked as orphaned, with the level they were verified to; a hash that is already
+    /// stored is left as it is. Returns how many were new.
+    async fn add_orphans(&mut self, blocks: &[MinerBlock], level: Level) -> Result<u64>;
 
     /// Orphans every canonical block above `keep` (`None`: all of them), with the reason, the hash that won and the
     /// time (unix seconds). Returns how many.
     async fn rewind(&mut self, keep: Option<u64>, reason: &str, competing_hash: Option<&str>, now: i64) -> Result<u64>;
 
-    /// Makes it all visible at once; the state after it.
+    /// Says that the canonical blocks from `from` to `to`, both included, are verified at least to `level`. Returns how
+    /// many were not.
+    async fn raise(&mut self, from: u64, to: u64, level: Level) -> Result<u64>;
+
+    /// Adds blocks to the branch that is kept aside, or begins it with the child of `ancestor`, a canonical block, or
+    /// with genesis. Readers don't see them, and the chain's version stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if a branch from another ancestor is kept aside, if the blocks don't follow it, or if
+    /// the ancestor isn't canonical.
+    async fn stage(&mut self, ancestor: Option<&Position>, job: u64, blocks: VerifiedBlocks) -> Result<()>;
+
+    /// Forgets the branch that is kept aside, if there is one.
+    async fn clear_stage(&mut self) -> Result<()>;
+
+    /// Makes that branch canonical from its ancestor on, in place of what is there, which is orphaned as by
+    /// [`rewind`](Self::rewind) with the branch's last hash as the one that won. Whether it should win is the caller's
+    /// to decide. Memory is bounded, whatever the branch's length.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] if there is no such branch, or its ancestor isn't canonical any more.
+    async fn adopt_stage(&mut self, reason: &str, now: i64) -> Result<Reorganisation>;
+
+    /// Makes it all visible at once, with one [`Event`] if blocks were appended or orphaned; the state after it.
     async fn commit(self: Box<Self>) -> Result<ChainState>;
 }
 

@@ -3,8 +3,14 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use modal_gateway::{
-    chain::{CumulativeDifficulty, Level, MinerBlock, Network, Position, VerifiedBlocks, Verifier},
-    store::{self, Anchor, BlockStore, ChainState, MAX_BLOCKS_PER_INDEX, OpenOptions, StoreError, Tip},
+    chain::{
+        ChainEnd, CumulativeDifficulty, EpochNumbering, Level, MinerBlock, Network, Position, PowOptions,
+        VerifiedBlocks, Verifier,
+    },
+    store::{
+        self, Anchor, BlockStore, ChainState, EventKind, KEPT_EVENTS, KEPT_JOBS, Lease, MAX_BLOCKS_PER_INDEX,
+        OpenOptions, QUEUED, Reorganisation, StoreError, Tip,
+    },
 };
 use rstest::rstest;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
@@ -12,6 +18,14 @@ use support::postgres;
 
 mod support;
 
+#[path = "store/branch.rs"]
+mod branch;
+#[path = "store/events.rs"]
+mod events;
+#[path = "store/jobs.rs"]
+mod jobs;
+#[path = "store/lease.rs"]
+mod lease;
 #[path = "store/opening.rs"]
 mod opening;
 #[path = "store/reading.rs"]
@@ -101,10 +115,13 @@ fn plain(length: u64) -> Vec<MinerBlock> {
 }
 
 fn verified_to(level: Level, blocks: Vec<MinerBlock>) -> VerifiedBlocks {
-    let verifier = Verifier::new(&Network::default(), level, 1).unwrap();
-    let first = &blocks[0];
-    let parent = Position { index: first.index.wrapping_sub(1), hash: first.previous_hash.clone() };
-    verifier.verify((first.index > 0).then_some(&parent), blocks).unwrap()
+    let network = Network { genesis_hash: None, difficulty_schedule: false, ..Network::devnet() };
+    let verifier = Verifier::new(&network, level, PowOptions::default()).unwrap();
+    let parent = blocks[0].index.checked_sub(1).map(|index| {
+        let parent = MinerBlock { index, hash: blocks[0].previous_hash.clone(), ..MinerBlock::default() };
+        ChainEnd::new(&parent, &parent)
+    });
+    verifier.verify(parent.as_ref(), blocks).unwrap()
 }
 
 fn verified(blocks: Vec<MinerBlock>) -> VerifiedBlocks {

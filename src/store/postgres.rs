@@ -2,14 +2,16 @@
 
 use std::{str::FromStr, time::Duration};
 
+use async_trait::async_trait;
 use sqlx::{
     ConnectOptions, Connection, PgConnection, Pool, Postgres,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult},
+    query_as,
 };
 
 use super::{
-    OpenOptions, Result, StoreError, schema,
+    Lease, OpenOptions, Result, StoreError, schema,
     sql::{Backend, SqlStore},
 };
 
@@ -24,12 +26,37 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 /// How long to wait for an answer when asking whether the server is there at all.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The lease is an advisory lock, which lasts as long as the connection that took it. Its key is the number of the
+/// chain's table, so that chains in different schemas of a database don't share one.
+const TAKE_LEASE: &str = "SELECT pg_try_advisory_lock(CAST(CAST('chain' AS regclass) AS bigint))";
+
+/// How soon, in seconds and attempts, the server notices that the machine at the other end of a lease has gone.
+const LEASE_KEEPALIVE: [(&str, u32); 3] =
+    [("tcp_keepalives_idle", 10), ("tcp_keepalives_interval", 5), ("tcp_keepalives_count", 3)];
+
+/// How the connection of a lease is made.
+pub(super) struct Lessor {
+    connect: PgConnectOptions,
+    wait: Duration,
+}
+
+struct ConnectionLease(PgConnection);
+
+#[async_trait]
+impl Lease for ConnectionLease {
+    async fn held(&mut self) -> bool {
+        matches!(tokio::time::timeout(PROBE_TIMEOUT, self.0.ping()).await, Ok(Ok(())))
+    }
+}
+
 impl Backend for Postgres {
     const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED";
     const READ_FOR_WRITE: &'static str = "SELECT * FROM chain FOR UPDATE";
     const COUNT_MIGRATION_TABLES: &'static str = "SELECT count(to_regclass('_sqlx_migrations'))";
     const TEXTS: &'static str = "(SELECT jsonb_array_elements_text(CAST($1 AS jsonb)))";
     const NUMBERS: &'static str = "(SELECT CAST(jsonb_array_elements_text(CAST($1 AS jsonb)) AS bigint))";
+
+    type Lessor = Lessor;
 
     fn rows(result: &PgQueryResult) -> u64 {
         result.rows_affected()
@@ -72,12 +99,22 @@ impl Backend for Postgres {
             Err(_) => StoreError::Unreachable("the database server does not answer".into()),
         }
     }
+
+    async fn lease(lessor: &Lessor) -> Result<Option<Box<dyn Lease>>> {
+        let mut connection = first_connection(&lessor.connect, lessor.wait).await?;
+        let (granted,): (bool,) = query_as(TAKE_LEASE).fetch_one(&mut connection).await.map_err(Self::error)?;
+        if granted {
+            return Ok(Some(Box::new(ConnectionLease(connection))));
+        }
+        connection.close().await.map_err(Self::error)?;
+        Ok(None)
+    }
 }
 
 /// Opens the store; see [`super::open`].
 pub(super) async fn open(url: &str, options: &OpenOptions) -> Result<SqlStore<Postgres>> {
     let connect = connect_options(url, options)?;
-    let mut first = first_connection(&connect, options).await?;
+    let mut first = first_connection(&connect, options.wait).await?;
     prepare(&mut first, options.migrate).await?;
     first.close().await.map_err(Postgres::error)?;
 
@@ -91,12 +128,13 @@ pub(super) async fn open(url: &str, options: &OpenOptions) -> Result<SqlStore<Po
         });
         pool.connect_lazy_with(connect.clone())
     };
-    Ok(SqlStore { readers: pool(options.connections), writer: Some(pool(1)) })
+    let lessor = Lessor { connect: connect.clone().options(LEASE_KEEPALIVE), wait: options.wait };
+    Ok(SqlStore { readers: pool(options.connections), writer: Some(pool(1)), lessor })
 }
 
 /// Brings the schema up to date; see [`super::migrate`].
 pub(super) async fn migrate(url: &str, options: &OpenOptions) -> Result<(i64, i64)> {
-    let mut connection = first_connection(&connect_options(url, options)?, options).await?;
+    let mut connection = first_connection(&connect_options(url, options)?, options.wait).await?;
     let versions = prepare(&mut connection, true).await?;
     connection.close().await.map_err(Postgres::error)?;
     Ok(versions)
@@ -116,11 +154,11 @@ async fn prepare(connection: &mut PgConnection, migrate: bool) -> Result<(i64, i
     Ok((found, known))
 }
 
-/// The first connection, which isn't the pool's, so that what keeps it from being made is reported at once.
-async fn first_connection(connect: &PgConnectOptions, options: &OpenOptions) -> Result<PgConnection> {
-    match tokio::time::timeout(options.wait, PgConnection::connect_with(connect)).await {
+/// A connection, which isn't the pool's, so that what keeps it from being made is reported at once.
+async fn first_connection(connect: &PgConnectOptions, wait: Duration) -> Result<PgConnection> {
+    match tokio::time::timeout(wait, PgConnection::connect_with(connect)).await {
         Ok(connected) => connected.map_err(Postgres::error),
-        Err(_) => Err(StoreError::Unreachable(format!("no answer within {:?}", options.wait))),
+        Err(_) => Err(StoreError::Unreachable(format!("no answer within {wait:?}"))),
     }
 }
 

@@ -10,10 +10,13 @@ use sqlx::{
 };
 
 use super::{
-    Anchor, BlockStore, Blocks, ChainState, ChainWriter, Found, IndexEntry, MAX_BLOCKS_PER_INDEX, Result, StoreError,
-    Tip, statements, writer::SqlWriter,
+    Anchor, BlockStore, Blocks, ChainState, ChainWriter, Found, IndexEntry, Lease, MAX_BLOCKS_PER_INDEX, Result,
+    StoreError, Tip,
+    row::{Row, block},
+    statements,
+    writer::SqlWriter,
 };
-use crate::chain::Level;
+use crate::chain::{ChainEnd, CumulativeDifficulty, EpochNumbering, Level, MinerBlock};
 
 /// Generations that [`BlockStore::anchor`] follows a branch down to the canonical chain.
 const MAX_ANCHOR_STEPS: i64 = 10_000;
@@ -31,6 +34,9 @@ pub(super) trait Backend: Database<Arguments: IntoArguments<Self>> + HasStatemen
     /// The numbers of the JSON array `$1`, as the list behind `IN`.
     const NUMBERS: &'static str;
 
+    /// What the lease is taken with.
+    type Lessor: Send + Sync + 'static;
+
     /// How many rows a statement changed.
     fn rows(result: &Self::QueryResult) -> u64;
 
@@ -39,6 +45,9 @@ pub(super) trait Backend: Database<Arguments: IntoArguments<Self>> + HasStatemen
 
     /// Why no connection could be had in time.
     fn no_connection(pool: &Pool<Self>) -> impl Future<Output = StoreError> + Send;
+
+    /// See [`SyncStore::lease`](super::SyncStore::lease).
+    fn lease(lessor: &Self::Lessor) -> impl Future<Output = Result<Option<Box<dyn Lease>>>> + Send;
 }
 
 /// What can be written to, and read from, a column.
@@ -46,11 +55,20 @@ pub(super) trait Column<DB: Database>: Type<DB> + for<'q> Encode<'q, DB> + for<'
 impl<DB: Database, T: Type<DB> + for<'q> Encode<'q, DB> + for<'r> Decode<'r, DB>> Column<DB> for T {}
 
 /// A store in an SQL database.
-pub(super) struct SqlStore<DB: Database> {
+pub(super) struct SqlStore<DB: Backend> {
     /// Connections for reading.
     pub readers: Pool<DB>,
     /// The connection for writing, `None` if the store is opened for reading only.
     pub writer: Option<Pool<DB>>,
+    /// What the lease is taken with.
+    pub lessor: DB::Lessor,
+}
+
+impl<DB: Backend> SqlStore<DB> {
+    /// The way to write.
+    pub(super) fn writer(&self) -> Result<&Pool<DB>> {
+        self.writer.as_ref().ok_or(StoreError::ReadOnly)
+    }
 }
 
 /// An error with the pool that it came from.
@@ -184,10 +202,11 @@ macro_rules! read {
     ($store:ident . $fetch:ident ($sql:expr $(, $value:expr)*)) => {
         match query_as($sql)$(.bind($value))*.$fetch(&$store.readers).await {
             Ok(rows) => Ok(rows),
-            Err(error) => Err(failure(error, &$store.readers).await),
+            Err(error) => Err($crate::store::sql::failure(error, &$store.readers).await),
         }
     };
 }
+pub(super) use read;
 
 #[async_trait]
 impl<DB: Backend> BlockStore for SqlStore<DB>
@@ -264,9 +283,24 @@ where
         Ok((anchor, row.version as u64))
     }
 
+    async fn block_at(&self, index: u64) -> Result<Option<(MinerBlock, Level)>> {
+        let row: Option<(String, String, i64)> = read!(self.fetch_optional(statements::CANONICAL, index as i64))?;
+        row.map(|row| Row::read(row).map(|row| (row.block, row.level))).transpose()
+    }
+
+    async fn chain_end(&self, index: u64, numbering: EpochNumbering) -> Result<Option<ChainEnd>> {
+        let first = epoch_start(index, numbering) as i64;
+        let row: Option<(String, String)> = read!(self.fetch_optional(statements::CHAIN_END, index as i64, first))?;
+        row.map(|(last, first)| Ok(ChainEnd::new(&block(&last)?, &block(&first)?))).transpose()
+    }
+
+    async fn work_at(&self, index: u64) -> Result<Option<CumulativeDifficulty>> {
+        let row: Option<(String, String, i64)> = read!(self.fetch_optional(statements::CANONICAL, index as i64))?;
+        Ok(row.map(Row::read).transpose()?.and_then(|row| row.cumulative_difficulty))
+    }
+
     async fn write(&self) -> Result<Box<dyn ChainWriter>> {
-        let pool = self.writer.as_ref().ok_or(StoreError::ReadOnly)?;
-        Ok(Box::new(SqlWriter::begin(pool).await?))
+        Ok(Box::new(SqlWriter::begin(self.writer()?).await?))
     }
 
     async fn close(&self) {
@@ -296,7 +330,12 @@ fn storable(text: &str) -> Option<String> {
     (!text.contains('\0')).then(|| text.to_owned())
 }
 
-fn clamp(number: u64) -> i64 {
+/// Index of the first block of the epoch to which the block at `index` belongs; genesis counts as one of its own.
+pub(super) fn epoch_start(index: u64, numbering: EpochNumbering) -> u64 {
+    numbering.first_index(numbering.epoch(index)).min(index)
+}
+
+pub(super) fn clamp(number: u64) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
 

@@ -1,19 +1,24 @@
 //! SQLite: one file, in WAL mode so that readers and the one writer don't wait for each other.
 
 use std::{
+    fs::{File, TryLockError},
+    path::PathBuf,
     str::FromStr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use async_trait::async_trait;
 use sqlx::{
     ConnectOptions, Connection, Pool, Sqlite, SqliteConnection,
     migrate::Migrator,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteQueryResult, SqliteSynchronous},
 };
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use url::form_urlencoded;
 
 use super::{
-    OpenOptions, Result, StoreError, schema,
+    Lease, OpenOptions, Result, StoreError, schema,
     sql::{Backend, SqlStore},
 };
 
@@ -35,12 +40,49 @@ const JOURNAL_BYTES: u32 = 64 << 20;
 /// Pause between attempts to turn WAL mode on while somebody else does.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
+/// What the lease of a store is.
+pub(super) enum Lessor {
+    /// A lock on this file, which the operating system takes back from a process that ends, however it ends. The
+    /// database's own file won't do: SQLite locks it too.
+    File(PathBuf),
+    /// In memory: nobody else has the store.
+    Memory(Arc<Mutex<()>>),
+}
+
+impl Lessor {
+    fn of(location: &Location) -> Self {
+        if location.in_memory {
+            return Self::Memory(Arc::default());
+        }
+        let mut path = location.options.get_filename().as_os_str().to_owned();
+        path.push(".sync-lock");
+        Self::File(path.into())
+    }
+}
+
+/// A lock on it, which ends with it.
+#[async_trait]
+impl Lease for File {
+    async fn held(&mut self) -> bool {
+        true
+    }
+}
+
+#[async_trait]
+impl Lease for OwnedMutexGuard<()> {
+    async fn held(&mut self) -> bool {
+        true
+    }
+}
+
 impl Backend for Sqlite {
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
     const READ_FOR_WRITE: &'static str = "SELECT * FROM chain";
     const COUNT_MIGRATION_TABLES: &'static str = "SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'";
     const TEXTS: &'static str = "(SELECT value FROM json_each($1))";
     const NUMBERS: &'static str = "(SELECT value FROM json_each($1))";
+
+    type Lessor = Lessor;
 
     fn rows(result: &SqliteQueryResult) -> u64 {
         result.rows_affected()
@@ -66,6 +108,23 @@ impl Backend for Sqlite {
     async fn no_connection(pool: &Pool<Self>) -> StoreError {
         StoreError::Busy(format!("no connection became free within {:?}", pool.options().get_acquire_timeout()))
     }
+
+    async fn lease(lessor: &Lessor) -> Result<Option<Box<dyn Lease>>> {
+        let path = match lessor {
+            Lessor::File(path) => path,
+            Lessor::Memory(mutex) => {
+                let guard: Option<OwnedMutexGuard<()>> = mutex.clone().try_lock_owned().ok();
+                return Ok(guard.map(|guard| Box::new(guard) as _));
+            }
+        };
+        let failed = |error| Self::error(sqlx::Error::Io(error));
+        let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
 }
 
 /// Opens the store; see [`super::open`].
@@ -85,7 +144,7 @@ pub(super) async fn open(url: &str, options: &OpenOptions) -> Result<SqlStore<Sq
     let writer = (!location.read_only).then(|| pool(1, cache(location.options.clone(), WRITER_CACHE_KIB)));
     drop(readers.acquire().await.map_err(Sqlite::error)?);
     first.close().await.map_err(Sqlite::error)?;
-    Ok(SqlStore { readers, writer })
+    Ok(SqlStore { readers, writer, lessor: Lessor::of(&location) })
 }
 
 /// Brings the schema up to date; see [`super::migrate`].

@@ -55,6 +55,42 @@ pub(super) const ANCHOR: &str = "WITH RECURSIVE walk (hash, previous_hash, idx, 
      SELECT chain.version, EXISTS (SELECT 1 FROM block WHERE hash = $1) AS known, found.idx, found.hash, found.steps \
      FROM chain LEFT JOIN (SELECT idx, hash, steps FROM walk WHERE canonical) AS found ON true";
 
+/// The canonical block at index `$1`.
+pub(super) const CANONICAL: &str =
+    "SELECT document, cumulative_difficulty, level FROM block WHERE canonical AND idx = $1";
+
+/// The canonical block at index `$1` with the one at `$2`.
+pub(super) const CHAIN_END: &str = "SELECT last.document, first.document \
+     FROM block AS last JOIN block AS first ON first.canonical AND first.idx = $2 WHERE last.canonical AND last.idx = $1";
+
+/// The last `$3` canonical blocks between the indexes `$1` and `$2`, both excluded, the last one first.
+pub(super) const CANONICAL_RUN: &str = "SELECT document, cumulative_difficulty, level FROM block \
+     WHERE canonical AND idx > $1 AND idx < $2 ORDER BY idx DESC LIMIT CAST($3 AS BIGINT)";
+
+/// How many of the canonical blocks from index `$1` to `$2` are of each level below `$3`.
+pub(super) const WEAKER: &str = "SELECT level, count(*) FROM block \
+     WHERE canonical AND idx BETWEEN $1 AND $2 AND level < $3 GROUP BY level";
+
+/// Raises those to the level `$3`.
+pub(super) const RAISE: &str = "UPDATE block SET level = $3 WHERE canonical AND idx BETWEEN $1 AND $2 AND level < $3";
+
+/// The branch that is kept aside, with its last block. The id tells the planner that there is but one.
+pub(super) const STAGE: &str = "SELECT stage.fork_index, stage.fork_hash, stage.tip_index, stage.level, stage.job, \
+     last.document, last.cumulative_difficulty FROM stage JOIN staged_block AS last ON last.idx = stage.tip_index WHERE stage.id = 1";
+
+/// The first `$2` staged blocks from index `$1` on.
+pub(super) const STAGED_RUN: &str = "SELECT document, cumulative_difficulty, level FROM staged_block \
+     WHERE idx >= $1 ORDER BY idx LIMIT CAST($2 AS BIGINT)";
+
+/// The block at index `$2` of the chain that ends with the staged block of hash `$1`, if that still ends the branch and
+/// the branch still leaves the canonical chain.
+pub(super) const STAGED_ANCESTOR: &str = "SELECT COALESCE(staged.document, below.document) \
+     FROM stage JOIN staged_block AS last ON last.idx = stage.tip_index AND last.hash = $1 \
+     LEFT JOIN block AS fork ON fork.canonical AND fork.hash = stage.fork_hash \
+     LEFT JOIN staged_block AS staged ON staged.idx = $2 \
+     LEFT JOIN block AS below ON below.canonical AND below.idx = $2 \
+     WHERE stage.id = 1 AND (stage.fork_hash IS NULL OR fork.hash IS NOT NULL)";
+
 /// Indexes and hashes of the canonical blocks at the indexes in the JSON array `$1`.
 pub(super) fn canonical_hashes<DB: Backend>() -> String {
     format!("SELECT idx, hash FROM block WHERE canonical AND idx IN {}", DB::NUMBERS)
@@ -88,6 +124,10 @@ mod tests {
         SELECT 'h' || i, CASE WHEN i < 20000 THEN i ELSE i % 20 END, i / 40, 'h' || (i - 1), i < 20000, '1', 0, \
         '{\"some\":\"text of a block\"}' FROM n";
 
+    /// The same canonical blocks as a branch that is kept aside.
+    const FILL_STAGE: &str = "INSERT INTO staged_block SELECT idx, hash, '1', 0, document FROM block WHERE canonical";
+    const FILL_STAGE_END: &str = "INSERT INTO stage VALUES (1, NULL, NULL, 19999, 0, 1)";
+
     /// Every statement, with values for its parameters.
     fn statements<DB: Backend>() -> Vec<String> {
         let fill = |sql: &str, values: &[&str]| {
@@ -100,6 +140,14 @@ mod tests {
             fill(RANGE, &["1000", "1039"]),
             fill(AT_INDEX, &["77", "78", "1000"]),
             fill(ANCHOR, &["'h77'", "10000"]),
+            fill(CANONICAL, &["77"]),
+            fill(CHAIN_END, &["77", "41"]),
+            fill(CANONICAL_RUN, &["1000", "19000", "250"]),
+            fill(WEAKER, &["1000", "1039", "2"]),
+            fill(RAISE, &["1000", "1039", "2"]),
+            fill(STAGE, &[]),
+            fill(STAGED_RUN, &["1000", "250"]),
+            fill(STAGED_ANCESTOR, &["'h19999'", "41"]),
             fill(&canonical_hashes::<DB>(), &["'[7,8]'"]),
             fill(&highest_canonical::<DB>(), &["'[\"h7\",\"h8\"]'"]),
             fill(&cumulative_difficulties::<DB>(), &["'[\"h7\",\"h8\"]'"]),
@@ -112,9 +160,11 @@ mod tests {
         let url = format!("sqlite://{}/chain.db", folder.path().display());
         store::migrate(&url, &OpenOptions::default()).await.unwrap();
         let mut connection = SqliteConnection::connect(&url).await.unwrap();
-        sqlx::query(FILL).execute(&mut connection).await.unwrap();
+        for sql in [FILL, FILL_STAGE, FILL_STAGE_END] {
+            sqlx::query(sql).execute(&mut connection).await.unwrap();
+        }
         // What it may scan has one row, or those that an index has found.
-        let small = ["chain", "run", "member", "walk", "found", "beside", "json_each", "CONSTANT"];
+        let small = ["chain", "stage", "run", "member", "walk", "found", "beside", "json_each", "CONSTANT"];
         for sql in statements::<Sqlite>() {
             let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")));
             let steps = plan.fetch_all(&mut connection).await.unwrap();
@@ -131,13 +181,16 @@ mod tests {
         let database = postgres::Database::create().await;
         store::migrate(&database.url, &OpenOptions::default()).await.unwrap();
         let mut connection = PgConnection::connect(&database.url).await.unwrap();
-        sqlx::query(FILL).execute(&mut connection).await.unwrap();
+        for sql in [FILL, FILL_STAGE, FILL_STAGE_END] {
+            sqlx::query(sql).execute(&mut connection).await.unwrap();
+        }
         sqlx::query("ANALYZE").execute(&mut connection).await.unwrap();
         for sql in statements::<Postgres>() {
             let plan = sqlx::query(AssertSqlSafe(format!("EXPLAIN {sql}")));
             let steps = plan.fetch_all(&mut connection).await.unwrap();
             let steps: Vec<String> = steps.iter().map(|step| step.get(0)).collect();
-            let reads: Vec<_> = steps.iter().filter(|step| step.contains(" on block")).collect();
+            let blocks = |step: &&String| step.contains(" on block") || step.contains(" on staged_block");
+            let reads: Vec<_> = steps.iter().filter(blocks).collect();
             assert!(!reads.is_empty() && !reads.iter().any(|step| step.contains("Seq Scan")), "{sql}\n{steps:#?}");
         }
     }

@@ -1,36 +1,38 @@
 //! Writing: one transaction over both databases, and the accounts that spare the readers a scan.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, ColumnIndex, Database, Executor, Pool, QueryBuilder, Transaction, query, query_as};
 
 use super::{
-    ChainState, ChainWriter, Result, StoreError, Tip,
-    sql::{Backend, ChainRow, Column, failure, json_array, level},
+    ChainState, ChainWriter, Reorganisation, Result, StoreError, Tip,
+    row::{Row, check_keys, follow},
+    sql::{Backend, ChainRow, Column, clamp, failure, json_array, level},
     statements,
 };
-use crate::chain::{CumulativeDifficulty, Level, MinerBlock, VerifiedBlocks, verify::check_storable};
+use crate::chain::{CumulativeDifficulty, Level, MinerBlock, Position, VerifiedBlocks, verify::check_storable};
+
+mod accounts;
+mod branch;
+mod event;
+
+use event::History;
 
 /// Rows of one INSERT, with 9 parameters each: below the limits of both databases (32,766 and 65,535 parameters), and
 /// small enough to keep the statement prepared.
 const ROWS_PER_STATEMENT: usize = 250;
 
-/// Longest hash and nominated peer id that are stored. Postgres can't index texts much longer than twice this.
-const MAX_KEY_BYTES: usize = 1024;
-
 /// A transaction of a [`SqlStore`](super::sql::SqlStore).
 pub(super) struct SqlWriter<DB: Database> {
     transaction: Transaction<'static, DB>,
     state: ChainState,
-}
-
-/// A row of `block`, with what the accounts need of it.
-struct Row {
-    block: MinerBlock,
-    document: String,
-    cumulative_difficulty: Option<CumulativeDifficulty>,
-    level: Level,
+    history: History,
+    /// Whether any block was changed.
+    changed: bool,
 }
 
 /// What an INSERT of blocks does with those that are stored already.
@@ -60,7 +62,9 @@ where
             Err(error) => return Err(failure(error, pool).await),
         };
         let row: ChainRow = query_as(DB::READ_FOR_WRITE).fetch_one(&mut *transaction).await.map_err(DB::error)?;
-        Ok(Self { transaction, state: row.try_into()? })
+        let state = ChainState::try_from(row)?;
+        let history = History::new(state.tip.as_ref().map(Position::from), state.length);
+        Ok(Self { transaction, state, history, changed: false })
     }
 
     /// Writes rows that are all canonical or all not; returns how many were inserted or changed.
@@ -93,6 +97,7 @@ where
             let statement = insert.build().persistent(rows.len() == ROWS_PER_STATEMENT);
             written += DB::rows(&statement.execute(&mut *self.transaction).await.map_err(DB::error)?);
         }
+        self.changed |= written > 0;
         Ok(written)
     }
 
@@ -112,75 +117,58 @@ where
         rows.into_iter().map(parse).collect()
     }
 
-    /// Enters canonical rows into the accounts, or takes them out of them: `sign` is 1 or -1.
-    async fn account(&mut self, rows: &[Row], sign: i64) -> Result<()> {
-        let mut changes: HashMap<(String, String), i64> = HashMap::new();
-        for row in rows {
-            let epoch = ("epoch", row.block.epoch.to_string());
-            let miner = ("miner", row.block.nominated_peer_id.clone());
-            let level = ("level", row.level.code().to_string());
-            for (kind, value) in [epoch, miner, level] {
-                *changes.entry((kind.into(), value)).or_default() += sign;
-            }
+    /// The canonical block at `index`.
+    async fn row_at(&mut self, index: i64) -> Result<Option<Row>> {
+        let query = query_as(statements::CANONICAL).bind(index);
+        let row: Option<(String, String, i64)> =
+            query.fetch_optional(&mut *self.transaction).await.map_err(DB::error)?;
+        row.map(Row::read).transpose()
+    }
+
+    /// Appends blocks with their levels; see [`ChainWriter::append`].
+    async fn append_blocks(&mut self, blocks: impl IntoIterator<Item = (MinerBlock, Level)>) -> Result<()> {
+        let rows = follow(self.tip(), self.state.cumulative_difficulty, blocks)?;
+        let Some(last) = rows.last() else { return Ok(()) };
+        let tip = Tip { index: last.block.index, hash: last.block.hash.clone(), epoch: last.block.epoch };
+        let difficulty = last.cumulative_difficulty.unwrap_or_default();
+        let adopted = if self.state.total_blocks > self.state.length {
+            self.stored(rows.iter().map(|row| row.block.hash.as_str())).await?.len()
+        } else {
+            0
+        };
+        if self.insert(&rows, true, Stored::Change).await? != rows.len() as u64 {
+            return Err(StoreError::Conflict("one of the blocks is on the canonical chain already".into()));
         }
-        let entries: Vec<_> = changes.iter().collect();
-        for entries in entries.chunks(ROWS_PER_STATEMENT) {
-            let mut upsert = QueryBuilder::new("INSERT INTO tally (kind, value, blocks) ");
-            upsert.push_values(entries, |mut values, ((kind, value), change)| {
-                values.push_bind(kind.clone()).push_bind(value.clone()).push_bind(**change);
-            });
-            upsert.push(
-                " ON CONFLICT (kind, value) DO UPDATE SET blocks = tally.blocks + excluded.blocks \
-                 RETURNING kind, value, blocks",
-            );
-            let query = upsert.build_query_as::<(String, String, i64)>().persistent(false);
-            for (kind, value, blocks) in query.fetch_all(&mut *self.transaction).await.map_err(DB::error)? {
-                let key = (kind, value);
-                let before = blocks - changes.get(&key).copied().unwrap_or_default();
-                let appeared = i64::from(blocks > 0) - i64::from(before > 0);
-                match key.0.as_str() {
-                    "epoch" => self.state.epochs = self.state.epochs.saturating_add_signed(appeared),
-                    "miner" => self.state.miners = self.state.miners.saturating_add_signed(appeared),
-                    _ => {}
-                }
-            }
-        }
-        let bytes: usize = rows.iter().map(|row| row.document.len()).sum();
-        self.state.length = self.state.length.saturating_add_signed(sign * rows.len() as i64);
-        self.state.bytes = self.state.bytes.saturating_add_signed(sign * bytes as i64);
-        let weakest = "SELECT CAST(min(value) AS BIGINT) FROM tally WHERE kind = 'level' AND blocks > 0";
-        let (weakest,): (Option<i64>,) =
-            query_as(weakest).fetch_one(&mut *self.transaction).await.map_err(DB::error)?;
-        self.state.level = weakest.map(level).transpose()?;
+        self.account(&rows, 1).await?;
+        self.state.total_blocks += (rows.len() - adopted) as u64;
+        self.state.cumulative_difficulty = difficulty;
+        self.state.tip = Some(tip);
         Ok(())
     }
 
-    /// The blocks that follow the canonical chain, as rows, or why they can't be stored.
-    fn follow(&self, blocks: VerifiedBlocks) -> Result<Vec<Row>> {
-        let level = blocks.level();
-        let mut difficulty = self.state.cumulative_difficulty;
-        let mut parent = self.state.tip.as_ref().map(|tip| (tip.index, tip.hash.clone()));
-        let mut rows = Vec::with_capacity(blocks.len());
-        for mut block in blocks.into_blocks() {
-            let follows = match &parent {
-                Some((index, hash)) => block.index.checked_sub(1) == Some(*index) && block.previous_hash == *hash,
-                None => block.index == 0,
-            };
-            if !follows {
-                let (index, hash) = parent.unwrap_or_default();
-                let (what, previous) = (format!("block {} ({})", block.index, block.hash), &block.previous_hash);
-                return Err(StoreError::Conflict(format!(
-                    "{what} with previous hash {previous} does not follow block {index} ({hash})"
-                )));
-            }
-            check_keys(&block)?;
-            parent = Some((block.index, block.hash.clone()));
-            difficulty = difficulty + block.actualized_difficulty;
-            (block.is_canonical, block.is_orphaned) = (true, false);
-            (block.orphaned_at, block.orphan_reason, block.competing_hash) = (None, None, None);
-            rows.push(Row { document: block.to_json(), block, cumulative_difficulty: Some(difficulty), level });
-        }
-        Ok(rows)
+    /// Writes the chain's row.
+    async fn write_state(&mut self) -> Result<()> {
+        let state = &self.state;
+        let tip = state.tip.as_ref();
+        query(
+            "UPDATE chain SET version = $1, tip_index = $2, tip_hash = $3, tip_epoch = $4, length = $5, \
+             total_blocks = $6, cumulative_difficulty = $7, bytes = $8, epochs = $9, miners = $10, level = $11",
+        )
+        .bind(state.version as i64)
+        .bind(tip.map(|tip| tip.index as i64))
+        .bind(tip.map(|tip| tip.hash.clone()))
+        .bind(tip.map(|tip| tip.epoch as i64))
+        .bind(state.length as i64)
+        .bind(state.total_blocks as i64)
+        .bind(state.cumulative_difficulty.to_string())
+        .bind(state.bytes as i64)
+        .bind(state.epochs as i64)
+        .bind(state.miners as i64)
+        .bind(state.level.map(Level::code))
+        .execute(&mut *self.transaction)
+        .await
+        .map_err(DB::error)?;
+        Ok(())
     }
 }
 
@@ -210,26 +198,11 @@ where
     }
 
     async fn append(&mut self, blocks: VerifiedBlocks) -> Result<()> {
-        let rows = self.follow(blocks)?;
-        let Some(last) = rows.last() else { return Ok(()) };
-        let tip = Tip { index: last.block.index, hash: last.block.hash.clone(), epoch: last.block.epoch };
-        let difficulty = last.cumulative_difficulty.unwrap_or_default();
-        let adopted = if self.state.total_blocks > self.state.length {
-            self.stored(rows.iter().map(|row| row.block.hash.as_str())).await?.len()
-        } else {
-            0
-        };
-        if self.insert(&rows, true, Stored::Change).await? != rows.len() as u64 {
-            return Err(StoreError::Conflict("one of the blocks is on the canonical chain already".into()));
-        }
-        self.account(&rows, 1).await?;
-        self.state.total_blocks += (rows.len() - adopted) as u64;
-        self.state.cumulative_difficulty = difficulty;
-        self.state.tip = Some(tip);
-        Ok(())
+        let level = blocks.level();
+        self.append_blocks(blocks.into_blocks().into_iter().map(|block| (block, level))).await
     }
 
-    async fn add_orphans(&mut self, blocks: &[MinerBlock]) -> Result<u64> {
+    async fn add_orphans(&mut self, blocks: &[MinerBlock], level: Level) -> Result<u64> {
         let mut difficulties = self.stored(blocks.iter().map(|block| block.previous_hash.as_str())).await?;
         let mut rows = Vec::with_capacity(blocks.len());
         for block in blocks {
@@ -239,7 +212,7 @@ where
             let cumulative_difficulty = parent.map(|parent| parent + block.actualized_difficulty);
             difficulties.entry(block.hash.clone()).or_insert(cumulative_difficulty);
             let block = MinerBlock { is_canonical: false, is_orphaned: true, ..block.clone() };
-            rows.push(Row { document: block.to_json(), block, cumulative_difficulty, level: Level::None });
+            rows.push(Row { document: block.to_json(), block, cumulative_difficulty, level });
         }
         let new = self.insert(&rows, false, Stored::Keep).await?;
         self.state.total_blocks += new;
@@ -248,17 +221,17 @@ where
 
     async fn rewind(&mut self, keep: Option<u64>, reason: &str, competing_hash: Option<&str>, now: i64) -> Result<u64> {
         let above = keep.map_or(-1, |keep| keep.try_into().unwrap_or(i64::MAX));
-        let mut orphaned = 0;
+        // Each look begins below the one before: the index still has what this transaction has taken out of it.
+        let (mut below, mut orphaned) = (i64::MAX, 0);
         loop {
-            let sql = "SELECT document, cumulative_difficulty, level FROM block WHERE canonical AND idx > $1 \
-                       ORDER BY idx DESC LIMIT CAST($2 AS BIGINT)";
-            let query = query_as(sql).bind(above).bind(ROWS_PER_STATEMENT as i64);
+            let query = query_as(statements::CANONICAL_RUN).bind(above).bind(below).bind(ROWS_PER_STATEMENT as i64);
             let stored: Vec<(String, String, i64)> =
                 query.fetch_all(&mut *self.transaction).await.map_err(DB::error)?;
             if stored.is_empty() {
                 break;
             }
             let mut rows = stored.into_iter().map(Row::read).collect::<Result<Vec<_>>>()?;
+            below = rows.last().map_or(above, |row| row.block.index as i64);
             self.account(&rows, -1).await?;
             for Row { block, document, .. } in &mut rows {
                 (block.is_canonical, block.is_orphaned) = (false, true);
@@ -269,61 +242,54 @@ where
             orphaned += self.insert(&rows, false, Stored::Change).await?;
         }
         if orphaned > 0 {
-            let sql = "SELECT document, cumulative_difficulty, level FROM block WHERE canonical AND idx = $1";
-            let query = query_as(sql).bind(above);
-            let kept: Option<(String, String, i64)> =
-                query.fetch_optional(&mut *self.transaction).await.map_err(DB::error)?;
-            let kept = kept.map(Row::read).transpose()?;
+            let kept = self.row_at(above).await?;
             self.state.cumulative_difficulty =
                 kept.as_ref().and_then(|row| row.cumulative_difficulty).unwrap_or_default();
             self.state.tip =
                 kept.map(|Row { block: MinerBlock { index, hash, epoch, .. }, .. }| Tip { index, hash, epoch });
+            self.history.rewound(self.tip(), self.state.length, reason);
         }
         Ok(orphaned)
     }
 
+    async fn raise(&mut self, from: u64, to: u64, to_level: Level) -> Result<u64> {
+        let (from, to) = (clamp(from), clamp(to));
+        let query_weaker = query_as(statements::WEAKER).bind(from).bind(to).bind(to_level.code());
+        let weaker: Vec<(i64, i64)> = query_weaker.fetch_all(&mut *self.transaction).await.map_err(DB::error)?;
+        let weaker = weaker.into_iter().map(|(code, count)| Ok((level(code)?, count))).collect::<Result<Vec<_>>>()?;
+        if weaker.is_empty() {
+            return Ok(0);
+        }
+        let raise = query(statements::RAISE).bind(from).bind(to).bind(to_level.code());
+        let raised = DB::rows(&raise.execute(&mut *self.transaction).await.map_err(DB::error)?);
+        self.account_raised(&weaker, to_level).await?;
+        self.changed = true;
+        Ok(raised)
+    }
+
+    async fn stage(&mut self, ancestor: Option<&Position>, job: u64, blocks: VerifiedBlocks) -> Result<()> {
+        self.add_to_stage(ancestor, job, blocks).await
+    }
+
+    async fn clear_stage(&mut self) -> Result<()> {
+        self.forget_stage().await
+    }
+
+    async fn adopt_stage(&mut self, reason: &str, now: i64) -> Result<Reorganisation> {
+        self.switch_to_stage(reason, now).await
+    }
+
     async fn commit(mut self: Box<Self>) -> Result<ChainState> {
-        self.state.version += 1;
-        let state = self.state;
-        let tip = state.tip.as_ref();
-        query(
-            "UPDATE chain SET version = $1, tip_index = $2, tip_hash = $3, tip_epoch = $4, length = $5, \
-             total_blocks = $6, cumulative_difficulty = $7, bytes = $8, epochs = $9, miners = $10, level = $11",
-        )
-        .bind(state.version as i64)
-        .bind(tip.map(|tip| tip.index as i64))
-        .bind(tip.map(|tip| tip.hash.clone()))
-        .bind(tip.map(|tip| tip.epoch as i64))
-        .bind(state.length as i64)
-        .bind(state.total_blocks as i64)
-        .bind(state.cumulative_difficulty.to_string())
-        .bind(state.bytes as i64)
-        .bind(state.epochs as i64)
-        .bind(state.miners as i64)
-        .bind(state.level.map(Level::code))
-        .execute(&mut *self.transaction)
-        .await
-        .map_err(DB::error)?;
+        if self.changed {
+            self.state.version += 1;
+            self.tell(unix_now()).await?;
+            self.write_state().await?;
+        }
         self.transaction.commit().await.map_err(DB::error)?;
-        Ok(state)
+        Ok(self.state)
     }
 }
 
-impl Row {
-    /// A stored canonical block: its document, cumulative difficulty and level.
-    fn read((document, difficulty, code): (String, String, i64)) -> Result<Self> {
-        let damaged = |error: &dyn std::fmt::Display| StoreError::Damaged(format!("a stored block: {error}"));
-        let block = serde_json::from_str(&document).map_err(|error| damaged(&error))?;
-        let cumulative_difficulty = Some(difficulty.parse().map_err(|error| damaged(&error))?);
-        Ok(Self { block, document, cumulative_difficulty, level: level(code)? })
-    }
-}
-
-/// Refuses keys that one of the databases can't index, so that both hold the same.
-fn check_keys(block: &MinerBlock) -> Result<()> {
-    if block.hash.len().max(block.nominated_peer_id.len()) <= MAX_KEY_BYTES {
-        return Ok(());
-    }
-    let index = block.index;
-    Err(StoreError::Conflict(format!("block {index} has a hash or peer id of more than {MAX_KEY_BYTES} bytes")))
+fn unix_now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }

@@ -70,7 +70,7 @@ async fn every_block_at_an_index_is_listed(#[values(Sqlite, Postgres)] kind: Kin
         ..branch(&format!("fork {number:04}"), "block_hash_001", 2, 3).remove(0)
     });
     let forks: Vec<_> = forks.collect();
-    assert_eq!(writer.add_orphans(&forks).await.unwrap(), many);
+    assert_eq!(writer.add_orphans(&forks, Level::None).await.unwrap(), many);
     writer.commit().await.unwrap();
 
     let (entries, total, next) = store.at_index(2).await.unwrap();
@@ -107,7 +107,7 @@ async fn every_number_comes_back_exactly(#[values(Sqlite, Postgres)] kind: Kind)
     };
     let (_place, store) = holding(kind, plain(2)).await;
     let mut writer = store.write().await.unwrap();
-    assert_eq!(writer.add_orphans(std::slice::from_ref(&extreme)).await.unwrap(), 1);
+    assert_eq!(writer.add_orphans(std::slice::from_ref(&extreme), Level::None).await.unwrap(), 1);
     writer.commit().await.unwrap();
 
     let found = store.get(&extreme.hash).await.unwrap().unwrap();

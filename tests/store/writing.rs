@@ -153,14 +153,19 @@ async fn orphans_are_kept_beside_the_chain(#[values(Sqlite, Postgres)] kind: Kin
     let side = branch("side", "block_hash_001", 2, 4);
     let unknown = branch("unknown", "nowhere", 7, 9);
     let mut writer = store.write().await.unwrap();
-    assert_eq!(writer.add_orphans(&[side.clone(), unknown.clone(), plain(3)].concat()).await.unwrap(), 4);
-    assert_eq!(writer.add_orphans(&side).await.unwrap(), 0);
-    assert_eq!(writer.add_orphans(&[]).await.unwrap(), 0);
+    assert_eq!(
+        writer.add_orphans(&[side.clone(), unknown.clone(), plain(3)].concat(), Level::Linked).await.unwrap(),
+        4
+    );
+    assert_eq!(writer.add_orphans(&side, Level::Linked).await.unwrap(), 0);
+    assert_eq!(writer.add_orphans(&[], Level::None).await.unwrap(), 0);
     let nul = MinerBlock { previous_hash: "\0".into(), ..side[0].clone() };
-    assert!(matches!(writer.add_orphans(&[nul]).await, Err(StoreError::Conflict(_))));
+    assert!(matches!(writer.add_orphans(&[nul], Level::None).await, Err(StoreError::Conflict(_))));
     let after = writer.commit().await.unwrap();
     assert_eq!(after, ChainState { version: 2, total_blocks: 7, ..before });
     assert_eq!(after, recount(&store).await);
+
+    assert_eq!(store.get("side_003").await.unwrap().unwrap().level, Level::Linked);
 
     // 1000 + 1001 of the chain below, then 1002 and 1003.
     let known = "UPDATE block SET level = level WHERE hash = 'side_003' AND cumulative_difficulty = '4006'";
@@ -184,7 +189,7 @@ async fn a_circle_of_orphans_has_an_end(#[values(Sqlite, Postgres)] kind: Kind) 
     let mut circle = branch("circle", "circle_002", 1, 3);
     circle[1].previous_hash = "circle_001".into();
     let mut writer = store.write().await.unwrap();
-    assert_eq!(writer.add_orphans(&circle).await.unwrap(), 2);
+    assert_eq!(writer.add_orphans(&circle, Level::None).await.unwrap(), 2);
     writer.commit().await.unwrap();
     assert_eq!(store.anchor("circle_001").await.unwrap().0, Anchor::Orphaned(None));
 }
@@ -197,7 +202,8 @@ async fn a_second_writer_waits_and_then_gives_up(#[values(Sqlite, Postgres)] kin
     let other = store::open(&place.url(), &hasty).await.unwrap();
     let patient = place.open().await;
 
-    let writer = store.write().await.unwrap();
+    let mut writer = store.write().await.unwrap();
+    writer.append(verified(branch("new", "block_hash_002", 3, 4))).await.unwrap();
     for _ in 0..2 {
         let error = other.write().await.err().unwrap();
         assert!(matches!(error, StoreError::Busy(_)), "{error:?}");

@@ -1,0 +1,80 @@
+//! What became of the chain, told in the transactions that did it.
+
+use serde_json::{Value, json};
+
+use super::*;
+
+async fn told(store: &Arc<dyn BlockStore>, after: u64) -> Vec<(u64, EventKind, Value)> {
+    let events = store.events(after, 1000).await.unwrap().into_iter();
+    events.map(|event| (event.id, event.kind, serde_json::from_str(&event.document).unwrap())).collect()
+}
+
+#[rstest]
+#[tokio::test]
+async fn every_change_of_the_chain_is_told_once(#[values(Sqlite, Postgres)] kind: Kind) {
+    let (_place, store) = holding(kind, plain(3)).await;
+    let mut writer = store.write().await.unwrap();
+    writer.append(verified(branch("block_hash", "block_hash_002", 3, 5))).await.unwrap();
+    writer.append(verified(branch("block_hash", "block_hash_004", 5, 10))).await.unwrap();
+    writer.commit().await.unwrap();
+    let at = |index: u64, hash: &str| json!({"index": index, "hash": hash});
+    let extended = |from: u64, to: u64, hash: &str| json!({"from": from, "to": to, "tip": at(to, hash)});
+    let first = [
+        (1, EventKind::Extended, extended(0, 2, "block_hash_002")),
+        (2, EventKind::Extended, extended(3, 9, "block_hash_009")),
+    ];
+    assert_eq!(told(&store, 0).await, first);
+
+    // Not told: what readers of the chain don't see, and what is beside it.
+    let fork = Position { index: 4, hash: "block_hash_004".into() };
+    let mut writer = store.write().await.unwrap();
+    writer.stage(Some(&fork), 1, verified(branch("new", "block_hash_004", 5, 12))).await.unwrap();
+    writer.commit().await.unwrap();
+    let mut writer = store.write().await.unwrap();
+    writer.add_orphans(&branch("side", "block_hash_001", 2, 4), Level::None).await.unwrap();
+    assert_eq!(writer.commit().await.unwrap().version, 3);
+    let mut writer = store.write().await.unwrap();
+    writer.adopt_stage("never committed", 1).await.unwrap();
+    drop(writer);
+    assert_eq!(told(&store, 2).await, []);
+
+    let mut writer = store.write().await.unwrap();
+    writer.adopt_stage("heavier", 77).await.unwrap();
+    writer.append(verified(branch("more", "new_011", 12, 13))).await.unwrap();
+    writer.commit().await.unwrap();
+    let mut writer = store.write().await.unwrap();
+    writer.rewind(Some(11), "first", None, 1).await.unwrap();
+    writer.rewind(None, "all of it", None, 1).await.unwrap();
+    writer.commit().await.unwrap();
+    let switched = json!({
+        "ancestor": at(4, "block_hash_004"), "old_tip": at(9, "block_hash_009"), "new_tip": at(12, "more_012"),
+        "orphaned": 5, "adopted": 8, "reason": "heavier",
+    });
+    let emptied = json!({
+        "ancestor": null, "old_tip": at(12, "more_012"), "new_tip": null,
+        "orphaned": 13, "adopted": 0, "reason": "all of it",
+    });
+    let last = [(4, EventKind::Reorganised, switched), (5, EventKind::Reorganised, emptied)];
+    assert_eq!(told(&store, 2).await, last);
+
+    let events = store.events(1, 3).await.unwrap();
+    assert_eq!(events.iter().map(|event| event.id).collect::<Vec<_>>(), [2, 4, 5]);
+    let tip = |index, hash: &str| Some(Position { index, hash: hash.into() });
+    assert_eq!((&events[0].tip, &events[1].tip), (&tip(9, "block_hash_009"), &tip(12, "more_012")));
+    assert_eq!(events[2].tip, None);
+    assert!(events[2].at > 1_700_000_000, "{}", events[2].at);
+    assert_eq!(store.events(0, 1).await.unwrap()[0].id, 1);
+    assert_eq!(store.events(u64::MAX, 9).await.unwrap(), []);
+}
+
+#[rstest]
+#[tokio::test]
+async fn old_events_are_deleted(#[values(Sqlite, Postgres)] kind: Kind) {
+    let (place, store) = holding(kind, plain(1)).await;
+    append(&store, branch("a", "block_hash_000", 1, 2)).await;
+    append(&store, branch("b", "a_001", 2, 3)).await;
+    place.execute(&format!("UPDATE chain SET version = {}", KEPT_EVENTS + 1)).await.unwrap();
+    append(&store, branch("c", "b_002", 3, 4)).await;
+    let ids: Vec<_> = store.events(0, 99).await.unwrap().into_iter().map(|event| event.id).collect();
+    assert_eq!(ids, [3, KEPT_EVENTS + 2]);
+}
