@@ -3,13 +3,14 @@
 //! A request is answered in one place: `GET /data/miner_block/epoch?epoch=0` and the libp2p request of the same path
 //! become the same typed query, go to the same source and come back in the same envelope.
 //!
-//! Arrows run one way: `chain ← protocol ← { store, p2p } ← source ← http ← app ← cli`.
+//! Arrows run one way: `chain ← protocol ← { store, p2p } ← source ← { sync, http } ← app ← cli`.
 //!
 //! * [`chain`]: the domain: blocks, difficulty, proof of work, the rules. No I/O
 //! * [`protocol`]: queries, answers, envelope, error texts and codes, limits; the codec
 //! * [`store`]: the trait `BlockStore` over Postgres and SQLite
 //! * [`p2p`]: the swarm, its sole owner, and a cloneable client
 //! * [`source`]: answers any query from the store or from peers, once for both doors
+//! * [`sync`]: keeps the store level with the network: jobs, gossip, mining
 //! * [`http`]: routes that mirror the protocol, OpenAPI, status
 //! * [`config`]: defaults < file < environment < flags
 //! * [`telemetry`]: what is logged, and how
@@ -27,4 +28,5 @@ pub mod p2p;
 pub mod protocol;
 pub mod source;
 pub mod store;
+pub mod sync;
 pub mod telemetry;

@@ -22,10 +22,15 @@ use crate::{
     store::{BlockStore, Blocks, ChainState, Tip},
 };
 
+mod events;
 mod fresh;
+pub mod job;
 mod local;
 mod remote;
 
+pub use events::News;
+
+use events::Followers;
 use fresh::Fresh;
 use local::Local;
 
@@ -45,6 +50,8 @@ pub struct Settings {
     pub peer_timeout: Duration,
     /// Bytes of encoded answers kept in memory.
     pub cache_bytes: u64,
+    /// Whether this process keeps the store level with the network.
+    pub sync: bool,
 }
 
 /// Who is to answer.
@@ -144,6 +151,7 @@ type Key = (u64, Query);
 pub struct Source {
     local: Local,
     fresh: Fresh,
+    followers: Followers,
     p2p: OnceLock<P2pClient>,
     cache: Cache<Key, Arc<Served>>,
     settings: Settings,
@@ -159,7 +167,8 @@ impl Source {
             })
             .build();
         let local = Local::new(store.clone(), peer_id.to_string(), settings.finality_depth);
-        Self { local, fresh: Fresh::new(store), p2p: OnceLock::new(), cache, settings }
+        let (fresh, followers) = (Fresh::new(store.clone()), Followers::new(store));
+        Self { local, fresh, followers, p2p: OnceLock::new(), cache, settings }
     }
 
     /// Lets peers be asked through this client. Later calls change nothing.
@@ -323,9 +332,12 @@ fn cacheable(query: &Query) -> bool {
     match query {
         Query::Get { hash } => hash.len() <= 128,
         Query::ChainInfo { local_block_hashes, .. } => local_block_hashes.is_empty(),
-        Query::Inspect | Query::Canonical | Query::Epoch { .. } | Query::Range { .. } | Query::DebugIndex { .. } => {
-            true
-        }
+        Query::Inspect
+        | Query::Canonical
+        | Query::Epoch { .. }
+        | Query::Range { .. }
+        | Query::Headers { .. }
+        | Query::DebugIndex { .. } => true,
         Query::Ping { .. } | Query::FindAncestor { .. } => false,
     }
 }

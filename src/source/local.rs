@@ -9,7 +9,7 @@ use crate::{
     chain::Level,
     protocol::{
         Ancestor, Answer, BlockList, Code, Failure, MAX_CHUNK, MAX_RESPONSE_BYTES, Query,
-        answer::{self, ChainInfo, Datastore, DebugBlock, FindAncestorData, InspectData, Match},
+        answer::{self, ChainInfo, Datastore, DebugBlock, FindAncestorData, HeadersData, InspectData, Match},
         query::CheckPoint,
     },
     store::{Anchor, BlockStore, Blocks, ChainState, StoreError, Tip},
@@ -64,6 +64,9 @@ impl Local {
                 Ok(Served { settled, complete, ..serve(&Answer::Epoch { epoch: *epoch, blocks }, seen)? })
             }
             Query::Range { from_index, to_index, chunk_size } => self.range(*from_index, *to_index, *chunk_size).await,
+            Query::Headers { from_index, to_index, chunk_size } => {
+                self.headers(*from_index, *to_index, *chunk_size).await
+            }
             Query::ChainInfo { local_block_hashes, include_blocks, from_index } => {
                 let read = |state| self.chain_info(state, local_block_hashes, *include_blocks, *from_index);
                 let (state, (answer, level)) = self.stable(read).await?;
@@ -113,6 +116,17 @@ impl Local {
         let answer = Answer::Range { from_index, requested_to, chunk_size, has_more, blocks };
         let complete = height.is_some_and(|height| height >= end);
         Ok(Served { settled, complete, ..serve(&answer, seen)? })
+    }
+
+    /// Only peers ask this, who pass over what [`Served`] tells HTTP clients.
+    async fn headers(&self, from_index: u64, requested_to: u64, chunk_size: u64) -> Result<Served, Failure> {
+        let to_index = answer::clamped_end(from_index, requested_to, chunk_size);
+        let blocks = self.store.range(from_index, to_index).await.map_err(store_failure)?;
+        let has_more = requested_to > to_index && blocks.tip.as_ref().is_some_and(|tip| tip.index > to_index);
+        let headers = serde_json::from_str(&format!("[{}]", blocks.json));
+        let headers = headers.map_err(|error| store_failure(StoreError::Damaged(error.to_string())))?;
+        let (BlockList { count, .. }, seen) = take(blocks);
+        serve(&Answer::Headers(HeadersData { from_index, to_index, headers, count, has_more }), seen)
     }
 
     async fn chain_info(

@@ -39,7 +39,9 @@ pub(super) fn holds_blocks(answer: &Answer) -> bool {
     match answer {
         Answer::Get(_) | Answer::Canonical(_) | Answer::Epoch { .. } | Answer::Range { .. } => true,
         Answer::ChainInfo { blocks, .. } => blocks.is_some(),
-        Answer::Ping(_) | Answer::Inspect(_) | Answer::FindAncestor(_) | Answer::DebugIndex(_) => false,
+        Answer::Ping(_) | Answer::Inspect(_) | Answer::Headers(_) | Answer::FindAncestor(_) | Answer::DebugIndex(_) => {
+            false
+        }
     }
 }
 
@@ -111,6 +113,7 @@ pub(super) fn p2p_failure(error: P2pError) -> Failure {
         | P2pError::Stopped
         | P2pError::Listen { .. }
         | P2pError::DuplicateAlias(_)
-        | P2pError::Identity(_) => Failure::new(Code::PeerUnreachable),
+        | P2pError::Identity(_)
+        | P2pError::Setup { .. } => Failure::new(Code::PeerUnreachable),
     }
 }

@@ -1,0 +1,88 @@
+//! What becomes of the canonical chain, told to those who follow it.
+//!
+//! The store keeps the events; other processes on the same store write them too. Followers ask with the id of the last
+//! event that they know, so that nobody is told twice and whoever was away gets what was missed.
+
+use std::sync::Arc;
+
+use moka::future::Cache;
+use serde_json::{Map, Value, json};
+
+use super::{Source, local::store_failure};
+use crate::{
+    protocol::{Code, Failure},
+    store::{BlockStore, Event},
+};
+
+/// Most events that are told at once.
+const BATCH: u64 = 100;
+
+/// Answers that are kept: followers who are up to date all ask the same.
+const KEPT: u64 = 64;
+
+/// Something to tell a follower.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct News {
+    /// What to ask with for what comes next.
+    pub id: u64,
+    /// `extended`, `reorganised`, or `reset` where events are missing.
+    pub name: &'static str,
+    /// A JSON object. `tip`: the tip then, `{index, hash}` or null. Of an event also `at`, when it was committed in unix
+    /// seconds, and what [`EventKind`](crate::store::EventKind) says.
+    pub data: String,
+}
+
+/// What followers were told last, by what they knew and the chain's version.
+pub(super) struct Followers {
+    store: Arc<dyn BlockStore>,
+    told: Cache<(u64, u64), Arc<[News]>>,
+}
+
+impl Followers {
+    pub(super) fn new(store: Arc<dyn BlockStore>) -> Self {
+        Self { store, told: Cache::new(KEPT) }
+    }
+
+    async fn read(&self, after: u64) -> Result<Arc<[News]>, Failure> {
+        let events = self.store.events(after, BATCH).await.map_err(store_failure)?;
+        if events.first().is_none_or(|first| first.id.saturating_sub(1) != after) {
+            // Versions without an event leave gaps between ids. Events that are gone leave one before the oldest. The
+            // state is read last, so that it is at least as new as what is compared with it.
+            let oldest = self.store.events(0, 1).await.map_err(store_failure)?;
+            let state = self.store.state().await.map_err(store_failure)?;
+            let oldest = oldest.first().map_or(state.version, |oldest| oldest.id.saturating_sub(1));
+            if !(oldest..=state.version).contains(&after) {
+                let tip = state.tip.map(|tip| json!({"index": tip.index, "hash": tip.hash}));
+                return Ok([News { id: state.version, name: "reset", data: json!({ "tip": tip }).to_string() }].into());
+            }
+        }
+        events.into_iter().map(news).collect()
+    }
+}
+
+fn news(event: Event) -> Result<News, Failure> {
+    let mut data: Map<String, Value> = serde_json::from_str(&event.document).map_err(|error| {
+        tracing::error!(%error, event = event.id, "an event can't be read");
+        Failure::new(Code::Internal)
+    })?;
+    data.insert("at".into(), event.at.into());
+    data.insert("tip".into(), event.tip.map_or(Value::Null, |tip| json!({"index": tip.index, "hash": tip.hash})));
+    Ok(News { id: event.id, name: event.kind.as_str(), data: Value::Object(data).to_string() })
+}
+
+impl Source {
+    /// What comes after the event `after`, oldest first, at most [`BATCH`]; empty if nothing does. Where events are
+    /// missing in between, because they are too old to be kept or `after` is of another store, it is one `reset` to the
+    /// current state. May be as old as [`Self::state`]; cheap while nothing changes.
+    ///
+    /// # Errors
+    /// [`Code::StoreUnavailable`], [`Code::Internal`].
+    pub async fn news(&self, after: u64) -> Result<Arc<[News]>, Failure> {
+        let version = self.state().await?.version;
+        if version == after {
+            return Ok([].into());
+        }
+        let Followers { told, .. } = &self.followers;
+        told.try_get_with((after, version), self.followers.read(after)).await.map_err(Arc::unwrap_or_clone)
+    }
+}

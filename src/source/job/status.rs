@@ -1,0 +1,93 @@
+//! How the store stands to the network: kept in the store itself, where every process on it sees it.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::store::{BlockStore, StoreError};
+
+/// Where the store keeps the [`SyncStatus`].
+const STATUS_KEY: &str = "sync_status";
+
+/// A status that is older than this, in seconds, is that of a process that is gone: it is renewed every few seconds.
+const STATUS_MAX_AGE: i64 = 30;
+
+/// How the store stands to the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncState {
+    /// A useful peer was asked lately, and none has a better chain.
+    Synced,
+    /// Blocks are being fetched.
+    Syncing,
+    /// Neither: the reason says why.
+    #[default]
+    Stalled,
+    /// Syncing is switched off.
+    Off,
+}
+
+/// How the store stands to the network, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct SyncStatus {
+    /// In one word.
+    pub state: SyncState,
+    /// Why it is stalled.
+    #[schema(required)]
+    pub reason: Option<String>,
+    /// Peers that answered the last check and may be trusted.
+    pub useful_peers: u64,
+    /// The job that runs.
+    #[schema(required)]
+    pub job: Option<u64>,
+    /// When peers were last asked for their tips, unix seconds.
+    #[schema(required)]
+    pub checked_at: Option<i64>,
+}
+
+impl SyncState {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Synced, Self::Syncing, Self::Stalled, Self::Off];
+
+    /// The name: one lower-case word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Synced => "synced",
+            Self::Syncing => "syncing",
+            Self::Stalled => "stalled",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl SyncStatus {
+    /// Stalled, for this reason.
+    pub fn stalled(reason: impl Into<String>) -> Self {
+        Self { reason: Some(reason.into()), ..Self::default() }
+    }
+
+    /// Writes it where every process on this store sees it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn write(&self, store: &dyn BlockStore, now: i64) -> Result<(), StoreError> {
+        // A status is plain data: writing it as JSON doesn't fail.
+        store.put_note(STATUS_KEY, &serde_json::to_string(self).unwrap_or_default(), now).await
+    }
+
+    /// What the process that syncs wrote last. If that is long ago: off where this process doesn't `sync` the store
+    /// either, else stalled.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn read(store: &dyn BlockStore, sync: bool, now: i64) -> Result<Self, StoreError> {
+        let note = store.get_note(STATUS_KEY).await?;
+        let age = note.as_ref().map(|(_, at)| now.saturating_sub(*at));
+        let text = match (note, age) {
+            (Some((text, _)), Some(age)) if age <= STATUS_MAX_AGE => text,
+            _ if !sync => return Ok(Self { state: SyncState::Off, ..Self::default() }),
+            (_, Some(age)) => return Ok(Self::stalled(format!("no process has synced this store for {age} s"))),
+            _ => return Ok(Self::stalled("the sync has not begun yet")),
+        };
+        serde_json::from_str(&text).map_err(|error| StoreError::Damaged(format!("sync status: {error}")))
+    }
+}

@@ -1,0 +1,146 @@
+//! Mining: blocks of our own on top of the chain in the store, told to the others by gossip.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    chain::{
+        ChainEnd, Level, MinerBlock, Network, PowError, PowOptions, Verifier, VerifyError,
+        miner::{self, Miner},
+        unix_now,
+    },
+    p2p::P2pClient,
+    protocol::gossip,
+    store::{BlockStore, StoreError},
+};
+
+/// How often the chain is looked at while a nonce is searched: on another tip the search is void.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// How long until another try when the store fails.
+const RETRY_EVERY: Duration = Duration::from_secs(2);
+
+/// Who mines, and how.
+#[derive(Debug, Clone)]
+pub struct Mining {
+    /// The peer that the blocks nominate.
+    pub nominee: String,
+    /// Threads, and memory for the hashes.
+    pub pow: PowOptions,
+}
+
+/// Why mining stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum MiningError {
+    /// Proof of work can't be computed.
+    #[error(transparent)]
+    Pow(#[from] PowError),
+    /// A block of ours breaks a rule: a fault of this program.
+    #[error("a block of our own: {0}")]
+    Invalid(String),
+    /// A mining thread has panicked.
+    #[error("a mining thread has panicked")]
+    Panicked,
+}
+
+/// Mines on the chain in `store` until `shutdown`. An empty store gets the network's genesis.
+///
+/// # Errors
+/// [`MiningError`]; a store that fails is waited for.
+pub async fn mine(
+    store: Arc<dyn BlockStore>,
+    p2p: P2pClient,
+    network: &Network,
+    mining: &Mining,
+    shutdown: CancellationToken,
+) -> Result<(), MiningError> {
+    let verifier = Verifier::new(network, Level::Pow, PowOptions { threads: 1, ..mining.pow })?;
+    let miner = Arc::new(Miner::new(network, mining.pow)?);
+    let mut mined = 0;
+    while !shutdown.is_cancelled() {
+        let parent = match tip(&*store, network).await {
+            Ok(parent) => parent,
+            Err(error) => {
+                tracing::warn!(%error, "mining can't read the store; trying on");
+                tokio::select! { () = tokio::time::sleep(RETRY_EVERY) => {}, () = shutdown.cancelled() => {} }
+                continue;
+            }
+        };
+        let found = match &parent {
+            None => Some(miner::genesis(network)?),
+            Some(parent) => {
+                let template = miner::next_template(network, parent, &mining.nominee, mined, unix_now());
+                search(&miner, template, &*store, parent, &shutdown).await?
+            }
+        };
+        let Some(block) = found else { continue };
+        let (verifier, after) = (verifier.clone(), parent.clone());
+        let own = block.clone();
+        let verified = tokio::task::spawn_blocking(move || verifier.verify(after.as_ref(), vec![own])).await;
+        let verified = match verified.map_err(|_| MiningError::Panicked)? {
+            Ok(verified) => verified,
+            Err(VerifyError::Pow(error)) => return Err(error.into()),
+            Err(VerifyError::Violation(violation)) => return Err(MiningError::Invalid(violation.to_string())),
+        };
+        let written = async {
+            let mut writer = store.write().await?;
+            writer.append(verified).await?;
+            writer.commit().await
+        };
+        match written.await {
+            Ok(_) => {
+                mined += 1;
+                tracing::info!(index = block.index, hash = block.hash, "mined a block");
+                // Whoever misses it finds it at the next look at our tip.
+                if let Err(error) = p2p.publish(gossip::encode(&block)) {
+                    tracing::debug!(%error, "the block was not published");
+                }
+            }
+            Err(StoreError::Conflict(_)) => tracing::debug!(index = block.index, "another block was faster"),
+            Err(error) => tracing::warn!(%error, "a mined block could not be written"),
+        }
+    }
+    Ok(())
+}
+
+async fn tip(store: &dyn BlockStore, network: &Network) -> Result<Option<ChainEnd>, StoreError> {
+    match store.state().await?.tip {
+        Some(tip) => store.chain_end(tip.index, network.epoch_numbering).await,
+        None => Ok(None),
+    }
+}
+
+/// Searches a nonce until there is one, the chain has another tip, or the shutdown.
+async fn search(
+    miner: &Arc<Miner>,
+    template: MinerBlock,
+    store: &dyn BlockStore,
+    parent: &ChainEnd,
+    shutdown: &CancellationToken,
+) -> Result<Option<MinerBlock>, MiningError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let (miner, told) = (miner.clone(), stop.clone());
+    let mut search = tokio::task::spawn_blocking(move || miner.mine(template, &told));
+    loop {
+        tokio::select! {
+            found = &mut search => return Ok(found.map_err(|_| MiningError::Panicked)??),
+            () = shutdown.cancelled() => stop.store(true, Ordering::Relaxed),
+            () = tokio::time::sleep(LOOK_EVERY) => {
+                let state = store.state().await;
+                if state.is_ok_and(|state| state.tip.is_none_or(|tip| tip.hash != parent.hash)) {
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Ok(search.await.map_err(|_| MiningError::Panicked)??);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! From a plan to blocks in the store: download → verify → commit, three stages joined by bounded channels. Each stage
+//! works while the others do, memory stays bounded, and what was verified before a fault is committed.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, pin_mut};
+use libp2p::PeerId;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    download::{self, Fetched, Span, Window},
+    plan::{Plan, weight},
+    remote::Fault,
+    run::Run,
+    setback::Setback,
+    sources::Sources,
+};
+use crate::{
+    chain::{
+        ChainEnd, CumulativeDifficulty, Level, Rule, VerifiedBlocks, Verifier, VerifyError, Violation,
+        fork_choice::Weight, unix_now,
+    },
+    source::job::{Mode, Phase},
+    store::{ChainWriter, StoreError},
+};
+
+/// Windows, or batches, that wait between two stages.
+const WAITING: usize = 2;
+
+/// Blocks verified at once where only cheap rules are applied, and committed in one transaction.
+const BATCH: usize = 1000;
+
+/// Blocks verified at once where each takes a proof-of-work hash: little is lost when one of them is wrong.
+const POW_BATCH: usize = 64;
+
+/// How a plan ended that met no setback.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Outcome {
+    /// Whether our chain is now the planned one. If not, all of it was verified, weighs less, and was dropped.
+    pub adopted: bool,
+    /// The work that the planned chain has.
+    pub work: CumulativeDifficulty,
+    /// Hash of its last block; `None` if no block came.
+    pub tip_hash: Option<String>,
+}
+
+impl Run {
+    /// Carries a plan out. `others` are peers that may have the same chain.
+    ///
+    /// # Errors
+    /// What came between; all that was verified before it is in the store.
+    pub async fn carry_out(&self, plan: &Plan, sources: Arc<Sources>) -> Result<Outcome, Setback> {
+        let numbering = self.network.epoch_numbering;
+        let spans = match self.mode {
+            Mode::Headers => self.headers(plan, &sources).await?,
+            mode => {
+                let cut = download::spans(mode, numbering, plan.from, plan.to).into_iter();
+                cut.map(|(from, to)| Span { from, to, ends_with: None }).collect()
+            }
+        };
+        self.tracker.enter(Phase::Blocks);
+        let report = self.reporter();
+        let spans = download::fetched(self.mode, numbering, spans, sources, report);
+        let (to_verify, fetched) = mpsc::channel(WAITING);
+        let _download = AbortOnDropHandle::new(tokio::spawn(async move {
+            pin_mut!(spans);
+            while let Some(Fetched { windows, failed }) = spans.next().await {
+                for window in windows {
+                    if to_verify.send(Ok(window)).await.is_err() {
+                        return;
+                    }
+                }
+                if let Some((peer, fault)) = failed {
+                    // Nobody takes it when a later stage has failed first.
+                    let _ = to_verify.send(Err(Setback::Peer(peer, fault))).await;
+                    return;
+                }
+            }
+        }));
+        let (to_commit, verified) = mpsc::channel(WAITING);
+        let (verifier, parent, end) = (self.verifier.clone(), plan.parent.clone(), plan.to);
+        let _verify = AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(setback) = verify(&verifier, parent, end, fetched, &to_commit).await {
+                // Nobody takes it when the commits have failed first.
+                let _ = to_commit.send(Err(setback)).await;
+            }
+        }));
+        self.commit(plan, verified).await
+    }
+
+    /// Writes batches as they come; a branch is kept aside until it weighs more than our chain, and then adopted.
+    async fn commit(
+        &self,
+        plan: &Plan,
+        mut verified: mpsc::Receiver<Result<VerifiedBlocks, Setback>>,
+    ) -> Result<Outcome, Setback> {
+        let (mut aside, mut length) = (plan.aside, plan.from);
+        let mut outcome = Outcome { adopted: false, work: plan.work, tip_hash: None };
+        let mut setback = None;
+        while setback.is_none()
+            && let Some(next) = verified.recv().await
+        {
+            let mut batches = Vec::new();
+            let mut blocks = 0;
+            let mut next = Some(next);
+            while let Some(batch) = next {
+                match batch {
+                    Ok(batch) => (blocks, _) = (blocks + batch.len(), batches.push(batch)),
+                    Err(error) => setback = Some(error),
+                }
+                let more = setback.is_none() && blocks < BATCH;
+                next = if more { verified.try_recv().ok() } else { None };
+            }
+            if blocks == 0 {
+                continue;
+            }
+            let mut writer = self.write().await?;
+            // The crash test tells by these two whether a kill fell between them.
+            tracing::trace!(blocks, "transaction begins");
+            for batch in batches {
+                length += batch.len() as u64;
+                outcome.work =
+                    batch.blocks().iter().fold(outcome.work, |work, block| work + block.actualized_difficulty);
+                let tip_hash = batch.blocks().last().map(|block| block.hash.clone()).unwrap_or_default();
+                outcome.tip_hash = Some(tip_hash.clone());
+                match aside {
+                    true => {
+                        writer.stage(plan.ancestor.as_ref(), self.job, batch).await.map_err(moved)?;
+                        if (Weight { work: outcome.work, length, tip_hash }) > weight(writer.state()) {
+                            writer.adopt_stage(REASON, unix_now()).await.map_err(moved)?;
+                            aside = false;
+                        }
+                    }
+                    false => writer.append(batch).await.map_err(moved)?,
+                }
+            }
+
+            writer.commit().await?;
+            tracing::trace!(blocks, "transaction ends");
+            self.tracker.update(|progress| progress.aside = aside);
+            self.tracker.written(blocks as u64);
+        }
+        if let Some(setback) = setback {
+            return Err(setback);
+        }
+        if aside {
+            let mut writer = self.write().await?;
+            writer.clear_stage().await?;
+            writer.commit().await?;
+        }
+        Ok(Outcome { adopted: !aside, ..outcome })
+    }
+
+    /// A writer; whoever else writes is waited for.
+    async fn write(&self) -> Result<Box<dyn ChainWriter>, Setback> {
+        use backon::Retryable;
+        let write = || self.store.write();
+        let policy = backon::ExponentialBuilder::default().with_jitter();
+        Ok(write.retry(policy).when(|error| matches!(error, StoreError::Busy(_))).await?)
+    }
+
+    /// Fetches, links and weighs the headers of a plan. A peer that doesn't know headers is asked for blocks at once.
+    async fn headers(&self, plan: &Plan, sources: &Sources) -> Result<Vec<Span>, Setback> {
+        self.tracker.enter(Phase::Headers);
+        let lead = &sources.lead;
+        let (mut parent, mut work) = (plan.parent.clone(), plan.work);
+        let mut spans = Vec::new();
+        for (from, to) in download::spans(Mode::Headers, self.network.epoch_numbering, plan.from, plan.to) {
+            let headers = match lead.headers(from, to).await {
+                Ok(headers) => headers,
+                Err(fault) if fault.is_unknown_path() => {
+                    let rest = download::spans(Mode::Headers, self.network.epoch_numbering, from, plan.to);
+                    spans.extend(rest.into_iter().map(|(from, to)| Span { from, to, ends_with: None }));
+                    return Ok(spans);
+                }
+                Err(fault) => return Err(Setback::Peer(lead.peer, fault)),
+            };
+            let (verifier, before) = (self.verifier.clone(), parent.clone());
+            let count = headers.len() as u64;
+            let linked = tokio::task::spawn_blocking(move || verifier.verify_headers(before.as_ref(), &headers));
+            let (end, added) = match linked.await {
+                Ok(Ok(linked)) => linked,
+                Ok(Err(violation)) => return Err(Setback::Invalid(lead.peer, violation)),
+                Err(error) => return Err(stopped(&error)),
+            };
+            work = work + added;
+            spans.push(Span { from, to, ends_with: end.as_ref().map(|end| end.hash.clone()) });
+            parent = end;
+            self.tracker.update(|progress| progress.headers += count);
+        }
+        let is_claimed = parent.is_some_and(|end| end.hash == plan.claim.hash);
+        if is_claimed && plan.claim.work.is_some_and(|claimed| claimed > work) {
+            return Err(Setback::FalseClaim(lead.peer));
+        }
+        Ok(spans)
+    }
+
+    /// What to do with the fault of a peer that did not end the download.
+    fn reporter(&self) -> impl Fn(PeerId, &Fault) + Clone + Send + 'static {
+        let (p2p, tracker) = (self.p2p.clone(), self.tracker.clone());
+        move |peer, fault| {
+            tracing::debug!(%peer, %fault, "a peer did not give a window");
+            if let Some(offence) = fault.offence() {
+                p2p.penalise(peer, offence);
+                tracker.penalty(peer, offence.as_str());
+            }
+        }
+    }
+}
+
+/// Why a block left the chain, as its `orphan_reason` says.
+pub(super) const REASON: &str = "a chain with more work";
+
+/// A thread that verifies has panicked.
+fn stopped(error: &tokio::task::JoinError) -> Setback {
+    tracing::error!(%error, "a stage of the sync has stopped");
+    Setback::Stopped
+}
+
+/// The chain changed under the plan: another part of this program, or another process, wrote to it.
+fn moved(error: StoreError) -> Setback {
+    match error {
+        StoreError::Conflict(problem) => {
+            tracing::debug!(problem, "the chain changed under the plan");
+            Setback::Moved
+        }
+        error => error.into(),
+    }
+}
+
+/// Verifies windows as they come, batch by batch. `end` is the last index that will come.
+async fn verify(
+    verifier: &Verifier,
+    mut parent: Option<ChainEnd>,
+    end: u64,
+    mut fetched: mpsc::Receiver<Result<Window, Setback>>,
+    verified: &mpsc::Sender<Result<VerifiedBlocks, Setback>>,
+) -> Result<(), Setback> {
+    let size = if verifier.level() == Level::Pow { POW_BATCH } else { BATCH };
+    let mut before: Option<PeerId> = None;
+    while let Some(window) = fetched.recv().await {
+        let Window { peer, blocks } = window?;
+        let first = blocks.first().map(|block| block.index);
+        let mut rest = blocks;
+        while !rest.is_empty() {
+            let later = rest.split_off(rest.len().min(size));
+            let batch = std::mem::replace(&mut rest, later);
+            let (verifier, after) = (verifier.clone(), parent.clone());
+            let pool = verifier.clone();
+            let outcome = tokio::task::spawn_blocking(move || verifier.verify(after.as_ref(), batch)).await;
+            let batch = match outcome.map_err(|error| stopped(&error))? {
+                Ok(batch) => batch,
+                Err(VerifyError::Pow(error)) => return Err(error.into()),
+                Err(VerifyError::Violation(violation)) => {
+                    return Err(blame(peer, before, first, violation));
+                }
+            };
+            parent = batch.end().cloned();
+            // Known once some of it has proven to be real.
+            pool.expect(parent.as_ref().map_or(0, |parent| end.saturating_sub(parent.index)));
+            if verified.send(Ok(batch)).await.is_err() {
+                return Ok(());
+            }
+        }
+        before = Some(peer);
+    }
+    Ok(())
+}
+
+/// Whose fault a violation is. A window that does not link to the one before it proves nothing against either peer: one
+/// of them may have reorganised meanwhile.
+fn blame(peer: PeerId, before: Option<PeerId>, first: Option<u64>, violation: Violation) -> Setback {
+    let at_seam = matches!(violation.rule, Rule::Link | Rule::Index) && first == Some(violation.index);
+    match at_seam {
+        true => Setback::Seam { peer, before },
+        false => Setback::Invalid(peer, violation),
+    }
+}

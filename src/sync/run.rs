@@ -1,0 +1,352 @@
+//! One job from its first question to its end: chooses whom to follow, plans, carries the plan out, and after a setback
+//! plans anew, with another peer where one is at fault.
+
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use backon::BackoffBuilder;
+use futures::{StreamExt, stream::FuturesUnordered};
+use libp2p::PeerId;
+
+use super::{
+    plan::{Plan, is_better},
+    remote::{Claim, Remote},
+    setback::{RunError, Setback},
+    sources::{Paces, Sources},
+    tracker::Tracker,
+};
+use crate::{
+    chain::{Network, Rule, Verifier},
+    p2p::{Offence, P2pClient},
+    protocol::query::CheckPoint,
+    source::job::{Mode, Phase},
+    store::{BlockStore, ChainState, StoreError},
+};
+
+/// Peers that are asked for their tips.
+const MAX_ASKED: usize = 16;
+
+/// How long the others may take after the first peer has told its tip.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Plans in a row that may come to nothing before the job fails.
+const MAX_SETBACKS: usize = 6;
+
+/// Times that a setback which is nobody's fault is tolerated of one peer.
+const MAX_SEAMS: u32 = 3;
+
+/// What a job found out about the peers.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// Peers that told their tips and are none of the others here.
+    pub useful: u64,
+    /// Peers whose claims, or blocks, were proven wrong, or that are on another network.
+    pub wrong: HashSet<PeerId>,
+    /// Peers that claim a better chain and don't give it.
+    pub silent: HashSet<PeerId>,
+}
+
+/// A job that runs.
+pub(super) struct Run {
+    pub store: Arc<dyn BlockStore>,
+    pub p2p: P2pClient,
+    pub network: Arc<Network>,
+    pub verifier: Verifier,
+    pub mode: Mode,
+    /// The only peer to sync from.
+    pub only: Option<PeerId>,
+    /// Peers that are not asked.
+    pub left_alone: HashSet<PeerId>,
+    /// Its number.
+    pub job: u64,
+    /// Longest wait for an answer.
+    pub timeout: Duration,
+    pub tracker: Arc<Tracker>,
+}
+
+/// What is known of the peers in the course of one job.
+#[derive(Default)]
+struct Record {
+    found: Found,
+    /// Told no tip in time: not waited for again.
+    mute: HashSet<PeerId>,
+    /// Their chains are verified, and ours is the better one.
+    weighed: HashSet<PeerId>,
+    /// Whom the latest plan followed.
+    lead: Option<PeerId>,
+    /// How often plans came to nothing that nobody is to blame for, by whom they followed.
+    seams: HashMap<PeerId, u32>,
+    paces: Paces,
+    last: Option<String>,
+}
+
+impl Record {
+    /// A plan came to nothing, and it is open whose fault that is; whether the peer that it followed is left out for it.
+    fn seam(&mut self) -> bool {
+        let Some(lead) = self.lead else { return false };
+        let seams = self.seams.entry(lead).or_default();
+        *seams += 1;
+        *seams >= MAX_SEAMS && self.found.silent.insert(lead)
+    }
+
+    fn error(&mut self) -> RunError {
+        RunError::Setback(self.last.take().unwrap_or_default())
+    }
+}
+
+impl Run {
+    /// Runs until no useful peer has a better chain. What it found out about the peers also counts if it fails; what
+    /// was verified until then is in the store.
+    pub async fn run(&self) -> (Found, Result<(), RunError>) {
+        let mut record = Record::default();
+        let outcome = self.catch_up(&mut record).await;
+        (record.found, outcome)
+    }
+
+    async fn catch_up(&self, record: &mut Record) -> Result<(), RunError> {
+        let mut pauses = self.pauses();
+        loop {
+            self.tracker.enter(Phase::Planning);
+            let advanced = match self.store.state().await {
+                Ok(state) => {
+                    let claims = self.claims(&state, record).await;
+                    let (better, level): (Vec<_>, Vec<_>) = claims.into_iter().partition(|(remote, claim)| {
+                        is_better(claim, &state) && !record.weighed.contains(&remote.peer)
+                    });
+                    record.found.useful = level.len() as u64;
+                    let (silent, better): (Vec<_>, Vec<_>) =
+                        better.into_iter().partition(|(remote, _)| record.found.silent.contains(&remote.peer));
+                    match (better.is_empty(), level.is_empty(), silent.is_empty()) {
+                        (true, false, _) => return Ok(()),
+                        (true, true, true) => return Err(RunError::NoPeer(record.last.take())),
+                        // All there are gave nothing: they are tried again after a pause, a few times.
+                        (true, true, false) => {
+                            record.found.silent.clear();
+                            Ok(false)
+                        }
+                        (false, no_level, no_silent) => {
+                            let alternatives = !(no_level && no_silent);
+                            self.advance(better, alternatives, record).await.map(|()| true)
+                        }
+                    }
+                }
+                Err(error) => Err(error.into()),
+            };
+            if let Err(setback) = &advanced {
+                tracing::info!(%setback, "the sync plans anew");
+            }
+            match advanced {
+                Ok(true) => pauses = self.pauses(),
+                // With somebody left out, the next plan is another one.
+                Err(ref setback) if self.judge(setback, record) => {}
+                Ok(false) | Err(_) => match pauses.next() {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Err(record.error()),
+                },
+            }
+        }
+    }
+
+    /// How many peers tell their tips, whether one of them claims a better chain, and if there is none what the last
+    /// one did wrong.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn look(&self) -> Result<(u64, bool, Option<String>), StoreError> {
+        let state = self.store.state().await?;
+        let mut record = Record::default();
+        let claims = self.claims(&state, &mut record).await;
+        let better = claims.iter().any(|(_, claim)| is_better(claim, &state));
+        Ok((claims.len() as u64, better, record.last))
+    }
+
+    fn pauses(&self) -> impl Iterator<Item = Duration> + use<> {
+        let policy = backon::ExponentialBuilder::default().with_jitter().with_min_delay(Duration::from_millis(200));
+        policy.with_max_delay(Duration::from_secs(10)).with_max_times(MAX_SETBACKS).build()
+    }
+
+    /// What peers claim that nothing speaks against. Whoever takes much longer than the first one is not waited for.
+    async fn claims(&self, state: &ChainState, record: &mut Record) -> Vec<(Remote, Claim)> {
+        let peers = self.only.map_or_else(|| self.p2p.candidates(), |peer| vec![peer]);
+        let hopeless = |peer: &PeerId| {
+            [&self.left_alone, &record.found.wrong, &record.mute].iter().any(|peers| peers.contains(peer))
+        };
+        let peers: Vec<_> = peers.into_iter().filter(|peer| !hopeless(peer)).take(MAX_ASKED).collect();
+        let ask = |peer| async move {
+            let remote = Remote::new(self.p2p.clone(), peer, self.timeout, self.tracker.clone());
+            let claim = self.claim(&remote, state).await;
+            (remote, claim)
+        };
+        let mut mute: HashSet<_> = peers.iter().copied().collect();
+        let mut asked: FuturesUnordered<_> = peers.into_iter().map(ask).collect();
+        let mut claims = Vec::new();
+        let mut deadline = tokio::time::Instant::now() + self.timeout;
+        while let Ok(Some((remote, claim))) = tokio::time::timeout_at(deadline, asked.next()).await {
+            mute.remove(&remote.peer);
+            match claim {
+                Ok(Some(claim)) => {
+                    claims.push((remote, claim));
+                    deadline = deadline.min(tokio::time::Instant::now() + GRACE);
+                }
+                Ok(None) => record.last = Some(format!("peer {}: its chain is empty", remote.peer)),
+                Err(setback) => _ = self.judge(&setback, record),
+            }
+        }
+        if self.only.is_some() {
+            record.found.silent.extend(&mute);
+        }
+        record.mute.extend(mute);
+        claims
+    }
+
+    /// What a peer claims. One whose chain is not better must show that it is on our network: others see to that when
+    /// their chain is fetched.
+    async fn claim(&self, remote: &Remote, state: &ChainState) -> Result<Option<Claim>, Setback> {
+        let peer = remote.peer;
+        let claim = remote.claim(state.length).await.map_err(|fault| Setback::Peer(peer, fault))?;
+        if let (Some(claim), Some(tip)) = (&claim, &state.tip)
+            && claim.hash != tip.hash
+            && !is_better(claim, state)
+        {
+            let genesis = self.genesis().await?;
+            let shared = remote.highest_match(vec![genesis]).await.map_err(|fault| Setback::Peer(peer, fault))?;
+            if shared.is_none() {
+                return Err(self.other_genesis(remote).await?);
+            }
+        }
+        Ok(claim)
+    }
+
+    /// Plans and carries out the way to the best of these claims.
+    async fn advance(
+        &self,
+        mut better: Vec<(Remote, Claim)>,
+        alternatives: bool,
+        record: &mut Record,
+    ) -> Result<(), Setback> {
+        // Best verified work first, then the claim; candidates come fastest first, and the sort keeps that.
+        better.sort_by_key(|(remote, claim)| Reverse((self.p2p.verified_work(&remote.peer), claim.work)));
+        let mut better = better.into_iter();
+        let Some((lead, claim)) = better.next() else { return Ok(()) };
+        let others: Vec<_> = better.collect();
+        record.lead = Some(lead.peer);
+        let Some(plan) = self.plan(&lead, claim).await? else {
+            record.weighed.insert(lead.peer);
+            return Ok(());
+        };
+        self.tracker.update(|progress| {
+            // A plan that goes on where the last one was interrupted leaves the beginning as it was.
+            progress.from_index = progress.from_index.map(|from| from.min(plan.from)).or(Some(plan.from));
+            progress.to_index = Some(plan.to);
+            progress.common_ancestor_index = plan.ancestor.as_ref().map(|ancestor| ancestor.index);
+            progress.aside = plan.aside;
+        });
+        tracing::debug!(peer = %lead.peer, from = plan.from, to = plan.to, aside = plan.aside, "sync planned");
+        let sources = Arc::new(Sources::new(lead.clone(), alternatives || !others.is_empty(), record.paces.clone()));
+        let _helpers = self.add_helpers(&plan, others, &sources);
+        let outcome = self.carry_out(&plan, sources.clone()).await;
+        record.paces = sources.paces();
+        let outcome = outcome?;
+        if !outcome.adopted && plan.to == plan.claim.height && outcome.tip_hash.as_ref() != Some(&plan.claim.hash) {
+            // Not the chain that it claims to have: it has reorganised meanwhile, or never had it.
+            return Err(Setback::Seam { peer: lead.peer, before: None });
+        }
+        if !outcome.adopted {
+            record.weighed.insert(lead.peer);
+        }
+        if outcome.tip_hash.as_ref() == Some(&plan.claim.hash) {
+            self.p2p.note_work(lead.peer, outcome.work);
+            if plan.claim.work.is_some_and(|claimed| claimed > outcome.work) {
+                return Err(Setback::FalseClaim(lead.peer));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets peers that have the planned chain give windows too, as soon as they say that they have it.
+    fn add_helpers(
+        &self,
+        plan: &Plan,
+        others: Vec<(Remote, Claim)>,
+        sources: &Arc<Sources>,
+    ) -> tokio::task::JoinSet<()> {
+        let mut asking = tokio::task::JoinSet::new();
+        if !matches!(self.mode, Mode::Delta | Mode::Headers) {
+            return asking;
+        }
+        for (remote, claim) in others {
+            if claim.hash == plan.claim.hash {
+                sources.add(remote);
+                continue;
+            }
+            let (sources, tip) = (sources.clone(), plan.claim.clone());
+            asking.spawn(async move {
+                let point = CheckPoint { index: tip.height, hash: tip.hash };
+                if remote.highest_match(vec![point]).await.is_ok_and(|matched| matched == Some(tip.height)) {
+                    sources.add(remote);
+                }
+            });
+        }
+        asking
+    }
+
+    /// Draws the consequences of a setback; whether somebody is left out because of it, so that the next plan differs.
+    fn judge(&self, setback: &Setback, record: &mut Record) -> bool {
+        let text = setback.to_string();
+        tracing::debug!(setback = text, "a setback");
+        self.tracker.update(|progress| {
+            progress.retries += 1;
+            progress.last_error = Some(text.clone());
+        });
+        record.last = Some(text);
+        match setback {
+            Setback::Peer(peer, fault) => {
+                self.hold_against(*peer, fault.offence());
+                match fault.offence() {
+                    Some(Offence::BrokenAnswer) => record.found.wrong.insert(*peer),
+                    _ => record.found.silent.insert(*peer),
+                }
+            }
+            Setback::Invalid(peer, violation) => {
+                match violation.rule {
+                    // Our own clock may be wrong; and whoever is on another network does nothing wrong.
+                    Rule::Timestamp | Rule::Genesis | Rule::Checkpoint => {}
+                    _ => self.hold_against(*peer, Some(Offence::InvalidBlock)),
+                }
+                record.found.wrong.insert(*peer)
+            }
+            Setback::FalseClaim(peer) => {
+                self.hold_against(*peer, Some(Offence::FalseClaim));
+                record.found.wrong.insert(*peer)
+            }
+            Setback::OtherGenesis { peer, .. } => record.found.wrong.insert(*peer),
+            Setback::Seam { peer, before } => {
+                let helpers = [Some(*peer), *before].into_iter().flatten().filter(|peer| Some(*peer) != record.lead);
+                let helpers: Vec<_> = helpers.collect();
+                match helpers.is_empty() {
+                    true => record.seam(),
+                    // Whoever only helps can be done without.
+                    false => {
+                        let before = record.found.silent.len();
+                        record.found.silent.extend(helpers);
+                        record.found.silent.len() > before
+                    }
+                }
+            }
+            // If nobody but the lead has a part in it, it may be its doing.
+            Setback::Moved => record.seam(),
+            Setback::Store(_) | Setback::Pow(_) | Setback::Stopped => false,
+        }
+    }
+
+    fn hold_against(&self, peer: PeerId, offence: Option<Offence>) {
+        if let Some(offence) = offence {
+            self.p2p.penalise(peer, offence);
+            self.tracker.penalty(peer, offence.as_str());
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The peers that have the chain that is fetched: how fast each is, and whom to ask next.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use libp2p::PeerId;
+
+use super::remote::{Fault, Remote};
+
+/// Longest wait for a window, in multiples of what windows took the peer so far, before another one is asked as well.
+const PATIENCE: f64 = 4.0;
+/// No shorter wait than this,
+const MIN_PATIENCE: Duration = Duration::from_millis(300);
+/// and this one while nothing is known of the peer.
+pub(super) const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a peer may give nothing at all before it is left, where another chain could be followed instead.
+pub(super) const LAST_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The peers that have the chain.
+pub(super) struct Sources {
+    /// Whose chain it is.
+    pub lead: Remote,
+    peers: Mutex<Vec<Source>>,
+    /// Whether another chain could be followed instead: then a peer that gives nothing is left soon.
+    pub alternatives: bool,
+    /// How fast peers were before.
+    known: Paces,
+}
+
+/// How fast peers are.
+pub(super) type Paces = HashMap<PeerId, Pace>;
+
+/// How fast a peer is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Pace {
+    /// Mean seconds that a window took.
+    mean: Option<f64>,
+    /// The latest one took too long: while others are there, it is not asked.
+    late: bool,
+}
+
+struct Source {
+    remote: Remote,
+    in_flight: u32,
+    pace: Pace,
+    gone: bool,
+}
+
+impl Sources {
+    pub fn new(lead: Remote, alternatives: bool, known: Paces) -> Self {
+        let sources = Self { lead: lead.clone(), peers: Mutex::default(), alternatives, known };
+        sources.add(lead);
+        sources
+    }
+
+    fn peers(&self) -> MutexGuard<'_, Vec<Source>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more peer that has the chain.
+    pub fn add(&self, remote: Remote) {
+        let mut peers = self.peers();
+        if peers.iter().all(|source| source.remote.peer != remote.peer) {
+            let pace = self.known.get(&remote.peer).copied().unwrap_or_default();
+            peers.push(Source { remote, in_flight: 0, pace, gone: false });
+        }
+    }
+
+    /// How fast peers were until now.
+    pub fn paces(&self) -> Paces {
+        let mut paces = self.known.clone();
+        paces.extend(self.peers().iter().map(|source| (source.remote.peer, source.pace)));
+        paces
+    }
+
+    /// The peer that is likely to answer first, and how long to wait for it before another one is asked as well.
+    pub fn pick(&self, tried: &[PeerId]) -> Option<(InFlight<'_>, Duration)> {
+        let mut peers = self.peers();
+        // Of whom nothing is known, the best is hoped for.
+        let hope = peers.iter().filter_map(|source| source.pace.mean).reduce(f64::min);
+        let mean = |source: &Source| source.pace.mean.or(hope);
+        let cost = |source: &Source| f64::from(source.in_flight + 1) * mean(source).unwrap_or_default();
+        let usable = peers.iter_mut().filter(|source| !source.gone && !tried.contains(&source.remote.peer));
+        let best = usable.min_by(|a, b| {
+            let by_cost = cost(a).total_cmp(&cost(b)).then(a.in_flight.cmp(&b.in_flight));
+            a.pace.late.cmp(&b.pace.late).then(by_cost)
+        })?;
+        best.in_flight += 1;
+        let patience = match mean(best) {
+            Some(mean) => Duration::from_secs_f64(PATIENCE * mean * f64::from(best.in_flight)).max(MIN_PATIENCE),
+            None => FIRST_PATIENCE,
+        };
+        Some((InFlight { remote: best.remote.clone(), sources: self }, patience))
+    }
+
+    /// Notes how a peer did with a window.
+    pub fn note(&self, peer: PeerId, took: Duration, fault: Option<&Fault>) {
+        let mut peers = self.peers();
+        let Some(source) = peers.iter_mut().find(|source| source.remote.peer == peer) else { return };
+        match fault {
+            None => {
+                let seconds = took.as_secs_f64();
+                let mean = source.pace.mean.map_or(seconds, |mean| 0.7 * mean + 0.3 * seconds);
+                source.pace = Pace { mean: Some(mean), late: false };
+            }
+            // Silence may pass.
+            Some(Fault::Silent(_)) => source.pace.late = true,
+            Some(_) => source.gone = true,
+        }
+    }
+
+    /// Notes that a peer takes longer than it was given.
+    pub fn late(&self, peer: PeerId) {
+        if let Some(source) = self.peers().iter_mut().find(|source| source.remote.peer == peer) {
+            source.pace.late = true;
+        }
+    }
+
+    pub fn any_left(&self) -> bool {
+        self.peers().iter().any(|source| !source.gone)
+    }
+}
+
+/// A peer that is being asked for a window; no longer so when this is dropped.
+pub(super) struct InFlight<'a> {
+    pub remote: Remote,
+    pub sources: &'a Sources,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        let mut peers = self.sources.peers();
+        if let Some(source) = peers.iter_mut().find(|source| source.remote.peer == self.remote.peer) {
+            source.in_flight = source.in_flight.saturating_sub(1);
+        }
+    }
+}
