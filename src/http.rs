@@ -5,6 +5,8 @@
 //! * [`respond`]: an answer becomes a response: envelope, provenance, caching, NDJSON
 //! * [`miner_block`]: the mirrored routes and their documentation
 //! * [`status`]: `/status`, `/peers`, `/health`
+//! * [`sync`]: the sync as a resource, `/sync`
+//! * [`events`]: what becomes of the chain, `/events`
 //! * [`docs`]: the OpenAPI document and the pages that show it
 
 use std::{sync::Arc, time::Instant};
@@ -16,7 +18,7 @@ use axum::{
     response::{Redirect, Response},
     routing::get,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -27,22 +29,28 @@ pub use docs::openapi_json;
 pub mod admin;
 pub mod docs;
 pub mod error;
+pub mod events;
 pub mod extract;
 pub mod miner_block;
 pub mod respond;
 pub mod status;
+pub mod sync;
 
 /// What every handler needs.
 #[derive(Clone)]
 pub struct Gateway {
     source: Arc<Source>,
     started: Instant,
+    /// Room for streams of events.
+    streams: Arc<Semaphore>,
+    /// What ends them.
+    closing: CancellationToken,
 }
 
 impl Gateway {
-    /// A gateway that answers from `source`, started now.
-    pub fn new(source: Arc<Source>) -> Self {
-        Self { source, started: Instant::now() }
+    /// A gateway that answers from `source`, started now. What has no end of its own ends with `closing`.
+    pub fn new(source: Arc<Source>, closing: CancellationToken) -> Self {
+        Self { source, started: Instant::now(), streams: Arc::new(Semaphore::new(events::MAX_STREAMS)), closing }
     }
 }
 

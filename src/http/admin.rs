@@ -1,13 +1,15 @@
 //! The admin listener: for the operator, on an address of its own.
 
-use axum::{Router, extract::State, response::IntoResponse, routing::get};
 use std::fmt::Write as _;
 
-use super::{Gateway, error};
+use axum::{Router, extract::State, response::IntoResponse, routing::get};
 
-/// The admin routes.
+use super::{Gateway, error, events::MAX_STREAMS, sync};
+use crate::{chain::unix_now, p2p::PeerInfo, source::job::SyncState};
+
+/// The admin routes: figures, and the sync with what only the operator may do.
 pub fn router(gateway: Gateway) -> Router {
-    Router::new()
+    sync::admin_routes()
         .route("/metrics", get(metrics))
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::method_not_allowed)
@@ -17,21 +19,59 @@ pub fn router(gateway: Gateway) -> Router {
 /// Figures in the Prometheus text format.
 async fn metrics(State(gateway): State<Gateway>) -> Result<impl IntoResponse, error::Rejection> {
     let state = gateway.source.state().await?;
-    let mut text = String::new();
-    let mut metric = |name: &str, kind: &str, help: &str, value: u64| {
-        let _ = write!(text, "# HELP modal_{name} {help}\n# TYPE modal_{name} {kind}\nmodal_{name} {value}\n");
+    let sync = gateway.source.sync_status(unix_now()).await?;
+    let job_blocks = match sync.job {
+        Some(id) => gateway.source.sync_job(id).await?.progress.blocks,
+        None => 0,
     };
-    metric("uptime_seconds", "gauge", "Seconds since the start.", gateway.started.elapsed().as_secs());
-    metric("chain_blocks", "gauge", "Canonical blocks in the store.", state.length);
-    metric("store_blocks", "gauge", "Blocks in the store, orphans included.", state.total_blocks);
+    let mut figures = Figures::default();
+    figures.one("uptime_seconds", "gauge", "Seconds since the start.", gateway.started.elapsed().as_secs());
+    figures.one("chain_blocks", "gauge", "Canonical blocks in the store.", state.length);
+    figures.one("store_blocks", "gauge", "Blocks in the store, orphans included.", state.total_blocks);
+    let states =
+        SyncState::ALL.map(|state| (format!("{{state=\"{}\"}}", state.as_str()), (state == sync.state).into()));
+    figures.all("sync_state", "gauge", "How the store stands to the network: 1 for what it is.", &states);
+    figures.one("sync_job_blocks", "gauge", "Blocks that the running sync job has written.", job_blocks);
+    figures.one("sync_useful_peers", "gauge", "Peers that answered the last check of their tips.", sync.useful_peers);
+    let streams = MAX_STREAMS - gateway.streams.available_permits();
+    figures.one("event_streams", "gauge", "Streams of events that are open.", streams as u64);
     if let Some(p2p) = gateway.source.p2p() {
-        let (peers, inbound) = (p2p.peers(), p2p.inbound());
-        metric("peers_known", "gauge", "Peers known.", peers.len() as u64);
-        metric("peers_connected", "gauge", "Peers connected.", peers.iter().filter(|p| p.connected).count() as u64);
-        metric("p2p_inbound_requests_total", "counter", "Requests read from peers.", inbound.requests);
-        metric("p2p_inbound_answered_total", "counter", "Requests of peers that were answered.", inbound.answered);
-        metric("p2p_inbound_dropped_total", "counter", "Requests of peers dropped for want of room.", inbound.dropped);
-        metric("p2p_inbound_failed_total", "counter", "Answers to peers that did not get out.", inbound.failed);
+        let (peers, inbound, gossip) = (p2p.peers(), p2p.inbound(), p2p.gossip_stats());
+        let count = |matching: fn(&&PeerInfo) -> bool| peers.iter().filter(matching).count() as u64;
+        figures.one("peers_known", "gauge", "Peers known.", peers.len() as u64);
+        figures.one("peers_connected", "gauge", "Peers connected.", count(|peer| peer.connected));
+        figures.one("peers_shunned", "gauge", "Peers left alone for their offences.", count(|peer| peer.shunned));
+        figures.one("p2p_inbound_requests_total", "counter", "Requests read from peers.", inbound.requests);
+        figures.one("p2p_inbound_answered_total", "counter", "Requests of peers that were answered.", inbound.answered);
+        figures.one(
+            "p2p_inbound_dropped_total",
+            "counter",
+            "Requests of peers dropped for want of room.",
+            inbound.dropped,
+        );
+        figures.one("p2p_inbound_failed_total", "counter", "Answers to peers that did not get out.", inbound.failed);
+        figures.one("gossip_received_total", "counter", "Messages of peers, each once.", gossip.received);
+        figures.one("gossip_dropped_total", "counter", "Messages of peers that nobody looked at.", gossip.dropped);
+        figures.one("gossip_published_total", "counter", "Messages of ours.", gossip.published);
     }
-    Ok(([("content-type", "text/plain; version=0.0.4")], text))
+    Ok(([("content-type", "text/plain; version=0.0.4")], figures.0))
+}
+
+/// Text that grows by a metric at a time.
+#[derive(Default)]
+struct Figures(String);
+
+impl Figures {
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+        self.all(name, kind, help, &[(String::new(), value)]);
+    }
+
+    /// A metric with a value for each set of labels.
+    fn all(&mut self, name: &str, kind: &str, help: &str, values: &[(String, u64)]) {
+        // Writing to a String can't fail.
+        let _ = writeln!(self.0, "# HELP modal_{name} {help}\n# TYPE modal_{name} {kind}");
+        for (labels, value) in values {
+            let _ = writeln!(self.0, "modal_{name}{labels} {value}");
+        }
+    }
 }

@@ -11,7 +11,7 @@ use utoipa::{OpenApi, openapi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{Gateway, error, miner_block, status};
+use super::{Gateway, error, events, miner_block, status, sync};
 use crate::protocol::{Code, schema::ErrorEnvelope};
 
 mod common;
@@ -44,8 +44,8 @@ exact. Nonces and difficulties go to 2^128-1 and further, and are texts. The exa
 
 /// The public routes, documented.
 pub fn documented_routes() -> OpenApiRouter<Gateway> {
-    let mut routes =
-        OpenApiRouter::with_openapi(Document::openapi()).merge(miner_block::routes()).merge(status::routes());
+    let own = status::routes().merge(sync::routes()).merge(events::routes());
+    let mut routes = OpenApiRouter::with_openapi(Document::openapi()).merge(miner_block::routes()).merge(own);
     let document = routes.get_openapi_mut();
     let mut description = DESCRIPTION.to_owned();
     for code in Code::ALL {

@@ -15,7 +15,7 @@ use crate::{
     source::{Answerer, Declined},
 };
 
-/// Seconds after which to try again what failed for want of a store, a peer or room.
+/// Seconds after which to try again what failed for want of a store, a peer, room or blocks.
 const RETRY_AFTER: &str = "1";
 
 /// The status of each error code.
@@ -28,14 +28,16 @@ pub fn status(code: Code) -> StatusCode {
         | Code::InvalidCheckPoint
         | Code::MalformedBody
         | Code::MalformedQuery => StatusCode::BAD_REQUEST,
-        Code::BlockNotFound | Code::UnknownPath | Code::UnknownPeer => StatusCode::NOT_FOUND,
+        Code::BlockNotFound | Code::UnknownPath | Code::UnknownPeer | Code::UnknownJob => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
         Code::AnchorNotCanonical => StatusCode::CONFLICT,
         Code::RequestTooLarge | Code::AnswerTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UriTooLong => StatusCode::URI_TOO_LONG,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Code::StoreUnavailable | Code::Busy | Code::NoPeer | Code::PeerUnreachable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::StoreUnavailable | Code::Busy | Code::NoPeer | Code::PeerUnreachable | Code::NotSynced => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Code::PeerBrokeProtocol | Code::PeerError => StatusCode::BAD_GATEWAY,
         Code::PeerTimeout => StatusCode::GATEWAY_TIMEOUT,
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,

@@ -3,7 +3,7 @@
 use axum::{
     body::Bytes,
     extract::{FromRequest, Request},
-    http::{HeaderMap, HeaderValue, Method, header},
+    http::{HeaderMap, HeaderValue, Method, Uri, header},
 };
 use http_body_util::{BodyExt, Limited};
 use percent_encoding::percent_decode_str;
@@ -11,7 +11,10 @@ use serde_json::{Value, value::RawValue};
 
 use super::{Gateway, error::Rejection};
 use crate::{
-    protocol::{Code, Failure, MAX_REQUEST_BYTES, Query, query},
+    protocol::{
+        Code, Failure, MAX_REQUEST_BYTES, Query,
+        query::{self, Kind, Parameter, optional},
+    },
     source::Origin,
 };
 
@@ -110,8 +113,20 @@ impl<'a> Control<'a> {
     }
 }
 
+/// The query parameters of a route of the gateway's own, as a JSON object of those that are there, or null.
+pub(super) fn parameters(path: &str, known: &[Parameter], uri: &Uri) -> Result<Value, Failure> {
+    let pairs = pairs(uri.query().unwrap_or_default())?;
+    query::data_from_text(path, Some(known), pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+}
+
+/// A number from elsewhere in a request, as a query string would have it.
+pub(super) fn integer(name: &'static str, text: &str) -> Result<u64, Failure> {
+    let data = query::data_from_text("", Some(&[optional(name, Kind::Integer)]), [(name, text)].into_iter())?;
+    data[name].as_u64().ok_or_else(|| Failure::new(Code::InvalidParameter))
+}
+
 /// The pairs of a query string, decoded.
-pub(super) fn pairs(query: &str) -> Result<Vec<(String, String)>, Failure> {
+fn pairs(query: &str) -> Result<Vec<(String, String)>, Failure> {
     if query.len() > MAX_QUERY_BYTES {
         let detail = format!("query string of {} bytes, at most {MAX_QUERY_BYTES}", query.len());
         return Err(Failure::with_detail(Code::UriTooLong, detail));
@@ -132,7 +147,8 @@ pub(super) fn pairs(query: &str) -> Result<Vec<(String, String)>, Failure> {
         .collect()
 }
 
-async fn read_body(headers: &HeaderMap, body: axum::body::Body) -> Result<Bytes, Failure> {
+/// The body of a `POST`, which is declared as JSON unless it is empty.
+pub(super) async fn read_body(headers: &HeaderMap, body: axum::body::Body) -> Result<Bytes, Failure> {
     let too_large =
         || Failure::with_detail(Code::RequestTooLarge, format!("a body has at most {MAX_REQUEST_BYTES} bytes"));
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());

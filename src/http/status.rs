@@ -1,12 +1,30 @@
 //! What a gateway tells of itself: `/status`, `/peers`, `/health`. In the same envelope as everything else.
 
-use axum::{extract::State, http::header, response::IntoResponse};
+use axum::{
+    extract::State,
+    http::{HeaderName, Uri, header},
+    response::IntoResponse,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Gateway, error::Rejection, miner_block::Envelope};
-use crate::{p2p::PeerInfo, protocol::Ancestor};
+use super::{Gateway, error::Rejection, extract, miner_block::Envelope};
+use crate::{
+    chain::unix_now,
+    p2p::PeerInfo,
+    protocol::{
+        Ancestor, Code, Failure,
+        query::{Kind, Parameter, optional},
+    },
+    source::job::{SyncState, SyncStatus},
+};
+
+/// What goes with everything that the gateway tells of itself.
+pub(super) const OWN: [(HeaderName, &str); 2] =
+    [(header::CACHE_CONTROL, "no-store"), (super::respond::SOURCE, "local")];
+
+const READY: &[Parameter] = &[optional("synced", Kind::Bool)];
 
 /// `data` of `/status`.
 #[derive(Serialize, ToSchema)]
@@ -20,6 +38,8 @@ pub struct StatusData {
     uptime_seconds: u64,
     /// The chain in the store.
     chain: ChainData,
+    /// How the store stands to the network.
+    sync: SyncStatus,
     /// The peers.
     peers: PeersSummary,
 }
@@ -62,11 +82,20 @@ pub struct PeersData {
     count: u64,
 }
 
-/// `data` of `/health/…`.
+/// `data` of `/health/live`.
 #[derive(Serialize, ToSchema)]
-pub struct HealthData {
-    /// `live` or `ready`.
+pub struct LiveData {
+    /// `live`.
     status: &'static str,
+}
+
+/// `data` of `/health/ready`.
+#[derive(Serialize, ToSchema)]
+pub struct ReadyData {
+    /// `ready`.
+    status: &'static str,
+    /// How the store stands to the network.
+    sync: SyncStatus,
 }
 
 /// The routes.
@@ -96,6 +125,7 @@ async fn get_status(State(gateway): State<Gateway>) -> Result<impl IntoResponse,
             verification: state.level.map(|level| level.as_str()),
             orphans: state.total_blocks.saturating_sub(state.length),
         },
+        sync: gateway.source.sync_status(unix_now()).await?,
         peers: PeersSummary {
             known: peers.len() as u64,
             connected: peers.iter().filter(|peer| peer.connected).count() as u64,
@@ -113,24 +143,32 @@ async fn list_peers(State(gateway): State<Gateway>) -> impl IntoResponse {
 
 /// Whether the process runs
 #[utoipa::path(get, path = "/health/live", tag = "gateway",
-    responses((status = 200, description = "It runs", body = Envelope<HealthData>)))]
+    responses((status = 200, description = "It runs", body = Envelope<LiveData>)))]
 async fn check_live() -> impl IntoResponse {
-    enveloped(HealthData { status: "live" })
+    enveloped(LiveData { status: "live" })
 }
 
 /// Whether the gateway can answer: its store does
 #[utoipa::path(get, path = "/health/ready", tag = "gateway",
-    responses((status = 200, description = "It can answer", body = Envelope<HealthData>)))]
-async fn check_ready(State(gateway): State<Gateway>) -> Result<impl IntoResponse, Rejection> {
+    params(("synced" = Option<bool>, Query,
+        description = "Whether the store must be level with the network too, unless syncing is switched off")),
+    responses((status = 200, description = "It can answer", body = Envelope<ReadyData>)))]
+async fn check_ready(State(gateway): State<Gateway>, uri: Uri) -> Result<impl IntoResponse, Rejection> {
+    let parameters = extract::parameters("/health/ready", READY, &uri)?;
     gateway.source.state().await?;
-    Ok(enveloped(HealthData { status: "ready" }))
+    let sync = gateway.source.sync_status(unix_now()).await?;
+    let level = matches!(sync.state, SyncState::Synced | SyncState::Off);
+    if parameters["synced"] == true && !level {
+        let reason = sync.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        return Err(Failure::with_detail(Code::NotSynced, format!("{}{reason}", sync.state.as_str())).into());
+    }
+    Ok(enveloped(ReadyData { status: "ready", sync }))
 }
 
 fn peers_of(gateway: &Gateway) -> Vec<PeerInfo> {
     gateway.source.p2p().map(|p2p| p2p.peers()).unwrap_or_default()
 }
 
-fn enveloped<T: Serialize>(data: T) -> impl IntoResponse {
-    let no_store = [(header::CACHE_CONTROL, "no-store"), (super::respond::SOURCE, "local")];
-    (no_store, axum::Json(Envelope::ok(data)))
+pub(super) fn enveloped<T: Serialize>(data: T) -> impl IntoResponse {
+    (OWN, axum::Json(Envelope::ok(data)))
 }

@@ -74,6 +74,9 @@ pub(super) fn describe(document: &mut openapi::OpenApi) {
     }
 }
 
+/// Routes of our own that refuse parameters which they don't know.
+const STRICT: [&str; 4] = ["/sync", "/sync/{id}", "/events", "/health/ready"];
+
 fn is_list(path: &str) -> bool {
     ["/canonical", "/epoch", "/range"].iter().any(|name| path.ends_with(name))
 }
@@ -91,6 +94,11 @@ fn concerns(code: Code, row: Option<&query::Path>, is_post: bool, path: &str) ->
         Code::InvalidCheckPoint => path.ends_with("/find_ancestor"),
         Code::AnchorNotCanonical | Code::AnswerTooLarge => is_list(path),
         Code::MalformedBody | Code::RequestTooLarge | Code::UnsupportedMediaType => is_post,
+        Code::UnknownJob => path == "/sync/{id}",
+        Code::NotSynced => path == "/health/ready",
+        Code::Busy => row.is_some() || path == "/events",
+        Code::InvalidParameter => row.is_some() || STRICT.contains(&path) && path != "/sync",
+        Code::UnknownParameter | Code::MalformedQuery | Code::UriTooLong => row.is_some() || STRICT.contains(&path),
         // Another method is another operation.
         Code::MethodNotAllowed => false,
         // `unknown_path` is what a peer of an older release says.

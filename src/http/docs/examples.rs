@@ -35,7 +35,7 @@ fn add_question(operation: &mut Operation, data: &Value) {
     for parameter in operation.parameters.iter_mut().flatten() {
         if let RefOr::T(inner) = parameter {
             let value = if inner.name == "echo" { Some(data) } else { data.get(&inner.name) };
-            if let (ParameterIn::Query, Some(value)) = (&inner.parameter_in, value) {
+            if let (ParameterIn::Query | ParameterIn::Path, Some(value)) = (&inner.parameter_in, value) {
                 let inner = std::mem::replace(inner, Parameter::new(""));
                 *parameter = RefOr::T(ParameterBuilder::from(inner).example(Some(value.clone())).build());
             }

@@ -1,0 +1,137 @@
+//! `/events`: what becomes of the chain, as server-sent events.
+//!
+//! A stream reads from the store what its client lacks, one batch after the other, and only when the client has taken
+//! the last one: a slow reader costs one batch, and when it falls too far behind it is told so.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use axum::{
+    extract::State,
+    http::{HeaderMap, Uri},
+    response::{
+        IntoResponse,
+        sse::{Event, KeepAlive, Sse},
+    },
+};
+use futures::{
+    StreamExt,
+    stream::{self, Stream},
+};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{Gateway, error::Rejection, extract, status::OWN};
+use crate::{
+    protocol::{
+        Code, Failure,
+        query::{Kind, Parameter, optional},
+    },
+    source::{News, Source},
+};
+
+/// Most streams at once.
+pub const MAX_STREAMS: usize = 256;
+
+/// How often a stream looks for news. All of them share what the source has read.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// The same after the store failed.
+const RETRY_EVERY: Duration = Duration::from_secs(2);
+/// How long a stream may be silent.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+const PARAMETERS: &[Parameter] = &[optional("after", Kind::Integer)];
+/// What browsers send when they connect again.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// The route.
+pub fn routes() -> OpenApiRouter<Gateway> {
+    OpenApiRouter::new().routes(routes!(follow_chain))
+}
+
+/// What becomes of the chain
+///
+/// Server-sent events, without end. `extended`: blocks were appended. `reorganised`: blocks left the chain, and others may
+/// have come. `reset`: events are missing before this one, so read the chain anew. Each has a JSON object as `data`, with
+/// the `tip` after it, and an `id` to go on after. Without an id only what happens from now on is told.
+#[utoipa::path(get, path = "/events", tag = "gateway",
+    params(
+        ("after" = Option<u64>, Query, description = "Id of the last event that is known; 0: from the first one on"),
+        ("last-event-id" = Option<u64>, Header, example = 1,
+            description = "The same, as browsers send it when they connect again; it wins")
+    ),
+    responses((status = 200, description = "The events", body = String, content_type = "text/event-stream")))]
+async fn follow_chain(
+    State(gateway): State<Gateway>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Rejection> {
+    let parameters = extract::parameters("/events", PARAMETERS, &uri)?;
+    let known = headers.get(LAST_EVENT_ID).map(|id| extract::integer(LAST_EVENT_ID, id.to_str().unwrap_or("?")));
+    let known = known.transpose()?.or(parameters["after"].as_u64());
+    let room = gateway.streams.clone().try_acquire_owned();
+    let room = room.map_err(|_| Failure::with_detail(Code::Busy, format!("{MAX_STREAMS} event streams are open")))?;
+    let version = gateway.source.state().await?.version;
+    let follower = Follower {
+        source: gateway.source,
+        closing: gateway.closing,
+        after: known.unwrap_or(version),
+        batch: None,
+        _room: room,
+    };
+    Ok((OWN, Sse::new(follower.stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"))))
+}
+
+/// One who follows the chain.
+struct Follower {
+    source: Arc<Source>,
+    closing: CancellationToken,
+    /// The last event told.
+    after: u64,
+    /// What the source has told, and how much of it was passed on.
+    batch: Option<(Arc<[News]>, usize)>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Follower {
+    /// The events, between a first one that only says where they begin, and a last one that only says that they end.
+    fn stream(self) -> impl Stream<Item = Result<Event, Infallible>> + Send {
+        let first = Event::default().id(self.after.to_string()).comment("following");
+        let events = stream::unfold(Some(self), |follower: Option<Self>| async {
+            let mut follower = follower?;
+            Some(match follower.next().await {
+                Some(event) => (event, Some(follower)),
+                None => (Event::default().comment("the gateway is shutting down"), None),
+            })
+        });
+        stream::iter([first]).chain(events).map(Ok)
+    }
+
+    /// The next event, once there is one; `None` when the gateway stops.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some((news, told)) = &mut self.batch
+                && let Some(News { id, name, data }) = news.get(*told)
+            {
+                *told += 1;
+                self.after = *id;
+                return Some(Event::default().id(id.to_string()).event(name).data(data));
+            }
+            self.batch = None;
+            let pause = match self.source.news(self.after).await {
+                Ok(news) if !news.is_empty() => {
+                    self.batch = Some((news, 0));
+                    Duration::ZERO
+                }
+                Ok(_) => LOOK_EVERY,
+                // The client keeps its place: it would not come back from an error by itself.
+                Err(_) => RETRY_EVERY,
+            };
+            tokio::select! {
+                biased;
+                () = self.closing.cancelled() => return None,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+}
