@@ -20,8 +20,11 @@ mod health;
 mod import;
 mod lines;
 mod migrate;
+mod peer;
 mod progress;
 mod request;
+mod sync;
+mod verify;
 
 use args::{Cli, Command};
 
@@ -47,6 +50,12 @@ enum CliError {
     Health(#[from] health::HealthError),
     #[error(transparent)]
     Request(#[from] request::RequestError),
+    #[error(transparent)]
+    Peer(#[from] peer::PeerError),
+    #[error(transparent)]
+    Sync(#[from] sync::SyncCommandError),
+    #[error(transparent)]
+    Verify(#[from] verify::AuditError),
     #[error("stdout")]
     Stdout(#[source] io::Error),
     #[error("the runtime can't be started")]
@@ -68,7 +77,7 @@ pub fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", with_causes(&error));
-            ExitCode::from(if matches!(error, CliError::Config(_)) { 2 } else { 1 })
+            ExitCode::from(if matches!(error, CliError::Config(_) | CliError::Peer(_)) { 2 } else { 1 })
         }
     }
 }
@@ -78,7 +87,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         return print_line(&crate::http::openapi_json());
     }
     let config = Config::load(cli.shared.into_sources())?;
-    let service = matches!(cli.command, Command::Serve | Command::Node | Command::Demo);
+    let service = matches!(cli.command, Command::Serve | Command::Node(_) | Command::Demo);
     telemetry::init(config.log, if service { telemetry::SERVICE_FILTER } else { telemetry::COMMAND_FILTER })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;
     let outcome = runtime.block_on(async {
@@ -94,8 +103,9 @@ fn run(cli: Cli) -> Result<(), CliError> {
 async fn dispatch(command: Command, config: Config, shutdown: CancellationToken) -> Result<(), CliError> {
     match command {
         Command::Serve => Ok(crate::app::serve(config, shutdown).await?),
-        Command::Node => Ok(crate::app::node(config, shutdown).await?),
+        Command::Node(mining) => Ok(crate::app::node(config, mining.into_mine(), shutdown).await?),
         Command::Demo => Ok(crate::app::demo(config, shutdown).await?),
+        Command::Sync { from, mode } => sync::run(&config, &from, mode, &shutdown).await,
         command => {
             let work = async {
                 match command {
@@ -106,7 +116,10 @@ async fn dispatch(command: Command, config: Config, shutdown: CancellationToken)
                     }
                     Command::Migrate => Ok(migrate::run(&config).await?),
                     Command::Health { url } => Ok(health::run(&config, url).await?),
-                    Command::Openapi | Command::Serve | Command::Node | Command::Demo => Ok(()),
+                    Command::Verify { no_raise } => Ok(verify::run(&config, !no_raise).await?),
+                    Command::Openapi | Command::Serve | Command::Node(_) | Command::Demo | Command::Sync { .. } => {
+                        Ok(())
+                    }
                 }
             };
             tokio::select! {

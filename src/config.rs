@@ -12,7 +12,7 @@ use libp2p::Multiaddr;
 use serde::Deserialize;
 
 use crate::{
-    chain::{Level, Network},
+    chain::{Level, Network, PowMemory, PowOptions},
     p2p::PeerAddress,
 };
 
@@ -72,13 +72,33 @@ pub struct Config {
     pub peer: Vec<PeerAddress>,
     /// File of the libp2p key; created when missing. Default `modal-gateway.key`.
     pub identity: PathBuf,
-    /// The network that blocks must belong to: a built-in name (`modality`) or a TOML file with the fields of
-    /// [`Network`]. Default `modality`.
+    /// The network that blocks must belong to: a built-in name (`modality`, `devnet`) or a TOML file with the fields
+    /// of [`Network`]. Default `modality`.
     #[serde(deserialize_with = "value::network")]
     pub network: Network,
     /// How far blocks are verified before they are stored: `pow`, `linked` or `none`. Default `pow`.
     #[serde(deserialize_with = "value::parsed")]
     pub verify: Level,
+    /// Whether to keep the store level with the network. Default true.
+    #[serde(deserialize_with = "value::switch")]
+    pub sync: bool,
+    /// Time between two looks at the peers' tips, written like [`peer_timeout`](Self::peer_timeout). Default 10 s.
+    #[serde(deserialize_with = "value::duration")]
+    pub sync_interval: Duration,
+    /// Threads that compute RandomX hashes, at most 64; 0 for as many as there are cores. Default 0.
+    #[serde(deserialize_with = "value::within::<0, 64, _, _>")]
+    pub pow_threads: usize,
+    /// Memory for RandomX: `light` (256 MiB), `full` (2080 MiB, six times as fast) or `auto`, which takes the large one
+    /// when the work ahead repays its set-up and the machine has it. Default `auto`.
+    #[serde(deserialize_with = "value::parsed")]
+    pub pow_memory: PowMemory,
+    /// Whether to look for peers on the local network by multicast DNS, and be found. Default false.
+    #[serde(deserialize_with = "value::switch")]
+    pub mdns: bool,
+    /// Connections that we care to have, at most 64: while there are fewer, peers that the network tells of are dialled;
+    /// 0 dials none of them. Default 8.
+    #[serde(deserialize_with = "value::within::<0, 64, _, _>")]
+    pub target_peers: usize,
     /// Log format on stderr: `text` or `json`. Default `text`. `RUST_LOG` says what is logged.
     #[serde(deserialize_with = "value::parsed")]
     pub log: LogFormat,
@@ -109,6 +129,12 @@ impl Default for Config {
             identity: "modal-gateway.key".into(),
             network: Network::default(),
             verify: Level::Pow,
+            sync: true,
+            sync_interval: Duration::from_secs(10),
+            pow_threads: 0,
+            pow_memory: PowMemory::Auto,
+            mdns: false,
+            target_peers: 8,
             log: LogFormat::Text,
             finality_depth: 40,
             peer_timeout: Duration::from_secs(30),
@@ -134,6 +160,11 @@ impl Config {
     /// As [`Config::load`].
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::load(Sources { env: std::env::vars_os().collect::<Vec<(OsString, OsString)>>(), ..Sources::default() })
+    }
+
+    /// How proof of work is computed.
+    pub fn pow(&self) -> PowOptions {
+        PowOptions { threads: self.pow_threads, memory: self.pow_memory }
     }
 }
 

@@ -1,13 +1,14 @@
-//! The `demo` command: a node and a gateway in one process, joined by real libp2p, each with the bundled chain.
+//! The `demo` command: a node that mines and a gateway that follows it in one process, joined by real libp2p, each with
+//! the bundled chain.
 
 use std::{net::Ipv4Addr, sync::Arc};
 
 use libp2p::{Multiaddr, identity::Keypair, multiaddr::Protocol};
 use tokio_util::sync::CancellationToken;
 
-use super::{AppError, Gateway, Node, announce, bind};
+use super::{AppError, Gateway, Mine, Node, announce, gateway::bind};
 use crate::{
-    chain::{MinerBlock, VerifiedBlocks, Verifier},
+    chain::{MinerBlock, Network, VerifiedBlocks, Verifier},
     config::Config,
     p2p::PeerAddress,
     store::{self, BlockStore, OpenOptions},
@@ -16,11 +17,13 @@ use crate::{
 /// Blocks 0 to 60 of a chain that the network's own miner made, one a line.
 pub const BUNDLED_CHAIN: &str = include_str!("../../tests/fixtures/randomx-chain-61.ndjson");
 
-/// Runs a node and a gateway until `shutdown`, on stores of their own that are gone afterwards.
+/// Runs a node and a gateway until `shutdown`, on stores of their own that are gone afterwards. The network is that of the
+/// bundled chain, whatever the settings say.
 ///
 /// # Errors
 /// Whatever keeps them from starting or ends them early.
 pub async fn demo(config: Config, shutdown: CancellationToken) -> Result<(), AppError> {
+    let config = Config { network: Network::devnet(), ..config };
     let listeners = bind(&config).await?;
     eprintln!("verifying the bundled chain to `{}` ...", config.verify);
     let chain = verified_chain(&config).await?;
@@ -29,7 +32,7 @@ pub async fn demo(config: Config, shutdown: CancellationToken) -> Result<(), App
     let loopback = Multiaddr::from(Ipv4Addr::LOCALHOST).with(Protocol::Tcp(0));
     let node_config = Config { listen: vec![loopback], peer: Vec::new(), ..config.clone() };
     let node_store = store_with(folder.path().join("node.db"), chain.clone()).await?;
-    let node = Node::start_with(&node_config, node_store, Keypair::generate_ed25519()).await?;
+    let mut node = Node::start_with(&node_config, node_store, Keypair::generate_ed25519()).await?;
 
     let mut peers = config.peer.clone();
     for address in node.addresses() {
@@ -43,6 +46,7 @@ pub async fn demo(config: Config, shutdown: CancellationToken) -> Result<(), App
 
     announce(&node);
     print_guide(&gateway);
+    node.mine(&node_config, &Mine { nominee: None, threads: 1 });
     let node = tokio::spawn(node.run(shutdown.clone()));
     gateway.run(shutdown.clone()).await?;
     shutdown.cancel();
@@ -50,11 +54,11 @@ pub async fn demo(config: Config, shutdown: CancellationToken) -> Result<(), App
 }
 
 async fn verified_chain(config: &Config) -> Result<VerifiedBlocks, AppError> {
-    let (network, level) = (config.network.clone(), config.verify);
+    let (network, level, pow) = (config.network.clone(), config.verify, config.pow());
     let verify = move || {
         let blocks: Result<Vec<MinerBlock>, _> = BUNDLED_CHAIN.lines().map(serde_json::from_str).collect();
         let blocks = blocks.map_err(|error| error.to_string())?;
-        let verifier = Verifier::new(&network, level, 1).map_err(|error| error.to_string())?;
+        let verifier = Verifier::new(&network, level, pow).map_err(|error| error.to_string())?;
         verifier.verify(None, blocks).map_err(|error| error.to_string())
     };
     let verified = tokio::task::spawn_blocking(verify).await;
@@ -73,14 +77,17 @@ fn print_guide(gateway: &Gateway) {
     let base = format!("http://{}", gateway.http);
     let hash = "0098469404e2f8e97f63bf0585b74495586e49001b7c00428b71a22d64a698f8";
     println!(
-        "A node and a gateway are running, joined by libp2p, on a real chain of 61 blocks.\n\
+        "A node and a gateway are running, joined by libp2p, on a real chain of 61 blocks. The node mines another one every\n\
+         few seconds, and the gateway follows.\n\
          \n  gateway  {base}\n  docs     {base}/docs\n  admin    http://{}\n\
          \nTry:\n\
          \n  curl '{base}/data/miner_block/epoch?epoch=0'\
          \n  curl -i '{base}/data/miner_block/range?from_index=3&to_index=7&peer=any'\
          \n  curl '{base}/data/miner_block/get?hash={hash}'\
          \n  curl -H 'accept: application/x-ndjson' '{base}/data/miner_block/canonical'\
-         \n  curl '{base}/status'\n\
+         \n  curl '{base}/status'\
+         \n  curl '{base}/sync'\
+         \n  curl -N '{base}/events'\n\
          \nCtrl-C stops both.",
         gateway.admin
     );

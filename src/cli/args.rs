@@ -2,10 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use libp2p::PeerId;
 
 use super::{health, request};
-use crate::config::Sources;
+use crate::{app::Mine, config::Sources, source::job::Mode};
 
 /// HTTP/JSON gateway to the Modality network's miner blocks.
 #[derive(Debug, Parser)]
@@ -48,12 +52,30 @@ pub(super) struct SharedArgs {
     /// File of the libp2p key, created when missing [default: modal-gateway.key]
     #[arg(long, global = true, value_name = "FILE")]
     identity: Option<String>,
-    /// The network: a built-in name (modality) or a TOML file [default: modality]
+    /// The network: a built-in name (modality, devnet) or a TOML file [default: modality]
     #[arg(long, global = true, value_name = "NAME-OR-FILE")]
     network: Option<String>,
     /// How far blocks are verified: pow, linked or none [default: pow]
     #[arg(long, global = true, value_name = "LEVEL")]
     verify: Option<String>,
+    /// Keep the store level with the network: true or false [default: true]
+    #[arg(long, global = true, value_name = "BOOL")]
+    sync: Option<String>,
+    /// Time between two looks at the peers' tips [default: 10s]
+    #[arg(long, global = true, value_name = "TIME")]
+    sync_interval: Option<String>,
+    /// Threads for RandomX hashes; 0 for as many as there are cores [default: 0]
+    #[arg(long, global = true, value_name = "NUMBER")]
+    pow_threads: Option<String>,
+    /// Memory for RandomX: light (256 MiB), full (2080 MiB, faster) or auto [default: auto]
+    #[arg(long, global = true, value_name = "MODE")]
+    pow_memory: Option<String>,
+    /// Look for peers on the local network by multicast DNS, and be found: true or false [default: false]
+    #[arg(long, global = true, value_name = "BOOL")]
+    mdns: Option<String>,
+    /// While there are fewer connections, dial peers that the network tells of [default: 8]
+    #[arg(long, global = true, value_name = "NUMBER")]
+    target_peers: Option<String>,
     /// Log format on stderr: text or json [default: text]
     #[arg(long, global = true, value_name = "FORMAT")]
     log: Option<String>,
@@ -72,6 +94,12 @@ impl SharedArgs {
             ("identity", self.identity),
             ("network", self.network),
             ("verify", self.verify),
+            ("sync", self.sync),
+            ("sync_interval", self.sync_interval),
+            ("pow_threads", self.pow_threads),
+            ("pow_memory", self.pow_memory),
+            ("mdns", self.mdns),
+            ("target_peers", self.target_peers),
             ("log", self.log),
         ];
         let single = single.into_iter().filter_map(|(key, value)| Some((key, vec![value?])));
@@ -91,13 +119,52 @@ Examples:
   modal-gateway serve --database-url postgres://gateway@db/gateway --http 0.0.0.0:8080
   modal-gateway serve --peer node=/ip4/192.0.2.7/tcp/10001 --verify pow")]
     Serve,
-    /// Run a block-serving libp2p peer without HTTP
+    /// Run a block-serving libp2p peer without HTTP, which may mine
+    ///
+    /// Mining goes on at the end of the chain in the store, or begins with the network's genesis, and tells each new block
+    /// to the peers. Its difficulty follows the network's `initial_difficulty` and `target_block_time`: --network names
+    /// a file for others. Where another chain has more work, the node goes over to it.
     #[command(after_help = "\
-Example:
-  modal-gateway node --listen /ip4/0.0.0.0/tcp/10001 --database-url sqlite://node.db")]
-    Node,
-    /// Run a node and a gateway joined by libp2p, on a bundled real chain, and print curl lines to try
+Examples:
+  modal-gateway node --listen /ip4/0.0.0.0/tcp/10001 --database-url sqlite://node.db
+  modal-gateway node --mine --network devnet --peer other=/ip4/192.0.2.7/tcp/10001")]
+    Node(NodeArgs),
+    /// Run a node that mines and a gateway joined by libp2p, on a bundled real chain, and print curl lines to try
     Demo,
+    /// Bring the store level with peers, once
+    ///
+    /// Blocks are fetched, verified as --verify says, and written as they come, so that a sync that was interrupted goes
+    /// on where it was. A chain with more work than the store's takes its place. `serve` and `node` do the same all the
+    /// time. Exits with 0 once no peer given has a better chain.
+    #[command(after_help = "\
+Examples:
+  modal-gateway sync /dns4/node.example/tcp/10001
+  modal-gateway sync node other --peer node=/ip4/192.0.2.7/tcp/10001 --peer other=/ip4/192.0.2.8/tcp/10001
+  modal-gateway sync /ip4/127.0.0.1/tcp/10001 --mode headers --verify linked")]
+    Sync {
+        /// Multiaddrs, or aliases or ids of configured peers
+        // Not `peer`: clap would take it for the shared option of that name.
+        #[arg(value_name = "PEER", required = true)]
+        from: Vec<String>,
+        /// How blocks are fetched: the whole chain in one answer, by ranges, epoch by epoch, headers first, or only what is
+        /// missing from several peers at once
+        #[arg(long, default_value_t, value_parser = PossibleValuesParser::new(Mode::ALL.map(Mode::as_str))
+            .try_map(|name| name.parse::<Mode>()))]
+        mode: Mode,
+    },
+    /// Audit the chain in the store against the network's rules
+    ///
+    /// Every block is verified again as --verify says, and the store's account of the chain is compared with its blocks.
+    /// The first bad block is named with the rule that it breaks. What is good counts as verified that far from then on.
+    #[command(after_help = "\
+Examples:
+  modal-gateway verify
+  modal-gateway verify --verify linked --no-raise")]
+    Verify {
+        /// Leave the blocks' levels as they are: the store may be in use meanwhile
+        #[arg(long)]
+        no_raise: bool,
+    },
     /// Import blocks from a file of one JSON block a line (NDJSON); all of them or, on any error, none
     ///
     /// Canonical blocks must ascend by index and continue the chain in the store. Blocks that the store has are
@@ -157,6 +224,28 @@ Examples:
     },
 }
 
+#[derive(Debug, Args)]
+pub(super) struct NodeArgs {
+    /// Mine blocks
+    #[arg(long)]
+    mine: bool,
+    /// Peer id that the blocks nominate [default: the node's own]
+    #[arg(long, value_name = "PEER_ID", requires = "mine")]
+    mine_nominee: Option<PeerId>,
+    /// Threads that mine
+    #[arg(long, value_name = "NUMBER", requires = "mine", default_value_t = 1,
+          value_parser = clap::value_parser!(u64).range(1..=64))]
+    mine_threads: u64,
+}
+
+impl NodeArgs {
+    /// How the node shall mine, if it shall.
+    pub(super) fn into_mine(self) -> Option<Mine> {
+        let threads = usize::try_from(self.mine_threads).unwrap_or(1);
+        self.mine.then_some(Mine { nominee: self.mine_nominee, threads })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -172,7 +261,9 @@ mod tests {
     #[test]
     fn the_help_tells_the_true_defaults() {
         let help = Cli::command().render_long_help().to_string();
-        let Config { database_url, http, admin, listen, identity, network, verify, .. } = Config::default();
+        let joined = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let config = Config::default();
+        let Config { database_url, http, admin, listen, identity, network, verify, .. } = config;
         for default in [
             database_url.to_string(),
             http.to_string(),
@@ -183,8 +274,19 @@ mod tests {
             verify.to_string(),
             "text".into(),
         ] {
-            let joined = help.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(joined.contains(&format!("[default: {default}]")), "{default} in {joined}");
+        }
+        for (flag, default) in [
+            ("sync", config.sync.to_string()),
+            ("sync-interval", format!("{}s", config.sync_interval.as_secs())),
+            ("pow-threads", config.pow_threads.to_string()),
+            ("pow-memory", config.pow_memory.to_string()),
+            ("mdns", config.mdns.to_string()),
+            ("target-peers", config.target_peers.to_string()),
+        ] {
+            let about = joined.split(&format!("--{flag} <")).nth(1).unwrap();
+            let told = about.split("[default: ").nth(1).unwrap();
+            assert!(told.starts_with(&format!("{default}]")), "{flag}: {told}");
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{
     progress::Progress,
 };
 use crate::{
-    chain::{Level, MinerBlock, Network, Position, Verifier, verify, verify::VerifyError},
+    chain::{ChainEnd, Level, MinerBlock, Verifier, verify, verify::VerifyError},
     config::Config,
     store::{self, BlockStore, ChainState, ChainWriter, StoreError},
 };
@@ -65,7 +65,7 @@ pub(super) async fn run(config: &Config, file: &Path) -> Result<(), ImportError>
     // Before the store is opened: a mistyped name shall not leave an empty database behind.
     let (name, reader, size) = open(file).await?;
     let store = store::open(config.database_url.as_str(), &super::open_options(config)).await?;
-    let outcome = import(&*store, &config.network, config.verify, Lines::new(reader), &name, size).await;
+    let outcome = import(&*store, config, Lines::new(reader), &name, size).await;
     store.close().await;
     eprintln!("{}", outcome?);
     Ok(())
@@ -95,13 +95,17 @@ async fn open(file: &Path) -> Result<(String, Reader, Option<u64>), ImportError>
 
 async fn import(
     store: &dyn BlockStore,
-    network: &Network,
-    level: Level,
+    config: &Config,
     mut lines: Lines<Reader>,
     file: &str,
     size: Option<u64>,
 ) -> Result<Summary, ImportError> {
-    let mut importer = Importer::new(store.write().await?, network, level, file);
+    let writer = store.write().await?;
+    let end = match &writer.state().tip {
+        Some(tip) => store.chain_end(tip.index, config.network.epoch_numbering).await?,
+        None => None,
+    };
+    let mut importer = Importer::new(writer, config, file, end);
     tracing::debug!(file, "transaction begun");
     let mut progress = Progress::new("import", size);
     let (mut count, mut ended) = (0, false);
@@ -175,11 +179,12 @@ fn check_record(record: &Record, counted: u64, found: String) -> Result<(), Prob
 /// Puts blocks into the transaction, batch by batch.
 struct Importer<'a> {
     writer: Box<dyn ChainWriter>,
-    network: &'a Network,
-    level: Level,
+    config: &'a Config,
     file: &'a str,
     /// Made with the first batch: a file without news needs none.
     verifier: Option<Verifier>,
+    /// The end of the chain that the writer has so far.
+    end: Option<ChainEnd>,
     /// Canonical blocks not yet written, which follow the writer's tip, and their lines.
     pending: Vec<MinerBlock>,
     pending_lines: Vec<u64>,
@@ -190,11 +195,11 @@ struct Importer<'a> {
 }
 
 impl<'a> Importer<'a> {
-    fn new(writer: Box<dyn ChainWriter>, network: &'a Network, level: Level, file: &'a str) -> Self {
-        let state = writer.state().clone();
+    fn new(writer: Box<dyn ChainWriter>, config: &'a Config, file: &'a str, end: Option<ChainEnd>) -> Self {
+        let (state, level) = (writer.state().clone(), config.verify);
         let summary = Summary { imported: 0, already_there: 0, orphans: 0, duplicates: 0, level, state };
         let (pending, pending_lines, orphans) = (Vec::new(), Vec::new(), Vec::new());
-        Self { writer, network, level, file, verifier: None, pending, pending_lines, orphans, seen: None, summary }
+        Self { writer, config, file, verifier: None, end, pending, pending_lines, orphans, seen: None, summary }
     }
 
     fn error(&self, line: u64, problem: impl Into<Problem>) -> ImportError {
@@ -237,7 +242,7 @@ impl<'a> Importer<'a> {
             None => {
                 self.pending.push(block);
                 self.pending_lines.push(line);
-                if self.pending.len() >= if self.level == Level::Pow { POW_BATCH } else { BATCH } {
+                if self.pending.len() >= if self.config.verify == Level::Pow { POW_BATCH } else { BATCH } {
                     self.write_pending().await?;
                 }
             }
@@ -273,12 +278,11 @@ impl<'a> Importer<'a> {
         let verifier = match &self.verifier {
             Some(verifier) => verifier.clone(),
             None => {
-                let threads = std::thread::available_parallelism().map_or(1, usize::from);
-                self.verifier.insert(Verifier::new(self.network, self.level, threads)?).clone()
+                let Config { network, verify, .. } = self.config;
+                self.verifier.insert(Verifier::new(network, *verify, self.config.pow())?).clone()
             }
         };
-        let tip = self.writer.state().tip.as_ref();
-        let parent = tip.map(|tip| Position { index: tip.index, hash: tip.hash.clone() });
+        let parent = self.end.clone();
         let verified = match tokio::task::spawn_blocking(move || verifier.verify(parent.as_ref(), blocks)).await? {
             Ok(verified) => verified,
             Err(VerifyError::Pow(error)) => return Err(error.into()),
@@ -288,6 +292,7 @@ impl<'a> Importer<'a> {
                 return Err(self.error(lines.get(offset).copied().unwrap_or(first_line), violation));
             }
         };
+        self.end = verified.end().cloned();
         match self.writer.append(verified).await {
             Ok(()) => self.summary.imported += count,
             Err(StoreError::Conflict(problem)) => {
@@ -301,7 +306,7 @@ impl<'a> Importer<'a> {
 
     async fn write_orphans(&mut self) -> Result<(), ImportError> {
         let orphans = std::mem::take(&mut self.orphans);
-        let new = self.writer.add_orphans(&orphans).await?;
+        let new = self.writer.add_orphans(&orphans, Level::None).await?;
         self.summary.orphans += new;
         self.summary.already_there += (orphans.len() as u64).saturating_sub(new);
         Ok(())

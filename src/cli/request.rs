@@ -3,15 +3,20 @@
 use std::{io::IsTerminal, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use libp2p::{Multiaddr, PeerId, identity::Keypair};
+use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
-use super::{CliError, import::without_line, print_line};
+use super::{
+    CliError,
+    import::without_line,
+    peer::{self, resolve},
+    print_line,
+};
 use crate::{
     config::Config,
-    p2p::{self, P2pConfig, P2pError, PeerAddress, Responder},
+    p2p::{self, P2pConfig, P2pError},
 };
 
 /// How much of an answer that can't be read is shown.
@@ -20,10 +25,6 @@ const MAX_SHOWN_CHARS: usize = 200;
 /// Why there is no answer to print.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
-    #[error("`{peer}` is not a multiaddr such as /ip4/127.0.0.1/tcp/10001: {reason}")]
-    Address { peer: String, reason: String },
-    #[error("`{peer}` is neither a multiaddr nor the alias or id of a configured peer ({known})")]
-    Unknown { peer: String, known: String },
     #[error("{peer}")]
     P2p { peer: String, source: P2pError },
     #[error("{peer}: no answer within {} s", limit.as_secs())]
@@ -53,16 +54,6 @@ struct Request<'a> {
 #[derive(Deserialize)]
 struct Envelope {
     ok: bool,
-}
-
-/// We serve nothing: whoever asks us is told so.
-struct NoPaths;
-
-#[async_trait::async_trait]
-impl Responder for NoPaths {
-    async fn respond(&self, _: PeerId, _: Bytes) -> Bytes {
-        Bytes::from_static(br#"{"ok":false,"data":null,"errors":{"error":"Unknown path"}}"#)
-    }
 }
 
 /// Sends the request and prints the answer.
@@ -101,27 +92,11 @@ pub(super) async fn run(
     }
 }
 
-/// The address of the peer that the user means.
-fn resolve(configured: &[PeerAddress], peer: &str) -> Result<Multiaddr, RequestError> {
-    if peer.starts_with('/') {
-        let parsed = peer.parse::<PeerAddress>().map(|peer| peer.address);
-        return parsed.map_err(|error| RequestError::Address { peer: peer.into(), reason: error.to_string() });
-    }
-    let is_meant = |known: &&PeerAddress| {
-        known.alias.as_deref() == Some(peer) || known.peer_id().is_some_and(|id| id.to_string() == peer)
-    };
-    configured.iter().find(is_meant).map(|known| known.address.clone()).ok_or_else(|| {
-        let known: Vec<_> = configured.iter().map(ToString::to_string).collect();
-        let known = if known.is_empty() { "none is configured".into() } else { known.join(", ") };
-        RequestError::Unknown { peer: peer.into(), known }
-    })
-}
-
 /// Connects with an identity made for the occasion, asks, and leaves.
 async fn ask(address: Multiaddr, request: Bytes, limit: Duration) -> Result<Bytes, P2pError> {
     let stop = CancellationToken::new();
-    let config = P2pConfig { request_timeout: limit, ..P2pConfig::new(Keypair::generate_ed25519()) };
-    let (client, task) = p2p::start(config, Arc::new(NoPaths), stop.clone()).await?;
+    let config = P2pConfig { request_timeout: limit, ..peer::config() };
+    let (client, task) = p2p::start(config, Arc::new(peer::NoPaths), stop.clone()).await?;
     let answer = async { client.request(client.dial(address).await?, request, limit).await }.await;
     stop.cancel();
     // A task that panicked has nothing to add to the answer.
@@ -198,18 +173,5 @@ mod tests {
         ];
         assert_eq!(indented(text), lines.join("\n"));
         assert!(serde_json::from_str::<serde_json::Value>(text).is_ok());
-    }
-
-    #[test]
-    fn a_peer_is_an_address_an_alias_or_an_id() {
-        let id = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
-        let address = format!("/ip4/192.0.2.1/tcp/1/p2p/{id}");
-        let peers = [format!("node={address}").parse().unwrap()];
-        for name in ["node", id, &address] {
-            assert_eq!(resolve(&peers, name).unwrap().to_string(), address);
-        }
-        let error = resolve(&peers, "nodee").unwrap_err().to_string();
-        assert!(error.contains("`nodee`") && error.contains("node=/ip4/192.0.2.1"), "{error}");
-        assert!(matches!(resolve(&peers, "/ip4/x"), Err(RequestError::Address { .. })));
     }
 }

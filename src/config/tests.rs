@@ -74,13 +74,23 @@ fn lists_are_arrays_strings_with_commas_or_repeated_flags() {
 #[case("MODAL_GATEWAY_PEER", "any=/ip4/1.2.3.4/tcp/1", "peer: alias `any` is reserved")]
 #[case("MODAL_GATEWAY_PEER", "a b=/ip4/1.2.3.4/tcp/1", "peer: alias `a b`: 1 to 64")]
 #[case("MODAL_GATEWAY_PEER", "a=/ip4/1.2.3.4/tcp/1,a=/ip4/1.2.3.4/tcp/2", "peer: the alias `a` is given twice")]
-#[case("MODAL_GATEWAY_NETWORK", "testnet", "network: `testnet` is neither a known network (modality) nor a file")]
+#[case(
+    "MODAL_GATEWAY_NETWORK",
+    "testnet",
+    "network: `testnet` is neither a known network (modality, devnet) nor a file"
+)]
 #[case("MODAL_GATEWAY_VERIFY", "full", "verify: `full`: ")]
 #[case("MODAL_GATEWAY_LOG", "xml", "log: `xml`: expected text or json")]
 #[case("MODAL_GATEWAY_FINALITY_DEPTH", "-1", "finality_depth: `-1`: ")]
 #[case("MODAL_GATEWAY_PEER_TIMEOUT", "0", "peer_timeout: `0`: expected seconds")]
 #[case("MODAL_GATEWAY_PEER_TIMEOUT", "2h", "peer_timeout: `2h`: expected seconds")]
 #[case("MODAL_GATEWAY_CACHE_MIB", "65537", "cache_mib: `65537`: expected a whole number from 0 to 65536")]
+#[case("MODAL_GATEWAY_SYNC", "yes", "sync: `yes`: expected true or false")]
+#[case("MODAL_GATEWAY_SYNC_INTERVAL", "0", "sync_interval: `0`: expected seconds")]
+#[case("MODAL_GATEWAY_POW_THREADS", "65", "pow_threads: `65`: expected a whole number from 0 to 64")]
+#[case("MODAL_GATEWAY_POW_MEMORY", "large", "pow_memory: `large`: expected auto, light or full")]
+#[case("MODAL_GATEWAY_MDNS", "on", "mdns: `on`: expected true or false")]
+#[case("MODAL_GATEWAY_TARGET_PEERS", "65", "target_peers: `65`: expected a whole number from 0 to 64")]
 #[case("MODAL_GATEWAY_STORE_CONNECTIONS", "0", "store_connections: `0`: expected a whole number from 1 to 1000")]
 fn a_bad_variable_is_named_with_its_problem(#[case] name: &str, #[case] value: &str, #[case] problem: &str) {
     let error = load_env(name, value).unwrap_err();
@@ -90,7 +100,8 @@ fn a_bad_variable_is_named_with_its_problem(#[case] name: &str, #[case] value: &
 
 #[rstest]
 #[case("http = 5\n", "http: `5`: expected ADDRESS:PORT")]
-#[case("http = true\n", "http: expected a string or a number")]
+#[case("http = true\n", "http: `true`: expected ADDRESS:PORT")]
+#[case("sync = 1\n", "sync: `1`: expected true or false")]
 #[case("htpp = '127.0.0.1:1'", "unknown setting `htpp`; known are")]
 #[case("[http]\nport = 1", "http: expected a string or a number")]
 #[case("peer = [1]", "peer.0: expected a string")]
@@ -125,6 +136,18 @@ fn an_empty_variable_is_not_set_and_others_do_not_concern_us() {
 fn timeouts_have_units(#[case] text: &str, #[case] millis: u64) {
     let config = load_env("MODAL_GATEWAY_PEER_TIMEOUT", text).unwrap();
     assert_eq!(config.peer_timeout, Duration::from_millis(millis));
+}
+
+#[test]
+fn the_sync_is_set_by_words_numbers_and_switches() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut sources = sources(dir.path(), "sync = false\nmdns = true\npow_threads = 2\nsync_interval = '250ms'");
+    sources.env = env(&[("MODAL_GATEWAY_MDNS", "false"), ("MODAL_GATEWAY_TARGET_PEERS", "0")]);
+    sources.flags = vec![("pow_memory", vec!["full".into()]), ("pow_threads", vec!["3".into()])];
+    let config = Config::load(sources).unwrap();
+    assert_eq!((config.sync, config.mdns, config.target_peers), (false, false, 0));
+    assert_eq!(config.sync_interval, Duration::from_millis(250));
+    assert_eq!(config.pow(), PowOptions { threads: 3, memory: PowMemory::Full });
 }
 
 #[test]

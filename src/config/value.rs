@@ -13,9 +13,6 @@ use crate::{chain::Network, p2p::PeerAddress};
 /// Longest timeout that may be set.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Names of the built-in networks.
-const NETWORKS: &[&str] = &["modality"];
-
 /// A database URL. `Display` and `Debug` hide its password; [`as_str`](Self::as_str) doesn't.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseUrl(String);
@@ -77,7 +74,7 @@ fn multiaddr(text: &str) -> Result<Multiaddr, String> {
     }
 }
 
-/// A string, or a number for those who write one without quotes.
+/// A string, or a number or a truth value for those who write one without quotes.
 struct Text(String);
 
 impl<'de> Deserialize<'de> for Text {
@@ -91,6 +88,9 @@ impl<'de> Deserialize<'de> for Text {
             }
             fn visit_str<E>(self, v: &str) -> Result<Text, E> {
                 Ok(Text(v.trim().to_owned()))
+            }
+            fn visit_bool<E>(self, v: bool) -> Result<Text, E> {
+                Ok(Text(v.to_string()))
             }
             fn visit_i64<E>(self, v: i64) -> Result<Text, E> {
                 Ok(Text(v.to_string()))
@@ -125,6 +125,12 @@ pub(super) fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Resu
     let Text(text) = Text::deserialize(deserializer)?;
     let expected = "expected ADDRESS:PORT such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080";
     text.parse().map_err(|_| D::Error::custom(format!("`{text}`: {expected}")))
+}
+
+/// Yes or no.
+pub(super) fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    let Text(text) = Text::deserialize(deserializer)?;
+    text.parse().map_err(|_| D::Error::custom(format!("`{text}`: expected true or false")))
 }
 
 /// A whole number from `MIN` to `MAX`.
@@ -195,14 +201,14 @@ pub(super) fn peers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Pe
 /// A built-in network by name, or the one that a TOML file describes.
 pub(super) fn network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Network, D::Error> {
     let Text(name) = Text::deserialize(deserializer)?;
-    if NETWORKS.contains(&name.as_str()) {
-        return Ok(Network::default());
+    if let Some(network) = Network::named(&name) {
+        return Ok(network);
     }
     match std::fs::read_to_string(Path::new(&name)) {
         Ok(text) => toml::from_str(&text)
             .map_err(|error| D::Error::custom(format!("network file {name}: {}", error.to_string().trim_end()))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let known = NETWORKS.join(", ");
+            let known = Network::NAMES.join(", ");
             Err(D::Error::custom(format!("`{name}` is neither a known network ({known}) nor a file")))
         }
         Err(error) => Err(D::Error::custom(format!("network file {name}: {error}"))),

@@ -1,0 +1,209 @@
+//! A node, and the parts of it that run.
+
+use std::sync::Arc;
+
+use libp2p::{Multiaddr, PeerId, identity::Keypair};
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{AppError, DRAIN};
+use crate::{
+    chain::PowOptions,
+    config::Config,
+    p2p::{self, P2pClient, P2pConfig},
+    source::{self, Source},
+    store::{self, BlockStore, OpenOptions},
+    sync::{self, Mining, mining},
+};
+
+/// How a node mines.
+#[derive(Debug, Clone)]
+pub struct Mine {
+    /// The peer that its blocks nominate; `None`: the node itself.
+    pub nominee: Option<PeerId>,
+    /// Threads that search nonces; 0 for as many as there are cores.
+    pub threads: usize,
+}
+
+/// A node: it answers the protocol from its own store, and keeps that level with the network.
+pub struct Node {
+    /// Answers queries.
+    pub source: Arc<Source>,
+    /// The swarm's client.
+    pub p2p: P2pClient,
+    store: Arc<dyn BlockStore>,
+    /// In the order in which they were started.
+    parts: Vec<Part>,
+}
+
+/// A task of the node's that ends only when it is told to.
+struct Part {
+    name: &'static str,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), AppError>>,
+}
+
+impl Node {
+    /// Opens the store and starts the node.
+    ///
+    /// # Errors
+    /// [`AppError::Store`], [`AppError::Identity`], and those of [`Self::start_with`].
+    pub async fn start(config: &Config) -> Result<Self, AppError> {
+        let options = OpenOptions { connections: config.store_connections, ..OpenOptions::default() };
+        let store = store::open(config.database_url.as_str(), &options).await?;
+        let keypair = p2p::load_or_create(&config.identity)?;
+        Self::start_with(config, store, keypair).await
+    }
+
+    /// Starts the swarm, and unless it is off the sync, over a store that is open.
+    ///
+    /// # Errors
+    /// [`AppError::P2p`], [`AppError::Pow`].
+    pub async fn start_with(config: &Config, store: Arc<dyn BlockStore>, keypair: Keypair) -> Result<Self, AppError> {
+        let settings = source::Settings {
+            finality_depth: config.finality_depth,
+            peer_timeout: config.peer_timeout,
+            cache_bytes: config.cache_mib << 20,
+            sync: config.sync,
+        };
+        let source = Arc::new(Source::new(store.clone(), keypair.public().to_peer_id(), settings));
+        let p2p_config = P2pConfig {
+            listen: config.listen.clone(),
+            peers: config.peer.clone(),
+            mdns: config.mdns,
+            target_peers: config.target_peers,
+            ..P2pConfig::new(keypair)
+        };
+        let stop = CancellationToken::new();
+        let (p2p, swarm) = p2p::start(p2p_config, source.clone(), stop.clone()).await?;
+        source.join(p2p.clone());
+        // A swarm that panicked ends here too.
+        let task = tokio::spawn(async { swarm.await.map_err(|_| AppError::Ended("libp2p")) });
+        let mut node = Self { source, p2p, store, parts: vec![Part { name: "libp2p", stop, task }] };
+        if config.sync {
+            node.sync(config)?;
+        }
+        Ok(node)
+    }
+
+    /// Keeps the store level with the network from now on.
+    fn sync(&mut self, config: &Config) -> Result<(), AppError> {
+        let service = sync::Service::new(self.store.clone(), self.p2p.clone(), &sync_settings(config))?;
+        self.add("sync", async |stop| {
+            service.run(stop).await;
+            Ok(())
+        });
+        Ok(())
+    }
+
+    /// Mines on the chain in the store from now on.
+    pub fn mine(&mut self, config: &Config, mine: &Mine) {
+        let (store, p2p, network) = (self.store.clone(), self.p2p.clone(), config.network.clone());
+        let nominee = mine.nominee.unwrap_or_else(|| p2p.local_peer_id()).to_string();
+        let mining = Mining { nominee, pow: PowOptions { threads: mine.threads, ..config.pow() } };
+        self.add("mining", async move |stop| Ok(mining::mine(store, p2p, &network, &mining, stop).await?));
+    }
+
+    fn add<F>(&mut self, name: &'static str, run: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = Result<(), AppError>> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        self.parts.push(Part { name, task: tokio::spawn(run(stop.clone())), stop });
+    }
+
+    /// The addresses that others reach us at, each with our peer id.
+    pub fn addresses(&self) -> Vec<Multiaddr> {
+        self.p2p.dial_addresses()
+    }
+
+    /// Runs until `shutdown`, then stops.
+    ///
+    /// # Errors
+    /// Those of a part that ends before that.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), AppError> {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            error = self.ended() => return Err(error),
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    /// Waits until a part ends by itself, which none should, and says which and why.
+    pub(super) async fn ended(&mut self) -> AppError {
+        let tasks = self.parts.iter_mut().map(|part| &mut part.task);
+        let (outcome, which, _) = futures::future::select_all(tasks).await;
+        match outcome {
+            Ok(Err(error)) => error,
+            _ => AppError::Ended(self.parts[which].name),
+        }
+    }
+
+    /// Stops the parts, the last one first, and closes the store.
+    pub async fn stop(self) {
+        for Part { name, stop, task } in self.parts.into_iter().rev() {
+            stop.cancel();
+            let aborter = task.abort_handle();
+            if timeout(DRAIN, task).await.is_err() {
+                tracing::warn!(part = name, "not stopped in time: it is cut off");
+                aborter.abort();
+            }
+        }
+        self.store.close().await;
+    }
+}
+
+/// How the settings say to sync.
+pub(crate) fn sync_settings(config: &Config) -> sync::Settings {
+    sync::Settings {
+        network: config.network.clone(),
+        level: config.verify,
+        pow: config.pow(),
+        interval: config.sync_interval,
+        peer_timeout: config.peer_timeout,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    async fn node() -> Node {
+        let config = Config { listen: Vec::new(), sync: false, ..Config::default() };
+        let store = store::open("sqlite::memory:", &OpenOptions::default()).await.unwrap();
+        Node::start_with(&config, store, Keypair::generate_ed25519()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_part_that_ends_or_panics_ends_the_node() {
+        let mut ended = node().await;
+        ended.add("sync", async |_| Ok(()));
+        let error = ended.run(CancellationToken::new()).await.unwrap_err();
+        assert_eq!(error.to_string(), "the sync task ended unexpectedly");
+        let mut panicked = node().await;
+        panicked.add("mining", async |_| panic!("for the test"));
+        let error = panicked.run(CancellationToken::new()).await.unwrap_err();
+        assert_eq!(error.to_string(), "the mining task ended unexpectedly");
+    }
+
+    #[tokio::test]
+    async fn parts_stop_in_reverse() {
+        let stopped = Arc::new(Mutex::new(Vec::new()));
+        let mut node = node().await;
+        for name in ["first", "second"] {
+            let stopped = stopped.clone();
+            node.add(name, async move |stop: CancellationToken| {
+                stop.cancelled().await;
+                stopped.lock().unwrap().push(name);
+                Ok(())
+            });
+        }
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        node.run(shutdown).await.unwrap();
+        assert_eq!(*stopped.lock().unwrap(), ["second", "first"]);
+    }
+}
