@@ -7,7 +7,7 @@ use std::{error::Error, path::Path, process::ExitCode, sync::Arc};
 use libp2p::{Multiaddr, identity::Keypair};
 use modal_gateway::{
     app::Node,
-    chain::{EpochNumbering, Level, MinerBlock, Network, Verifier, VerifyError},
+    chain::{EpochNumbering, Level, MinerBlock, Network, PowOptions, Verifier, VerifyError},
     config::Config,
     protocol::{
         Query,
@@ -124,7 +124,8 @@ async fn open(path: &Path) -> Result<Arc<dyn BlockStore>, StoreError> {
 
 /// Verifies and stores a whole chain. A real program verifies to [`Level::Pow`], and in a blocking thread.
 async fn keep(store: &dyn BlockStore, blocks: Vec<MinerBlock>) -> Result<(), Box<dyn Error>> {
-    let verifier = Verifier::new(&Network::default(), Level::None, 1).map_err(VerifyError::from)?;
+    let network = Network { genesis_hash: None, ..Network::default() };
+    let verifier = Verifier::new(&network, Level::None, PowOptions::default()).map_err(VerifyError::from)?;
     let mut writer = store.write().await?;
     writer.append(verifier.verify(None, blocks)?).await?;
     writer.commit().await?;

@@ -8,11 +8,17 @@ mod bad_input;
 mod caching;
 #[path = "gateway/conformance.rs"]
 mod conformance;
+#[path = "gateway/events.rs"]
+mod events;
 #[path = "gateway/failures.rs"]
 mod failures;
+#[path = "gateway/headers.rs"]
+mod headers;
 #[path = "gateway/interop.rs"]
 mod interop;
 #[path = "gateway/program.rs"]
 mod program;
 #[path = "gateway/reorganised.rs"]
 mod reorganised;
+#[path = "gateway/sync_api.rs"]
+mod sync_api;

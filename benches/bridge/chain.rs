@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use futures::future::try_join_all;
 use modal_gateway::{
-    chain::{BLOCKS_PER_EPOCH, EpochNumbering, Level, MinerBlock, Network, Position, Verifier, difficulty::actualized},
+    chain::{
+        BLOCKS_PER_EPOCH, EpochNumbering, Level, MinerBlock, Network, PowOptions, Verifier, difficulty::actualized,
+    },
     protocol::{MAX_CHUNK, Query},
     store::{self, BlockStore, OpenOptions},
 };
@@ -116,25 +118,34 @@ impl Stores {
     }
 }
 
+/// The network of the chain: its blocks are 30 s apart.
+pub fn network() -> Network {
+    Network { genesis_hash: None, target_block_time: 30, ..Network::devnet() }
+}
+
+/// The same as a settings file.
+pub const NETWORK_FILE: &str = "initial_difficulty = 1\ntarget_block_time = 30\n";
+
 fn sqlite_url(folder: &tempfile::TempDir, length: usize) -> String {
     format!("sqlite://{}/chain-{length}.db", folder.path().display())
 }
 
 /// Appends the chain to every store as far as it is to go; the hashes.
 async fn append_chain(stores: &[(Kind, usize, Arc<dyn BlockStore>)]) -> Outcome<Vec<String>> {
-    let verifier = Verifier::new(&Network::default(), Level::Linked, 1)?;
+    let verifier = Verifier::new(&network(), Level::Linked, PowOptions::default())?;
+    let mut end = None;
     let longest = LENGTHS.into_iter().max().unwrap_or_default();
     let mut hashes: Vec<String> = Vec::with_capacity(longest);
     while hashes.len() < longest {
         let start = hashes.len();
-        let parent = hashes.last().map(|hash| Position { index: start as u64 - 1, hash: hash.clone() });
         let mut blocks = Vec::with_capacity(BATCH);
         for index in start..start + BATCH {
             let block = block(index as u64, hashes.last());
             hashes.push(block.hash.clone());
             blocks.push(block);
         }
-        let verified = verifier.verify(parent.as_ref(), blocks)?;
+        let verified = verifier.verify(end.as_ref(), blocks)?;
+        end = verified.end().cloned();
         let longer = stores.iter().filter(|(_, length, _)| start < *length);
         try_join_all(longer.map(async |(_, _, store)| {
             let mut writer = store.write().await?;
@@ -152,7 +163,7 @@ fn block(index: u64, parent: Option<&String>) -> MinerBlock {
     let previous_hash = parent.map_or("0", String::as_str).to_owned();
     let hash = format!("000{}", &hex::encode(Sha256::digest(format!("{index}{previous_hash}")))[3..]);
     let miner = index as usize % MINERS;
-    let timestamp = 1_795_390_000 + 30 * index as i64;
+    let timestamp = 1_700_000_000 + 30 * index as i64;
     let mut block = MinerBlock {
         index,
         epoch: EpochNumbering::default().epoch(index),

@@ -18,7 +18,8 @@ pub async fn run(stores: &Stores, pace: Pace) -> Outcome<String> {
         for (question, name) in QUESTIONS {
             let mut contenders = Vec::new();
             for length in LENGTHS {
-                let settings = Settings { finality_depth: 40, peer_timeout: Duration::from_secs(10), cache_bytes: 0 };
+                let settings =
+                    Settings { finality_depth: 40, peer_timeout: Duration::from_secs(10), cache_bytes: 0, sync: false };
                 let source = Arc::new(Source::new(stores.get(kind, length)?, PeerId::random(), settings));
                 let ask = stores.asker(question, length);
                 let ask: Ask = Arc::new(move || {

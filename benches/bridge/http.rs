@@ -37,7 +37,7 @@ pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
     let length = body.len();
     let handler = async move || ([(header::CONTENT_TYPE, "application/json")], body.clone());
     let bare = Server::start(Router::new().route("/data/miner_block/epoch", routing::get(handler))).await?;
-    let ours = Server::start(http::router(Gateway::new(source))).await?;
+    let ours = Server::start(http::router(Gateway::new(source, CancellationToken::new()))).await?;
 
     let columns = ["request", "bytes", "connections", "bare handler", "gateway", "gateway : bare"];
     let mut table = Table::new(1, &columns);

@@ -1,5 +1,5 @@
 //! What a request costs: `cargo bench` prints the tables of the README. `cargo bench -- --quick` takes a fifth of the
-//! time and shows the same within a wider margin.
+//! time and shows the same within a wider margin; `cargo bench -- sync` does that part alone.
 //!
 //! Everything that is compared is measured in turns, round by round, and what is printed is the median over the
 //! rounds: a machine that is slower for a while is slower for all. Ratios are medians of each round's own ratio.
@@ -11,6 +11,9 @@
 //! * [`wire`]: the same over libp2p
 //! * [`echo`]: libp2p against a bare request-response echo of the same bytes
 //! * [`http`]: HTTP against a bare axum handler of the same bytes
+//! * [`sync`]: filling a store by syncing, against bare insertion
+//! * [`proof`]: syncing with proof of work, and the memory of a sync
+//! * [`plain`]: a peer of the network's own protocol alone
 //! * [`memory`]: what `serve` takes
 
 use std::time::{Duration, Instant};
@@ -27,8 +30,11 @@ mod http;
 mod machine;
 mod measure;
 mod memory;
+mod plain;
 #[path = "../../tests/support/postgres.rs"]
 mod postgres;
+mod proof;
+mod sync;
 mod wire;
 
 /// Threads of the runtime that client and server share. SQLite and Postgres have threads and processes of their own.
@@ -51,6 +57,10 @@ async fn run(quick: bool) -> Outcome<()> {
     let stores = chain::Stores::fill().await?;
     println!("{}", machine::describe(&stores).await?);
 
+    if std::env::args().any(|argument| argument == "sync") {
+        return sync_tables(&stores, quick).await;
+    }
+
     eprintln!("{:?}: requests without a door ...", started.elapsed());
     println!("{}", direct::run(&stores, pace(60, 15)).await?);
 
@@ -65,8 +75,18 @@ async fn run(quick: bool) -> Outcome<()> {
     println!("{}", wire::run(&stores, &nodes, pace(200, 5)).await?);
     nodes.stop().await;
 
+    eprintln!("{:?}: syncing ...", started.elapsed());
+    sync_tables(&stores, quick).await?;
+
     eprintln!("{:?}: memory of `serve` ...", started.elapsed());
     println!("{}", memory::run(&stores, Duration::from_secs(if quick { 3 } else { 10 })).await?);
     eprintln!("{:?}: done", started.elapsed());
+    Ok(())
+}
+
+async fn sync_tables(stores: &chain::Stores, quick: bool) -> Outcome<()> {
+    println!("{}", sync::run(stores, if quick { 1 } else { 5 }).await?);
+    println!("{}", proof::run(if quick { 1 } else { 5 }).await?);
+    println!("{}", proof::memory(stores).await?);
     Ok(())
 }

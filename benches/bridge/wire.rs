@@ -40,7 +40,7 @@ pub struct Nodes {
 }
 
 /// Nobody asks the client.
-struct Mute;
+pub struct Mute;
 
 #[async_trait]
 impl Responder for Mute {

@@ -3,7 +3,7 @@
 import sys
 
 from modal_gateway_client import Client
-from modal_gateway_client.api.gateway import get_status
+from modal_gateway_client.api.gateway import get_status, list_sync_jobs
 from modal_gateway_client.api.protocol import find_ancestor, get_epoch, get_epoch_by_post, get_range
 from modal_gateway_client.models import (
     CheckPoint,
@@ -39,6 +39,9 @@ tip = get_status.sync(client=client).data.chain.tip
 points = [CheckPoint(index=tip.index, hash_=tip.hash_), CheckPoint(index=1, hash_="other")]
 found = find_ancestor.sync(client=client, body=FindAncestorQuery(check_points=points)).data
 assert [match.matches for match in found.matches] == [True, False] and found.highest_match == tip.index, found
+
+sync = list_sync_jobs.sync(client=client).data
+assert (sync.jobs, sync.count) == ([], 0) and sync.status.state in ("synced", "syncing", "stalled", "off"), sync
 
 refused = get_range.sync_detailed(client=client, from_index=7, to_index=3)
 assert refused.status_code == 400 and isinstance(refused.parsed, ErrorEnvelope), refused

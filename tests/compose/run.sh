@@ -46,7 +46,9 @@ ask() {
         --write-out '%{http_code}' "http://$address$1") || status=none
 }
 
-source_of() { sed -nE 's/^x-modal-source: *([^ \r]+).*/\1/ip' "$work/headers"; }
+# header NAME: its value in the last answer
+header() { sed -nE "s/^$1: *([^ \r]+).*/\1/ip" "$work/headers"; }
+source_of() { header x-modal-source; }
 
 # until_deadline WHAT COMMAND…: repeats the command until it succeeds
 until_deadline() {
@@ -115,6 +117,23 @@ ok "epoch 0 with peer=any: the same bytes, from the node"
 ask "$epoch&peer=node"
 expect_epoch_0 "$peer"
 ok "the node is reached by its alias"
+
+# beyond INDEX: whether the gateway's tip is; sets `tip_index` and `tip_hash`
+beyond() {
+    ask /data/miner_block/chain_info
+    IFS=: read -r tip_index tip_hash <<<"$(header x-modal-tip)"
+    [ "$status" = 200 ] && [ "${tip_index:-0}" -gt "$1" ]
+}
+
+# The bundled chain ends at 60. A block takes some ten seconds, and chance may make it several times that.
+until_deadline "the gateway follows the node" beyond 60
+ask "/data/miner_block/range?from_index=$tip_index&to_index=$tip_index&peer=node"
+[ "$status" = 200 ] || fail "the node's block $tip_index: $status"
+python3 -c '
+import json, sys
+[block] = json.load(open(sys.argv[1]))["data"]["blocks"]
+sys.exit(block["hash"] != sys.argv[2])' "$work/body" "$tip_hash" || fail "block $tip_index differs from the node's"
+ok "the node mines, and the gateway has its block $tip_index"
 
 for service in postgres node gateway; do
     [ "$(compose exec -T "$service" id -u)" != 0 ] || fail "$service runs as root"

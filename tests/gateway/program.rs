@@ -1,12 +1,10 @@
 //! The program as a newcomer runs it: `demo` and its curl lines, and `request` against bad peers.
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
-};
+use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::peer::{Reply, ScriptedPeer};
 
@@ -22,17 +20,21 @@ fn parse(curl: &str) -> (String, Option<(String, String)>) {
 
 #[tokio::test]
 async fn the_demos_curl_lines_work_and_ctrl_c_ends_it() {
-    let mut demo = Command::new(PROGRAM)
+    let mut demo = tokio::process::Command::new(PROGRAM)
         .args(["demo", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--verify", "linked"])
         .current_dir(env!("CARGO_TARGET_TMPDIR"))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
+        .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let lines = BufReader::new(demo.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let guide: Vec<String> = lines.take_while(|line| !line.starts_with("Ctrl-C")).collect();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let mut guide = Vec::new();
+    while let Some(line) = lines.next_line().await.unwrap().filter(|line| !line.starts_with("Ctrl-C")) {
+        guide.push(line);
+    }
     let curls: Vec<_> = guide.iter().filter(|line| line.trim().starts_with("curl ")).collect();
-    assert_eq!(curls.len(), 5, "{guide:#?}");
+    assert_eq!(curls.len(), 7, "{guide:#?}");
     for curl in curls {
         let (url, header) = parse(curl);
         let mut request = reqwest::Client::builder().no_proxy().build().unwrap().get(&url);
@@ -43,8 +45,8 @@ async fn the_demos_curl_lines_work_and_ctrl_c_ends_it() {
         assert_eq!(response.status(), 200, "{curl}");
         assert_eq!(response.headers()["x-modal-source"].to_str().unwrap().starts_with("peer:"), url.contains("peer="));
     }
-    assert!(Command::new("kill").args(["-INT", &demo.id().to_string()]).status().unwrap().success());
-    assert!(tokio::task::spawn_blocking(move || demo.wait()).await.unwrap().unwrap().success(), "a clean end");
+    assert!(Command::new("kill").args(["-INT", &demo.id().unwrap().to_string()]).status().unwrap().success());
+    assert!(demo.wait().await.unwrap().success(), "a clean end");
 }
 
 #[rstest::rstest]

@@ -6,7 +6,7 @@ use modal_gateway::chain::Level;
 use rstest::rstest;
 use serde_json::json;
 
-use crate::support::gateway::{Backend, TestGateway, TestStore, position, synthetic, synthetic_block, verifier};
+use crate::support::gateway::{Backend, TestGateway, TestStore, parent, synthetic, synthetic_block, verifier};
 
 #[rstest]
 #[case(Backend::Sqlite)]
@@ -25,7 +25,7 @@ async fn an_anchor_that_is_reorganised_away_is_a_conflict(#[case] backend: Backe
     let mut writer = other.write().await.unwrap();
     writer.rewind(Some(89), "heavier chain", Some("side-100"), 1_700_001_000).await.unwrap();
     let branch = (90..=100).map(|index| synthetic_block(index, "side", if index == 90 { "main" } else { "side" }));
-    let branch = verifier(Level::None).verify(Some(&position(89, "main-89")), branch.collect()).unwrap();
+    let branch = verifier(Level::None).verify(Some(&parent(89, "main-89")), branch.collect()).unwrap();
     writer.append(branch).await.unwrap();
     writer.commit().await.unwrap();
 

@@ -7,12 +7,13 @@ use bytes::Bytes;
 use libp2p::{PeerId, identity::Keypair};
 use modal_gateway::{
     app::{BUNDLED_CHAIN, Gateway},
-    chain::{Level, MinerBlock, Network, Verifier},
+    chain::{ChainEnd, Level, MinerBlock, Network, PowOptions, Verifier},
     config::Config,
     p2p::{self, P2pClient, P2pConfig, PeerAddress, Responder},
     store::{self, BlockStore, OpenOptions},
 };
 use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -32,7 +33,7 @@ pub enum Backend {
 pub struct TestStore {
     pub url: String,
     pub folder: TempDir,
-    _database: Option<Database>,
+    database: Option<Database>,
 }
 
 impl TestStore {
@@ -46,7 +47,7 @@ impl TestStore {
                 (database.url.clone(), Some(database))
             }
         };
-        Self { url, folder, _database: database }
+        Self { url, folder, database }
     }
 
     /// Another handle to it, as another process would have one.
@@ -58,21 +59,34 @@ impl TestStore {
     pub async fn append(&self, blocks: Vec<MinerBlock>, level: Level) {
         let store = self.open().await;
         let mut writer = store.write().await.unwrap();
-        let parent = writer.state().tip.as_ref().map(|tip| position(tip.index, &tip.hash));
+        let parent = writer.state().tip.as_ref().map(|tip| parent(tip.index, &tip.hash));
         writer.append(verifier(level).verify(parent.as_ref(), blocks).unwrap()).await.unwrap();
         writer.commit().await.unwrap();
         store.close().await;
     }
+
+    /// Runs SQL past the store.
+    pub async fn execute(&self, sql: &str) {
+        let sql = AssertSqlSafe(sql.to_owned());
+        if self.database.is_some() {
+            let mut connection = PgConnection::connect(&self.url).await.unwrap();
+            sqlx::query(sql).execute(&mut connection).await.unwrap();
+        } else {
+            let mut connection = SqliteConnection::connect(&self.url).await.unwrap();
+            sqlx::query(sql).execute(&mut connection).await.unwrap();
+        }
+    }
 }
 
-/// A parent's place.
-pub fn position(index: u64, hash: &str) -> modal_gateway::chain::Position {
-    modal_gateway::chain::Position { index, hash: hash.into() }
+/// A parent's place, for chains whose difficulties follow no schedule.
+pub fn parent(index: u64, hash: &str) -> ChainEnd {
+    ChainEnd { index, hash: hash.into(), timestamp: 0, target_difficulty: 1, epoch_started: 0 }
 }
 
-/// A verifier for the network of the bundled chain.
+/// A verifier for the bundled chain, for parts of it, and for others on a genesis of the usual form.
 pub fn verifier(level: Level) -> Verifier {
-    Verifier::new(&Network::default(), level, 1).unwrap()
+    let network = Network { genesis_hash: None, difficulty_schedule: false, ..Network::devnet() };
+    Verifier::new(&network, level, PowOptions::default()).unwrap()
 }
 
 /// The bundled chain.
@@ -113,7 +127,8 @@ pub struct TestGateway {
     _running: DropGuard,
 }
 
-struct Mute;
+/// Nobody asks it.
+pub struct Mute;
 
 #[async_trait::async_trait]
 impl Responder for Mute {
@@ -151,6 +166,8 @@ impl TestGateway {
             identity: store.folder.path().join("key"),
             peer_timeout: Duration::from_secs(2),
             store_connections: 2,
+            // What a test's store holds is the test's to say.
+            sync: false,
             ..Config::default()
         });
         let gateway = Gateway::start(&config).await.unwrap();

@@ -3,7 +3,11 @@
 #![allow(dead_code, reason = "each test program uses its own part of this")]
 
 pub mod bytes_codec;
+pub mod chain;
+pub mod door;
 pub mod gateway;
+pub mod linked;
 pub mod peer;
 pub mod postgres;
 pub mod relay;
+pub mod serving;

@@ -1,0 +1,170 @@
+//! `sync` from real nodes and from scripted peers, into both stores.
+
+use std::process::{Child, Command, Stdio};
+
+use libp2p::identity::Keypair;
+use modal_gateway::{
+    app::Node,
+    chain::{Level, Network},
+    config::Config,
+    source::job::Mode,
+};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::{
+    Outcome, Place, TIP,
+    support::{
+        gateway::{Backend, TestStore, chain},
+        peer::{Reply, ScriptedPeer},
+    },
+    until,
+};
+
+/// A node that serves the first `length` blocks of the bundled chain.
+async fn node(length: usize) -> (TestStore, Node) {
+    let store = TestStore::create(Backend::Sqlite).await;
+    store.append(chain()[..length].to_vec(), Level::Linked).await;
+    let config = Config {
+        listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
+        network: Network::devnet(),
+        sync: false,
+        ..Config::default()
+    };
+    let node = Node::start_with(&config, store.open().await, Keypair::generate_ed25519()).await.unwrap();
+    (store, node)
+}
+
+fn address(node: &Node) -> String {
+    node.addresses().remove(0).to_string()
+}
+
+/// `sync` into `store` with more arguments.
+fn sync(place: &Place, store: &TestStore, args: &[&str]) -> Command {
+    let mut command = place.command([&["sync", "--database-url", &store.url], args].concat());
+    command.env("MODAL_GATEWAY_NETWORK", "devnet");
+    command
+}
+
+fn outcome(mut command: Command) -> Outcome {
+    command.output().unwrap().into()
+}
+
+#[rstest]
+#[case::sqlite(Backend::Sqlite)]
+#[case::postgres(Backend::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn every_mode_brings_the_store_level(#[case] backend: Backend) {
+    let place = Place::new();
+    let (_served, node) = node(61).await;
+    for mode in Mode::ALL {
+        let store = TestStore::create(backend).await;
+        let args = [&address(&node), "--mode", mode.as_str(), "--verify", "linked"];
+        let said = outcome(sync(&place, &store, &args)).ok().stderr;
+        let expected = format!("synced 61 blocks, verified to linked, tip 60 {TIP}, ");
+        assert!(said.starts_with(&expected) && said.ends_with(" s, 0 retries\n"), "{mode}: {said}");
+        let again = outcome(sync(&place, &store, &args)).ok().stderr;
+        assert!(again.starts_with("synced 0 blocks, verified to linked, tip 60"), "{mode}: {again}");
+        let audit = ["verify", "--verify", "linked", "--network", "devnet", "--database-url", &store.url];
+        assert_eq!(place.run(audit).ok().stderr, format!("verified 61 blocks to linked, tip 60 {TIP}\n"));
+    }
+    assert_eq!(std::fs::read_dir(place.0.path()).unwrap().count(), 0, "neither a key nor another store");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_in_a_pipe_is_plain_lines() {
+    let place = Place::new();
+    let (_served, node) = node(61).await;
+    let store = TestStore::create(Backend::Sqlite).await;
+    let done = outcome(sync(&place, &store, &[&address(&node), "--pow-threads", "1"])).ok();
+    assert!(done.stderr.starts_with("synced 61 blocks, verified to pow, tip 60"), "{}", done.stderr);
+    // 60 hashes take some two seconds, and come in one batch.
+    assert!(!done.progress.is_empty());
+    assert!(done.progress.iter().all(|line| line == "sync: 0 blocks, 0/s, 0 %"), "{:?}", done.progress);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_peers_by_their_names() {
+    let place = Place::new();
+    let ((_served, longer), (_other, shorter)) = (node(61).await, node(41).await);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let store = TestStore::create(Backend::Sqlite).await;
+    let peers = [
+        format!("long={}", address(&longer)),
+        format!("gone=/ip4/127.0.0.1/tcp/{free}"),
+        format!("short={}", address(&shorter)),
+    ];
+    let id = shorter.p2p.local_peer_id().to_string();
+    let mut args = vec!["gone", &id, "long", "--verify", "none"];
+    args.extend(peers.iter().flat_map(|peer| ["--peer", peer]));
+    let said = outcome(sync(&place, &store, &args)).ok().stderr;
+    assert!(said.starts_with("synced 61 blocks, verified to none, tip 60"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_names_its_cause() {
+    let place = Place::new();
+    let store = TestStore::create(Backend::Sqlite).await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let gone = format!("/ip4/127.0.0.1/tcp/{free}");
+    let run = |args: &[&str]| outcome(sync(&place, &store, args));
+    run(&[&gone]).fails(1, &[&gone, "can't be reached"]);
+    run(&[&gone, &gone]).fails(1, &[&gone, "can't be reached"]);
+    run(&["node"]).fails(2, &["`node` is neither a multiaddr nor", "none is configured"]);
+    run(&["/ip4/1.2.3"]).fails(2, &["`/ip4/1.2.3` is not a multiaddr"]);
+    for usage in [&[][..], &["/ip4/127.0.0.1/tcp/1", "--mode", "fast"]] {
+        assert_eq!(run(usage).code, 2, "{usage:?}");
+    }
+
+    let (_served, node) = node(61).await;
+    let peer = address(&node);
+    run(&[&peer, "--network", "modality"]).fails(1, &["rule `genesis`"]);
+    let handle = store.open().await;
+    let lease = handle.lease().await.unwrap().unwrap();
+    run(&[&peer]).fails(1, &["another process is syncing this store"]);
+    drop(lease);
+    assert_eq!(handle.state().await.unwrap().length, 0);
+
+    let (_empty, node) = self::node(0).await;
+    run(&[&address(&node)]).fails(1, &["no useful peer", "its chain is empty"]);
+}
+
+/// Tells of the bundled chain, gives its first epoch, and then no more.
+fn first_epoch_only(request: &Value) -> Reply {
+    let chain = chain();
+    let data = match request["path"].as_str().unwrap() {
+        "/data/miner_block/chain_info" => json!({
+            "cumulative_difficulty": "809", "chain_length": 61, "chain_height": 60, "tip_hash": TIP, "tip_epoch": 1,
+            "common_ancestor_index": null, "blocks": null,
+        }),
+        "/data/miner_block/epoch" if request["data"]["epoch"] == 0 => {
+            json!({"epoch": 0, "blocks": chain[..41].to_vec(), "count": 41})
+        }
+        _ => return Reply::Silence,
+    };
+    Reply::Json(json!({"ok": true, "data": data, "errors": null}))
+}
+
+fn interrupt(child: &Child) {
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+}
+
+#[rstest]
+#[case::sqlite(Backend::Sqlite)]
+#[case::postgres(Backend::Postgres)]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_sync_goes_on_where_it_was(#[case] backend: Backend) {
+    let place = Place::new();
+    let store = TestStore::create(backend).await;
+    let handle = store.open().await;
+    let peer = ScriptedPeer::start(|request| first_epoch_only(&request)).await;
+    let args = [&peer.address.to_string(), "--mode", "epoch", "--verify", "linked"];
+    let child = sync(&place, &store, &args).stderr(Stdio::piped()).spawn().unwrap();
+    until(async || handle.state().await.unwrap().length == 41).await;
+    interrupt(&child);
+    Outcome::from(child.wait_with_output().unwrap()).fails(1, &["error: interrupted"]);
+
+    let (_served, node) = node(61).await;
+    let said = outcome(sync(&place, &store, &[&address(&node), "--verify", "linked"])).ok().stderr;
+    assert!(said.starts_with("synced 20 blocks, verified to linked, tip 60"), "{said}");
+}

@@ -1,0 +1,77 @@
+//! Settings, usage and help.
+
+use std::fs;
+
+use rstest::rstest;
+
+use crate::{Outcome, Place};
+
+#[rstest]
+#[case::value("http = 'here'", &["settings.toml: http: `here`: expected ADDRESS:PORT"])]
+#[case::key("htpp = '127.0.0.1:1'", &["settings.toml: unknown setting `htpp`", "http"])]
+#[case::syntax("log = 'text'\nhttp = [", &["settings.toml: line 2: "])]
+#[case::network("network = 'testnet'", &["settings.toml: network: `testnet`", "modality"])]
+fn a_malformed_setting_is_named(#[case] text: &str, #[case] texts: &[&str]) {
+    let place = Place::new();
+    place.write("settings.toml", text);
+    place.run(["migrate", "--config", "settings.toml"]).fails(2, texts);
+    let outcome = place.command(["serve"]).env("MODAL_GATEWAY_CONFIG", "settings.toml").output().unwrap();
+    Outcome::from(outcome).fails(2, texts);
+}
+
+#[test]
+fn settings_come_from_file_environment_and_flags() {
+    let place = Place::new();
+    place.write("modal-gateway.toml", "database_url = 'sqlite://file.db'");
+    place.run(["migrate"]).ok();
+    place.command(["migrate"]).env("DATABASE_URL", "sqlite://plain.db").output().unwrap();
+    let both = [("DATABASE_URL", "sqlite://no.db"), ("MODAL_GATEWAY_DATABASE_URL", "sqlite://ours.db")];
+    place.command(["migrate"]).envs(both).output().unwrap();
+    // Before and after the command.
+    place.command(["migrate", "--database-url", "sqlite://flag.db"]).envs(both).output().unwrap();
+    place.run(["--database-url", "sqlite://early.db", "migrate"]).ok();
+    for name in ["file.db", "plain.db", "ours.db", "flag.db", "early.db"] {
+        assert!(place.path(name).exists(), "{name}");
+    }
+    assert!(!place.path("no.db").exists() && !place.path("modal-gateway.db").exists());
+}
+
+#[test]
+fn unknown_variables_files_and_flags_are_named() {
+    let place = Place::new();
+    let outcome = place.command(["migrate"]).env("MODAL_GATEWAY_HTPP", "x").output().unwrap();
+    Outcome::from(outcome).fails(2, &["environment variable MODAL_GATEWAY_HTPP: unknown setting `htpp`"]);
+    place.run(["migrate", "--config", "absent.toml"]).fails(2, &["absent.toml: can't read", "No such file"]);
+    place.run(["migrate", "--http", "8080"]).fails(2, &["--http: `8080`: expected ADDRESS:PORT"]);
+    place.run(["migrate", "--verify", "all"]).fails(2, &["--verify: ", "`none`, `linked` or `pow`"]);
+    let outcome = place.command(["migrate"]).env("RUST_LOG", "a=b=c").output().unwrap();
+    Outcome::from(outcome).fails(1, &["environment variable RUST_LOG: "]);
+}
+
+#[test]
+fn no_password_is_printed() {
+    let place = Place::new();
+    for url in ["postgres://user:pa55@127.0.0.1:1/db", "postgres://user:pa55@127.0.0.1:x/db", "mysql://user:pa55@h/db"]
+    {
+        let outcome = place.run(["migrate", "--database-url", url]);
+        assert_ne!(outcome.code, 0);
+        assert!(!outcome.stderr.contains("pa55"), "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn help_and_usage_have_their_exit_codes() {
+    let place = Place::new();
+    let help = String::from_utf8(place.run(["--help"]).ok().stdout).unwrap();
+    for command in
+        ["serve", "node", "demo", "sync", "verify", "import", "export", "request", "openapi", "migrate", "health"]
+    {
+        assert!(help.contains(&format!("\n  {command}")), "{command}");
+        assert!(!place.run([command, "--help"]).ok().stdout.is_empty());
+    }
+    place.run(["--version"]).ok();
+    for args in [&[][..], &["fly"], &["import"], &["serve", "--hpt"], &["request", "x"], &["sync"]] {
+        assert_eq!(place.run(args).code, 2, "{args:?}");
+    }
+    assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 0);
+}

@@ -1,0 +1,250 @@
+//! `/events`: what becomes of the chain, to those who stay and to those who come back.
+
+use std::time::Instant;
+
+use modal_gateway::{
+    chain::{Level, MinerBlock, unix_now},
+    store::{BlockStore, KEPT_EVENTS},
+};
+use reqwest::{Method, Response};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::support::{
+    door::{Door, send},
+    gateway::{Backend, PATIENCE, TestStore, parent, synthetic, synthetic_block, verifier},
+    relay::Relay,
+};
+
+/// A door before a chain of `length` blocks.
+async fn door(backend: Backend, length: u64) -> Door {
+    let place = TestStore::create(backend).await;
+    place.append(synthetic(length), Level::None).await;
+    let url = place.url.clone();
+    Door::open(place, &url, true).await
+}
+
+/// A stream that is read, event by event.
+struct Stream {
+    response: Response,
+    text: String,
+}
+
+/// What a server-sent event says, its data as JSON.
+#[derive(Debug, PartialEq)]
+struct Told {
+    id: u64,
+    event: String,
+    data: Value,
+}
+
+impl Stream {
+    /// Opened with a query and perhaps a `Last-Event-ID`; the id that it begins after.
+    async fn open(door: &Door, query: &str, last: Option<u64>) -> (Self, u64) {
+        let mut request = door.public(Method::GET, &format!("/events{query}"));
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let response = send(request).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        assert_eq!(response.headers()["cache-control"], "no-store");
+        let mut stream = Self { response, text: String::new() };
+        let first = stream.block().await.unwrap();
+        let id = first.strip_prefix("id: ").and_then(|rest| rest.strip_suffix("\n: following")).expect(&first);
+        (stream, id.parse().unwrap())
+    }
+
+    /// The lines up to the next empty one; `None` at the end.
+    async fn block(&mut self) -> Option<String> {
+        loop {
+            if let Some((block, rest)) = self.text.split_once("\n\n") {
+                let (block, rest) = (block.to_owned(), rest.to_owned());
+                self.text = rest;
+                return Some(block);
+            }
+            let read = tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("something in time");
+            match read.unwrap() {
+                Some(bytes) => self.text.push_str(std::str::from_utf8(&bytes).unwrap()),
+                None => return None,
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Told {
+        let block = self.block().await.expect("the stream goes on");
+        let field = |name: &str| {
+            let line = block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            line.unwrap_or_else(|| panic!("no {name} in {block:?}"))
+        };
+        let data = serde_json::from_str(field("data")).unwrap();
+        Told { id: field("id").parse().unwrap(), event: field("event").to_owned(), data }
+    }
+}
+
+async fn append(store: &dyn BlockStore, after: (u64, &str), blocks: Vec<MinerBlock>) {
+    let mut writer = store.write().await.unwrap();
+    writer.append(verifier(Level::None).verify(Some(&parent(after.0, after.1)), blocks).unwrap()).await.unwrap();
+    writer.commit().await.unwrap();
+}
+
+fn at(index: u64, branch: &str) -> Value {
+    json!({"index": index, "hash": format!("{branch}-{index}")})
+}
+
+#[rstest]
+#[case(Backend::Sqlite)]
+#[case(Backend::Postgres)]
+#[tokio::test]
+async fn every_change_is_told_once_and_in_order(#[case] backend: Backend) {
+    let door = door(backend, 3).await;
+    let (mut stream, begin) = Stream::open(&door, "", None).await;
+    assert_eq!(begin, 1, "where to go on, though nothing has happened yet");
+
+    // Another process on the same store.
+    let other = door.place.open().await;
+    append(&*other, (2, "main-2"), vec![synthetic_block(3, "main", "main"), synthetic_block(4, "main", "main")]).await;
+    let mut extended = stream.next().await;
+    let since = unix_now() - extended.data["at"].take().as_i64().unwrap();
+    assert!((0..60).contains(&since), "{since}");
+    let data = json!({"at": null, "from": 3, "to": 4, "tip": at(4, "main")});
+    assert_eq!(extended, Told { id: 2, event: "extended".into(), data });
+
+    let mut writer = other.write().await.unwrap();
+    writer.rewind(Some(3), "heavier", Some("side-5"), 1).await.unwrap();
+    let side = vec![synthetic_block(4, "side", "main"), synthetic_block(5, "side", "side")];
+    writer.append(verifier(Level::None).verify(Some(&parent(3, "main-3")), side).unwrap()).await.unwrap();
+    writer.commit().await.unwrap();
+    let mut reorganised = stream.next().await;
+    reorganised.data["at"].take();
+    let data = json!({
+        "at": null, "ancestor": at(3, "main"), "old_tip": at(4, "main"), "new_tip": at(5, "side"), "tip": at(5, "side"),
+        "orphaned": 1, "adopted": 2, "reason": "heavier",
+    });
+    assert_eq!(reorganised, Told { id: 3, event: "reorganised".into(), data });
+
+    for (query, last, expected) in
+        [("?after=0", None, vec![1, 2, 3]), ("", Some(2), vec![3]), ("?after=0", Some(1), vec![2, 3])]
+    {
+        let (mut again, begin) = Stream::open(&door, query, last).await;
+        assert_eq!(begin, last.unwrap_or(0), "{query} {last:?}");
+        for id in expected {
+            assert_eq!(again.next().await.id, id, "{query} {last:?}");
+        }
+    }
+}
+
+#[rstest]
+#[case(Backend::Sqlite)]
+#[case(Backend::Postgres)]
+#[tokio::test]
+async fn who_was_away_for_too_long_is_told_to_begin_anew(#[case] backend: Backend) {
+    let door = door(backend, 1).await;
+    append(&*door.store, (0, "main-0"), vec![synthetic_block(1, "main", "main")]).await;
+    append(&*door.store, (1, "main-1"), vec![synthetic_block(2, "main", "main")]).await;
+    // As if so much had happened that the first two events are too old.
+    door.place.execute(&format!("UPDATE chain SET version = {}", KEPT_EVENTS + 1)).await;
+    append(&*door.store, (2, "main-2"), vec![synthetic_block(3, "main", "main")]).await;
+    let newest = KEPT_EVENTS + 2;
+    let reset = Told { id: newest, event: "reset".into(), data: json!({"tip": at(3, "main")}) };
+    for after in [0, 1, newest + 1, u64::MAX] {
+        let (mut stream, _) = Stream::open(&door, &format!("?after={after}"), None).await;
+        assert_eq!(stream.next().await, reset, "after {after}");
+    }
+    let (mut complete, _) = Stream::open(&door, "?after=2", None).await;
+    assert_eq!((complete.next().await.id, complete.next().await.id), (3, newest));
+
+    // And what comes after a reset is told.
+    let (mut stream, _) = Stream::open(&door, "?after=0", None).await;
+    assert_eq!(stream.next().await, reset);
+    append(&*door.store, (3, "main-3"), vec![synthetic_block(4, "main", "main")]).await;
+    assert_eq!(stream.next().await.data["from"], 4);
+}
+
+#[tokio::test]
+async fn more_than_is_read_at_once_is_told_whole() {
+    let door = door(Backend::Sqlite, 1).await;
+    for index in 1..=230 {
+        let after = format!("main-{}", index - 1);
+        append(&*door.store, (index - 1, &after), vec![synthetic_block(index, "main", "main")]).await;
+    }
+    let (mut stream, _) = Stream::open(&door, "?after=0", None).await;
+    for id in 1..=231 {
+        assert_eq!(stream.next().await.id, id);
+    }
+}
+
+#[tokio::test]
+async fn streams_are_bounded_and_end_when_the_gateway_does() {
+    let door = door(Backend::Sqlite, 1).await;
+    let mut streams = Vec::new();
+    for _ in 0..256 {
+        streams.push(Stream::open(&door, "", None).await.0);
+    }
+    let figures = send(door.admin(Method::GET, "/metrics")).await.text().await.unwrap();
+    assert!(figures.contains("\nmodal_event_streams 256\n"), "{figures}");
+    let open = async || send(door.public(Method::GET, "/events")).await;
+    let refused = open().await;
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+    let body: Value = refused.json().await.unwrap();
+    assert_eq!(
+        (&body["errors"]["code"], &body["errors"]["detail"]),
+        (&json!("busy"), &json!("256 event streams are open"))
+    );
+
+    // Whoever leaves makes room.
+    drop(streams.pop());
+    let deadline = Instant::now() + PATIENCE;
+    while open().await.status() != 200 {
+        assert!(Instant::now() < deadline, "the place is never free");
+    }
+    door.closing.cancel();
+    for mut stream in streams {
+        assert_eq!(stream.block().await.as_deref(), Some(": the gateway is shutting down"));
+        assert_eq!(stream.block().await, None, "and that is the end");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_outlives_a_database_that_comes_back() {
+    let place = TestStore::create(Backend::Postgres).await;
+    place.append(synthetic(1), Level::None).await;
+    let relay = Relay::to(&place.url).await;
+    let (direct, relayed) = (place.url.clone(), relay.url.clone());
+    let door = Door::open(place, &relayed, true).await;
+    let (mut stream, _) = Stream::open(&door, "", None).await;
+    let address = relay.cut().await;
+    let other = door.place.open().await;
+    append(&*other, (0, "main-0"), vec![synthetic_block(1, "main", "main")]).await;
+    // The stream waits for its turn to read between the two.
+    for _ in 0..2 {
+        let deadline = Instant::now() + PATIENCE;
+        while send(door.public(Method::GET, "/events")).await.status() != 503 {
+            assert!(Instant::now() < deadline, "the cut is never seen");
+        }
+    }
+    let _relay = Relay::at(address, &direct).await;
+    assert_eq!(stream.next().await.data["tip"], at(1, "main"));
+}
+
+#[tokio::test]
+async fn an_id_that_is_none_is_named() {
+    let door = door(Backend::Sqlite, 1).await;
+    for (query, last, code, named) in [
+        ("?after=now", None, "invalid_parameter", "after"),
+        ("?after=-1", None, "invalid_parameter", "after"),
+        ("?since=1", None, "unknown_parameter", "since"),
+        ("", Some("x"), "invalid_parameter", "last-event-id"),
+        ("?after=1", Some("18446744073709551616"), "invalid_parameter", "last-event-id"),
+    ] {
+        let mut request = door.public(Method::GET, &format!("/events{query}"));
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let refused = send(request).await;
+        assert_eq!(refused.status(), 400, "{query} {last:?}");
+        let body: Value = refused.json().await.unwrap();
+        assert_eq!(body["errors"]["code"], code, "{query} {last:?}");
+        assert!(body["errors"]["detail"].as_str().unwrap().contains(named), "{body}");
+    }
+}

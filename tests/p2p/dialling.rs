@@ -1,0 +1,150 @@
+//! Who is found where, and who is not.
+
+use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
+use libp2p::{Multiaddr, PeerId};
+use modal_gateway::p2p::{P2pConfig, P2pError};
+
+use crate::{Node, PATIENCE, TCP, until};
+
+#[tokio::test]
+async fn an_alias_without_an_id_gets_it_on_connecting() {
+    let far = Node::listening(TCP).await;
+    let bare = far.client.listen_addresses()[0].clone();
+    let near = Node::knowing("far", &bare).await;
+    assert_eq!(near.client.resolve("far"), Some(far.client.local_peer_id()));
+    assert_eq!(near.ask("far", "hello").await.unwrap(), "hello");
+}
+
+#[tokio::test]
+async fn names_are_resolved_when_dialling() {
+    let far = Node::listening(TCP).await;
+    let Some(Protocol::Tcp(port)) = far.address().iter().nth(1) else { panic!("a TCP address") };
+    let near = Node::knowing("far", &format!("/dns4/localhost/tcp/{port}").parse().unwrap()).await;
+    assert_eq!(near.client.resolve("far"), Some(far.client.local_peer_id()));
+}
+
+#[tokio::test]
+async fn peers_that_are_down_and_peers_that_nobody_knows() {
+    // Bound and not listening: the port is ours, and connections to it are refused.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let free = held.local_addr().unwrap().port();
+    let down = PeerId::random();
+    let node = Node::start(|config| {
+        config.peers = vec![
+            format!("down=/ip4/127.0.0.1/tcp/{free}/p2p/{down}").parse().unwrap(),
+            format!("bare=/ip4/127.0.0.1/tcp/{free}").parse().unwrap(),
+        ];
+    })
+    .await;
+    let error = node.ask("down", "{}").await.unwrap_err();
+    assert!(matches!(&error, P2pError::Unreachable(reason) if reason.contains("refused")), "{error:?}");
+    assert!(matches!(node.client.find("bare"), Err(P2pError::Unreachable(_))));
+    assert_eq!(node.client.find("nobody"), Err(P2pError::UnknownPeer));
+    assert_eq!(node.client.resolve(&PeerId::random().to_string()), None);
+    let unknown = node.client.request(PeerId::random(), "{}".into(), PATIENCE).await;
+    assert_eq!(unknown, Err(P2pError::UnknownPeer));
+    let error = node.client.dial(format!("/ip4/127.0.0.1/tcp/{free}").parse().unwrap()).await.unwrap_err();
+    assert!(matches!(&error, P2pError::Unreachable(reason) if reason.contains("refused")), "{error:?}");
+    let error = node.client.dial("/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap()).await.unwrap_err();
+    assert!(matches!(error, P2pError::Unreachable(_)), "{error:?}");
+    let other = Node::listening(TCP).await;
+    let wrong = other.client.listen_addresses()[0].clone().with(Protocol::P2p(down));
+    let error = node.client.dial(wrong).await.unwrap_err();
+    let there = other.client.local_peer_id().to_string();
+    assert!(matches!(&error, P2pError::Unreachable(reason) if reason.contains(&there)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_stranger_that_left_is_not_dialled() {
+    let far = Node::listening(TCP).await;
+    let near = Node::knowing("far", &far.address()).await;
+    let id = near.client.local_peer_id();
+    far.client.wait_connected(&id.to_string(), PATIENCE).await.unwrap();
+    near.stop().await;
+    until(&far.client, |client| client.peers().iter().all(|peer| !peer.connected)).await;
+    let error = far.client.request(id, "{}".into(), PATIENCE).await.unwrap_err();
+    assert!(matches!(&error, P2pError::Unreachable(reason) if reason.contains("no address")), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_peer_that_restarts_is_found_again() {
+    let keypair = Keypair::generate_ed25519();
+    let start = async |address: Multiaddr| {
+        Node::start(|config| {
+            config.keypair = keypair.clone();
+            config.listen = vec![address];
+        })
+        .await
+    };
+    let far = start(TCP.parse().unwrap()).await;
+    let address = far.client.listen_addresses()[0].clone();
+    let near = Node::knowing("far", &address).await;
+    far.stop().await;
+    until(&near.client, |client| client.peers().iter().all(|peer| !peer.connected)).await;
+    let far = start(address).await;
+    near.client.wait_connected("far", PATIENCE).await.unwrap();
+    assert_eq!(near.ask("far", "again").await.unwrap(), "again");
+    far.stop().await;
+}
+
+#[tokio::test]
+async fn our_own_address_among_the_peers_does_no_harm() {
+    let good = Node::listening(TCP).await;
+    let (node, port) = loop {
+        // Nobody holds this port until the node does: somebody else may be faster.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let started = Node::try_start(|config| {
+            config.listen = vec![format!("/ip4/0.0.0.0/tcp/{port}").parse().unwrap()];
+            config.peers = vec![
+                format!("self=/dns4/localhost/tcp/{port}").parse().unwrap(),
+                format!("good={}", good.address()).parse().unwrap(),
+            ];
+        });
+        match started.await {
+            Err(P2pError::Listen { .. }) => {}
+            started => break (started.unwrap(), port),
+        }
+    };
+    node.client.wait_connected("good", PATIENCE).await.unwrap();
+    assert!(matches!(node.client.find("self"), Err(P2pError::Unreachable(_))));
+    let own = node.client.local_peer_id();
+    assert_eq!(node.client.resolve(&own.to_string()), None);
+    assert_eq!(node.client.request(own, "{}".into(), PATIENCE).await, Err(P2pError::UnknownPeer));
+    let noticed = async {
+        loop {
+            match node.client.dial(format!("/dns4/localhost/tcp/{port}").parse().unwrap()).await.unwrap_err() {
+                P2pError::Unreachable(reason) if reason.contains("own") => break,
+                // Our listening half noticed first, and hung up on our dialling half.
+                P2pError::Unreachable(_) => {}
+                error => panic!("{error:?}"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, noticed).await.expect("that it is our own address");
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_bound_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = Node::listening(TCP).await;
+    let ours = other.client.listen_addresses()[0].clone();
+    let theirs: Multiaddr = format!("/ip4/127.0.0.1/tcp/{}", taken.local_addr().unwrap().port()).parse().unwrap();
+    for (address, says) in [
+        (theirs.clone(), "in use"),
+        (theirs.with(Protocol::Ws("/".into())), "in use"),
+        (ours, "in use"),
+        ("/ip4/192.0.2.1/tcp/0".parse().unwrap(), "assign"),
+        ("/ip4/127.0.0.1/udp/0/quic-v1".parse().unwrap(), "transport"),
+    ] {
+        let result = Node::try_start(|config| config.listen = vec![TCP.parse().unwrap(), address.clone()]).await;
+        let error = result.err().expect("it can't start");
+        assert!(matches!(&error, P2pError::Listen { address: named, .. } if *named == address), "{error:?}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    let twice = |config: &mut P2pConfig| {
+        config.peers = ["n=/ip4/127.0.0.1/tcp/1", "n=/ip4/127.0.0.1/tcp/2"].map(|peer| peer.parse().unwrap()).into();
+    };
+    assert_eq!(Node::try_start(twice).await.err(), Some(P2pError::DuplicateAlias("n".into())));
+}

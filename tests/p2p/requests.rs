@@ -1,0 +1,165 @@
+//! Requests and answers, good and bad.
+
+use std::time::{Duration, Instant};
+
+use libp2p::PeerId;
+use modal_gateway::p2p::P2pError;
+use modal_gateway::protocol::MAX_RESPONSE_BYTES;
+use serde_json::json;
+
+use crate::peer::{Reply, ScriptedPeer};
+use crate::{Node, PATIENCE, TCP, WEBSOCKET};
+
+#[tokio::test]
+async fn two_nodes_ask_each_other_over_tcp_and_websocket() {
+    for transport in [TCP, WEBSOCKET] {
+        let far = Node::listening(transport).await;
+        assert!(!far.address().to_string().contains("tcp/0"), "port 0 is resolved");
+        let near = Node::knowing("far", &far.address()).await;
+        assert_eq!(near.ask("far", "there").await.unwrap(), "there");
+        let back = near.client.local_peer_id();
+        far.client.wait_connected(&back.to_string(), PATIENCE).await.unwrap();
+        assert_eq!(far.client.request(back, "back".into(), PATIENCE).await.unwrap(), "back");
+        assert_eq!(near.client.candidates(), [far.client.local_peer_id()]);
+        let full = near.ask("far", "full").await.unwrap();
+        assert_eq!(full.len(), MAX_RESPONSE_BYTES, "an answer of exactly the limit arrives");
+        let inbound = far.client.inbound();
+        assert_eq!((inbound.requests, inbound.answered, inbound.dropped, inbound.failed), (2, 2, 0, 0));
+        let info = near.client.peers().into_iter().find(|peer| peer.alias.as_deref() == Some("far")).unwrap();
+        assert!(info.configured && info.connected && info.latency_ms.is_some() && info.last_seen.is_some());
+        assert_eq!((info.requests, info.failures, info.last_error), (2, 0, None));
+        assert!(info.agent.unwrap().starts_with("modal-gateway/"));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_any_bytes_is_passed_on() {
+    for bytes in [&b"not json \xff\x00"[..], b"{\"ok\":tr"] {
+        let peer = ScriptedPeer::start(move |_| Reply::Raw(bytes.into())).await;
+        let node = Node::knowing("peer", &peer.address).await;
+        let request = json!({"path": "/ping", "data": 1});
+        assert_eq!(node.ask("peer", request.to_string()).await.unwrap(), bytes);
+        assert_eq!(peer.requests(), [request]);
+    }
+}
+
+#[tokio::test]
+async fn each_way_to_misbehave_has_its_error_and_the_node_goes_on() {
+    let good = Node::listening(TCP).await;
+    let node = Node::knowing("good", &good.address()).await;
+    let closing = ScriptedPeer::start(|_| Reply::Close).await;
+    let long = ScriptedPeer::start(|_| Reply::Raw(vec![b'x'; 11 << 20].into())).await;
+    let silent = ScriptedPeer::start(|_| Reply::Silence).await;
+    let foreign = ScriptedPeer::speaking("/something/else", |_| Reply::Silence).await;
+
+    for (peer, limit, check) in [
+        (&closing, PATIENCE, (|error| matches!(error, P2pError::BadAnswer(_))) as fn(&P2pError) -> bool),
+        (&long, PATIENCE, |error| *error == P2pError::TooLarge),
+        (&silent, Duration::from_millis(200), |error| *error == P2pError::Timeout),
+        (&foreign, PATIENCE, |error| *error == P2pError::Unsupported),
+    ] {
+        let id = node.client.dial(peer.address.clone()).await.unwrap();
+        assert_eq!(id, peer.peer_id);
+        let asked = Instant::now();
+        let error = node.client.request(id, "{}".into(), limit).await.unwrap_err();
+        assert!(check(&error), "{error:?}");
+        assert!(asked.elapsed() < limit + Duration::from_secs(2));
+        assert_eq!(node.ask("good", "still here").await.unwrap(), "still here");
+    }
+    let candidates = node.client.candidates();
+    assert_eq!(candidates[0], good.client.local_peer_id(), "who answers is asked first");
+    assert!(!candidates.contains(&foreign.peer_id));
+    let info = |id: &PeerId| node.client.peers().into_iter().find(|p| p.peer_id == Some(id.to_string())).unwrap();
+    assert_eq!((info(&long.peer_id).failures, info(&long.peer_id).last_error), (1, Some("too_large")));
+    assert_eq!(info(&closing.peer_id).last_error, Some("bad_answer"));
+}
+
+#[tokio::test]
+async fn a_request_that_timed_out_frees_its_place() {
+    let peer = ScriptedPeer::start(|request| match request.as_u64() {
+        Some(_) => Reply::Silence,
+        None => Reply::Json(json!("answer")),
+    })
+    .await;
+    let node = Node::start(|config| {
+        config.peers = vec![format!("peer={}", peer.address).parse().unwrap()];
+        config.max_outbound_per_peer = 2;
+    })
+    .await;
+    let id = node.client.wait_connected("peer", PATIENCE).await.unwrap();
+    let ask = |request: &'static str, limit| node.client.request(id, request.into(), limit);
+    let short = Duration::from_millis(300);
+    let (first, second, third) = tokio::join!(ask("1", short), ask("2", short), ask("3", PATIENCE));
+    assert_eq!((first, second), (Err(P2pError::Timeout), Err(P2pError::Timeout)));
+    assert_eq!(third, Err(P2pError::Busy), "two are in flight already");
+    // Once the worker has seen the two end, there is place again, long before the behaviour's own timeout of 60 s.
+    let answer = tokio::time::timeout(Duration::from_secs(5), async {
+        loop {
+            match ask("\"\"", PATIENCE).await {
+                Err(P2pError::Busy) => tokio::task::yield_now().await,
+                answer => break answer,
+            }
+        }
+    });
+    assert_eq!(answer.await.unwrap().unwrap(), "\"answer\"");
+}
+
+#[tokio::test]
+async fn requests_of_others_are_bounded() {
+    let far = Node::start(|config| {
+        config.listen = vec![TCP.parse().unwrap()];
+        config.max_inbound = 2;
+    })
+    .await;
+    let near = Node::knowing("far", &far.address()).await;
+    let (first, second) =
+        tokio::join!(async { tokio::join!(near.ask("far", "wait 1"), near.ask("far", "wait 2")) }, async {
+            // Both places are taken when a third request is turned away.
+            let turned_away = async {
+                loop {
+                    match near.ask("far", "third").await {
+                        Ok(_) => tokio::task::yield_now().await,
+                        Err(error) => break error,
+                    }
+                }
+            };
+            let refused = tokio::time::timeout(PATIENCE, turned_away).await.expect("a third request is turned away");
+            far.gate.add_permits(2);
+            refused
+        });
+    assert_eq!((first.0.unwrap(), first.1.unwrap()), ("wait 1".into(), "wait 2".into()));
+    assert!(matches!(second, P2pError::BadAnswer(_)), "{second:?}");
+    assert_eq!(far.client.inbound().dropped, 1);
+    assert_eq!(near.ask("far", "free again").await.unwrap(), "free again");
+}
+
+#[tokio::test]
+async fn answers_that_cannot_be_sent_end_their_stream_only() {
+    let far = Node::listening(TCP).await;
+    let near = Node::knowing("far", &far.address()).await;
+    for request in ["long", "panic"] {
+        let error = near.ask("far", request).await.unwrap_err();
+        assert!(matches!(error, P2pError::BadAnswer(_)), "{request}: {error:?}");
+    }
+    let long = vec![b'x'; modal_gateway::protocol::MAX_REQUEST_BYTES + 1];
+    assert_eq!(near.ask("far", long).await, Err(P2pError::TooLarge));
+    assert_eq!(near.ask("far", "fine").await.unwrap(), "fine");
+}
+
+#[tokio::test]
+async fn shutdown_ends_the_task_and_everything_that_waits() {
+    let far = Node::listening(TCP).await;
+    let near = Node::knowing("far", &far.address()).await;
+    let client = near.client.clone();
+    let id = client.resolve("far").unwrap();
+    let (asked, ()) = tokio::join!(client.request(id, "wait".into(), PATIENCE), async {
+        while far.client.inbound().requests == 0 {
+            tokio::task::yield_now().await;
+        }
+        near.stop().await;
+    });
+    assert_eq!(asked, Err(P2pError::Stopped));
+    assert_eq!(client.request(id, "{}".into(), PATIENCE).await, Err(P2pError::Stopped));
+    assert_eq!(client.wait_connected("nobody", PATIENCE).await, Err(P2pError::Stopped));
+    far.stop().await;
+}

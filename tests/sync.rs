@@ -1,0 +1,19 @@
+//! The sync against scripted peers over real libp2p, on both stores. Blocks are mined with SHA-256, so that every rule is
+//! on, proof of work included.
+
+mod support;
+
+#[path = "sync/following.rs"]
+mod following;
+#[path = "sync/forks.rs"]
+mod forks;
+#[path = "sync/jobs.rs"]
+mod jobs;
+#[path = "sync/liars.rs"]
+mod liars;
+#[path = "sync/node.rs"]
+mod node;
+#[path = "sync/serving.rs"]
+mod serving;
+#[path = "sync/strategies.rs"]
+mod strategies;

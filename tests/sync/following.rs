@@ -1,0 +1,207 @@
+//! A service that follows: gossip, peers that come and go.
+
+use modal_gateway::{
+    chain::MinerBlock,
+    source::job::{JobSpec, SyncState},
+};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::node::{Syncing, eventually, serve};
+use crate::support::{
+    chain::{Chain, HEAVY, LIGHT, MIDDLE, main_chain},
+    gateway::{Backend, PATIENCE},
+    peer::ScriptedPeer,
+    serving::Serving,
+};
+
+/// A block as the network's nodes tell it each other.
+fn told(block: &MinerBlock) -> Value {
+    json!({
+        "hash": block.hash, "index": block.index, "epoch": block.epoch, "nominated_peer_id": block.nominated_peer_id,
+        "previous_hash": block.previous_hash, "difficulty": block.target_difficulty.to_string(),
+        "nonce": block.nonce.to_string(), "timestamp": block.timestamp.to_string(), "miner_number": block.miner_number,
+    })
+}
+
+/// A service that is level with peers of this chain, which are given too.
+async fn level<const N: usize>(
+    backend: Backend,
+    chain: &Chain,
+) -> (Syncing, [(ScriptedPeer, Serving); N], impl Drop + use<N>) {
+    let syncing = Syncing::with(backend, chain).await;
+    let running = syncing.run();
+    let peers = futures::future::join_all((0..N).map(|_| async {
+        let node = Serving::of(chain);
+        let peer = serve(&node).await;
+        syncing.meet(&peer).await;
+        (peer, node)
+    }));
+    let peers = peers.await.try_into().unwrap_or_else(|_| panic!("as many as wanted"));
+    syncing.wait_for(SyncState::Synced).await;
+    (syncing, peers, running)
+}
+
+/// Waits until the peer has heard something, and tells what.
+async fn heard(peer: &ScriptedPeer) -> Vec<Value> {
+    let mut heard = peer.heard();
+    let something = heard.wait_for(|heard| !heard.is_empty());
+    tokio::time::timeout(PATIENCE, something).await.expect("it hears of it").unwrap().clone()
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_block_that_extends_the_chain_is_appended_and_passed_on(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let chain = main_chain().first(51);
+    let (syncing, [(teller, _), (other, _)], _running) = level(backend, &chain.first(50)).await;
+    teller.publish(told(chain.tip()));
+    syncing.wait_for_tip(chain.tip()).await;
+    let seen_at = syncing.chain().await[50].seen_at;
+    assert!(seen_at.is_some_and(|at| at > 1_700_000_000), "{seen_at:?}");
+    let as_told = MinerBlock { seen_at, ..chain.tip().clone() };
+    syncing.assert_holds(&[&chain[..50], &[as_told]].concat()).await;
+    assert_eq!(heard(&other).await, [told(chain.tip())]);
+    assert!(syncing.store.jobs(10).await.unwrap().is_empty(), "nobody had to be asked");
+}
+
+#[rstest]
+#[tokio::test]
+async fn an_invalid_block_goes_no_further_and_its_sender_is_shunned(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values("nonce", "miner_number", "difficulty", "epoch", "timestamp", "no block at all")] wrong: &str,
+) {
+    let chain = main_chain().first(51);
+    let (syncing, [(liar, _), (honest, _), (other, _)], _running) = level(backend, &chain.first(50)).await;
+    let mut message = told(chain.tip());
+    match wrong {
+        "nonce" => message["nonce"] = json!((chain.tip().nonce + 1).to_string()),
+        "miner_number" => message["miner_number"] = json!(chain.tip().miner_number + 1),
+        "difficulty" => message["difficulty"] = json!("2"),
+        "epoch" => message["epoch"] = json!(7),
+        "timestamp" => message["timestamp"] = json!((chain.tip().timestamp + 1).to_string()),
+        _ => message = json!("tea, anyone?"),
+    }
+    liar.publish(message);
+    if wrong != "no block at all" {
+        eventually(async || (syncing.info(&liar).penalties > 0).then_some(())).await;
+        let info = syncing.info(&liar);
+        assert_eq!((info.last_penalty, info.shunned), (Some("invalid_block"), true));
+    }
+    honest.publish(told(chain.tip()));
+    syncing.wait_for_tip(chain.tip()).await;
+    assert_eq!(heard(&other).await, [told(chain.tip())], "only the good one is passed on");
+    assert_eq!(syncing.store.state().await.unwrap().total_blocks, 51);
+    assert_eq!((syncing.info(&honest).penalties, syncing.info(&other).penalties), (0, 0));
+}
+
+#[rstest]
+#[tokio::test]
+async fn an_unknown_parent_starts_a_sync_from_the_teller(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let chain = main_chain().first(70);
+    let (syncing, [(teller, node), (other, _)], _running) = level(backend, &chain.first(50)).await;
+    *node.chain().lock().unwrap() = chain.to_vec();
+    teller.publish(told(chain.tip()));
+    syncing.wait_for_tip(chain.tip()).await;
+    syncing.wait_for(SyncState::Synced).await;
+    syncing.assert_holds(&chain).await;
+    let job = syncing.store.jobs(10).await.unwrap().remove(0);
+    let spec: JobSpec = serde_json::from_str(&job.spec).unwrap();
+    assert_eq!(spec.peer, Some(teller.peer_id.to_string()));
+    assert!(other.requests().iter().all(|request| request["path"] != "/data/miner_block/range"));
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_competing_block_is_kept_beside_the_chain_until_its_branch_is_heavier(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let ours = main_chain().first(50).extend(1, &MIDDLE);
+    let first = ours.fork(49, "theirs").extend(1, &LIGHT);
+    let second = first.clone().extend(1, &HEAVY);
+    let (syncing, [(teller, node)], _running) = level(backend, &ours).await;
+    teller.publish(told(first.tip()));
+    eventually(async || syncing.store.get(&first.tip().hash).await.unwrap()).await;
+    syncing.assert_holds(&ours).await;
+    let (at_50, count, _) = syncing.store.at_index(50).await.unwrap();
+    assert_eq!((at_50[0].hash.as_str(), at_50[1].hash.as_str(), count), (&*ours[50].hash, &*first[50].hash, 2));
+    assert!(at_50[0].canonical && !at_50[1].canonical && at_50[1].orphaned);
+
+    *node.chain().lock().unwrap() = second.to_vec();
+    teller.publish(told(second.tip()));
+    syncing.wait_for_tip(second.tip()).await;
+    let (at_50, count, _) = syncing.store.at_index(50).await.unwrap();
+    assert_eq!((at_50[0].hash.as_str(), at_50[1].hash.as_str(), count), (&*first[50].hash, &*ours[50].hash, 2));
+    assert_eq!(syncing.info(&teller).penalties, 0);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_heavier_block_takes_the_tips_place(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let ours = main_chain().first(51);
+    let theirs = ours.fork(49, "theirs").extend(1, &HEAVY);
+    let (syncing, [(teller, _), (other, _)], _running) = level(backend, &ours).await;
+    teller.publish(told(theirs.tip()));
+    syncing.wait_for_tip(theirs.tip()).await;
+    let state = syncing.store.state().await.unwrap();
+    assert_eq!((state.length, state.total_blocks), (51, 52));
+    assert_eq!(state.cumulative_difficulty.to_string(), theirs.work().to_string());
+    let lost: Value = serde_json::from_str(&syncing.store.get(&ours.tip().hash).await.unwrap().unwrap().json).unwrap();
+    assert_eq!((&lost["is_orphaned"], &lost["competing_hash"]), (&json!(true), &json!(theirs.tip().hash)));
+    assert_eq!(heard(&other).await, [told(theirs.tip())]);
+}
+
+#[rstest]
+#[tokio::test]
+async fn without_a_peer_it_is_stalled_until_one_appears(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let chain = main_chain();
+    let syncing = Syncing::with(backend, &chain.first(30)).await;
+    let _running = syncing.run();
+    let status = syncing.wait_for(SyncState::Stalled).await;
+    assert!(status.reason.is_some() && status.useful_peers == 0, "{status:?}");
+    eventually(async || {
+        let status = syncing.wait_for(SyncState::Stalled).await;
+        status.reason.filter(|reason| reason.contains("no useful peer"))
+    })
+    .await;
+    let peer = serve(&Serving::of(chain)).await;
+    syncing.meet(&peer).await;
+    syncing.wait_for_tip(chain.tip()).await;
+    let status = syncing.wait_for(SyncState::Synced).await;
+    assert_eq!((status.useful_peers, status.reason), (1, None));
+    syncing.assert_holds(chain).await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn peers_of_another_network_are_not_useful(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    // Lighter than ours, so that nothing of it would be fetched anyway, and heavier.
+    #[values(LIGHT, HEAVY)] worth: std::ops::RangeInclusive<u128>,
+) {
+    let theirs = Chain::genesis(1).extend(40, &worth);
+    let syncing = Syncing::with(backend, &main_chain().first(50)).await;
+    let _running = syncing.run();
+    let stranger = serve(&Serving::of(&theirs)).await;
+    syncing.meet(&stranger).await;
+    let stalled = async || {
+        let status = syncing.wait_for(SyncState::Stalled).await;
+        assert_eq!(status.useful_peers, 0);
+        status.reason.filter(|reason| reason.contains(&theirs[0].hash))
+    };
+    eventually(stalled).await;
+    let asked = || stranger.requests().len();
+    let jobs = syncing.store.jobs(100).await.unwrap().len();
+    assert!(jobs <= 1 && asked() < 10, "{jobs} jobs, {} requests", asked());
+
+    let peer = serve(&Serving::of(main_chain())).await;
+    syncing.meet(&peer).await;
+    syncing.wait_for_tip(main_chain().tip()).await;
+    assert_eq!(syncing.wait_for(SyncState::Synced).await.useful_peers, 1, "only one of them");
+    assert_eq!(syncing.info(&stranger).penalties, 0, "to be on another network is no offence");
+}

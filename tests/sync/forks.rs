@@ -1,0 +1,144 @@
+//! Chains that part: what wins, what is refused, and what is kept of the loser.
+
+use modal_gateway::{
+    chain::MinerBlock,
+    source::job::{Mode, Phase},
+    store::EventKind,
+};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use super::node::{Syncing, by, serve};
+use crate::support::{
+    chain::{Chain, HEAVY, MIDDLE, main_chain},
+    gateway::Backend,
+    serving::Serving,
+};
+
+/// Where both branches end at the most.
+const LENGTH: usize = 401;
+
+/// Two branches of equal length that part `depth` blocks before their ends: the light and the heavy one.
+fn branches(depth: usize) -> (Chain, Chain) {
+    let light = main_chain().first(LENGTH);
+    let heavy = light.fork((LENGTH - 1 - depth) as u64, "heavy").extend(depth, &MIDDLE);
+    assert!(heavy.len() == light.len() && heavy.work() > light.work());
+    (light, heavy)
+}
+
+fn position(block: &MinerBlock) -> Value {
+    json!({"index": block.index, "hash": block.hash})
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_heavier_fork_is_adopted(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values(1, 10, 200)] depth: usize,
+    #[values("today's", "first release")] kind: &str,
+) {
+    let (light, heavy) = branches(depth);
+    // A peer that does not tell its work is judged by its length until its blocks are there.
+    let heavy = if kind == "first release" { heavy.extend(1, &MIDDLE) } else { heavy };
+    let node = Serving::of(&heavy);
+    let peer = serve(&if kind == "first release" { node.first_release() } else { node }).await;
+    let syncing = Syncing::with(backend, &light).await;
+    let before = syncing.store.events(0, 100).await.unwrap().last().unwrap().id;
+    syncing.meet(&peer).await;
+    let progress = syncing.sync(&by(Mode::Delta)).await.unwrap();
+    syncing.assert_holds(&heavy).await;
+
+    let (ancestor, fetched) = (LENGTH - 1 - depth, heavy.len() + depth - LENGTH);
+    assert_eq!((progress.phase, progress.blocks), (Phase::Done, fetched as u64));
+    assert_eq!(progress.common_ancestor_index, Some(ancestor as u64));
+    assert_eq!((progress.from_index, progress.to_index), (Some(ancestor as u64 + 1), Some(heavy.tip().index)));
+
+    let events = syncing.store.events(before, 100).await.unwrap();
+    let reorganised: Vec<_> = events.iter().filter(|event| event.kind == EventKind::Reorganised).collect();
+    assert_eq!(reorganised.len(), 1, "{events:?}");
+    let told: Value = serde_json::from_str(&reorganised[0].document).unwrap();
+    assert_eq!((&told["ancestor"], &told["old_tip"]), (&position(&heavy[ancestor]), &position(light.tip())));
+    assert_eq!(told["orphaned"], depth);
+    let adopted = told["adopted"].as_u64().unwrap() as usize;
+    assert_eq!(told["new_tip"], position(&heavy[ancestor + adopted]));
+    assert!(told["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{told}");
+    assert_eq!(events.last().unwrap().tip.as_ref().map(|tip| &tip.hash), Some(&heavy.tip().hash));
+
+    for lost in &light[ancestor + 1..] {
+        let found = syncing.store.get(&lost.hash).await.unwrap().expect("the old branch stays readable");
+        let text: Value = serde_json::from_str(&found.json).unwrap();
+        assert!(!found.canonical && text["is_orphaned"] == true && text["is_canonical"] == false, "{text}");
+        assert_eq!(text["orphan_reason"], told["reason"]);
+        let winner = text["competing_hash"].as_str().unwrap();
+        assert!(heavy[ancestor + 1..].iter().any(|block| block.hash == winner), "{text}");
+        let (at_index, count, _) = syncing.store.at_index(lost.index).await.unwrap();
+        let hashes: Vec<_> = at_index.iter().map(|entry| (&entry.hash, entry.canonical)).collect();
+        assert_eq!((hashes, count), (vec![(&heavy[lost.index as usize].hash, true), (&lost.hash, false)], 2));
+    }
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_lighter_fork_is_refused(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values(1, 10, 200)] depth: usize,
+    // So much longer, and still lighter.
+    #[values(0, 1)] longer: usize,
+    #[values("honest", "first release", "liar")] kind: &str,
+) {
+    let (light, heavy) = branches(depth);
+    let light = if longer > 0 { main_chain().first(light.len() + longer) } else { light };
+    assert!(light.work() < heavy.work());
+    let node = Serving::of(&light);
+    let node = match kind {
+        "first release" => node.first_release(),
+        "liar" => node.info(|info| info["cumulative_difficulty"] = json!("1000000")),
+        _ => node,
+    };
+    let peer = serve(&node).await;
+    let syncing = Syncing::with(backend, &heavy).await;
+    let (before, events) = (syncing.store.state().await.unwrap(), syncing.store.events(0, 100).await.unwrap());
+    syncing.meet(&peer).await;
+    let ended = syncing.sync(&by(Mode::Delta)).await;
+    syncing.assert_holds(&heavy).await;
+    assert_eq!(syncing.store.state().await.unwrap(), before);
+    assert_eq!(syncing.store.events(0, 100).await.unwrap(), events);
+    for block in &light[LENGTH - depth..] {
+        assert!(syncing.store.get(&block.hash).await.unwrap().is_none(), "nothing of it is kept");
+    }
+    let (blocks, penalty) = (progress_blocks(&syncing).await, syncing.info(&peer).last_penalty);
+    let whole_branch = (depth + longer) as u64;
+    match (kind, longer) {
+        ("liar", _) => {
+            assert!(ended.unwrap_err().to_string().contains("less work than it claims"));
+            assert_eq!((blocks, penalty), (whole_branch, Some("false_claim")));
+        }
+        // Only its length makes it look better.
+        ("first release", 1) => assert_eq!((ended.unwrap().phase, blocks, penalty), (Phase::Done, whole_branch, None)),
+        _ => assert_eq!((ended.unwrap().phase, blocks, penalty), (Phase::Done, 0, None)),
+    }
+}
+
+/// Blocks that the latest job has verified.
+async fn progress_blocks(syncing: &Syncing) -> u64 {
+    let job = syncing.store.jobs(1).await.unwrap().remove(0);
+    serde_json::from_str::<Value>(&job.progress).unwrap()["blocks"].as_u64().unwrap()
+}
+
+#[rstest]
+#[tokio::test]
+async fn another_genesis_is_refused_by_name(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values(Mode::Full, Mode::Incremental, Mode::Epoch, Mode::Headers, Mode::Delta)] mode: Mode,
+) {
+    let ours = main_chain().first(100);
+    let theirs = Chain::genesis(1).extend(150, &HEAVY);
+    let peer = serve(&Serving::of(&theirs)).await;
+    let syncing = Syncing::with(backend, &ours).await;
+    syncing.meet(&peer).await;
+    let error = syncing.sync(&by(mode)).await.unwrap_err().to_string();
+    assert!(error.contains(&theirs[0].hash) && error.contains(&ours[0].hash), "{error}");
+    syncing.assert_holds(&ours).await;
+    assert_eq!(syncing.info(&peer).penalties, 0, "to be on another network is no offence");
+    assert!(peer.requests().len() <= 5, "only its beginning is looked at: {:?}", peer.requests());
+}

@@ -1,0 +1,93 @@
+//! What a sync may cost: the times are measured, so that these tests run alone, one after the other.
+
+mod support;
+
+#[path = "sync/node.rs"]
+mod node;
+
+use std::time::{Duration, Instant};
+
+use modal_gateway::{
+    chain::{Level, MinerBlock},
+    source::job::Mode,
+};
+use node::{Syncing, by, serve};
+use rstest::rstest;
+use support::{gateway::Backend, linked::linked, peer::ScriptedPeer, serving::Serving};
+use tokio::sync::Mutex;
+
+/// Held by the test that measures.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// Blocks of the chain among liars.
+const LENGTH: u64 = 100_000;
+
+/// How long a sync from these peers takes, which ends with this chain.
+async fn time(backend: Backend, peers: &[&ScriptedPeer], chain: &[MinerBlock]) -> Duration {
+    let syncing = Syncing::at(backend, &[], Level::Linked).await;
+    for peer in peers {
+        syncing.meet(peer).await;
+    }
+    let started = Instant::now();
+    syncing.sync(&by(Mode::Delta)).await.unwrap();
+    let took = started.elapsed();
+    assert_eq!(tip(&syncing).await, chain.last().map(|block| block.hash.clone()));
+    took
+}
+
+async fn tip(syncing: &Syncing) -> Option<String> {
+    syncing.store.state().await.unwrap().tip.map(|tip| tip.hash)
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn three_liars_cost_at_most_half_the_time_more(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let _alone = ALONE.lock().await;
+    let chain = linked(None, LENGTH, "honest");
+    let mut invalid = chain.clone();
+    invalid[LENGTH as usize / 2].data_hash = "0".repeat(64);
+    let honest = serve(&Serving::of(&chain)).await;
+    let nothing = Serving::of(&chain).claiming(&"9".repeat(30), LENGTH + 100).blocks(Vec::clear);
+    let boaster = serve(&nothing).await;
+    let forger = serve(&Serving::of(&invalid)).await;
+    let staller = serve(&Serving::of(&chain).silent_beyond(LENGTH / 2)).await;
+
+    let before = time(backend, &[&honest], &chain).await;
+    let among = time(backend, &[&boaster, &forger, &staller, &honest], &chain).await;
+    // What else the machine has to do comes and goes.
+    let alone = time(backend, &[&honest], &chain).await.max(before);
+    println!("{backend:?}: {LENGTH} blocks in {alone:?} from an honest peer, in {among:?} among three liars");
+    assert!(among <= alone.mul_f64(1.5), "{among:?} among three liars, {alone:?} without them");
+    for (liar, path) in [(&boaster, "chain_info"), (&forger, "range"), (&staller, "range")] {
+        let asked = |request: &serde_json::Value| request["path"].as_str().is_some_and(|asked| asked.ends_with(path));
+        assert!(liar.requests().iter().any(asked), "each had its chance: {path}");
+    }
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_ten_of_100_000_blocks_take_few_requests_and_no_time(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    // Whether our last blocks are others, too.
+    #[values(false, true)] forked: bool,
+) {
+    let _alone = ALONE.lock().await;
+    let chain = linked(None, 100_000, "honest");
+    let held = chain.len() - 10;
+    let syncing = Syncing::at(backend, &chain[..held], Level::Linked).await;
+    let chain = match forked {
+        true => [&chain[..held - 3], &linked(Some(&chain[held - 4]), 13, "fork")].concat(),
+        false => chain,
+    };
+    let peer = serve(&Serving::of(&chain)).await;
+    syncing.meet(&peer).await;
+    let started = Instant::now();
+    let progress = syncing.sync(&by(Mode::Delta)).await.unwrap();
+    let took = started.elapsed();
+    assert_eq!(tip(&syncing).await, chain.last().map(|block| block.hash.clone()));
+    assert_eq!(progress.blocks, if forked { 13 } else { 10 });
+    let requests = peer.requests().len();
+    println!("{backend:?}: {requests} requests, {took:?}");
+    assert!(requests < 20, "{requests} requests");
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
