@@ -1,16 +1,21 @@
 //! A service that follows: gossip, peers that come and go.
 
+use std::sync::Arc;
+
+use libp2p::identity::Keypair;
 use modal_gateway::{
     chain::MinerBlock,
+    p2p::{self, P2pConfig, Verdict},
     source::job::{JobSpec, SyncState},
 };
 use rstest::rstest;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::node::{Syncing, eventually, serve};
 use crate::support::{
     chain::{Chain, HEAVY, LIGHT, MIDDLE, main_chain},
-    gateway::{Backend, PATIENCE},
+    gateway::{Backend, Mute, PATIENCE},
     peer::ScriptedPeer,
     serving::Serving,
 };
@@ -94,6 +99,39 @@ async fn an_invalid_block_goes_no_further_and_its_sender_is_shunned(
     assert_eq!(heard(&other).await, [told(chain.tip())], "only the good one is passed on");
     assert_eq!(syncing.store.state().await.unwrap().total_blocks, 51);
     assert_eq!((syncing.info(&honest).penalties, syncing.info(&other).penalties), (0, 0));
+}
+
+#[rstest]
+#[tokio::test]
+async fn who_only_passes_a_bad_block_on_is_not_blamed(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let chain = main_chain().first(51);
+    let (syncing, [(honest, _)], _running) = level(backend, &chain.first(50)).await;
+    // Passes everything on without a look.
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+    let config = P2pConfig { listen, target_peers: 0, ..P2pConfig::new(Keypair::generate_ed25519()) };
+    let (relay, _) = p2p::start(config, Arc::new(Mute), stop).await.unwrap();
+    let (mut passed, passing) = (relay.gossip().unwrap(), relay.clone());
+    tokio::spawn(async move {
+        while let Some(message) = passed.recv().await {
+            passing.judge(&message, Verdict::Accept);
+        }
+    });
+    let liar = serve(&Serving::of(&chain.first(50))).await;
+    relay.dial(liar.address.clone()).await.unwrap();
+    syncing.meet_at(relay.dial_addresses().remove(0)).await;
+
+    let mut bad = told(chain.tip());
+    bad["nonce"] = json!((chain.tip().nonce + 1).to_string());
+    liar.publish(bad);
+    eventually(async || (syncing.p2p.gossip_stats().received > 0).then_some(())).await;
+    // What comes later is taken later.
+    honest.publish(told(chain.tip()));
+    syncing.wait_for_tip(chain.tip()).await;
+    let relay = relay.local_peer_id().to_string();
+    let info = syncing.p2p.peers().into_iter().find(|info| info.peer_id.as_ref() == Some(&relay)).unwrap();
+    assert_eq!((info.last_penalty, info.shunned), (None, false));
 }
 
 #[rstest]
