@@ -26,20 +26,6 @@ pub struct VerifiedBlocks {
 }
 
 impl VerifiedBlocks {
-    /// Blocks that come back out of a store, which took them in verified to `level`. Only indexes and links are checked.
-    /// Their [`end`](Self::end) is not known.
-    ///
-    /// # Errors
-    /// [`Rule::Index`] or [`Rule::Link`]: the store is damaged.
-    pub fn stored(blocks: Vec<MinerBlock>, level: Level) -> Result<Self, Violation> {
-        for pair in blocks.windows(2) {
-            if let [parent, block] = pair {
-                check_follows(parent.index, &parent.hash, &Header::from(block))?;
-            }
-        }
-        Ok(Self { blocks, level, end: None })
-    }
-
     /// The blocks in ascending order of their indexes.
     pub fn blocks(&self) -> &[MinerBlock] {
         &self.blocks

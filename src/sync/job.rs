@@ -45,7 +45,7 @@ impl Service {
     ) -> Result<Progress, SyncError> {
         let mut lease = self.store.lease().await?.ok_or(SyncError::Leased)?;
         self.end_stale(0).await?;
-        let id = self.store.create_job(&serde_json::to_string(spec).unwrap_or_default(), unix_now()).await?;
+        let id = self.create_job(spec).await?;
         let tracker = Arc::new(Tracker::new(Progress::default()));
         match self.job(id, spec, &tracker, &mut *lease, shutdown, watch).await? {
             Ended::Ran(_, outcome) => Ok(outcome.map(|()| tracker.snapshot())?),
@@ -59,6 +59,7 @@ impl Service {
     }
 
     pub(super) async fn create_job(&self, spec: &JobSpec) -> Result<u64, StoreError> {
+        // Plain data: writing it as JSON doesn't fail.
         self.store.create_job(&serde_json::to_string(spec).unwrap_or_default(), unix_now()).await
     }
 

@@ -46,7 +46,7 @@ pub(super) struct Outcome {
 }
 
 impl Run {
-    /// Carries a plan out. `others` are peers that may have the same chain.
+    /// Carries a plan out, with blocks from `sources`.
     ///
     /// # Errors
     /// What came between; all that was verified before it is in the store.

@@ -105,7 +105,7 @@ impl Run {
             if aside && self.continues(&plan, &staged, lead).await? {
                 plan.from = staged.end.index + 1;
                 plan.work = staged.work;
-                plan.parent = self.store.staged_end(numbering).await?;
+                plan.parent = Some(self.store.staged_end(numbering).await?.ok_or(Setback::Moved)?);
             } else {
                 self.drop_stage(Some(staged)).await?;
             }

@@ -49,7 +49,7 @@ impl Tracker {
         self.update(|progress| progress.phase = phase);
     }
 
-    /// Blocks are in the store, the last of which has this index.
+    /// So many more blocks are in the store.
     pub fn written(&self, blocks: u64) {
         let mut counts = self.counts();
         counts.progress.blocks += blocks;
@@ -83,7 +83,7 @@ impl Tracker {
         });
     }
 
-    /// All of it as it is now; `next` is the index after the last block that is written.
+    /// All of it as it is now, with the rate of late and the time that is left at it.
     pub fn snapshot(&self) -> Progress {
         let counts = self.counts();
         let mut progress = counts.progress.clone();

@@ -28,6 +28,8 @@ pub struct Serving {
     most: Option<u64>,
     change_list: Option<Arc<ChangeList>>,
     change_info: Option<Arc<ChangeInfo>>,
+    /// Gives headers as gateways do: those of its chain, changed like this.
+    headers: Option<Arc<ChangeList>>,
     /// Requests with a block of a higher index in their answer are not answered.
     silent_beyond: Option<u64>,
     unanswered: Arc<watch::Sender<usize>>,
@@ -57,6 +59,11 @@ impl Serving {
     /// Changes the blocks of every answer that has a list of them.
     pub fn blocks(self, change: impl Fn(&mut Vec<MinerBlock>) + Send + Sync + 'static) -> Self {
         Self { change_list: Some(Arc::new(change)), ..self }
+    }
+
+    /// Gives headers too, as gateways do, after this change.
+    pub fn headers(self, change: impl Fn(&mut Vec<MinerBlock>) + Send + Sync + 'static) -> Self {
+        Self { headers: Some(Arc::new(change)), ..self }
     }
 
     /// Changes what it says of its chain.
@@ -120,6 +127,10 @@ impl Serving {
                 }
             },
             "/data/miner_block/range" => self.range(&chain, data),
+            "/data/miner_block/headers" => match &self.headers {
+                Some(change) => headers(&chain, data, &**change),
+                None => failed("Unknown path"),
+            },
             "/data/miner_block/chain_info" => self.chain_info(&chain, data),
             "/data/miner_block/find_ancestor" => find_ancestor(&chain, data),
             "/data/miner_block/debug_index" => debug_index(&chain, data),
@@ -243,6 +254,20 @@ fn inspect(chain: &[MinerBlock]) -> Value {
         "epochs": different(chain.iter().map(|block| block.epoch.to_string()).collect()),
         "unique_miners": different(chain.iter().map(|block| block.nominated_peer_id.clone()).collect()),
     }})
+}
+
+fn headers(chain: &[MinerBlock], data: &Value, change: &ChangeList) -> Reply {
+    let index = |name: &str| data[name].as_u64().unwrap();
+    let mut blocks = between(chain, index("from_index"), index("to_index"));
+    change(&mut blocks);
+    let header = |block: &MinerBlock| {
+        json!({"hash": block.hash, "index": block.index, "epoch": block.epoch, "timestamp": block.timestamp,
+            "previous_hash": block.previous_hash, "data_hash": block.data_hash, "nonce": block.nonce.to_string(),
+            "target_difficulty": block.target_difficulty.to_string()})
+    };
+    let headers: Vec<_> = blocks.iter().map(header).collect();
+    good(json!({"from_index": data["from_index"], "to_index": data["to_index"], "count": headers.len(),
+        "headers": headers, "has_more": false}))
 }
 
 fn find_ancestor(chain: &[MinerBlock], data: &Value) -> Reply {

@@ -304,6 +304,56 @@ async fn a_false_genesis_is_refused(#[values(Backend::Sqlite, Backend::Postgres)
     assert_honest_chain_wins(&syncing, &liar).await;
 }
 
+/// A peer whose headers have this change at [`AT`].
+fn header(change: impl Fn(&mut MinerBlock) + Send + Sync + 'static) -> Serving {
+    Serving::of(&honest()).headers(move |list| list.iter_mut().filter(|it| it.index == AT as u64).for_each(&change))
+}
+
+#[rstest]
+#[case::schedule(header(|it| it.target_difficulty = 2), "`schedule`", "invalid_block")]
+#[case::epoch(header(|it| it.epoch += 1), "`epoch`", "invalid_block")]
+#[case::target(header(|it| it.hash = "f".repeat(64)), "`target`", "invalid_block")]
+#[case::link(header(|it| it.previous_hash = flipped(&it.previous_hash)), "`link`", "invalid_block")]
+#[case::index(header(|it| it.index += 1), "breaks the protocol", "broken_answer")]
+#[case::work(
+    Serving::of(&honest()).headers(|_| {}).info(|info| info["cumulative_difficulty"] = json!("9".repeat(30))),
+    "less work than it claims",
+    "false_claim"
+)]
+#[tokio::test]
+async fn a_lie_in_the_headers_is_found_before_a_block_is_fetched(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[case] node: Serving,
+    #[case] said: &str,
+    #[case] word: &str,
+) {
+    let liar = serve(&node).await;
+    let syncing = Syncing::with(backend, &honest()[..HELD]).await;
+    syncing.meet(&liar).await;
+    let error = syncing.sync(&by(Mode::Headers)).await.unwrap_err();
+    assert!(error.to_string().contains(said), "{error}");
+    assert_eq!(beginning(&syncing).await, HELD);
+    assert!(liar.requests().iter().all(|request| request["path"] != "/data/miner_block/range"));
+    assert_blamed(&syncing, &liar, Some(word)).await;
+    assert_honest_chain_wins(&syncing, &liar).await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn blocks_of_another_chain_than_their_headers_are_not_taken(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let other = honest().fork(HELD as u64 - 1, "other").extend(LENGTH, &LIGHT).to_vec();
+    let liar = Serving::of(&honest()).headers(|_| {});
+    let liar =
+        serve(&liar.blocks(move |list| list.iter_mut().for_each(|it| *it = other[it.index as usize].clone()))).await;
+    let syncing = Syncing::with(backend, &honest()[..HELD]).await;
+    syncing.meet(&liar).await;
+    syncing.sync_until(&by(Mode::Headers), |progress| progress.retries > 0).await;
+    assert_eq!(beginning(&syncing).await, HELD, "they are good blocks, and not those that were weighed");
+    assert_eq!(syncing.info(&liar).penalties, 0, "it may have reorganised meanwhile");
+}
+
 #[rstest]
 #[tokio::test]
 async fn a_heavier_branch_with_a_bad_block_changes_nothing(

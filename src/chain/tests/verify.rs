@@ -4,8 +4,8 @@ use rstest::rstest;
 
 use super::*;
 use crate::chain::{
-    ChainEnd, EpochNumbering, Header, Level, Network, Position, PowAlgorithm, PowError, PowOptions, Rule,
-    VerifiedBlocks, Verifier, VerifyError, Violation, block::sha256_hex, unix_now, verify::check_storable,
+    ChainEnd, EpochNumbering, Header, Level, Network, Position, PowAlgorithm, PowError, PowOptions, Rule, Verifier,
+    VerifyError, Violation, block::sha256_hex, unix_now, verify::check_storable,
 };
 
 /// One for all tests, so that its cache is set up once.
@@ -231,18 +231,6 @@ fn a_timestamp_may_be_a_little_ahead() {
     };
     assert!(ahead(7100).is_ok());
     assert!(ahead(7300).unwrap_err().to_string().contains("more than 7200 s ahead of now"));
-}
-
-#[test]
-fn what_was_stored_comes_back_if_it_still_links() {
-    let mut blocks = fixture().split_off(20);
-    let stored = VerifiedBlocks::stored(blocks.clone(), Level::Pow).unwrap();
-    assert_eq!((stored.len(), stored.level(), stored.end()), (41, Level::Pow, None));
-    blocks[7].previous_hash = blocks[5].hash.clone();
-    assert_eq!(VerifiedBlocks::stored(blocks.clone(), Level::Pow).unwrap_err().rule, Rule::Link);
-    blocks.remove(7);
-    let violation = VerifiedBlocks::stored(blocks, Level::Pow).unwrap_err();
-    assert_eq!((violation.rule, violation.index), (Rule::Index, 28));
 }
 
 #[test]
