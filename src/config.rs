@@ -8,19 +8,21 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use figment::Figment;
-use libp2p::Multiaddr;
+use ipnet::IpNet;
+use libp2p::{Multiaddr, PeerId};
 use serde::Deserialize;
 
 use crate::{
     chain::{Level, Network, PowMemory, PowOptions},
-    p2p::PeerAddress,
+    p2p::{PeerAddress, Trust},
 };
 
 mod layer;
+mod secret;
 mod value;
 
 pub use layer::{ConfigError, Sources};
-pub use value::DatabaseUrl;
+pub use secret::{DatabaseUrl, Secret};
 
 /// The file that is read when none is named; it may be missing.
 pub const DEFAULT_FILE: &str = "modal-gateway.toml";
@@ -115,6 +117,76 @@ pub struct Config {
     /// Database connections for reading, 1 to 1000. Default 8.
     #[serde(deserialize_with = "value::within::<1, 1000, _, _>")]
     pub store_connections: u32,
+
+    /// File of the certificate chain in PEM; with [`tls_key`](Self::tls_key) the public door speaks HTTPS. Both are read
+    /// again when they change. Default none.
+    pub tls_cert: Option<PathBuf>,
+    /// File of the certificate's private key in PEM. Default none.
+    pub tls_key: Option<PathBuf>,
+    /// What clients of the admin listener must show as bearer token. Required as soon as that listener is not on
+    /// loopback. Default none.
+    #[serde(deserialize_with = "value::some")]
+    pub admin_token: Option<Secret>,
+    /// File that holds the token instead. Default none.
+    pub admin_token_file: Option<PathBuf>,
+    /// Networks (`10.0.0.0/8`) and addresses whose word about a client's address is taken (`forwarded`,
+    /// `x-forwarded-for`). Default loopback.
+    #[serde(deserialize_with = "value::networks")]
+    pub trusted_proxy: Vec<IpNet>,
+    /// Origins whose pages may read answers, or `*` for all. Default `*`; an empty list means none.
+    #[serde(deserialize_with = "value::words")]
+    pub cors_origin: Vec<String>,
+    /// What a client may ask per second, on average: an answer from the store costs 1 and more by its size, one from a
+    /// peer 5 times as much. Clients are told apart by their address, IPv6 ones by their /64. 0 is no limit. Default 100.
+    #[serde(deserialize_with = "value::within::<0, 1_000_000, _, _>")]
+    pub rate_limit: u32,
+    /// What a client may ask at once after a pause, in the same units; at least 100. Default 1000.
+    #[serde(deserialize_with = "value::within::<100, 10_000_000, _, _>")]
+    pub rate_burst: u32,
+    /// HTTP connections open at once, 16 to 65536; fewer where the system allows fewer open files. Default 4096.
+    #[serde(deserialize_with = "value::within::<16, 65_536, _, _>")]
+    pub max_connections: usize,
+    /// HTTP connections of one client, told apart as for the rate limit; proxies and loopback may have any number. 0 is
+    /// no limit. Default 128.
+    #[serde(deserialize_with = "value::within::<0, 65_536, _, _>")]
+    pub client_connections: usize,
+    /// HTTP requests that are worked at, at once, 1 to 65536; what exceeds it is answered 503 at once. Default 256.
+    #[serde(deserialize_with = "value::within::<1, 65_536, _, _>")]
+    pub max_requests: usize,
+    /// How long a client may take to send a request's head, TLS included. Default 5 s.
+    #[serde(deserialize_with = "value::duration")]
+    pub header_timeout: Duration,
+    /// How long a connection may stand without a request. Default 60 s.
+    #[serde(deserialize_with = "value::duration")]
+    pub idle_timeout: Duration,
+    /// How long a request may take until its answer begins, its body included; at least `peer_timeout`. Default 60 s.
+    #[serde(deserialize_with = "value::duration")]
+    pub request_timeout: Duration,
+
+    /// With whom to have to do: `open`, `listed` or `closed`. Default `open`.
+    #[serde(deserialize_with = "value::parsed")]
+    pub trust: Trust,
+    /// Peers that are trusted beside the configured ones, by id. Default none.
+    #[serde(deserialize_with = "value::peer_ids")]
+    pub allow_peer: Vec<PeerId>,
+    /// Peers that we have nothing to do with, by id, whatever `trust` says. Default none.
+    #[serde(deserialize_with = "value::peer_ids")]
+    pub deny_peer: Vec<PeerId>,
+    /// Whether addresses that the network tells of may be private ones. Configured peers may be anywhere. Default: false
+    /// on a network that is [public](Network::public), else true.
+    #[serde(deserialize_with = "value::some_switch")]
+    pub private_addresses: Option<bool>,
+    /// Blocks that one peer is given per second, on average; a request costs one more, and ten seconds' worth may be asked
+    /// for at once. 0 is no limit. Default 10000.
+    #[serde(deserialize_with = "value::within::<0, 10_000_000, _, _>")]
+    pub peer_rate_limit: u32,
+    /// Memory for answers on their way to peers, in MiB, 10 to 65536: who would exceed it gets none. Default 64.
+    #[serde(deserialize_with = "value::within::<10, 65_536, _, _>")]
+    pub peer_answer_mib: usize,
+    /// Memory of this process, in MiB, from which on no more libp2p connections are made; 0 is nine tenths of the
+    /// machine's. Default 0.
+    #[serde(deserialize_with = "value::within::<0, 16_777_216, _, _>")]
+    pub memory_limit_mib: usize,
 }
 
 impl Default for Config {
@@ -140,6 +212,27 @@ impl Default for Config {
             peer_timeout: Duration::from_secs(30),
             cache_mib: 32,
             store_connections: 8,
+            tls_cert: None,
+            tls_key: None,
+            admin_token: None,
+            admin_token_file: None,
+            trusted_proxy: value::loopback(),
+            cors_origin: vec!["*".into()],
+            rate_limit: 100,
+            rate_burst: 1000,
+            max_connections: 4096,
+            client_connections: 128,
+            max_requests: 256,
+            header_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(60),
+            request_timeout: Duration::from_secs(60),
+            trust: Trust::Open,
+            allow_peer: Vec::new(),
+            deny_peer: Vec::new(),
+            private_addresses: None,
+            peer_rate_limit: 10_000,
+            peer_answer_mib: 64,
+            memory_limit_mib: 0,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The HTTP door: routes that mirror the protocol's paths, and what a gateway tells of itself.
 //!
+//! * [`client`]: who a client is
 //! * [`error`]: the only table from error code to status
 //! * [`extract`]: a request becomes a typed query
 //! * [`respond`]: an answer becomes a response: envelope, provenance, caching, NDJSON
@@ -27,6 +28,7 @@ use crate::source::Source;
 pub use docs::openapi_json;
 
 pub mod admin;
+pub mod client;
 pub mod docs;
 pub mod error;
 pub mod events;

@@ -28,6 +28,7 @@ mod keep_alive;
 mod peers;
 mod stats;
 mod swarm;
+mod trust;
 mod worker;
 
 pub use address::{AddressError, PeerAddress};
@@ -37,6 +38,7 @@ pub use gossip::{Gossip, MAX_GOSSIP_BYTES, Verdict};
 pub use identity::{IdentityError, load_or_create};
 pub use peers::{Offence, PeerInfo};
 pub use stats::{GossipStats, InboundStats};
+pub use trust::{Trust, TrustList};
 
 use gossip::GOSSIP_QUEUE;
 use peers::PeerBook;

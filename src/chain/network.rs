@@ -32,6 +32,8 @@ pub struct Network {
     /// How far ahead of this machine's clock a block's timestamp may be, seconds. Default: 7200. The network itself has
     /// no rule about timestamps.
     pub max_seconds_ahead: u64,
+    /// Whether its nodes meet on the internet, so that nobody on it has business with private addresses. Default: true.
+    pub public: bool,
 }
 
 /// Hash of the public network's genesis: a test computes it from what genesis is made of.
@@ -65,6 +67,7 @@ impl Network {
             target_block_time: 60,
             checkpoints: Vec::new(),
             max_seconds_ahead: 7200,
+            public: true,
         }
     }
 
@@ -75,6 +78,7 @@ impl Network {
             genesis_hash: Some(DEVNET_GENESIS.into()),
             initial_difficulty: 1,
             target_block_time: 10,
+            public: false,
             ..Self::modality()
         }
     }

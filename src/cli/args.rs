@@ -76,6 +76,36 @@ pub(super) struct SharedArgs {
     /// While there are fewer connections, dial peers that the network tells of [default: 8]
     #[arg(long, global = true, value_name = "NUMBER")]
     target_peers: Option<String>,
+    /// The public door speaks HTTPS with this certificate chain (PEM); read again when it changes
+    #[arg(long, global = true, value_name = "FILE")]
+    tls_cert: Option<String>,
+    /// The certificate's private key (PEM)
+    #[arg(long, global = true, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// File of the bearer token of the admin listener; required as soon as that is not on loopback
+    #[arg(long, global = true, value_name = "FILE")]
+    admin_token_file: Option<String>,
+    /// What a client may ask per second; 0 is no limit [default: 100]
+    #[arg(long, global = true, value_name = "NUMBER")]
+    rate_limit: Option<String>,
+    /// Who may say for which client a request is; repeatable [default: loopback]
+    #[arg(long, global = true, value_name = "NETWORK")]
+    trusted_proxy: Vec<String>,
+    /// Origins whose pages may read answers, or * for all; repeatable [default: *]
+    #[arg(long, global = true, value_name = "ORIGIN")]
+    cors_origin: Vec<String>,
+    /// How far strangers among the peers are trusted: open, listed or closed [default: open]
+    #[arg(long, global = true, value_name = "MODE")]
+    trust: Option<String>,
+    /// A trusted peer beside the configured ones; repeatable
+    #[arg(long, global = true, value_name = "PEER_ID")]
+    allow_peer: Vec<String>,
+    /// A peer to have nothing to do with; repeatable
+    #[arg(long, global = true, value_name = "PEER_ID")]
+    deny_peer: Vec<String>,
+    /// Whether private addresses that the network tells of are dialled [default: not on a public network]
+    #[arg(long, global = true, value_name = "BOOL")]
+    private_addresses: Option<String>,
     /// Log format on stderr: text or json [default: text]
     #[arg(long, global = true, value_name = "FORMAT")]
     log: Option<String>,
@@ -100,10 +130,24 @@ impl SharedArgs {
             ("pow_memory", self.pow_memory),
             ("mdns", self.mdns),
             ("target_peers", self.target_peers),
+            ("tls_cert", self.tls_cert),
+            ("tls_key", self.tls_key),
+            ("admin_token_file", self.admin_token_file),
+            ("rate_limit", self.rate_limit),
+            ("trust", self.trust),
+            ("private_addresses", self.private_addresses),
             ("log", self.log),
         ];
         let single = single.into_iter().filter_map(|(key, value)| Some((key, vec![value?])));
-        let lists = [("listen", self.listen), ("peer", self.peer)].into_iter().filter(|(_, values)| !values.is_empty());
+        let lists = [
+            ("listen", self.listen),
+            ("peer", self.peer),
+            ("trusted_proxy", self.trusted_proxy),
+            ("cors_origin", self.cors_origin),
+            ("allow_peer", self.allow_peer),
+            ("deny_peer", self.deny_peer),
+        ];
+        let lists = lists.into_iter().filter(|(_, values)| !values.is_empty());
         Sources { file: self.config, env: std::env::vars_os().collect(), flags: single.chain(lists).collect() }
     }
 }

@@ -1,71 +1,25 @@
 //! The values that settings hold: parsing them, with messages that tell what was expected.
 
-use std::{fmt, net::SocketAddr, path::Path, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    path::Path,
+    str::FromStr,
+    time::Duration,
+};
 
-use libp2p::Multiaddr;
+use ipnet::{IpNet, Ipv4Net};
+use libp2p::{Multiaddr, PeerId};
 use serde::{
     Deserialize, Deserializer,
     de::{Error, SeqAccess, Visitor},
 };
 
+use super::DatabaseUrl;
 use crate::{chain::Network, p2p::PeerAddress};
 
 /// Longest timeout that may be set.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
-
-/// A database URL. `Display` and `Debug` hide its password; [`as_str`](Self::as_str) doesn't.
-#[derive(Clone, PartialEq, Eq)]
-pub struct DatabaseUrl(String);
-
-impl DatabaseUrl {
-    /// The whole URL, password included: for opening the store, never for printing.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Default for DatabaseUrl {
-    fn default() -> Self {
-        Self("sqlite://modal-gateway.db".into())
-    }
-}
-
-impl FromStr for DatabaseUrl {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "expected sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE";
-        match text.split_once(':') {
-            Some(("sqlite", rest)) if !rest.is_empty() => Ok(Self(text.into())),
-            Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => match url::Url::parse(text) {
-                Ok(_) => Ok(Self(text.into())),
-                Err(_) => Err("malformed URL; special characters in the password must be percent-encoded"),
-            },
-            _ => Err(EXPECTED),
-        }
-    }
-}
-
-impl fmt::Display for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.starts_with("sqlite:") {
-            return f.write_str(&self.0);
-        }
-        // The parameters go too: drivers take `?password=` there.
-        let Ok(mut url) = url::Url::parse(&self.0) else { return f.write_str("postgres://***") };
-        url.set_query(None);
-        if url.password().is_some() && url.set_password(Some("***")).is_err() {
-            return f.write_str("postgres://***");
-        }
-        f.write_str(url.as_str())
-    }
-}
-
-impl fmt::Debug for DatabaseUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{self}\"")
-    }
-}
 
 fn multiaddr(text: &str) -> Result<Multiaddr, String> {
     match text.parse::<Multiaddr>() {
@@ -160,8 +114,44 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
     })
 }
 
+/// Where our own machine's connections come from.
+pub(super) fn loopback() -> Vec<IpNet> {
+    vec![Ipv4Net::new_assert([127, 0, 0, 0].into(), 8).into(), IpAddr::from(Ipv6Addr::LOCALHOST).into()]
+}
+
+/// Like `T`'s own; the message never quotes the value.
+pub(super) fn some<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: FromStr<Err: fmt::Display>,
+    D: Deserializer<'de>,
+{
+    Text::deserialize(deserializer)?.0.parse().map(Some).map_err(D::Error::custom)
+}
+
+pub(super) fn some_switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    switch(deserializer).map(Some)
+}
+
+/// Networks in CIDR notation, or single addresses.
+pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let network = |word: &String| {
+        let address = || word.parse::<IpAddr>().map(IpNet::from);
+        let expected = "expected an address or a network such as 10.0.0.0/8 or fd00::/8";
+        word.parse().or_else(|_| address()).map_err(|_| D::Error::custom(format!("`{word}`: {expected}")))
+    };
+    words(deserializer)?.iter().map(network).collect()
+}
+
+pub(super) fn peer_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PeerId>, D::Error> {
+    let id = |word: &String| {
+        let expected = "expected a peer id such as 12D3KooW…, without address";
+        word.parse().map_err(|_| D::Error::custom(format!("`{word}`: {expected}")))
+    };
+    words(deserializer)?.iter().map(id).collect()
+}
+
 /// A list of words: an array, or a string with commas.
-fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+pub(super) fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     struct ListVisitor;
     impl<'de> Visitor<'de> for ListVisitor {
         type Value = Vec<String>;

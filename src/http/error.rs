@@ -35,6 +35,9 @@ pub fn status(code: Code) -> StatusCode {
         Code::RequestTooLarge | Code::AnswerTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UriTooLong => StatusCode::URI_TOO_LONG,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+        Code::Unauthorized => StatusCode::UNAUTHORIZED,
         Code::StoreUnavailable | Code::Busy | Code::NoPeer | Code::PeerUnreachable | Code::NotSynced => {
             StatusCode::SERVICE_UNAVAILABLE
         }

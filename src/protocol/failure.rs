@@ -65,6 +65,12 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", "Unsupported media type";
     /// The answer would not fit 10 MiB.
     AnswerTooLarge = "answer_too_large", "Answer over 10 MiB: ask for less with /data/miner_block/range";
+    /// The client asked for more than its share.
+    RateLimited = "rate_limited", "Too many requests";
+    /// The request's body did not arrive in time.
+    RequestTimeout = "request_timeout", "Request not received in time";
+    /// The admin listener wants its bearer token.
+    Unauthorized = "unauthorized", "Bearer token missing or wrong";
     /// The store can't answer now.
     StoreUnavailable = "store_unavailable", "Store unavailable";
     /// Too much is going on here to take one more request.

@@ -93,10 +93,13 @@ fn concerns(code: Code, row: Option<&query::Path>, is_post: bool, path: &str) ->
         Code::InvalidRange => path.ends_with("/range"),
         Code::InvalidCheckPoint => path.ends_with("/find_ancestor"),
         Code::AnchorNotCanonical | Code::AnswerTooLarge => is_list(path),
-        Code::MalformedBody | Code::RequestTooLarge | Code::UnsupportedMediaType => is_post,
+        Code::MalformedBody | Code::RequestTooLarge | Code::UnsupportedMediaType | Code::RequestTimeout => is_post,
         Code::UnknownJob => path == "/sync/{id}",
         Code::NotSynced => path == "/health/ready",
-        Code::Busy => row.is_some() || path == "/events",
+        // Whether it runs and can answer is told whatever else goes on.
+        Code::Busy | Code::RateLimited => !path.starts_with("/health/"),
+        // Of the admin listener, which this document is not about.
+        Code::Unauthorized => false,
         Code::InvalidParameter => row.is_some() || STRICT.contains(&path) && path != "/sync",
         Code::UnknownParameter | Code::MalformedQuery | Code::UriTooLong => row.is_some() || STRICT.contains(&path),
         // Another method is another operation.

@@ -1,0 +1,152 @@
+//! Who a client is: an address, and behind a proxy of the operator's what that says it is.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr},
+};
+
+use axum::http::{HeaderMap, HeaderName, header::FORWARDED};
+use ipnet::IpNet;
+
+/// What proxies tell about where a request came from, without a standard.
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// What tells clients apart: the IPv4 address, or the first 64 bits of an IPv6 one, all of which belong to one customer
+/// (RFC 6177).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClientKey(IpAddr);
+
+impl ClientKey {
+    /// The key of an address. An IPv4 address in IPv6 form counts as IPv4.
+    pub fn of(address: IpAddr) -> Self {
+        Self(match address.to_canonical() {
+            IpAddr::V6(ip) if !ip.is_loopback() => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+            address => address,
+        })
+    }
+}
+
+impl fmt::Display for ClientKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Who sent a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// What tells it from others.
+    pub key: ClientKey,
+    /// A program on this very machine, with no proxy's word that it acts for somebody else.
+    pub local: bool,
+}
+
+/// The proxies whose word about a client's address is taken.
+#[derive(Debug, Clone, Default)]
+pub struct Proxies(Vec<IpNet>);
+
+impl Proxies {
+    /// Those in these networks.
+    pub fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+
+    /// Whether the word of this address is taken.
+    pub fn trust(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+
+    /// Who sent a request that came over a connection from `remote`.
+    ///
+    /// Each proxy adds the address that it was connected from at the end of `forwarded` (RFC 7239) or `x-forwarded-for`.
+    /// Read from the end, the first address that is no trusted proxy's is the client's: what stands before it, the client
+    /// may have made up. What can't be read ends the search at the proxy that passed it on.
+    pub fn client(&self, remote: IpAddr, headers: &HeaderMap) -> Client {
+        let mut address = remote.to_canonical();
+        let forwarded = headers.contains_key(FORWARDED);
+        let told = if forwarded { hops(headers, &FORWARDED) } else { hops(headers, &X_FORWARDED_FOR) };
+        let mut by_proxy = false;
+        for hop in told.rev() {
+            if !self.trust(address) {
+                break;
+            }
+            by_proxy = true;
+            let hop = if forwarded { forwarded_for(hop) } else { Some(hop.trim()) };
+            match hop.and_then(read_address) {
+                Some(next) => address = next,
+                None => break,
+            }
+        }
+        Client { key: ClientKey::of(address), local: !by_proxy && address.is_loopback() }
+    }
+}
+
+fn hops<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl DoubleEndedIterator<Item = &'a str> + use<'a> {
+    let texts = headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or_default());
+    texts.flat_map(|text| text.split(','))
+}
+
+/// `for` of one element of `forwarded`.
+fn forwarded_for(element: &str) -> Option<&str> {
+    element.split(';').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"'))
+    })
+}
+
+/// An address, with or without a port, IPv6 with or without brackets.
+fn read_address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let with_port = || text.parse::<std::net::SocketAddr>().ok().map(|address| address.ip());
+    bare.parse().ok().or_else(with_port).map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn proxies() -> Proxies {
+        Proxies::new(["127.0.0.0/8", "::1/128", "10.0.0.0/8"].map(|network| network.parse().unwrap()).into())
+    }
+
+    #[rstest]
+    #[case("192.0.2.7", "192.0.2.7")]
+    #[case("::ffff:192.0.2.7", "192.0.2.7")]
+    #[case("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::")]
+    #[case("2001:db8:1:2:ffff::", "2001:db8:1:2::")]
+    #[case("::1", "::1")]
+    fn addresses_of_one_customer_are_one_client(#[case] address: &str, #[case] key: &str) {
+        assert_eq!(ClientKey::of(address.parse().unwrap()).to_string(), key);
+    }
+
+    #[rstest]
+    #[case::direct("192.0.2.1", &[], "192.0.2.1", false)]
+    #[case::local("127.0.0.1", &[], "127.0.0.1", true)]
+    #[case::strangers_word_counts_nothing("192.0.2.1", &[("x-forwarded-for", "192.0.2.9")], "192.0.2.1", false)]
+    #[case::proxy("127.0.0.1", &[("x-forwarded-for", "192.0.2.9")], "192.0.2.9", false)]
+    #[case::made_up_part("127.0.0.1", &[("x-forwarded-for", "1.1.1.1, 192.0.2.9")], "192.0.2.9", false)]
+    #[case::two_proxies("10.0.0.1", &[("x-forwarded-for", "1.1.1.1, 192.0.2.9,10.9.9.9")], "192.0.2.9", false)]
+    #[case::two_lines("10.0.0.1", &[("x-forwarded-for", "192.0.2.9"), ("x-forwarded-for", "10.9.9.9")], "192.0.2.9", false)]
+    #[case::unreadable("10.0.0.1", &[("x-forwarded-for", "192.0.2.9, unknown")], "10.0.0.1", false)]
+    #[case::claims_to_be_local("127.0.0.1", &[("x-forwarded-for", "127.0.0.1")], "127.0.0.1", false)]
+    #[case::port("10.0.0.1", &[("x-forwarded-for", "192.0.2.9:4711")], "192.0.2.9", false)]
+    #[case::standard("10.0.0.1", &[("forwarded", "for=1.1.1.1, For=\"[2001:db8::1]:47\";proto=https")], "2001:db8::", false)]
+    #[case::standard_wins("10.0.0.1", &[("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=192.0.2.9")], "192.0.2.9", false)]
+    #[case::hidden("10.0.0.1", &[("forwarded", "for=192.0.2.9, for=_hidden")], "10.0.0.1", false)]
+    fn the_last_address_that_is_no_proxys_is_the_client(
+        #[case] remote: &str,
+        #[case] headers: &[(&'static str, &'static str)],
+        #[case] key: &str,
+        #[case] local: bool,
+    ) {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        let client = proxies().client(remote.parse().unwrap(), &map);
+        assert_eq!((client.key.to_string().as_str(), client.local), (key, local));
+    }
+}
