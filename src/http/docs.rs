@@ -68,24 +68,30 @@ pub fn pages(document: &openapi::OpenApi) -> Router<Gateway> {
     SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", finished(document)).into()
 }
 
-/// The document as JSON, in which each unsigned number says how far it goes: the derived schemas call a u64 an `int64`
-/// of at least 0.
+/// The document as JSON, mended where the derived schemas say what isn't so: they call a u64 an `int64` of at least 0,
+/// and have null in headers, where there is none.
 fn finished(document: &openapi::OpenApi) -> Value {
-    fn widen(value: &mut Value) {
+    fn mend(value: &mut Value) {
         match value {
             Value::Object(members) => {
+                if members.contains_key("in")
+                    && let Some(Value::Array(kinds)) =
+                        members.get_mut("schema").and_then(|schema| schema.get_mut("type"))
+                {
+                    kinds.retain(|kind| kind != "null");
+                }
                 if members.get("format").is_some_and(|format| format == "int64") && members.contains_key("minimum") {
                     members.insert("format".into(), "uint64".into());
                     members.insert("maximum".into(), u64::MAX.into());
                 }
-                members.values_mut().for_each(widen);
+                members.values_mut().for_each(mend);
             }
-            Value::Array(items) => items.iter_mut().for_each(widen),
+            Value::Array(items) => items.iter_mut().for_each(mend),
             _ => {}
         }
     }
     // A document has nothing that JSON can't say; a test reads it.
     let mut json = serde_json::to_value(document).unwrap_or_default();
-    widen(&mut json);
+    mend(&mut json);
     json
 }

@@ -36,6 +36,7 @@ impl<T> Envelope<T> {
 
 /// Parameters of `/inspect`.
 #[derive(Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "documents what `protocol::query` reads")]
 pub struct InspectQuery {
@@ -45,6 +46,7 @@ pub struct InspectQuery {
 
 /// Parameters of `/data/miner_block/get`.
 #[derive(Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "documents what `protocol::query` reads")]
 pub struct GetQuery {
@@ -54,6 +56,7 @@ pub struct GetQuery {
 
 /// Parameters of `/data/miner_block/epoch`.
 #[derive(Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "documents what `protocol::query` reads")]
 pub struct EpochQuery {
@@ -63,6 +66,7 @@ pub struct EpochQuery {
 
 /// Parameters of `/data/miner_block/range`.
 #[derive(Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "documents what `protocol::query` reads")]
 pub struct RangeQuery {
@@ -78,6 +82,7 @@ pub struct RangeQuery {
 
 /// Parameters of `/data/miner_block/chain_info`.
 #[derive(Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[into_params(style = Form, parameter_in = Query)]
 #[allow(dead_code, reason = "documents what `protocol::query` reads")]
 pub struct ChainInfoQuery {
@@ -93,6 +98,7 @@ pub struct ChainInfoQuery {
 
 /// Body of `/data/miner_block/find_ancestor`.
 #[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "documents what `protocol::query` reads")]
 pub struct FindAncestorQuery {
     /// Blocks of the asker's chain.
@@ -101,6 +107,7 @@ pub struct FindAncestorQuery {
 
 /// Parameters of `/data/miner_block/debug_index`.
 #[derive(Deserialize, IntoParams, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code, reason = "documents what `protocol::query` reads")]
 pub struct DebugIndexQuery {

@@ -9,5 +9,7 @@ pub mod gateway;
 pub mod linked;
 pub mod peer;
 pub mod postgres;
+pub mod process;
+pub mod python;
 pub mod relay;
 pub mod serving;

@@ -65,6 +65,7 @@ pub(super) fn describe(document: &mut openapi::OpenApi) {
                 Some(_) => describe_read(operation, is_list(path)),
                 None => add_headers(operation, "200", &UNCACHED),
             }
+            without_stream_schema(operation);
             for code in Code::ALL {
                 if concerns(*code, row, method == HttpMethod::Post, path) {
                     describe_error(operation, *code, row);
@@ -106,6 +107,15 @@ fn concerns(code: Code, row: Option<&query::Path>, is_post: bool, path: &str) ->
         Code::MethodNotAllowed => false,
         // `unknown_path` is what a peer of an older release says.
         _ => row.is_some(),
+    }
+}
+
+/// No schema is of a stream: some readers would take one for that of the whole text, others for that of each event.
+fn without_stream_schema(operation: &mut Operation) {
+    if let Some(RefOr::T(good)) = operation.responses.responses.get_mut("200")
+        && let Some(RefOr::T(stream)) = good.content.get_mut("text/event-stream")
+    {
+        stream.schema = None;
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{CheckPoint, Query};
@@ -201,7 +200,7 @@ impl Kind {
     fn holds(self, value: &Value) -> bool {
         match self {
             Kind::Text => value.is_string(),
-            Kind::Integer => value.is_u64(),
+            Kind::Integer => whole(value).is_some(),
             Kind::Bool => value.is_boolean(),
             Kind::TextList => value.as_array().is_some_and(|list| list.iter().all(Value::is_string)),
             Kind::CheckPoints => value.is_array(),
@@ -237,7 +236,15 @@ fn missing(name: &str) -> Failure {
 }
 
 fn integer(data: &Map<String, Value>, name: &str) -> Result<u64, Failure> {
-    data.get(name).and_then(Value::as_u64).ok_or_else(|| missing(name))
+    data.get(name).and_then(whole).ok_or_else(|| missing(name))
+}
+
+/// A whole number, also where it is written with a fraction of zero: `7.0` is an integer to JSON Schema, and what some
+/// languages write.
+fn whole(value: &Value) -> Option<u64> {
+    const BEYOND_U64: f64 = 18_446_744_073_709_551_616.0;
+    let is_whole = |number: &f64| number.fract() == 0.0 && (0.0..BEYOND_U64).contains(number);
+    value.as_u64().or_else(|| value.as_f64().filter(is_whole).map(|number| number as u64))
 }
 
 fn get(data: &Map<String, Value>) -> Result<Query, Failure> {
@@ -265,7 +272,7 @@ fn part(data: &Map<String, Value>) -> Result<(u64, u64, u64), Failure> {
     if from_index > to_index {
         return Err(Failure::new(Code::InvalidRange));
     }
-    let chunk_size = match data.get("max_chunk_size").and_then(Value::as_u64) {
+    let chunk_size = match data.get("max_chunk_size").and_then(whole) {
         // A chunk of nothing that says there is more would be asked for again and again.
         Some(0) => {
             return Err(Failure::with_detail(
@@ -284,14 +291,16 @@ fn chain_info(data: &Map<String, Value>) -> Result<Query, Failure> {
     Ok(Query::ChainInfo {
         local_block_hashes: hashes.map(texts).unwrap_or_default(),
         include_blocks: data.get("include_blocks").and_then(Value::as_bool).unwrap_or_default(),
-        from_index: data.get("from_index").and_then(Value::as_u64),
+        from_index: data.get("from_index").and_then(whole),
     })
 }
 
 fn find_ancestor(data: &Map<String, Value>) -> Result<Query, Failure> {
     let list = data.get("check_points").and_then(Value::as_array).ok_or_else(|| missing("check_points"))?;
-    let check_points: Result<_, _> = list.iter().map(CheckPoint::deserialize).collect();
-    Ok(Query::FindAncestor { check_points: check_points.map_err(|_| Failure::new(Code::InvalidCheckPoint))? })
+    let check_point =
+        |item: &Value| Some(CheckPoint { index: whole(&item["index"])?, hash: item["hash"].as_str()?.to_owned() });
+    let check_points: Option<_> = list.iter().map(check_point).collect();
+    Ok(Query::FindAncestor { check_points: check_points.ok_or_else(|| Failure::new(Code::InvalidCheckPoint))? })
 }
 
 fn debug_index(data: &Map<String, Value>) -> Result<Query, Failure> {

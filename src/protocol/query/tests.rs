@@ -81,3 +81,16 @@ fn a_body_is_checked_member_by_member() {
     assert_eq!(row.check(&serde_json::json!({"epohc": 1})).unwrap_err().code, Code::UnknownParameter);
     assert_eq!(row.check(&serde_json::json!([1])).unwrap_err().code, Code::MalformedBody);
 }
+
+#[test]
+fn a_fraction_of_zero_is_no_fraction() {
+    assert_eq!(parse("/data/miner_block/epoch", r#"{"epoch":7.0}"#).unwrap(), Query::Epoch { epoch: 7 });
+    let points = parse("/data/miner_block/find_ancestor", r#"{"check_points":[{"index":3.0,"hash":"aa"}]}"#).unwrap();
+    assert_eq!(points, Query::FindAncestor { check_points: vec![CheckPoint { index: 3, hash: "aa".into() }] });
+    let large = parse("/data/miner_block/epoch", r#"{"epoch":3729864778711722.0}"#).unwrap();
+    assert_eq!(large, Query::Epoch { epoch: 3_729_864_778_711_722 });
+    for epoch in ["7.5", "-1.0", "18446744073709551616", "1e300", "\"7\""] {
+        let failure = parse("/data/miner_block/epoch", &format!(r#"{{"epoch":{epoch}}}"#)).unwrap_err();
+        assert_eq!(failure.error, "Missing 'epoch' parameter", "{epoch}");
+    }
+}

@@ -1,0 +1,97 @@
+//! The real binary as a process of its own, which says where it listens and ends with the test.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
+    thread::JoinHandle,
+};
+
+/// Blocks 0 to 60 of a real chain.
+pub const CHAIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/randomx-chain-61.ndjson");
+
+/// The program in a folder, with nothing of our environment.
+pub fn program<S: AsRef<std::ffi::OsStr>>(folder: &Path, args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_modal-gateway"));
+    command.env_clear().current_dir(folder).stdin(Stdio::null()).args(args);
+    command
+}
+
+/// A `serve` or `node` that runs; killed when it is dropped.
+pub struct Process {
+    child: Child,
+    /// `http://ADDRESS:PORT` of the public door; empty for a node.
+    pub http: String,
+    /// The same of the admin door.
+    pub admin: String,
+    /// Where its libp2p listens, with its id.
+    pub libp2p: Vec<String>,
+    /// What it has written on stderr after the addresses.
+    pub log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Process {
+    /// Starts the command and waits until it has told its addresses.
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+        let (mut http, mut admin, mut libp2p, mut before) = (String::new(), String::new(), Vec::new(), Vec::new());
+        loop {
+            let Some(line) = lines.next() else {
+                panic!("it ended before it was ready: {:?}\n{}", child.wait(), before.join("\n"))
+            };
+            match line.split_once(' ') {
+                Some(("http", url)) => http = url.into(),
+                Some(("admin", url)) => admin = url.into(),
+                Some(("libp2p", address)) => libp2p.push(address.into()),
+                Some(("peer-id", _)) => break,
+                _ => before.push(line),
+            }
+        }
+        let log = Arc::new(Mutex::new(before));
+        let told = log.clone();
+        let reader = std::thread::spawn(move || lines.for_each(|line| told.lock().unwrap().push(line)));
+        Self { child, http, admin, libp2p, log, reader: Some(reader) }
+    }
+
+    /// Number of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Its resident memory, KiB.
+    pub fn memory_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process that runs");
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Ends it as a supervisor does; its exit code.
+    pub fn stop(mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // The end of the process is the end of its stderr.
+        let _ = self.reader.take().map(JoinHandle::join);
+    }
+}
