@@ -103,14 +103,16 @@ impl RateLimit {
     /// Takes what an answer of so many bytes costs besides, as far as it is there: what a client has got, it is not asked
     /// for again. `left` is what it had before; returns what it has then.
     pub fn take_bytes(&self, client: ClientKey, price: Price, bytes: u64, left: u32) -> u32 {
-        let (key, mut cost, mut left) = (self.key(client), price.of_bytes(bytes).min(self.burst), left);
-        while let Some(part) = NonZeroU32::new(cost) {
-            match self.buckets.check_key_n(&key, part) {
+        let (key, mut due, mut left) = (self.key(client), price.of_bytes(bytes).min(self.burst), left);
+        let mut part = due;
+        while let Some(units) = NonZeroU32::new(part) {
+            match self.buckets.check_key_n(&key, units) {
                 Ok(Ok(state)) => {
                     left = state.remaining_burst_capacity();
-                    cost = (cost - part.get()).min(left);
+                    due -= part;
+                    part = due.min(left);
                 }
-                _ => cost /= 2,
+                _ => part /= 2,
             }
         }
         left
@@ -175,10 +177,8 @@ mod tests {
     fn any_number_of_clients_takes_bounded_memory() {
         let limit = RateLimit::new(1, 100).unwrap();
         let nth = |n: u32| ClientKey::of(std::net::Ipv4Addr::from(0x0b00_0000 + n).into());
-        for n in 0..MAX_CLIENTS as u32 + 1000 {
-            limit.take(nth(n), Price::of(false)).unwrap();
-        }
-        assert_eq!(limit.clients(), MAX_CLIENTS + 1, "the last ones share a bucket");
-        assert_eq!(limit.take(nth(MAX_CLIENTS as u32 + 1000), Price::of(false)).map_err(|_| ()), Err(()));
+        let refused = (0..MAX_CLIENTS as u32 + 1000).filter(|n| limit.take(nth(*n), Price::of(false)).is_err());
+        assert!(refused.count() > 800, "the last thousand share a bucket of 100");
+        assert_eq!(limit.clients(), MAX_CLIENTS + 1);
     }
 }
