@@ -4,13 +4,14 @@
 //! door. Each is started by a function that returns once every address is bound, so that tests run on port 0 and know
 //! where.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     chain::PowError,
     config::Config,
+    http::server::TlsError,
     p2p::{IdentityError, P2pError},
     store::StoreError,
     sync::MiningError,
@@ -58,11 +59,19 @@ pub enum AppError {
         source: io::Error,
     },
     /// The admin listener would be open to others.
-    #[error("admin: {0} is no loopback address; this listener has no access control")]
+    #[error("admin: {0} is no loopback address: set admin_token or admin_token_file")]
     AdminNotLoopback(SocketAddr),
-    /// A listener failed while it ran.
-    #[error("the {0} listener failed")]
-    Listener(&'static str, #[source] io::Error),
+    /// The admin listener's token can't be used.
+    #[error("admin_token_file: {} {problem}", path.display())]
+    AdminToken {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it. Never what it holds.
+        problem: String,
+    },
+    /// The public door's certificate can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A part that must run has ended.
     #[error("the {0} task ended unexpectedly")]
     Ended(&'static str),
@@ -77,7 +86,8 @@ pub enum AppError {
 /// Whatever keeps it from starting or ends it early.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), AppError> {
     let gateway = Gateway::start(&config).await?;
-    eprintln!("http http://{}", gateway.http);
+    let scheme = if config.tls_cert.is_some() { "https" } else { "http" };
+    eprintln!("http {scheme}://{}", gateway.http);
     eprintln!("admin http://{}", gateway.admin);
     announce(&gateway.node);
     gateway.run(shutdown).await

@@ -134,7 +134,7 @@ pub struct Config {
     #[serde(deserialize_with = "value::networks")]
     pub trusted_proxy: Vec<IpNet>,
     /// Origins whose pages may read answers, or `*` for all. Default `*`; an empty list means none.
-    #[serde(deserialize_with = "value::words")]
+    #[serde(deserialize_with = "value::origins")]
     pub cors_origin: Vec<String>,
     /// What a client may ask per second, on average: an answer from the store costs 1 and more by its size, one from a
     /// peer 5 times as much. Clients are told apart by their address, IPv6 ones by their /64. 0 is no limit. Default 100.
@@ -244,7 +244,11 @@ impl Config {
     /// The first unknown or malformed setting, or the named file that can't be read.
     pub fn load(sources: Sources) -> Result<Self, ConfigError> {
         let figment = sources.layers()?.into_iter().fold(Figment::new(), Figment::merge);
-        figment.extract().map_err(|error| ConfigError::from_figment(error, &figment))
+        let config: Self = figment.extract().map_err(|error| ConfigError::from_figment(error, &figment))?;
+        match config.conflict() {
+            Some((key, problem)) => Err(ConfigError::of_key(key, problem, &figment)),
+            None => Ok(config),
+        }
     }
 
     /// The settings from the process's environment and `modal-gateway.toml` alone: for examples and tools.
@@ -253,6 +257,19 @@ impl Config {
     /// As [`Config::load`].
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::load(Sources { env: std::env::vars_os().collect::<Vec<(OsString, OsString)>>(), ..Sources::default() })
+    }
+
+    /// A setting that doesn't go with another one, and why.
+    fn conflict(&self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self { tls_cert: Some(_), tls_key: None, .. } => Some(("tls_cert", "tls_key is missing")),
+            Self { tls_cert: None, tls_key: Some(_), .. } => Some(("tls_key", "tls_cert is missing")),
+            Self { admin_token: Some(_), admin_token_file: Some(_), .. } => {
+                Some(("admin_token_file", "admin_token is set as well"))
+            }
+            _ if self.request_timeout < self.peer_timeout => Some(("request_timeout", "must be at least peer_timeout")),
+            _ => None,
+        }
     }
 
     /// How proof of work is computed.

@@ -1,6 +1,12 @@
 //! The HTTP door: routes that mirror the protocol's paths, and what a gateway tells of itself.
 //!
-//! * [`client`]: who a client is
+//! * [`server`]: the accept loop: connections, their deadlines and bounds, TLS
+//! * [`client`]: who a client is; [`shares`]: how many of something each holds
+//! * [`rate`]: how much a client may ask
+//! * `guard`: what each request passes: its client's share, room, time
+//! * `pages`: what browsers are told
+//! * [`access`]: who may use the admin listener
+//! * [`admin`]: the admin listener; [`counters`]: what it shows of the doors
 //! * [`error`]: the only table from error code to status
 //! * [`extract`]: a request becomes a typed query
 //! * [`respond`]: an answer becomes a response: envelope, provenance, caching, NDJSON
@@ -10,84 +16,139 @@
 //! * [`events`]: what becomes of the chain, `/events`
 //! * [`docs`]: the OpenAPI document and the pages that show it
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
-    extract::Request,
+    http::HeaderValue,
     middleware,
     response::{Redirect, Response},
     routing::get,
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use self::{client::Proxies, counters::Counters, guard::Room, rate::RateLimit, shares::Shares};
 use crate::source::Source;
 
 pub use docs::openapi_json;
+pub use server::serve;
 
+pub mod access;
 pub mod admin;
 pub mod client;
+pub mod counters;
 pub mod docs;
 pub mod error;
 pub mod events;
 pub mod extract;
+mod guard;
 pub mod miner_block;
+mod pages;
+pub mod rate;
 pub mod respond;
+pub mod server;
+pub mod shares;
 pub mod status;
 pub mod sync;
+
+/// What the public door grants its clients.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Whose word about a client's address is taken.
+    pub proxies: Proxies,
+    /// Units that a client may ask for per second; 0 is no limit. Programs on this machine have none.
+    pub rate_limit: u32,
+    /// Units that it may ask for at once.
+    pub rate_burst: u32,
+    /// Requests in progress at once.
+    pub max_requests: usize,
+    /// How long a request may take until its answer begins.
+    pub request_timeout: Duration,
+    /// Origins whose pages may read answers; `*` is any.
+    pub cors_origins: Vec<HeaderValue>,
+    /// Whether the door speaks TLS.
+    pub tls: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            proxies: Proxies::default(),
+            rate_limit: 100,
+            rate_burst: 1000,
+            max_requests: 256,
+            request_timeout: Duration::from_secs(60),
+            cors_origins: vec![HeaderValue::from_static("*")],
+            tls: false,
+        }
+    }
+}
 
 /// What every handler needs.
 #[derive(Clone)]
 pub struct Gateway {
     source: Arc<Source>,
+    settings: Arc<Settings>,
     started: Instant,
+    rate: Option<Arc<RateLimit>>,
+    room: Arc<Room>,
+    counters: Arc<Counters>,
     /// Room for streams of events.
     streams: Arc<Semaphore>,
+    /// How much of it each client takes.
+    client_streams: Arc<Shares>,
     /// What ends them.
     closing: CancellationToken,
 }
 
 impl Gateway {
     /// A gateway that answers from `source`, started now. What has no end of its own ends with `closing`.
-    pub fn new(source: Arc<Source>, closing: CancellationToken) -> Self {
-        Self { source, started: Instant::now(), streams: Arc::new(Semaphore::new(events::MAX_STREAMS)), closing }
+    pub fn new(source: Arc<Source>, settings: Settings, closing: CancellationToken) -> Self {
+        Self {
+            source,
+            started: Instant::now(),
+            rate: RateLimit::new(settings.rate_limit, settings.rate_burst).map(Arc::new),
+            room: Arc::new(Room::new(&settings)),
+            counters: Arc::default(),
+            streams: Arc::new(Semaphore::new(events::MAX_STREAMS)),
+            client_streams: Shares::new(events::MAX_CLIENT_STREAMS),
+            settings: Arc::new(settings),
+            closing,
+        }
+    }
+
+    /// What both doors count.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
     }
 }
 
 /// Every public route.
 pub fn router(gateway: Gateway) -> Router {
     let (routes, document) = docs::documented_routes().split_for_parts();
+    let cors = pages::cors(&gateway.settings.cors_origins);
     routes
         .merge(docs::pages(&document))
         .route("/", get(|| async { Redirect::temporary("/docs/") }))
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(middleware::from_fn(server_errors))
-        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(contain_panics(&gateway))
+        .layer(middleware::from_fn_with_state(gateway.clone(), guard::guard))
+        .layer(cors)
         .with_state(gateway)
 }
 
-/// Serves `router` on `listener` until `shutdown`; then finishes the requests in progress.
-///
-/// # Errors
-/// The listener's own, which end the server.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) -> std::io::Result<()> {
-    use axum::serve::ListenerExt as _;
-    // A small answer must not wait for the client's delayed acknowledgement.
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
-}
-
-/// Logs what went wrong on our side, once, where it is handled.
-async fn server_errors(request: Request, next: middleware::Next) -> Response {
-    let (method, path) = (request.method().clone(), request.uri().clone());
-    let response = next.run(request).await;
-    if response.status().is_server_error() {
-        tracing::info!(%method, path = path.path(), status = response.status().as_u16(), "request failed");
-    }
-    response
+/// A handler that panics is counted, and its client told.
+fn contain_panics(gateway: &Gateway) -> CatchPanicLayer<impl FnMut(Box<dyn Any + Send>) -> Response + Clone + use<>> {
+    let counters = gateway.counters.clone();
+    CatchPanicLayer::custom(move |panic| {
+        counters.panics.add();
+        error::panicked(panic)
+    })
 }

@@ -172,8 +172,11 @@ fn every_answer_is_documented_with_headers_and_an_example() {
             if mirrored && ["200", "304"].contains(&status.as_str()) {
                 expected.extend(["x-modal-tip", "x-modal-verification", "etag", "vary"]);
             }
-            if status == "503" {
+            if status == "503" || status == "429" {
                 expected.push("retry-after");
+            }
+            if !path.starts_with("/health/") {
+                expected.extend(["ratelimit", "ratelimit-policy"]);
             }
             for name in expected {
                 let header = resolved(&document, &headers[name]);
@@ -220,7 +223,7 @@ fn every_error_code_is_documented_with_its_status() {
     }
     let epoch = &document["paths"]["/data/miner_block/epoch"]["get"]["responses"];
     let statuses: Vec<_> = epoch.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(statuses, ["200", "304", "400", "404", "406", "409", "413", "414", "500", "502", "503", "504"]);
+    assert_eq!(statuses, ["200", "304", "400", "404", "406", "409", "413", "414", "429", "500", "502", "503", "504"]);
     assert_eq!(epoch["400"]["content"]["application/json"]["example"]["errors"]["error"], "Missing 'epoch' parameter");
 }
 

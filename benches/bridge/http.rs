@@ -1,10 +1,14 @@
 //! HTTP against a bare axum handler that answers with the same bytes.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{Router, http::header, routing};
 use modal_gateway::{
-    http::{self, Gateway},
+    http::{
+        self, Gateway, Settings,
+        client::Proxies,
+        server::{Door, Limits},
+    },
     protocol::Query,
     source::Origin,
 };
@@ -37,7 +41,7 @@ pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
     let length = body.len();
     let handler = async move || ([(header::CONTENT_TYPE, "application/json")], body.clone());
     let bare = Server::start(Router::new().route("/data/miner_block/epoch", routing::get(handler))).await?;
-    let ours = Server::start(http::router(Gateway::new(source, CancellationToken::new()))).await?;
+    let ours = Server::start(http::router(Gateway::new(source, Settings::default(), CancellationToken::new()))).await?;
 
     let columns = ["request", "bytes", "connections", "bare handler", "gateway", "gateway : bare"];
     let mut table = Table::new(1, &columns);
@@ -71,7 +75,14 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
-        tokio::spawn(http::serve(listener, router, stop.clone()));
+        let door = Door {
+            router,
+            limits: Limits::default(),
+            proxies: Proxies::default(),
+            tls: None,
+            counters: Arc::default(),
+        };
+        tokio::spawn(http::serve(listener, door, stop.clone()));
         Ok(Self { address, _stop: stop.drop_guard() })
     }
 

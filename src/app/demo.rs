@@ -42,7 +42,7 @@ pub async fn demo(config: Config, shutdown: CancellationToken) -> Result<(), App
     let gateway_store = store_with(folder.path().join("gateway.db"), chain).await?;
     let gateway_node = Node::start_with(&gateway_config, gateway_store, Keypair::generate_ed25519()).await?;
     gateway_node.p2p.wait_connected("node", gateway_config.peer_timeout).await?;
-    let gateway = Gateway::open(gateway_node, listeners);
+    let gateway = Gateway::open(gateway_node, listeners, &gateway_config);
 
     announce(&node);
     print_guide(&gateway);

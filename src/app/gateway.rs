@@ -1,12 +1,24 @@
 //! A gateway: the HTTP listeners before a node.
 
-use std::{io, net::SocketAddr};
+use std::{net::SocketAddr, sync::Arc};
 
+use axum::http::HeaderValue;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{AppError, DRAIN, Node};
-use crate::{config::Config, http};
+use crate::{
+    config::{Config, Secret},
+    http::{
+        self,
+        access::Access,
+        client::Proxies,
+        server::{Door, Limits, Tls, raise_file_limit},
+    },
+};
+
+/// Connections of the admin listener, in all.
+const ADMIN_CONNECTIONS: usize = 64;
 
 /// A gateway: a node with an HTTP door.
 pub struct Gateway {
@@ -16,7 +28,7 @@ pub struct Gateway {
     pub http: SocketAddr,
     /// Where the admin door is.
     pub admin: SocketAddr,
-    doors: [(&'static str, JoinHandle<io::Result<()>>); 2],
+    doors: [(&'static str, JoinHandle<()>); 2],
     closing: CancellationToken,
 }
 
@@ -24,73 +36,130 @@ impl Gateway {
     /// Binds the HTTP listeners, then starts a node.
     ///
     /// # Errors
-    /// [`AppError::Bind`], [`AppError::AdminNotLoopback`], and those of [`Node::start`].
+    /// [`AppError::Bind`], [`AppError::AdminNotLoopback`], [`AppError::AdminToken`], [`AppError::Tls`], and those of
+    /// [`Node::start`].
     pub async fn start(config: &Config) -> Result<Self, AppError> {
         let listeners = bind(config).await?;
-        Ok(Self::open(Node::start(config).await?, listeners))
+        Ok(Self::open(Node::start(config).await?, listeners, config))
     }
 
     /// Puts the doors before a node that runs.
-    pub(super) fn open(node: Node, listeners: Listeners) -> Self {
+    pub(super) fn open(node: Node, listeners: Listeners, config: &Config) -> Self {
         let closing = CancellationToken::new();
-        let gateway = http::Gateway::new(node.source.clone(), closing.clone());
-        let serve = |listener, router| tokio::spawn(http::serve(listener, router, closing.clone()));
-        let doors = [
-            ("HTTP", serve(listeners.http.0, http::router(gateway.clone()))),
-            ("admin", serve(listeners.admin.0, http::admin::router(gateway))),
-        ];
+        let proxies = Proxies::new(config.trusted_proxy.clone());
+        let settings = settings(config, proxies.clone());
+        let gateway = http::Gateway::new(node.source.clone(), settings, closing.clone());
+        let limits = limits(config);
+        let admin_limits = Limits { connections: ADMIN_CONNECTIONS, client_connections: 0, ..limits.clone() };
+        let access = Access::new(listeners.admin_token.as_ref().map(Secret::expose), listeners.admin.1);
+        let public = Door {
+            router: http::router(gateway.clone()),
+            limits,
+            proxies: proxies.clone(),
+            tls: listeners.tls,
+            counters: gateway.counters().public.clone(),
+        };
+        let admin = Door {
+            counters: gateway.counters().admin.clone(),
+            router: http::admin::router(gateway, access),
+            limits: admin_limits,
+            proxies,
+            tls: None,
+        };
+        let serve = |listener, door| tokio::spawn(http::serve(listener, door, closing.clone()));
+        let doors = [("HTTP", serve(listeners.http.0, public)), ("admin", serve(listeners.admin.0, admin))];
         Self { node, http: listeners.http.1, admin: listeners.admin.1, doors, closing }
     }
 
     /// Runs until `shutdown`, then stops: no new requests, those in progress finish, then the node.
     ///
     /// # Errors
-    /// [`AppError::Ended`] or [`AppError::Listener`] if a part ends before that.
+    /// [`AppError::Ended`] if a part ends before that.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), AppError> {
         let [(http, http_task), (admin, admin_task)] = &mut self.doors;
-        let (name, ended) = tokio::select! {
+        let name = tokio::select! {
             () = shutdown.cancelled() => {
                 self.stop().await;
                 return Ok(());
             }
             error = self.node.ended() => return Err(error),
-            ended = http_task => (*http, ended),
-            ended = admin_task => (*admin, ended),
+            _ = http_task => *http,
+            _ = admin_task => *admin,
         };
-        match ended {
-            Ok(Err(error)) => Err(AppError::Listener(name, error)),
-            _ => Err(AppError::Ended(name)),
-        }
+        Err(AppError::Ended(name))
     }
 
     /// Stops in reverse order.
     pub async fn stop(self) {
         self.closing.cancel();
+        // Each cuts off what has not finished in time.
         for (name, door) in self.doors {
-            let aborter = door.abort_handle();
-            if tokio::time::timeout(DRAIN, door).await.is_err() {
-                tracing::warn!(door = name, "requests still in progress were cut off");
-                aborter.abort();
+            if door.await.is_err() {
+                tracing::error!(door = name, "the listener's task panicked");
             }
         }
         self.node.stop().await;
     }
 }
 
+/// What is bound and read before a node starts, so that what is wrong with it is told at once.
 pub(super) struct Listeners {
     http: (TcpListener, SocketAddr),
     admin: (TcpListener, SocketAddr),
+    tls: Option<Arc<Tls>>,
+    admin_token: Option<Secret>,
 }
 
 pub(super) async fn bind(config: &Config) -> Result<Listeners, AppError> {
-    if !config.admin.ip().is_loopback() {
+    let admin_token = admin_token(config)?;
+    if !config.admin.ip().is_loopback() && admin_token.is_none() {
         return Err(AppError::AdminNotLoopback(config.admin));
     }
+    let tls = match (&config.tls_cert, &config.tls_key) {
+        (Some(certificate), Some(key)) => Some(Arc::new(Tls::load(certificate.clone(), key.clone())?)),
+        _ => None,
+    };
     let bind = async |what, address| {
         let failed = |source| AppError::Bind { what, address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         Ok::<_, AppError>((listener, bound))
     };
-    Ok(Listeners { http: bind("HTTP", config.http).await?, admin: bind("admin", config.admin).await? })
+    let (http, admin) = (bind("HTTP", config.http).await?, bind("admin", config.admin).await?);
+    Ok(Listeners { http, admin, tls, admin_token })
+}
+
+fn admin_token(config: &Config) -> Result<Option<Secret>, AppError> {
+    let Some(path) = &config.admin_token_file else { return Ok(config.admin_token.clone()) };
+    let failed = |problem| AppError::AdminToken { path: path.clone(), problem };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(format!("can't be read: {error}")))?;
+    text.parse().map(Some).map_err(|expected| failed(format!("holds no token: {expected}")))
+}
+
+fn settings(config: &Config, proxies: Proxies) -> http::Settings {
+    http::Settings {
+        proxies,
+        rate_limit: config.rate_limit,
+        rate_burst: config.rate_burst,
+        max_requests: config.max_requests,
+        request_timeout: config.request_timeout,
+        // Origins that are no header's value are refused with the other settings.
+        cors_origins: config.cors_origin.iter().filter_map(|origin| HeaderValue::try_from(origin).ok()).collect(),
+        tls: config.tls_cert.is_some(),
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let allowed = raise_file_limit();
+    if allowed < config.max_connections {
+        tracing::warn!(connections = allowed, "fewer than max_connections: the system allows too few open files");
+    }
+    Limits {
+        connections: config.max_connections.min(allowed),
+        client_connections: config.client_connections,
+        header_timeout: config.header_timeout,
+        idle_timeout: config.idle_timeout,
+        drain: DRAIN,
+        ..Limits::default()
+    }
 }

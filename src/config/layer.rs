@@ -25,6 +25,12 @@ impl ConfigError {
         Self { origin: origin.into(), problem: problem.into() }
     }
 
+    /// What is wrong with a setting that is well-formed, and comes from somewhere or is a default.
+    pub(super) fn of_key(key: &str, problem: &str, figment: &Figment) -> Self {
+        let origin = figment.find_metadata(key).map_or_else(|| "settings".into(), |metadata| metadata.name.to_string());
+        Self::new(origin, format!("{key}: {problem}"))
+    }
+
     pub(super) fn from_figment(error: figment::Error, figment: &Figment) -> Self {
         let key = error.path.join(".");
         let origin = error.metadata.as_ref().or_else(|| figment.find_metadata(&key));

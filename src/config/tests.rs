@@ -99,6 +99,19 @@ fn a_bad_variable_is_named_with_its_problem(#[case] name: &str, #[case] value: &
 }
 
 #[rstest]
+#[case("tls_cert = 'c.pem'", "tls_cert: tls_key is missing")]
+#[case("tls_key = 'k.pem'", "tls_key: tls_cert is missing")]
+#[case("admin_token = '0123456789abcdef'\nadmin_token_file = 't'", "admin_token_file: admin_token is set as well")]
+#[case("peer_timeout = '61s'", "request_timeout: must be at least peer_timeout")]
+#[case("cors_origin = ['example.org']", "cors_origin: `example.org`: expected * or an origin")]
+#[case("cors_origin = ['https://example.org/']", "cors_origin: `https://example.org/`: expected * or an origin")]
+fn settings_that_dont_go_together_are_named(#[case] text: &str, #[case] problem: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let error = Config::load(sources(dir.path(), text)).unwrap_err();
+    assert!(error.problem.starts_with(problem), "{error}");
+}
+
+#[rstest]
 #[case("http = 5\n", "http: `5`: expected ADDRESS:PORT")]
 #[case("http = true\n", "http: `true`: expected ADDRESS:PORT")]
 #[case("sync = 1\n", "sync: `1`: expected true or false")]
@@ -134,8 +147,8 @@ fn an_empty_variable_is_not_set_and_others_do_not_concern_us() {
 #[case("2 m", 120_000)]
 #[case("60m", 3_600_000)]
 fn timeouts_have_units(#[case] text: &str, #[case] millis: u64) {
-    let config = load_env("MODAL_GATEWAY_PEER_TIMEOUT", text).unwrap();
-    assert_eq!(config.peer_timeout, Duration::from_millis(millis));
+    let config = load_env("MODAL_GATEWAY_SYNC_INTERVAL", text).unwrap();
+    assert_eq!(config.sync_interval, Duration::from_millis(millis));
 }
 
 #[test]

@@ -15,6 +15,8 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
+use url::Url;
+
 use super::DatabaseUrl;
 use crate::{chain::Network, p2p::PeerAddress};
 
@@ -148,6 +150,16 @@ pub(super) fn peer_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec
         word.parse().map_err(|_| D::Error::custom(format!("`{word}`: {expected}")))
     };
     words(deserializer)?.iter().map(id).collect()
+}
+
+/// `*`, or origins as browsers send them: scheme, host, and a port that is not the scheme's own.
+pub(super) fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let is_origin = |word: &str| Url::parse(word).is_ok_and(|url| url.origin().ascii_serialization() == word);
+    let words = words(deserializer)?;
+    match words.iter().find(|word| *word != "*" && !is_origin(word)) {
+        Some(word) => Err(D::Error::custom(format!("`{word}`: expected * or an origin such as https://example.org"))),
+        None => Ok(words),
+    }
 }
 
 /// A list of words: an array, or a string with commas.

@@ -2,17 +2,25 @@
 
 use std::fmt::Write as _;
 
-use axum::{Router, extract::State, response::IntoResponse, routing::get};
+use axum::{Router, extract::State, middleware, response::IntoResponse, routing::get};
 
-use super::{Gateway, error, events::MAX_STREAMS, sync};
+use super::{
+    Gateway,
+    access::{self, Access},
+    contain_panics, error, sync,
+};
 use crate::{chain::unix_now, p2p::PeerInfo, source::job::SyncState};
 
-/// The admin routes: figures, and the sync with what only the operator may do.
-pub fn router(gateway: Gateway) -> Router {
+mod door;
+
+/// The admin routes: figures, and the sync with what only the operator may do. For those that `access` lets in.
+pub fn router(gateway: Gateway, access: Access) -> Router {
     sync::admin_routes()
         .route("/metrics", get(metrics))
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(contain_panics(&gateway))
+        .layer(middleware::from_fn_with_state(access, access::guard))
         .with_state(gateway)
 }
 
@@ -33,8 +41,7 @@ async fn metrics(State(gateway): State<Gateway>) -> Result<impl IntoResponse, er
     figures.all("sync_state", "gauge", "How the store stands to the network: 1 for what it is.", &states);
     figures.one("sync_job_blocks", "gauge", "Blocks that the running sync job has written.", job_blocks);
     figures.one("sync_useful_peers", "gauge", "Peers that answered the last check of their tips.", sync.useful_peers);
-    let streams = MAX_STREAMS - gateway.streams.available_permits();
-    figures.one("event_streams", "gauge", "Streams of events that are open.", streams as u64);
+    door::add(&mut figures, &gateway);
     if let Some(p2p) = gateway.source.p2p() {
         let (peers, inbound, gossip) = (p2p.peers(), p2p.inbound(), p2p.gossip_stats());
         let count = |matching: fn(&&PeerInfo) -> bool| peers.iter().filter(matching).count() as u64;

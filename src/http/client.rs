@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use axum::http::{HeaderMap, HeaderName, header::FORWARDED};
@@ -22,6 +22,14 @@ impl ClientKey {
         Self(match address.to_canonical() {
             IpAddr::V6(ip) if !ip.is_loopback() => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
             address => address,
+        })
+    }
+
+    /// What it shares with all of its first 16 bits: for when there are too many to tell apart.
+    pub fn coarse(self) -> Self {
+        Self(match self.0 {
+            IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() >> 16 << 16).into(),
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 112 << 112).into(),
         })
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     source::{Answerer, Declined},
 };
 
-/// Seconds after which to try again what failed for want of a store, a peer, room or blocks.
+/// Seconds after which to try again what failed for want of a store, a peer, room or blocks, where nobody knows better.
 const RETRY_AFTER: &str = "1";
 
 /// The status of each error code.
@@ -65,7 +65,7 @@ impl IntoResponse for Rejection {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         }
         let source = match answerer {

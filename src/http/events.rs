@@ -6,6 +6,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     extract::State,
     http::{HeaderMap, Uri},
     response::{
@@ -21,7 +22,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Gateway, error::Rejection, extract, status::OWN};
+use super::{Gateway, client::Client, error::Rejection, extract, shares::Share, status::OWN};
 use crate::{
     protocol::{
         Code, Failure,
@@ -32,6 +33,9 @@ use crate::{
 
 /// Most streams at once.
 pub const MAX_STREAMS: usize = 256;
+
+/// Most streams of one client. Programs on this machine may have any number.
+pub const MAX_CLIENT_STREAMS: usize = 16;
 
 /// How often a stream looks for news. All of them share what the source has read.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -63,6 +67,7 @@ pub fn routes() -> OpenApiRouter<Gateway> {
     responses((status = 200, description = "The events", body = String, content_type = "text/event-stream")))]
 async fn follow_chain(
     State(gateway): State<Gateway>,
+    Extension(client): Extension<Client>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Rejection> {
@@ -71,13 +76,19 @@ async fn follow_chain(
     let known = known.transpose()?.or(parameters["after"].as_u64());
     let room = gateway.streams.clone().try_acquire_owned();
     let room = room.map_err(|_| Failure::with_detail(Code::Busy, format!("{MAX_STREAMS} event streams are open")))?;
+    let share = match client.local {
+        true => None,
+        false => Some(gateway.client_streams.take(client.key).ok_or_else(|| {
+            Failure::with_detail(Code::RateLimited, format!("{MAX_CLIENT_STREAMS} event streams are open"))
+        })?),
+    };
     let version = gateway.source.state().await?.version;
     let follower = Follower {
         source: gateway.source,
         closing: gateway.closing,
         after: known.unwrap_or(version),
         batch: None,
-        _room: room,
+        _room: (room, share),
     };
     Ok((OWN, Sse::new(follower.stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"))))
 }
@@ -90,7 +101,7 @@ struct Follower {
     after: u64,
     /// What the source has told, and how much of it was passed on.
     batch: Option<(Arc<[News]>, usize)>,
-    _room: OwnedSemaphorePermit,
+    _room: (OwnedSemaphorePermit, Option<Share>),
 }
 
 impl Follower {

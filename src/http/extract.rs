@@ -1,15 +1,17 @@
 //! A request at the HTTP door becomes a typed query, a place to ask it, and a form to answer in.
 
+use std::error::Error;
+
 use axum::{
     body::Bytes,
     extract::{FromRequest, Request},
     http::{HeaderMap, HeaderValue, Method, Uri, header},
 };
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, value::RawValue};
 
-use super::{Gateway, error::Rejection};
+use super::{Gateway, error::Rejection, server::Late};
 use crate::{
     protocol::{
         Code, Failure, MAX_REQUEST_BYTES, Query,
@@ -125,6 +127,16 @@ pub(super) fn integer(name: &'static str, text: &str) -> Result<u64, Failure> {
     data[name].as_u64().ok_or_else(|| Failure::new(Code::InvalidParameter))
 }
 
+/// Whether a request is for a peer's answer: whether it has `?peer=`.
+pub(super) fn is_forwarded(uri: &Uri) -> bool {
+    uri.query().is_some_and(|query| {
+        query.split('&').any(|pair| {
+            let name = pair.split('=').next().unwrap_or_default();
+            name == "peer" || name.contains('%') && percent_decode_str(name).eq(b"peer".iter().copied())
+        })
+    })
+}
+
 /// The pairs of a query string, decoded.
 fn pairs(query: &str) -> Result<Vec<(String, String)>, Failure> {
     if query.len() > MAX_QUERY_BYTES {
@@ -155,13 +167,17 @@ pub(super) async fn read_body(headers: &HeaderMap, body: axum::body::Body) -> Re
     if declared.is_some_and(|length| length > MAX_REQUEST_BYTES as u64) {
         return Err(too_large());
     }
-    let bytes =
-        Limited::new(body, MAX_REQUEST_BYTES).collect().await.map_err(|error| match error
-            .downcast_ref::<http_body_util::LengthLimitError>(
-        ) {
-            Some(_) => too_large(),
-            None => Failure::with_detail(Code::MalformedBody, "the body broke off"),
-        })?;
+    let bytes = Limited::new(body, MAX_REQUEST_BYTES).collect().await.map_err(|error| {
+        let first: &(dyn Error + 'static) = &*error;
+        let mut causes = std::iter::successors(Some(first), |cause| (*cause).source());
+        if error.is::<LengthLimitError>() {
+            too_large()
+        } else if causes.any(|cause| cause.is::<Late>()) {
+            Failure::with_detail(Code::RequestTimeout, "the body came too slowly")
+        } else {
+            Failure::with_detail(Code::MalformedBody, "the body broke off")
+        }
+    })?;
     let bytes = bytes.to_bytes();
     let kind = headers.get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
     let kind = kind.split(';').next().unwrap_or_default().trim();

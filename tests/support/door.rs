@@ -4,15 +4,29 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use libp2p::PeerId;
 use modal_gateway::{
-    http::{self, Gateway},
-    source::{Settings, Source},
+    http::{
+        self, Gateway, Settings,
+        access::Access,
+        counters::Counters,
+        server::{Limits, Tls},
+    },
+    source::{self, Source},
     store::{self, BlockStore, OpenOptions},
 };
 use reqwest::{Client, Method, RequestBuilder, Response};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::gateway::{PATIENCE, TestStore};
+
+/// What the doors grant, and want.
+#[derive(Default)]
+pub struct Terms {
+    pub settings: Settings,
+    pub limits: Limits,
+    pub tls: Option<Arc<Tls>>,
+    pub token: Option<&'static str>,
+}
 
 /// Public and admin door.
 pub struct Door {
@@ -21,8 +35,10 @@ pub struct Door {
     pub place: TestStore,
     /// Ends the doors.
     pub closing: CancellationToken,
-    public: SocketAddr,
-    admin: SocketAddr,
+    pub public: SocketAddr,
+    pub admin: SocketAddr,
+    pub counters: Arc<Counters>,
+    tasks: Vec<JoinHandle<()>>,
     client: Client,
     _closing: DropGuard,
 }
@@ -30,21 +46,55 @@ pub struct Door {
 impl Door {
     /// Doors before `place`, reached at `url`. `sync`: whether the store counts as kept level with the network.
     pub async fn open(place: TestStore, url: &str, sync: bool) -> Self {
+        Self::with(place, url, sync, Terms::default()).await
+    }
+
+    /// The same, on other terms.
+    pub async fn with(place: TestStore, url: &str, sync: bool, terms: Terms) -> Self {
         let options = OpenOptions { wait: Duration::from_secs(1), ..OpenOptions::default() };
         let store = store::open(url, &options).await.unwrap();
-        let settings = Settings { finality_depth: 40, peer_timeout: Duration::from_secs(2), cache_bytes: 0, sync };
+        let settings =
+            source::Settings { finality_depth: 40, peer_timeout: Duration::from_secs(2), cache_bytes: 0, sync };
         let source = Arc::new(Source::new(store.clone(), PeerId::random(), settings));
         let closing = CancellationToken::new();
-        let gateway = Gateway::new(source, closing.clone());
-        let serve = async |router| {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            tokio::spawn(http::serve(listener, router, closing.clone()));
-            address
-        };
-        let (public, admin) = (serve(http::router(gateway.clone())).await, serve(http::admin::router(gateway)).await);
+        let Terms { settings, limits, tls, token } = terms;
+        let proxies = settings.proxies.clone();
+        let gateway = Gateway::new(source, settings, closing.clone());
+        let counters = gateway.counters().clone();
+        let listeners =
+            [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
+        let [public, admin] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+        let doors = [
+            http::server::Door {
+                router: http::router(gateway.clone()),
+                limits: limits.clone(),
+                proxies: proxies.clone(),
+                tls,
+                counters: counters.public.clone(),
+            },
+            http::server::Door {
+                router: http::admin::router(gateway, Access::new(token, admin)),
+                limits,
+                proxies,
+                tls: None,
+                counters: counters.admin.clone(),
+            },
+        ];
+        let mut tasks = Vec::new();
+        for (listener, door) in listeners.into_iter().zip(doors) {
+            tasks.push(tokio::spawn(http::serve(listener, door, closing.clone())));
+        }
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { store, place, public, admin, client, _closing: closing.clone().drop_guard(), closing }
+        let _closing = closing.clone().drop_guard();
+        Self { store, place, public, admin, counters, tasks, client, _closing, closing }
+    }
+
+    /// Stops the doors; returns once they have.
+    pub async fn close(self) {
+        self.closing.cancel();
+        for task in self.tasks {
+            task.await.unwrap();
+        }
     }
 
     /// A request at the public door.

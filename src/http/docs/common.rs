@@ -16,7 +16,7 @@ const GENESIS: &str = "63dc2d1c29cfed7824b8696e63e2105d6929aff382e7e03c738989d17
 const ETAG: &str = "\"c1d4ce3cd4bd2ab7e4e8f3f1a4ae0a3f\"";
 
 /// Headers: name of the component, of the header, meaning, example.
-const HEADERS: [(&str, &str, &str, &str); 8] = [
+const HEADERS: [(&str, &str, &str, &str); 10] = [
     ("source", "x-modal-source", "Who answered: `local` or `peer:<id>`.", "local"),
     (
         "tip",
@@ -40,12 +40,28 @@ const HEADERS: [(&str, &str, &str, &str); 8] = [
     ("vary", "vary", "The form of the answer depends on `accept`.", "accept"),
     ("uncached", "cache-control", "Always `no-store`.", "no-store"),
     ("retry", "retry-after", "Seconds after which to try again.", "1"),
+    (
+        "ratelimit",
+        "ratelimit",
+        "What the client may still ask: `r` units, and all of them again in `t` seconds. Absent for those that have no \
+         limit.",
+        "\"client\";r=990;t=1",
+    ),
+    (
+        "policy",
+        "ratelimit-policy",
+        "What a client may ask: `q` units in `w` seconds. A unit is a request, and each 64 KiB of its answer; with \
+         `peer` five times as much. Absent for those that have no limit.",
+        "\"client\";q=1000;w=10",
+    ),
 ];
 
 /// Of a good read.
 const READ: [&str; 6] = ["source", "tip", "verification", "etag", "cached", "vary"];
 /// Of what is not to be kept: errors, and what the gateway tells of itself.
 const UNCACHED: [&str; 2] = ["source", "uncached"];
+/// Of everything that counts against a client's share.
+const LIMITED: [&str; 2] = ["ratelimit", "policy"];
 
 /// Completes every operation.
 pub(super) fn describe(document: &mut openapi::OpenApi) {
@@ -71,6 +87,10 @@ pub(super) fn describe(document: &mut openapi::OpenApi) {
                     describe_error(operation, *code, row);
                 }
             }
+            if is_limited(path) {
+                let statuses: Vec<_> = operation.responses.responses.keys().cloned().collect();
+                statuses.iter().for_each(|status| add_headers(operation, status, &LIMITED));
+            }
         }
     }
 }
@@ -80,6 +100,11 @@ const STRICT: [&str; 4] = ["/sync", "/sync/{id}", "/events", "/health/ready"];
 
 fn is_list(path: &str) -> bool {
     ["/canonical", "/epoch", "/range"].iter().any(|name| path.ends_with(name))
+}
+
+/// Whether it counts against a client's share: that the gateway runs and can answer is told whatever else goes on.
+fn is_limited(path: &str) -> bool {
+    !path.starts_with("/health/")
 }
 
 /// Whether an operation can fail so.
@@ -97,8 +122,9 @@ fn concerns(code: Code, row: Option<&query::Path>, is_post: bool, path: &str) ->
         Code::MalformedBody | Code::RequestTooLarge | Code::UnsupportedMediaType | Code::RequestTimeout => is_post,
         Code::UnknownJob => path == "/sync/{id}",
         Code::NotSynced => path == "/health/ready",
-        // Whether it runs and can answer is told whatever else goes on.
-        Code::Busy | Code::RateLimited => !path.starts_with("/health/"),
+        // Of the store, when it takes too long.
+        Code::Busy => path != "/health/live",
+        Code::RateLimited => is_limited(path),
         // Of the admin listener, which this document is not about.
         Code::Unauthorized => false,
         Code::InvalidParameter => row.is_some() || STRICT.contains(&path) && path != "/sync",
@@ -129,7 +155,7 @@ fn describe_error(operation: &mut Operation, code: Code, row: Option<&query::Pat
             let response = RefOr::T(error_response(code, row, line));
             operation.responses.responses.insert(status.clone(), response);
             add_headers(operation, &status, &UNCACHED);
-            if status == "503" {
+            if status == "503" || status == "429" {
                 add_headers(operation, &status, &["retry"]);
             }
         }

@@ -1,0 +1,255 @@
+//! What each request at the public door passes before and after it is answered: its client's share, room, and time.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use hyper::body::{Body as _, Frame, SizeHint};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+use super::{
+    Gateway, Settings,
+    client::{Client, ClientKey},
+    error::Rejection,
+    extract, pages,
+    rate::{Price, RateLimit},
+    server::Remote,
+};
+use crate::protocol::{Code, Failure};
+
+/// Answers of at most so many bytes give their room back before they are sent.
+const SMALL: u64 = 64 << 10;
+
+/// Room for requests.
+pub(super) struct Room {
+    all: Arc<Semaphore>,
+    /// For those that wait for a peer: its slowness must not stand in the way of answers from the store.
+    forwarded: Arc<Semaphore>,
+    most: usize,
+}
+
+/// A place in it.
+type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+
+impl Room {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let most = settings.max_requests;
+        let forwarded = Arc::new(Semaphore::new((most / 2).max(1)));
+        Self { all: Arc::new(Semaphore::new(most)), forwarded, most }
+    }
+
+    /// Requests in progress, and how many of them are forwarded.
+    pub(super) fn taken(&self) -> (usize, usize) {
+        let forwarded = (self.most / 2).max(1) - self.forwarded.available_permits();
+        (self.most - self.all.available_permits(), forwarded)
+    }
+
+    fn enter(&self, forwarded: bool) -> Option<Place> {
+        let second = if forwarded { Some(self.forwarded.clone().try_acquire_owned().ok()?) } else { None };
+        Some((self.all.clone().try_acquire_owned().ok()?, second))
+    }
+}
+
+/// Lets a request through, if its client may and there is room.
+pub(super) async fn guard(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
+    // Whoever calls the router without a listener is on this machine.
+    let remote = request.extensions().get().map_or(IpAddr::from(Ipv4Addr::LOCALHOST), |Remote(ip)| *ip);
+    let client = gateway.settings.proxies.client(remote, request.headers());
+    request.extensions_mut().insert(client);
+    let mut response = pass(&gateway, client, request, next).await;
+    gateway.counters.answered(response.status());
+    pages::secure(response.headers_mut(), gateway.settings.tls);
+    response
+}
+
+async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -> Response {
+    // Whether it runs and can answer is told whatever else goes on.
+    if request.uri().path().starts_with("/health/") {
+        return answer(gateway, request, next).await;
+    }
+    let forwarded = extract::is_forwarded(request.uri());
+    let price = Price::of(forwarded);
+    let limit = gateway.rate.as_deref().filter(|_| !client.local);
+    let left = match limit.map(|limit| limit.take(client.key, price)) {
+        Some(Err(empty)) => {
+            gateway.counters.rate_limited.add();
+            return refuse(limit, empty.wait.as_secs_f64().ceil() as u64);
+        }
+        Some(Ok(left)) => left,
+        None => 0,
+    };
+    let Some(place) = gateway.room.enter(forwarded) else {
+        gateway.counters.shed.add();
+        let mut response = Rejection::from(Failure::new(Code::Busy)).into_response();
+        if let Some(limit) = limit {
+            limit.tell(response.headers_mut(), left);
+        }
+        return response;
+    };
+    // A stream of events has room of its own.
+    let endless = request.uri().path() == "/events";
+    let mut response = answer(gateway, request, next).await;
+    let size = response.body().size_hint().exact();
+    if let Some(limit) = limit {
+        let left = limit.take_bytes(client.key, price, size.unwrap_or(0), left);
+        limit.tell(response.headers_mut(), left);
+    }
+    if endless || size.is_some_and(|size| size <= SMALL) {
+        return response;
+    }
+    let charge =
+        limit.filter(|_| size.is_none()).map(|_| Charge { gateway: gateway.clone(), client: client.key, price });
+    response.map(|body| Body::new(Held { body, charge, uncharged: 0, _place: place }))
+}
+
+/// Answers a request in time, or says that there was none.
+async fn answer(gateway: &Gateway, request: Request, next: Next) -> Response {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let (request, body_ended) = watch_body(request);
+    let response = match timeout(gateway.settings.request_timeout, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            gateway.counters.timed_out.add();
+            let code = if body_ended.is_none_or(|ended| ended.load(Ordering::Relaxed)) {
+                Code::Busy
+            } else {
+                Code::RequestTimeout
+            };
+            let seconds = gateway.settings.request_timeout.as_secs_f64();
+            Rejection::from(Failure::with_detail(code, format!("no answer within {seconds} s"))).into_response()
+        }
+    };
+    // What went wrong on our side is logged once, where it is handled.
+    if response.status().is_server_error() {
+        tracing::info!(%method, path = uri.path(), status = response.status().as_u16(), "request failed");
+    }
+    response
+}
+
+/// A request whose body says when it has come to its end; `None` without a body.
+fn watch_body(request: Request) -> (Request, Option<Arc<AtomicBool>>) {
+    if request.body().is_end_stream() {
+        return (request, None);
+    }
+    let ended = Arc::new(AtomicBool::new(false));
+    let flag = ended.clone();
+    (request.map(|body| Body::new(Ended { body, flag })), Some(ended))
+}
+
+fn refuse(limit: Option<&RateLimit>, seconds: u64) -> Response {
+    let mut response = Rejection::from(Failure::new(Code::RateLimited)).into_response();
+    let headers: &mut HeaderMap = response.headers_mut();
+    headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    if let Some(limit) = limit {
+        limit.tell(headers, 0);
+    }
+    response
+}
+
+/// Who pays for a stream.
+struct Charge {
+    gateway: Gateway,
+    client: ClientKey,
+    price: Price,
+}
+
+/// An answer that keeps its place until it is sent, and is paid for as it goes if nobody knew its size.
+struct Held {
+    body: Body,
+    charge: Option<Charge>,
+    uncharged: u64,
+    _place: Place,
+}
+
+/// Bytes of a stream that are paid for at once.
+const INSTALMENT: u64 = 1 << 20;
+
+impl hyper::body::Body for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if let (Poll::Ready(Some(Ok(frame))), Some(_)) = (&frame, &self.charge) {
+            self.uncharged += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if self.uncharged >= INSTALMENT {
+                self.pay();
+            }
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Held {
+    fn pay(&mut self) {
+        let bytes = std::mem::take(&mut self.uncharged);
+        if let Some(Charge { gateway, client, price }) = &self.charge
+            && let Some(limit) = &gateway.rate
+        {
+            limit.take_bytes(*client, *price, bytes, 0);
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.pay();
+    }
+}
+
+/// A request's body that says when it has come to its end.
+struct Ended {
+    body: Body,
+    flag: Arc<AtomicBool>,
+}
+
+impl hyper::body::Body for Ended {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
+            self.flag.store(true, Ordering::Relaxed);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,108 @@
+//! How many connections there may be, in all and of one client, and which one makes room.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use super::{
+    Limits,
+    pulse::{Order, Pulse},
+};
+use crate::http::{
+    client::{ClientKey, Proxies},
+    counters::{Connections, Ending},
+    shares::{Share, Shares},
+};
+
+/// The connections of a listener.
+pub(super) struct Admission {
+    most: usize,
+    clients: Option<Arc<Shares>>,
+    proxies: Proxies,
+    open: Mutex<Open>,
+    counters: Arc<Connections>,
+}
+
+#[derive(Default)]
+struct Open {
+    connections: HashMap<u64, Arc<Pulse>>,
+    number: u64,
+}
+
+/// A connection's place, free again once this is dropped.
+pub(super) struct Ticket {
+    pub(super) pulse: Arc<Pulse>,
+    number: u64,
+    admission: Arc<Admission>,
+    _share: Option<Share>,
+}
+
+impl Admission {
+    pub(super) fn new(limits: &Limits, proxies: Proxies, counters: Arc<Connections>) -> Arc<Self> {
+        let clients = (limits.client_connections > 0).then(|| Shares::new(limits.client_connections));
+        Arc::new(Self { most: limits.connections.max(1), clients, proxies, open: Mutex::default(), counters })
+    }
+
+    /// A place for a connection from `remote`, if there is one or can be made one.
+    pub(super) fn admit(self: &Arc<Self>, remote: IpAddr, pulse: Arc<Pulse>) -> Option<Ticket> {
+        let remote = remote.to_canonical();
+        let share = match &self.clients {
+            Some(clients) if !(remote.is_loopback() || self.proxies.trust(remote)) => {
+                let share = clients.take(ClientKey::of(remote));
+                if share.is_none() {
+                    self.counters.count(Ending::ClientCap);
+                }
+                Some(share?)
+            }
+            _ => None,
+        };
+        let mut open = self.lock();
+        if open.connections.len() >= self.most && !open.close_longest_waiting() {
+            self.counters.count(Ending::Full);
+            return None;
+        }
+        open.number += 1;
+        let number = open.number;
+        open.connections.insert(number, pulse.clone());
+        self.counters.set_open(open.connections.len());
+        drop(open);
+        Some(Ticket { pulse, number, admission: self.clone(), _share: share })
+    }
+
+    /// Closes one connection that waits for a request.
+    pub(super) fn make_room(&self) {
+        self.lock().close_longest_waiting();
+    }
+
+    /// Tells all connections.
+    pub(super) fn tell_all(&self, order: Order) {
+        self.lock().connections.values().for_each(|pulse| pulse.tell(order));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    /// Closes the connection that has waited longest for a request: who holds many for nothing loses them first, and a
+    /// client in good faith just connects again. False if all are at work.
+    fn close_longest_waiting(&mut self) -> bool {
+        let waiting = self.connections.iter().filter_map(|(number, pulse)| Some((pulse.waiting_since()?, *number)));
+        let Some((_, number)) = waiting.min() else { return false };
+        if let Some(pulse) = self.connections.remove(&number) {
+            pulse.tell(Order::Close);
+        }
+        true
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut open = self.admission.lock();
+        open.connections.remove(&self.number);
+        self.admission.counters.set_open(open.connections.len());
+    }
+}

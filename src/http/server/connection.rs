@@ -1,0 +1,174 @@
+//! One connection, from its handshake to its end.
+
+use std::{convert::Infallible, net::IpAddr, net::SocketAddr, pin::Pin, sync::Arc, time::Duration, time::Instant};
+
+use axum::{Router, body::Body, http::Version};
+use hyper::{Request, Response, body::Incoming, service::Service};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::{Interval, MissedTickBehavior, interval},
+};
+use tokio_util::either::Either;
+
+use super::{
+    Limits, Tls,
+    admission::Ticket,
+    body::{Offered, Paced},
+    pulse::{Order, Pulse},
+    wire::Wire,
+};
+use crate::http::counters::{Connections, Ending};
+
+/// Most bytes of a request's head over HTTP/1, and of an answer that is buffered besides the piece at hand. Four times the
+/// longest query string.
+const MAX_BUFFER: usize = 64 << 10;
+
+/// Requests in progress on one connection over HTTP/2; RFC 9113 asks for at least 100.
+const MAX_STREAMS: u32 = 100;
+/// Bytes of all headers of a request over HTTP/2: the longest query string and as much again.
+const MAX_HEADER_LIST: u32 = 32 << 10;
+/// How often a silent HTTP/2 client is asked for a sign of life, and how long it has.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The other end of the connection that a request came by.
+#[derive(Debug, Clone, Copy)]
+pub struct Remote(pub IpAddr);
+
+/// What serves each connection of a listener.
+pub(super) struct Server {
+    http: Builder<TokioExecutor>,
+    router: Router,
+    limits: Limits,
+    tls: Option<Arc<Tls>>,
+    counters: Arc<Connections>,
+}
+
+impl Server {
+    pub(super) fn new(router: Router, limits: &Limits, tls: Option<Arc<Tls>>, counters: Arc<Connections>) -> Self {
+        let mut http = Builder::new(TokioExecutor::new());
+        // The pulse has the deadline of a head: hyper's would also end connections that wait for a request.
+        http.http1().header_read_timeout(None).max_buf_size(MAX_BUFFER);
+        http.http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(MAX_HEADER_LIST)
+            .max_send_buf_size(MAX_BUFFER);
+        Self { http, router, limits: limits.clone(), tls, counters }
+    }
+
+    /// The pulse of a connection that begins now.
+    pub(super) fn pulse(&self) -> Arc<Pulse> {
+        Pulse::new(&self.limits)
+    }
+
+    /// Serves a connection to its end; says how it ended.
+    pub(super) async fn run(&self, stream: TcpStream, remote: SocketAddr, ticket: Ticket) -> Ending {
+        let pulse = &ticket.pulse;
+        // A small answer must not wait for the client's delayed acknowledgement.
+        let _ = stream.set_nodelay(true);
+        let wire = Wire::new(stream, pulse.clone());
+        let mut ticks = interval(pulse.interval());
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let wire = match &self.tls {
+            None => Either::Left(wire),
+            Some(tls) => tokio::select! {
+                accepted = tls.acceptor().accept(wire) => match accepted {
+                    Ok(stream) => Either::Right(stream),
+                    Err(_) => return Ending::TlsFailed,
+                },
+                _ = pulse.told() => return Ending::Evicted,
+                ending = expiry(pulse, &mut ticks) => return ending,
+            },
+        };
+        self.serve(wire, remote.ip().to_canonical(), pulse, ticks).await
+    }
+
+    async fn serve<I>(&self, wire: I, remote: IpAddr, pulse: &Arc<Pulse>, mut ticks: Interval) -> Ending
+    where
+        I: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let service = Requests {
+            router: self.router.clone(),
+            remote,
+            pulse: pulse.clone(),
+            body_timeout: self.limits.header_timeout,
+            counters: self.counters.clone(),
+        };
+        let connection = self.http.serve_connection(TokioIo::new(wire), service);
+        tokio::pin!(connection);
+        let mut ended_for = None;
+        loop {
+            tokio::select! {
+                biased;
+                result = connection.as_mut() => {
+                    return ended_for.unwrap_or(if result.is_ok() { Ending::Closed } else { Ending::Failed });
+                }
+                order = pulse.told() => match order {
+                    Order::Close => return Ending::Evicted,
+                    Order::Finish => {
+                        ended_for.get_or_insert(Ending::Shutdown);
+                        connection.as_mut().graceful_shutdown();
+                    }
+                },
+                ending = expiry(pulse, &mut ticks) => match ending {
+                    // The client learns that no request of its was lost. At the next tick its time is over.
+                    Ending::Idle if ended_for.is_none() => {
+                        ended_for = Some(Ending::Idle);
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    ending => return ending,
+                },
+            }
+        }
+    }
+}
+
+/// Waits until something has taken too long.
+async fn expiry(pulse: &Pulse, ticks: &mut Interval) -> Ending {
+    loop {
+        ticks.tick().await;
+        if let Some(ending) = pulse.expired(Instant::now()) {
+            return ending;
+        }
+    }
+}
+
+/// The requests of one connection.
+struct Requests {
+    router: Router,
+    remote: IpAddr,
+    pulse: Arc<Pulse>,
+    body_timeout: Duration,
+    counters: Arc<Connections>,
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<Offered<Body>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let h2 = request.version() == Version::HTTP_2;
+        let turn = self.pulse.begin(h2);
+        self.counters.count_request();
+        let body_timeout = self.body_timeout;
+        let mut request = request.map(|body| match hyper::body::Body::is_end_stream(&body) {
+            true => Body::empty(),
+            false => Body::new(Paced::new(body, body_timeout)),
+        });
+        request.extensions_mut().insert(Remote(self.remote));
+        let mut router = self.router.clone();
+        Box::pin(async move {
+            let response = tower::Service::call(&mut router, request).await?;
+            Ok(response.map(|body| Offered::new(body, turn, h2)))
+        })
+    }
+}

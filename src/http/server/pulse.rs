@@ -1,0 +1,280 @@
+//! What a connection waits for, and since when.
+//!
+//! The connection's task, its wire and its bodies tell a [`Pulse`] what happens; whoever asks it learns whether one of them
+//! has waited too long. Nothing is armed or woken for that on the way of a request.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+
+use super::Limits;
+use crate::http::counters::Ending;
+
+/// What a client must send or take on average where it may pause, in bytes per second.
+const MIN_RATE: f64 = 1024.0;
+
+/// How patiently something is waited for that comes in pieces: it may pause for `most` in all, and earns that back by
+/// moving at [`MIN_RATE`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    most: Duration,
+    left: Duration,
+    since: Option<Instant>,
+}
+
+impl Pace {
+    pub(super) fn new(most: Duration) -> Self {
+        Self { most, left: most, since: None }
+    }
+
+    /// From now on it is waited for; returns until when.
+    pub(super) fn wait(&mut self, now: Instant) -> Instant {
+        *self.since.get_or_insert(now) + self.left
+    }
+
+    /// So many bytes have come.
+    pub(super) fn moved(&mut self, now: Instant, bytes: usize) {
+        if let Some(since) = self.since.take() {
+            let earned = Duration::from_secs_f64(bytes as f64 / MIN_RATE);
+            self.left = (self.left.saturating_sub(now.saturating_duration_since(since)) + earned).min(self.most);
+        }
+    }
+
+    fn spent(&self, now: Instant) -> bool {
+        self.since.is_some_and(|since| now.saturating_duration_since(since) > self.left)
+    }
+}
+
+/// What a connection's task is told from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Order {
+    /// Finish what is in progress.
+    Finish = 1,
+    /// Make room, now.
+    Close = 2,
+}
+
+/// Of one connection.
+pub(super) struct Pulse {
+    limits: Limits,
+    state: Mutex<State>,
+    order: AtomicU8,
+    ordered: Notify,
+}
+
+struct State {
+    /// Since when a request's head is awaited of which something has come, or the first one.
+    head: Option<Instant>,
+    /// When the last request ended, or its answer last moved.
+    idle: Instant,
+    /// Requests in progress, until the last of their answer is handed over.
+    requests: usize,
+    h2: bool,
+    wire: Pace,
+    /// Answers in progress, by number.
+    answers: Vec<(u64, Pace)>,
+    number: u64,
+}
+
+impl Pulse {
+    pub(super) fn new(limits: &Limits) -> Arc<Self> {
+        let now = Instant::now();
+        let wire = Pace::new(limits.stall_timeout);
+        let state = State { head: Some(now), idle: now, requests: 0, h2: false, wire, answers: Vec::new(), number: 0 };
+        let (order, ordered) = (AtomicU8::new(0), Notify::new());
+        Arc::new(Self { limits: limits.clone(), state: Mutex::new(state), order, ordered })
+    }
+
+    /// Something came in.
+    pub(super) fn read(&self) {
+        let mut state = self.lock();
+        // Over HTTP/2 more than requests comes in between requests.
+        if state.requests == 0 && state.head.is_none() && !state.h2 {
+            state.head = Some(Instant::now());
+        }
+    }
+
+    /// The client does not take what it is sent.
+    pub(super) fn write_waits(&self) {
+        self.lock().wire.wait(Instant::now());
+    }
+
+    /// The client's side has taken so many bytes.
+    pub(super) fn wrote(&self, bytes: usize) {
+        let (mut state, now) = (self.lock(), Instant::now());
+        state.wire.moved(now, bytes);
+        // Over HTTP/2 these may be answers to its pings.
+        if !state.h2 {
+            state.idle = now;
+        }
+    }
+
+    /// A request has come.
+    pub(super) fn begin(self: &Arc<Self>, h2: bool) -> Turn {
+        let mut state = self.lock();
+        (state.head, state.h2) = (None, h2);
+        state.requests += 1;
+        drop(state);
+        Turn { pulse: self.clone(), answer: None }
+    }
+
+    /// What has taken too long.
+    pub(super) fn expired(&self, now: Instant) -> Option<Ending> {
+        let state = self.lock();
+        let since = |start: Instant| now.saturating_duration_since(start);
+        if state.wire.spent(now) || state.answers.iter().any(|(_, pace)| pace.spent(now)) {
+            Some(Ending::Stalled)
+        } else if state.requests > 0 {
+            None
+        } else if state.head.is_some_and(|start| since(start) > self.limits.header_timeout) {
+            Some(Ending::HeaderTimeout)
+        } else {
+            (since(state.idle) > self.limits.idle_timeout).then_some(Ending::Idle)
+        }
+    }
+
+    /// How often to ask for what has [expired](Self::expired).
+    pub(super) fn interval(&self) -> Duration {
+        let Limits { header_timeout, idle_timeout, stall_timeout, .. } = &self.limits;
+        let shortest = header_timeout.min(idle_timeout).min(stall_timeout);
+        (*shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
+    }
+
+    /// Since when there has been no request; `None` while one is in progress.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        let state = self.lock();
+        (state.requests == 0).then(|| state.head.unwrap_or(state.idle))
+    }
+
+    /// Tells the connection's task.
+    pub(super) fn tell(&self, order: Order) {
+        self.order.fetch_max(order as u8, Ordering::Relaxed);
+        self.ordered.notify_one();
+    }
+
+    /// Waits for an order.
+    pub(super) async fn told(&self) -> Order {
+        self.ordered.notified().await;
+        if self.order.load(Ordering::Relaxed) == Order::Close as u8 { Order::Close } else { Order::Finish }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request in progress, until this is dropped.
+pub(super) struct Turn {
+    pulse: Arc<Pulse>,
+    answer: Option<u64>,
+}
+
+impl Turn {
+    /// The client is to take a piece of the answer.
+    pub(super) fn offer(&mut self) {
+        let (mut state, now) = (self.pulse.lock(), Instant::now());
+        let number = *self.answer.get_or_insert_with(|| {
+            state.number += 1;
+            state.number
+        });
+        match state.answers.iter_mut().find(|(own, _)| *own == number) {
+            Some((_, pace)) => _ = pace.wait(now),
+            None => {
+                let mut pace = Pace::new(self.pulse.limits.stall_timeout);
+                pace.wait(now);
+                state.answers.push((number, pace));
+            }
+        }
+    }
+
+    /// It has taken one of so many bytes.
+    pub(super) fn taken(&mut self, bytes: usize) {
+        let mut state = self.pulse.lock();
+        let own = state.answers.iter_mut().find(|(own, _)| Some(*own) == self.answer);
+        if let Some((_, pace)) = own {
+            pace.moved(Instant::now(), bytes);
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut state = self.pulse.lock();
+        state.requests -= 1;
+        state.idle = Instant::now();
+        if let Some(answer) = self.answer {
+            state.answers.retain(|(own, _)| *own != answer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn limits() -> Limits {
+        Limits {
+            header_timeout: 5 * SECOND,
+            idle_timeout: 60 * SECOND,
+            stall_timeout: 10 * SECOND,
+            ..Limits::default()
+        }
+    }
+
+    #[test]
+    fn a_pace_lasts_as_long_as_enough_moves() {
+        let start = Instant::now();
+        let drip = |bytes: usize| {
+            let mut pace = Pace::new(10 * SECOND);
+            (0..100u32).find(|second| {
+                let now = start + *second * SECOND;
+                pace.moved(now, bytes);
+                pace.wait(now);
+                pace.spent(now + SECOND)
+            })
+        };
+        assert_eq!(drip(1), Some(10), "a byte a second");
+        assert_eq!(drip(2048), None, "2 KiB/s");
+    }
+
+    #[test]
+    fn each_wait_has_its_deadline() {
+        let pulse = Pulse::new(&limits());
+        let in_seconds = |seconds: u32| Instant::now() + seconds * SECOND;
+        assert_eq!(pulse.expired(in_seconds(4)), None);
+        assert_eq!(pulse.expired(in_seconds(6)), Some(Ending::HeaderTimeout), "nothing came");
+        let mut turn = pulse.begin(false);
+        assert_eq!((pulse.expired(in_seconds(1000)), pulse.waiting_since()), (None, None), "we are at it");
+        turn.offer();
+        assert_eq!(pulse.expired(in_seconds(9)), None);
+        assert_eq!(pulse.expired(in_seconds(11)), Some(Ending::Stalled), "nobody takes the answer");
+        turn.taken(10);
+        assert_eq!(pulse.expired(in_seconds(1000)), None, "the answer waits for us");
+        drop(turn);
+        assert_eq!(pulse.expired(in_seconds(59)), None);
+        assert_eq!(pulse.expired(in_seconds(61)), Some(Ending::Idle));
+        pulse.read();
+        assert_eq!(pulse.expired(in_seconds(6)), Some(Ending::HeaderTimeout), "half a head");
+        pulse.write_waits();
+        assert_eq!(pulse.expired(in_seconds(11)), Some(Ending::Stalled), "nobody reads");
+    }
+
+    #[test]
+    fn pings_are_no_requests() {
+        let pulse = Pulse::new(&limits());
+        drop(pulse.begin(true));
+        pulse.read();
+        pulse.wrote(8);
+        assert_eq!(pulse.expired(Instant::now() + 59 * SECOND), None);
+        assert_eq!(pulse.expired(Instant::now() + 61 * SECOND), Some(Ending::Idle));
+    }
+}

@@ -1,0 +1,167 @@
+//! The certificate of a listener that speaks TLS, read again when its files change.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        self, ServerConfig,
+        crypto::ring,
+        pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
+    },
+};
+
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Protocols offered to clients, best first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Why a certificate can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file can't be read.
+    #[error("{setting}: {} can't be read", path.display())]
+    Read {
+        /// The setting that names it.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A file holds no PEM of the right kind.
+    #[error("{setting}: {} holds no {what} in PEM", path.display())]
+    Pem {
+        /// The setting that names it.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        what: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: pem::Error,
+    },
+    /// The two don't fit together, or are of no use.
+    #[error("tls_cert and tls_key can't be used together")]
+    Unusable(#[source] rustls::Error),
+}
+
+/// A certificate and its key, as they are in their files.
+#[derive(Debug)]
+pub struct Tls {
+    certificate: PathBuf,
+    key: PathBuf,
+    current: RwLock<Current>,
+}
+
+struct Current {
+    acceptor: TlsAcceptor,
+    /// Of both files.
+    digest: [u8; 32],
+}
+
+impl std::fmt::Debug for Current {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Current")
+    }
+}
+
+impl Tls {
+    /// Reads the certificate chain and the private key from PEM files.
+    ///
+    /// # Errors
+    /// A file that can't be read or holds something else, or a key that is not the certificate's.
+    pub fn load(certificate: PathBuf, key: PathBuf) -> Result<Self, TlsError> {
+        let files = Files::read(&certificate, &key)?;
+        let current = Current { acceptor: files.acceptor(&certificate, &key)?, digest: files.digest() };
+        Ok(Self { certificate, key, current: RwLock::new(current) })
+    }
+
+    /// For the next connection.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).acceptor.clone()
+    }
+
+    /// Takes over what the files hold, whenever they change, without end. Files that can't be used change nothing.
+    pub(super) async fn follow(self: Arc<Self>) {
+        let mut ticks = interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut complained = None;
+        loop {
+            ticks.tick().await;
+            let tls = self.clone();
+            let Ok(result) = tokio::task::spawn_blocking(move || tls.reload()).await else { continue };
+            // Once for each fault, not every two seconds.
+            let complaint = result.err().map(|error| error.to_string());
+            if let Some(error) = complaint.as_ref().filter(|_| complained != complaint) {
+                tracing::warn!(error, "the new certificate can't be used: the old one stays");
+            }
+            complained = complaint;
+        }
+    }
+
+    fn reload(&self) -> Result<(), TlsError> {
+        let files = Files::read(&self.certificate, &self.key)?;
+        let digest = files.digest();
+        if digest == self.current.read().unwrap_or_else(PoisonError::into_inner).digest {
+            return Ok(());
+        }
+        let acceptor = files.acceptor(&self.certificate, &self.key)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Current { acceptor, digest };
+        tracing::info!("the certificate was read again");
+        Ok(())
+    }
+}
+
+struct Files {
+    certificate: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl Files {
+    fn read(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
+        let read = |setting, path: &Path| {
+            std::fs::read(path).map_err(|source| TlsError::Read { setting, path: path.into(), source })
+        };
+        Ok(Self { certificate: read("tls_cert", certificate)?, key: read("tls_key", key)? })
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        // The length keeps what moves from one file to the other apart.
+        let start = Sha256::new_with_prefix(self.certificate.len().to_le_bytes());
+        start.chain_update(&self.certificate).chain_update(&self.key).finalize().into()
+    }
+
+    fn acceptor(&self, certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate).collect();
+        let chain = chain.and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) });
+        let chain = chain.map_err(|source| TlsError::Pem {
+            setting: "tls_cert",
+            path: certificate.into(),
+            what: "certificate",
+            source,
+        })?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|source| TlsError::Pem {
+            setting: "tls_key",
+            path: key.into(),
+            what: "private key",
+            source,
+        })?;
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+            .map_err(TlsError::Unusable)?;
+        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+}
