@@ -6,6 +6,7 @@
 //! * [`respond`]: an answer becomes a response: envelope, provenance, caching, NDJSON
 //! * [`miner_block`]: the mirrored routes and their documentation
 //! * [`status`]: `/status`, `/peers`, `/health`
+//! * [`peers`]: the operator's hand on the peers
 //! * [`sync`]: the sync as a resource, `/sync`
 //! * [`events`]: what becomes of the chain, `/events`
 //! * [`docs`]: the OpenAPI document and the pages that show it
@@ -34,6 +35,7 @@ pub mod error;
 pub mod events;
 pub mod extract;
 pub mod miner_block;
+pub mod peers;
 pub mod respond;
 pub mod status;
 pub mod sync;
