@@ -20,6 +20,7 @@ use crate::{
 mod demo;
 mod gateway;
 mod node;
+mod reputation;
 
 pub use demo::{BUNDLED_CHAIN, demo};
 pub use gateway::Gateway;

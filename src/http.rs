@@ -12,6 +12,7 @@
 //! * [`respond`]: an answer becomes a response: envelope, provenance, caching, NDJSON
 //! * [`miner_block`]: the mirrored routes and their documentation
 //! * [`status`]: `/status`, `/peers`, `/health`
+//! * [`peers`]: the operator's hand on the peers
 //! * [`sync`]: the sync as a resource, `/sync`
 //! * [`events`]: what becomes of the chain, `/events`
 //! * [`docs`]: the OpenAPI document and the pages that show it
@@ -50,6 +51,7 @@ pub mod extract;
 mod guard;
 pub mod miner_block;
 mod pages;
+pub mod peers;
 pub mod rate;
 pub mod respond;
 pub mod server;

@@ -5,6 +5,10 @@
 //!
 //! Whom we dial: the configured peers, what the operator's commands name, and peers that the network tells of
 //! ([`discovery`]) until there are enough. A request never makes us dial an address that came from the network.
+//!
+//! What others may do is bounded in three places: every connection and dial passes the [`guard`], which knows whom we have
+//! to do with ([`trust`], and scores in [`peers`]), who finds a place ([`entrance`]) and where the network may send us
+//! ([`dials`], [`place`]); every request is held by [`inbound`] until its answer is out; and the codec bounds what arrives.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -21,11 +25,20 @@ mod client;
 mod config;
 mod connections;
 mod dialer;
+mod dials;
 mod discovery;
+mod entrance;
 mod gossip;
+mod guard;
 mod identity;
+mod inbound;
 mod keep_alive;
+mod memory;
+mod operator;
 mod peers;
+mod place;
+mod rate;
+mod serving;
 mod stats;
 mod swarm;
 mod trust;
@@ -36,8 +49,9 @@ pub use client::P2pClient;
 pub use config::P2pConfig;
 pub use gossip::{Gossip, MAX_GOSSIP_BYTES, Verdict};
 pub use identity::{IdentityError, load_or_create};
-pub use peers::{Offence, PeerInfo};
-pub use stats::{GossipStats, InboundStats};
+pub use inbound::BLOCK_BYTES;
+pub use peers::{Offence, PeerInfo, Reputation};
+pub use stats::{DoorStats, GossipStats, InboundStats};
 pub use trust::{Trust, TrustList};
 
 use gossip::GOSSIP_QUEUE;
@@ -54,6 +68,12 @@ pub trait Responder: Send + Sync + 'static {
     /// The future is polled once on the swarm's own task, so that an answer which is ready (from a cache) costs no
     /// task; it goes on elsewhere. Work that takes long belongs behind its first `await`.
     async fn respond(&self, peer: PeerId, request: Bytes) -> Bytes;
+
+    /// Bytes that the answer may have, about: they are set aside before any work is done. An answer that turns out longer
+    /// is sent where there is room for it then. Default 0: short answers.
+    fn weight(&self, _request: &Bytes) -> usize {
+        0
+    }
 }
 
 /// Why a request, or the node, failed.
@@ -135,6 +155,8 @@ struct Shared {
     counters: Counters,
     /// Until somebody takes it.
     gossip: Mutex<Option<mpsc::Receiver<Gossip>>>,
+    /// Its other end, to see how full it is; `None` where gossip is off.
+    heard: Option<mpsc::WeakSender<Gossip>>,
     /// Counts connections made and lost, and identifications.
     changes: watch::Sender<u64>,
 }
@@ -177,9 +199,10 @@ fn build(config: P2pConfig, responder: Arc<dyn Responder>) -> Result<(P2pClient,
     let (heard, gossip) = mpsc::channel(GOSSIP_QUEUE);
     let shared = Arc::new(Shared {
         local: config.keypair.public().to_peer_id(),
-        book: RwLock::new(PeerBook::new(&config.peers)),
+        book: RwLock::new(PeerBook::new(&config.peers).trusting(config.trust.clone())),
         listen: RwLock::default(),
         counters: Counters::default(),
+        heard: config.gossip.then(|| heard.downgrade()),
         gossip: Mutex::new(config.gossip.then_some(gossip)),
         changes: watch::Sender::new(0),
     });

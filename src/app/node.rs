@@ -6,11 +6,11 @@ use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{AppError, DRAIN};
+use super::{AppError, DRAIN, reputation};
 use crate::{
     chain::PowOptions,
     config::Config,
-    p2p::{self, P2pClient, P2pConfig},
+    p2p::{self, P2pClient, P2pConfig, TrustList},
     source::{self, Source},
     store::{self, BlockStore, OpenOptions},
     sync::{self, Mining, mining},
@@ -72,6 +72,16 @@ impl Node {
             peers: config.peer.clone(),
             mdns: config.mdns,
             target_peers: config.target_peers,
+            private_addresses: config.private_addresses.unwrap_or(!config.network.public),
+            own_ports: vec![config.http.port(), config.admin.port()],
+            trust: TrustList {
+                mode: config.trust,
+                allow: config.allow_peer.iter().copied().collect(),
+                deny: config.deny_peer.iter().copied().collect(),
+            },
+            peer_rate_limit: config.peer_rate_limit,
+            answer_bytes: config.peer_answer_mib << 20,
+            memory_limit: config.memory_limit_mib << 20,
             ..P2pConfig::new(keypair)
         };
         let stop = CancellationToken::new();
@@ -80,6 +90,11 @@ impl Node {
         // A swarm that panicked ends here too.
         let task = tokio::spawn(async { swarm.await.map_err(|_| AppError::Ended("libp2p")) });
         let mut node = Self { source, p2p, store, parts: vec![Part { name: "libp2p", stop, task }] };
+        let (store, p2p) = (node.store.clone(), node.p2p.clone());
+        node.add("reputation", async |stop| {
+            reputation::keep(store, p2p, stop).await;
+            Ok(())
+        });
         if config.sync {
             node.sync(config)?;
         }

@@ -7,15 +7,17 @@ use axum::{Router, extract::State, middleware, response::IntoResponse, routing::
 use super::{
     Gateway,
     access::{self, Access},
-    contain_panics, error, sync,
+    contain_panics, error, peers, sync,
 };
 use crate::{chain::unix_now, p2p::PeerInfo, source::job::SyncState};
 
 mod door;
 
-/// The admin routes: figures, and the sync with what only the operator may do. For those that `access` lets in.
+/// The admin routes: figures, and the sync and the peers with what only the operator may do. For those that `access` lets
+/// in.
 pub fn router(gateway: Gateway, access: Access) -> Router {
     sync::admin_routes()
+        .merge(peers::admin_routes())
         .route("/metrics", get(metrics))
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::method_not_allowed)
@@ -56,6 +58,31 @@ async fn metrics(State(gateway): State<Gateway>) -> Result<impl IntoResponse, er
             "Requests of peers dropped for want of room.",
             inbound.dropped,
         );
+        figures.one(
+            "p2p_inbound_rate_limited_total",
+            "counter",
+            "Requests of peers over their rate.",
+            inbound.rate_limited,
+        );
+        let banned = count(|peer| peer.banned_until.is_some());
+        figures.one("peers_banned", "gauge", "Peers refused for their offences.", banned);
+        let door = p2p.door();
+        let connections = [("in", door.connections_in), ("out", door.connections_out)];
+        let connections = connections.map(|(way, count)| (format!("{{direction=\"{way}\"}}"), count));
+        figures.all("p2p_connections", "gauge", "Connections with peers.", &connections);
+        let refused = door.refused.iter().map(|(why, count)| (format!("{{reason=\"{why}\"}}"), *count));
+        let refused: Vec<_> = refused.collect();
+        figures.all("p2p_refused_total", "counter", "Connections and dials refused.", &refused);
+        for (name, help, value) in [
+            ("p2p_handshakes", "Connections of others whose handshake is not done.", door.pending_in),
+            ("p2p_dials", "Dials under way.", door.dials),
+            ("p2p_inbound_requests", "Requests of peers held now.", door.inbound),
+            ("p2p_answer_bytes", "Memory that they and their answers take, or may take.", door.answer_bytes),
+            ("p2p_command_queue", "Commands that wait for the swarm.", door.command_queue),
+            ("gossip_queue", "Messages of gossip that wait.", door.gossip_queue),
+        ] {
+            figures.one(name, "gauge", help, value);
+        }
         figures.one("p2p_inbound_failed_total", "counter", "Answers to peers that did not get out.", inbound.failed);
         figures.one("gossip_received_total", "counter", "Messages of peers, each once.", gossip.received);
         figures.one("gossip_dropped_total", "counter", "Messages of peers that nobody looked at.", gossip.dropped);

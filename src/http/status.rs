@@ -136,7 +136,7 @@ async fn get_status(State(gateway): State<Gateway>) -> Result<impl IntoResponse,
 /// The peers that can be named in `?peer=`, and how they have done
 #[utoipa::path(get, path = "/peers", tag = "gateway",
     responses((status = 200, description = "The peers", body = Envelope<PeersData>)))]
-async fn list_peers(State(gateway): State<Gateway>) -> impl IntoResponse {
+pub(super) async fn list_peers(State(gateway): State<Gateway>) -> impl IntoResponse {
     let peers = peers_of(&gateway);
     enveloped(PeersData { count: peers.len() as u64, peers })
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use libp2p::connection_limits::{self, ConnectionLimits};
+use libp2p::memory_connection_limits as memory_limits;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
@@ -10,17 +11,20 @@ use libp2p::{StreamProtocol, identify, kad, mdns, ping};
 
 use super::discovery::BOOTSTRAP_INTERVAL;
 use super::keep_alive::KeepAlive;
-use super::{P2pConfig, P2pError, gossip};
+use super::{P2pConfig, P2pError, gossip, memory};
 use crate::protocol::codec::JsonCodec;
 use crate::protocol::{COMPRESSED_PROTOCOL, IDENTIFY_PROTOCOL, PROTOCOL};
 
-/// Connections that strangers may hold open with us. With [`MAX_OUTGOING`] it keeps the process well under the usual
+/// Connections that others may hold open with us. With [`MAX_OUTGOING`] it keeps the process well under the usual
 /// limit of 1024 open files, HTTP clients and database included.
-const MAX_INCOMING: u32 = 256;
+pub(super) const MAX_INCOMING: u32 = 256;
 /// Connections that we open: to configured peers, to those that the network tells of, and Kademlia's.
 const MAX_OUTGOING: u32 = 64;
 /// Handshakes at once, in either direction.
 const MAX_PENDING: u32 = 64;
+/// Streams of requests that one connection may have open with us, those included that are only being read: twice what
+/// a peer may have answered at once, so that what exceeds that is told so. Of libp2p's nodes none opens more than 100.
+const MAX_INBOUND_STREAMS: usize = 128;
 /// Connections with one peer: each side may dial the other, over TCP and over WebSocket.
 const MAX_PER_PEER: u32 = 4;
 /// Records that others may leave in our Kademlia store; the network's protocol uses none.
@@ -32,7 +36,12 @@ pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub limits: connection_limits::Behaviour,
+    pub memory: memory_limits::Behaviour,
+    /// Ours to others. libp2p counts the streams of a behaviour and connection in both directions together and silently
+    /// drops what exceeds its limit: so each direction has a behaviour, and theirs can't take the place of ours.
     pub requests: request_response::Behaviour<JsonCodec>,
+    /// Theirs to us.
+    pub inbound: request_response::Behaviour<JsonCodec>,
     pub identify: identify::Behaviour,
     pub ping: ping::Behaviour,
     pub kad: kad::Behaviour<kad::store::MemoryStore>,
@@ -50,17 +59,13 @@ impl Behaviour {
             .with_max_established_incoming(Some(MAX_INCOMING))
             .with_max_established_outgoing(Some(MAX_OUTGOING))
             .with_max_established_per_peer(Some(MAX_PER_PEER));
-        // libp2p counts the streams of both directions together and silently drops what exceeds the sum, so the sum
-        // must leave room for all that our own two limits allow.
-        let streams = config.max_inbound + config.max_outbound_per_peer;
-        // Both sides take the first that both know.
-        let protocols = [COMPRESSED_PROTOCOL, PROTOCOL].map(|id| (StreamProtocol::new(id), ProtocolSupport::Full));
-        let requests = request_response::Behaviour::new(
-            protocols,
-            request_response::Config::default()
-                .with_request_timeout(config.request_timeout)
-                .with_max_concurrent_streams(streams),
-        );
+        let requests = |codec, support: ProtocolSupport, streams| {
+            // Both sides take the first that both know.
+            let protocols = [COMPRESSED_PROTOCOL, PROTOCOL].map(|id| (StreamProtocol::new(id), support.clone()));
+            let settings = request_response::Config::default().with_request_timeout(config.request_timeout);
+            let settings = settings.with_max_concurrent_streams(streams);
+            request_response::Behaviour::with_codec(codec, protocols, settings)
+        };
         let identify = identify::Behaviour::new(
             identify::Config::new(IDENTIFY_PROTOCOL.into(), config.keypair.public())
                 .with_agent_version(config.agent.clone())
@@ -87,7 +92,9 @@ impl Behaviour {
         let gossip = config.gossip.then(|| gossip::behaviour(&config.keypair)).transpose()?;
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
-            requests,
+            memory: memory_limits::Behaviour::with_max_bytes(memory::limit(config.memory_limit)),
+            requests: requests(JsonCodec::default(), ProtocolSupport::Outbound, config.max_outbound_per_peer),
+            inbound: requests(JsonCodec::serving(), ProtocolSupport::Inbound, MAX_INBOUND_STREAMS),
             identify,
             ping: ping::Behaviour::default(),
             kad,

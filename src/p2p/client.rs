@@ -57,6 +57,11 @@ impl P2pClient {
         self.shared.book().find(name)
     }
 
+    /// The id behind an alias or a base58 id of anybody whom we know, denied ones included: for the operator.
+    pub fn known(&self, name: &str) -> Option<PeerId> {
+        self.shared.book().known(name)
+    }
+
     /// Sends an encoded request and waits for the encoded answer, for `timeout` at most (and never longer than the
     /// configured request timeout). A peer of the operator's that is not connected is dialled first. Dropping the
     /// future leaves the stream to its timeout.
@@ -123,7 +128,10 @@ impl P2pClient {
     /// dropped, until they are forgotten; see [`Offence`]. It may still be asked by name.
     pub fn penalise(&self, peer: PeerId, offence: Offence) {
         tracing::debug!(%peer, offence = offence.as_str(), "a peer is penalised");
-        self.shared.book_mut().penalise(peer, offence, Instant::now());
+        if self.shared.book_mut().penalise(peer, offence, Instant::now()) {
+            tracing::info!(%peer, offence = offence.as_str(), "a peer is banned");
+            self.enforce();
+        }
     }
 
     /// Notes the work of the peer's chain as far as we have verified it.
@@ -136,7 +144,7 @@ impl P2pClient {
         self.shared.book().verified_work(peer)
     }
 
-    fn send(&self, command: Command) -> Result<(), P2pError> {
+    pub(super) fn send(&self, command: Command) -> Result<(), P2pError> {
         self.commands.try_send(command).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => P2pError::Busy,
             mpsc::error::TrySendError::Closed(_) => P2pError::Stopped,

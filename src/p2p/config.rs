@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use libp2p::{Multiaddr, identity::Keypair};
 
-use super::PeerAddress;
+use super::{PeerAddress, TrustList};
 
 /// Settings of a node.
 #[derive(Clone)]
@@ -19,8 +19,11 @@ pub struct P2pConfig {
     pub agent: String,
     /// Longest life of any request, ours and others'; default 60 s, as the network's nodes have it.
     pub request_timeout: Duration,
-    /// Requests of others answered at once, over all peers; what exceeds it gets no answer. Default 256.
+    /// Requests of others that are held at once, over all peers, from their arrival until the answer is sent; what exceeds
+    /// it is answered `busy`. Default 256.
     pub max_inbound: usize,
+    /// Those of one peer. Default 64.
+    pub max_inbound_per_peer: usize,
     /// Requests of ours in flight to one peer; what exceeds it is [`P2pError::Busy`]. Default 64.
     pub max_outbound_per_peer: usize,
     /// Requests that wait for the swarm's task; what exceeds it is [`P2pError::Busy`]. Default 1024.
@@ -39,8 +42,22 @@ pub struct P2pConfig {
     /// How often to see whether peers are missing, and Kademlia or mDNS know others. Default 10 s.
     pub discovery_interval: Duration,
     /// Whether addresses that the network tells of may be private ones (loopback, RFC 1918, link-local and the like).
-    /// Configured peers may be anywhere, and Kademlia's own queries dial what other nodes answer. Default true.
+    /// Configured peers may be anywhere. Loopback is dialled only while all connections are of this machine. Default true.
     pub private_addresses: bool,
+    /// Ports of this machine's that the network can't make us dial: those of our own other listeners. Default none.
+    pub own_ports: Vec<u16>,
+    /// With whom we have to do. Default anybody.
+    pub trust: TrustList,
+    /// Blocks that a peer whom the operator does not trust is given per second, on average; a request costs one more, and
+    /// ten seconds' worth may be had at once. The peers of a subnet together have four times that. What exceeds it is
+    /// answered `rate_limited`. 0 is no limit. Default 10,000.
+    pub peer_rate_limit: u32,
+    /// Memory in bytes for requests of others and their answers until they are sent, at least 10 MiB; one peer may have
+    /// half of it. What exceeds it is answered `busy`. Default 64 MiB.
+    pub answer_bytes: usize,
+    /// Memory in bytes of this process from which on no more connections are made; 0 is nine tenths of the machine's, or
+    /// the container's. Default 0.
+    pub memory_limit: usize,
 }
 
 impl P2pConfig {
@@ -53,6 +70,7 @@ impl P2pConfig {
             agent: concat!("modal-gateway/", env!("CARGO_PKG_VERSION")).into(),
             request_timeout: Duration::from_secs(60),
             max_inbound: 256,
+            max_inbound_per_peer: 64,
             max_outbound_per_peer: 64,
             command_queue: 1024,
             redial_min: Duration::from_secs(1),
@@ -62,6 +80,11 @@ impl P2pConfig {
             target_peers: 8,
             discovery_interval: Duration::from_secs(10),
             private_addresses: true,
+            own_ports: Vec::new(),
+            trust: TrustList::default(),
+            peer_rate_limit: 10_000,
+            answer_bytes: 64 << 20,
+            memory_limit: 0,
         }
     }
 }

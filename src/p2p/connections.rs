@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use futures::{FutureExt, StreamExt};
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::TransportError;
-use libp2p::multiaddr::Protocol;
-use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
+use libp2p::swarm::{ConnectionId, DialError, ListenError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, gossipsub, identify, kad, ping};
 use tokio::sync::oneshot;
 
@@ -15,7 +14,9 @@ use super::P2pError;
 use super::address::{is_dialable, peer_id};
 use super::behaviour::BehaviourEvent;
 use super::dialer::{Setback, to_address};
-use super::discovery::MAX_ADDRESSES;
+use super::dials::MAX_ADDRESSES;
+use super::guard::{Guard, Refused};
+use super::place::ip;
 use super::swarm::check_free;
 use super::worker::Worker;
 
@@ -71,14 +72,14 @@ impl Worker {
         let now = Instant::now();
         while let Some(options) = self.dialer.take_due(now) {
             let connection = options.connection_id();
-            if let Err(error) = self.swarm.dial(options) {
+            if let Err(error) = self.dial_for_operator(options) {
                 self.dial_failed(connection, None, &error);
             }
         }
         self.schedule();
     }
 
-    fn schedule(&mut self) {
+    pub fn schedule(&mut self) {
         let next = self.dialer.next().unwrap_or_else(|| Instant::now() + NEVER);
         self.redial.as_mut().reset(next.into());
     }
@@ -101,13 +102,17 @@ impl Worker {
         let options = to_address(address.clone());
         let connection = options.connection_id();
         self.dials.insert(connection, (address, reply));
-        if let Err(error) = self.swarm.dial(options) {
+        if let Err(error) = self.dial_for_operator(options) {
             self.dial_failed(connection, None, &error);
         }
     }
 
     fn dial_failed(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
         tracing::debug!(?peer, %error, "a dial failed");
+        self.refused(match error {
+            DialError::Denied { cause } => Refused::of(cause),
+            _ => None,
+        });
         if let Some((_, reply)) = self.dials.remove(&connection) {
             let _ = reply.send(Err(P2pError::Unreachable(reason(error))));
         }
@@ -144,7 +149,7 @@ impl Worker {
         let book = self.shared.book();
         if book.is_configured(&peer) {
             tracing::info!(%peer, "connected with a configured peer");
-            let behaviour = self.swarm.behaviour_mut();
+            let behaviour = &mut self.swarm.behaviour_mut().parts;
             behaviour.keep_alive.hold(peer, connection);
             for address in book.addresses(&peer).unwrap_or_default() {
                 behaviour.kad.add_address(&peer, address.clone());
@@ -156,6 +161,7 @@ impl Worker {
     }
 
     pub fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        self.count_connections();
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
                 tracing::debug!(peer = %peer_id, outbound = endpoint.is_dialer(), "connected");
@@ -182,7 +188,11 @@ impl Worker {
                 self.dial_failed(connection_id, peer_id, &error);
             }
             SwarmEvent::IncomingConnectionError { error, .. } => {
-                tracing::debug!(%error, "a connection was not accepted")
+                tracing::debug!(%error, "a connection was not accepted");
+                self.refused(match &error {
+                    ListenError::Denied { cause } => Refused::of(cause),
+                    _ => None,
+                });
             }
             SwarmEvent::NewListenAddr { address, .. } => self.listening(|addresses| addresses.push(address)),
             SwarmEvent::ExpiredListenAddr { address, .. } => {
@@ -217,14 +227,33 @@ impl Worker {
         self.shared.book_mut().identified(peer, &info.agent_version, &info.protocols);
         if info.protocols.contains(&kad::PROTOCOL_NAME) {
             // A peer on another machine that claims a loopback address would have us dial ourselves.
-            let local = self.shared.book().remote(&peer).is_some_and(is_loopback);
-            let addresses = info.listen_addrs.into_iter().filter(|address| self.discovery.allows(address));
-            let addresses = addresses.filter(|address| local || !is_loopback(address)).take(MAX_ADDRESSES);
-            for address in addresses.collect::<Vec<_>>() {
-                self.swarm.behaviour_mut().kad.add_address(&peer, address);
+            let local = self.shared.book().remote(&peer).and_then(ip).is_some_and(|ip| ip.is_loopback());
+            let Guard { parts, dials, .. } = self.swarm.behaviour_mut();
+            let known = parts.kad.kbucket(peer).and_then(|bucket| {
+                bucket.iter().find(|entry| *entry.node.key.preimage() == peer).map(|entry| entry.node.value.len())
+            });
+            // It may tell others later: no more than so many are kept in all.
+            let room = MAX_ADDRESSES.saturating_sub(known.unwrap_or_default());
+            for address in info.listen_addrs.into_iter().filter(|address| dials.allows(address, local)).take(room) {
+                parts.kad.add_address(&peer, address);
             }
         }
         self.changed();
+    }
+
+    fn refused(&self, why: Option<Refused>) {
+        if let Some(why) = why {
+            self.shared.counters.refuse(why);
+        }
+    }
+
+    fn count_connections(&self) {
+        let info = self.swarm.network_info();
+        let (now, counters) = (info.connection_counters(), &self.shared.counters);
+        counters.connections_in.set(now.num_established_incoming() as usize);
+        counters.connections_out.set(now.num_established_outgoing() as usize);
+        counters.pending_in.set(now.num_pending_incoming() as usize);
+        counters.dials.set(now.num_pending_outgoing() as usize);
     }
 
     fn listening(&self, change: impl FnOnce(&mut Vec<Multiaddr>)) {
@@ -236,20 +265,12 @@ impl Worker {
     }
 }
 
-fn is_loopback(address: &Multiaddr) -> bool {
-    match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => ip.is_loopback(),
-        Some(Protocol::Ip6(ip)) => ip.is_loopback(),
-        _ => false,
-    }
-}
-
 /// A dial's failure in a few words: libp2p's own text spans lines and repeats every address.
 pub(super) fn reason(error: &DialError) -> String {
     match error {
         DialError::LocalPeerId { .. } | DialError::NoAddresses => "the address is this node's own".into(),
         DialError::WrongPeerId { obtained, .. } => format!("another peer is there: {obtained}"),
-        DialError::Denied { cause } => format!("not allowed: {cause}"),
+        DialError::Denied { cause } => format!("not allowed: {}", Refused::of(cause).unwrap_or(Refused::Full)),
         DialError::Transport(attempts) => match attempts.last() {
             Some((_, TransportError::MultiaddrNotSupported(address))) => format!("no transport for {address}"),
             Some((_, TransportError::Other(error))) => innermost(error),

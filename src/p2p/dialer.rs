@@ -28,6 +28,12 @@ struct Target {
     failures: u32,
 }
 
+impl Target {
+    fn new(peer: &PeerAddress, now: Instant) -> Self {
+        Self { address: peer.address.clone(), peer: peer.peer_id(), state: State::Waiting { until: now }, failures: 0 }
+    }
+}
+
 enum State {
     Waiting {
         until: Instant,
@@ -52,13 +58,19 @@ pub(super) enum Setback<'a> {
 impl Dialer {
     /// All are due at once; delays after failures run from `min` to `max`.
     pub fn new(peers: &[PeerAddress], min: Duration, max: Duration, now: Instant) -> Self {
-        let target = |peer: &PeerAddress| Target {
-            address: peer.address.clone(),
-            peer: peer.peer_id(),
-            state: State::Waiting { until: now },
-            failures: 0,
-        };
-        Self { targets: peers.iter().map(target).collect(), min, max }
+        Self { targets: peers.iter().map(|peer| Target::new(peer, now)).collect(), min, max }
+    }
+
+    /// One more, at the end of the list; due at once.
+    pub fn add(&mut self, peer: &PeerAddress, now: Instant) {
+        self.targets.push(Target::new(peer, now));
+    }
+
+    /// One less.
+    pub fn remove(&mut self, index: usize) {
+        if index < self.targets.len() {
+            self.targets.remove(index);
+        }
     }
 
     /// When the next target is due.

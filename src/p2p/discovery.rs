@@ -6,29 +6,25 @@
 //! take the places.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use libp2p::multiaddr::Protocol;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId, mdns};
 
 use super::P2pConfig;
-use super::address::is_dialable;
 use super::dialer::{delay, to_peer};
+use super::dials::MAX_ADDRESSES;
+use super::guard::Guard;
 use super::worker::Worker;
 
 /// How often Kademlia walks through the network.
 pub(super) const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// Peers of the local network that are remembered.
 const MAX_NEARBY: usize = 256;
-/// Addresses of one peer that are remembered, or dialled.
-pub(super) const MAX_ADDRESSES: usize = 8;
 
 /// What is known of peers that nobody configured.
 pub(super) struct Discovery {
     target: usize,
-    private_addresses: bool,
     retry_min: Duration,
     retry_max: Duration,
     /// Found by mDNS.
@@ -45,7 +41,6 @@ impl Discovery {
     pub fn new(config: &P2pConfig) -> Self {
         Self {
             target: config.target_peers,
-            private_addresses: config.private_addresses,
             retry_min: config.redial_min,
             retry_max: config.redial_max,
             nearby: HashMap::new(),
@@ -53,11 +48,6 @@ impl Discovery {
             kept: HashSet::new(),
             tried: HashMap::new(),
         }
-    }
-
-    /// Whether an address that came from the network may be dialled.
-    pub fn allows(&self, address: &Multiaddr) -> bool {
-        is_dialable(address) && (self.private_addresses || is_public(address))
     }
 
     pub fn connected(&mut self, peer: PeerId, connection: ConnectionId) {
@@ -86,11 +76,12 @@ impl Discovery {
     }
 
     /// As many of those wanted as are missing, at random, each not before its time. Taken from the `known` peers and
-    /// those of the local network.
+    /// those of the local network; of their addresses, those which are `allowed`.
     fn choose(
         &mut self,
         known: impl Iterator<Item = (PeerId, Vec<Multiaddr>)>,
         wanted: impl Fn(&PeerId) -> bool,
+        allowed: impl Fn(&Multiaddr) -> bool,
         now: Instant,
     ) -> Vec<(PeerId, Vec<Multiaddr>)> {
         let mut known: HashMap<_, _> = known.collect();
@@ -102,7 +93,7 @@ impl Discovery {
             .into_iter()
             .filter(|(peer, _)| !self.dialled.contains_key(peer) && wanted(peer))
             .filter(|(peer, _)| self.tried.get(peer).is_none_or(|(_, until)| *until <= now))
-            .map(|(peer, addresses)| (peer, addresses.into_iter().filter(|a| self.allows(a)).take(MAX_ADDRESSES)))
+            .map(|(peer, addresses)| (peer, addresses.into_iter().filter(&allowed).take(MAX_ADDRESSES)))
             .map(|(peer, addresses)| (peer, addresses.collect::<Vec<_>>()))
             .filter(|(_, addresses)| !addresses.is_empty())
             .collect();
@@ -139,7 +130,9 @@ impl Worker {
     /// Keeps what is useful, and dials others where that is not enough.
     pub fn discover(&mut self) {
         let now = Instant::now();
-        let (behaviour, book) = (self.swarm.behaviour_mut(), self.shared.book());
+        self.enforce();
+        let Guard { parts: behaviour, dials, .. } = self.swarm.behaviour_mut();
+        let book = self.shared.book();
         for (peer, connection) in self.discovery.keep(|peer| book.is_useful(peer, now)) {
             behaviour.keep_alive.hold(peer, connection);
         }
@@ -153,10 +146,11 @@ impl Worker {
             });
             peers.collect::<Vec<_>>()
         });
-        let wanted = |peer: &PeerId| !book.is_configured(peer) && !book.is_shunned(peer, now);
-        let chosen = self.discovery.choose(known, wanted, now);
+        let wanted = |peer: &PeerId| !book.is_configured(peer) && book.is_heard(peer, now);
+        let chosen = self.discovery.choose(known, wanted, |address| dials.allows_now(address, now), now);
         drop(book);
         for (peer, addresses) in chosen {
+            let addresses = self.swarm.behaviour_mut().dials.take(addresses, now);
             tracing::debug!(%peer, "dialling a peer that the network told of");
             if let Err(error) = self.swarm.dial(to_peer(peer, addresses)) {
                 tracing::debug!(%peer, %error, "it can't be dialled");
@@ -177,28 +171,6 @@ impl Worker {
                     self.discovery.expired(&peer, &address);
                 }
             }
-        }
-    }
-}
-
-/// Whether an address is one of the internet. A name may lead anywhere, so it counts as private.
-fn is_public(address: &Multiaddr) -> bool {
-    let ip = match address.iter().next() {
-        Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),
-        Some(Protocol::Ip6(ip)) => IpAddr::V6(ip).to_canonical(),
-        _ => return false,
-    };
-    match ip {
-        IpAddr::V4(ip) => {
-            let [a, b, ..] = ip.octets();
-            // Shared by the customers of a carrier (RFC 6598).
-            let shared = a == 100 && (64..128).contains(&b);
-            // "This network", multicast and what is reserved.
-            !(ip.is_private() || ip.is_loopback() || ip.is_link_local() || shared || a == 0 || a >= 224)
-        }
-        IpAddr::V6(ip) => {
-            let local = ip.is_unique_local() || ip.is_unicast_link_local();
-            !(local || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast())
         }
     }
 }

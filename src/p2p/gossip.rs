@@ -82,14 +82,14 @@ impl Worker {
         let counters = &self.shared.counters;
         counters.gossip_received.add();
         let gossip = Gossip { from, author: message.source, data: message.data.into(), id: id.clone() };
-        if self.shared.book().is_shunned(&from, std::time::Instant::now()) || self.heard.try_send(gossip).is_err() {
+        if !self.shared.book().is_heard(&from, std::time::Instant::now()) || self.heard.try_send(gossip).is_err() {
             counters.gossip_dropped.add();
             self.judge(&id, &from, Verdict::Ignore);
         }
     }
 
     pub fn publish(&mut self, data: Bytes) {
-        let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() else { return };
+        let Some(gossip) = self.swarm.behaviour_mut().parts.gossip.as_mut() else { return };
         match gossip.publish(IdentTopic::new(BLOCK_TOPIC), data) {
             Ok(_) => self.shared.counters.gossip_published.add(),
             Err(PublishError::NoPeersSubscribedToTopic) => tracing::debug!("nobody listens to our gossip"),
@@ -98,7 +98,7 @@ impl Worker {
     }
 
     pub fn judge(&mut self, id: &MessageId, from: &PeerId, verdict: Verdict) {
-        if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
+        if let Some(gossip) = self.swarm.behaviour_mut().parts.gossip.as_mut() {
             gossip.report_message_validation_result(id, from, verdict.into());
         }
     }

@@ -2,25 +2,33 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use libp2p::{Multiaddr, PeerId};
 
 use super::P2pError;
 use super::address::PeerAddress;
+use super::guard::Refused;
+use super::place::ip;
+use super::trust::{Trust, TrustList};
 use crate::chain::CumulativeDifficulty;
 use crate::protocol::{COMPRESSED_PROTOCOL, PROTOCOL};
 
 mod info;
+mod reputation;
 mod score;
 
 pub use info::PeerInfo;
+pub use reputation::Reputation;
 pub use score::Offence;
 
 use score::{Fading, Offences};
 
 /// Peers remembered, connected ones included; the one unseen for longest goes first, configured ones stay.
 const MAX_PEERS: usize = 1024;
+/// Peers that the operator may name, in the settings and while we run.
+const MAX_CONFIGURED: usize = 256;
 /// Addresses kept of a peer that the operator dialled.
 const MAX_ADDRESSES: usize = 8;
 /// Longest agent kept, in characters; identify allows some 4000.
@@ -29,6 +37,8 @@ const MAX_AGENT_CHARS: usize = 256;
 const MAX_PROTOCOLS: usize = 64;
 /// Weight of the latest request in the mean of a peer's latency.
 const LATENCY_WEIGHT: f64 = 0.2;
+/// Longest ban.
+const MAX_BAN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// After this time a failure counts half.
 const FAILURE_HALF_LIFE: Duration = Duration::from_secs(60);
 
@@ -79,22 +89,126 @@ struct Configured {
 
 /// The peers that we know. Behind a lock that is never held across an `await`; every call is short.
 pub(super) struct PeerBook {
+    /// In the order of the dialer's targets.
     configured: Vec<Configured>,
     peers: HashMap<PeerId, Peer>,
+    trust: TrustList,
+    /// Counts what [`reputations`](Self::reputations) would tell differently.
+    version: u64,
 }
 
 impl PeerBook {
     pub fn new(configured: &[PeerAddress]) -> Self {
-        let mut book = Self { configured: Vec::new(), peers: HashMap::new() };
-        for PeerAddress { alias, address } in configured {
-            book.configured.push(Configured { alias: alias.clone(), address: address.clone(), peer: None });
-        }
-        for (index, peer) in configured.iter().enumerate() {
-            if let Some(id) = peer.peer_id() {
-                book.learn(index, id);
-            }
+        let mut book = Self { configured: Vec::new(), peers: HashMap::new(), trust: TrustList::default(), version: 0 };
+        for peer in configured {
+            book.configure(peer);
         }
         book
+    }
+
+    /// The same, with whom to have to do.
+    pub fn trusting(self, trust: TrustList) -> Self {
+        Self { trust, ..self }
+    }
+
+    fn configure(&mut self, peer: &PeerAddress) {
+        let PeerAddress { alias, address } = peer.clone();
+        self.configured.push(Configured { alias, address, peer: None });
+        if let Some(id) = peer.peer_id() {
+            self.learn(self.configured.len() - 1, id);
+        }
+    }
+
+    /// The operator names one more peer, which goes to the end of the list. False if it is there already.
+    ///
+    /// # Errors
+    /// [`P2pError::DuplicateAlias`]; [`P2pError::Busy`] when there are 256.
+    pub fn add(&mut self, peer: &PeerAddress) -> Result<bool, P2pError> {
+        if self.configured.iter().any(|known| known.address == peer.address && known.alias == peer.alias) {
+            return Ok(false);
+        }
+        if let Some(alias) =
+            peer.alias.as_ref().filter(|alias| self.configured.iter().any(|p| p.alias.as_ref() == Some(alias)))
+        {
+            return Err(P2pError::DuplicateAlias(alias.clone()));
+        }
+        if self.configured.len() >= MAX_CONFIGURED {
+            return Err(P2pError::Busy);
+        }
+        self.configure(peer);
+        Ok(true)
+    }
+
+    /// The peer is no longer one of the operator's. Tells which places of the list are gone, last one first; `None` for
+    /// one that we don't know.
+    pub fn forget(&mut self, id: &PeerId) -> Option<Vec<usize>> {
+        let peer = self.peers.get_mut(id)?;
+        (peer.configured, peer.alias) = (false, None);
+        peer.addresses.clear();
+        self.trust.allow.remove(id);
+        let mut gone = Vec::new();
+        for index in (0..self.configured.len()).rev() {
+            if self.configured[index].peer == Some(*id) {
+                self.configured.remove(index);
+                gone.push(index);
+            }
+        }
+        Some(gone)
+    }
+
+    /// Puts a peer on the allow-list or the deny-list, and takes it off the other one.
+    pub fn set_trust(&mut self, id: PeerId, allow: bool) {
+        let TrustList { allow: allowed, deny: denied, .. } = &mut self.trust;
+        let (to, from) = if allow { (allowed, denied) } else { (denied, allowed) };
+        from.remove(&id);
+        to.insert(id);
+        self.entry(id);
+    }
+
+    /// Whether the operator named it, in the settings, on the allow-list, or by dialling it.
+    pub fn is_trusted(&self, id: &PeerId) -> bool {
+        let named = |peer: &Peer| peer.configured || !peer.addresses.is_empty();
+        !self.is_denied(id) && (self.trust.allow.contains(id) || self.peers.get(id).is_some_and(named))
+    }
+
+    fn is_denied(&self, id: &PeerId) -> bool {
+        self.trust.deny.contains(id)
+    }
+
+    /// Whether we have to do with it at all.
+    pub fn admits(&self, id: &PeerId, now: Instant) -> Result<(), Refused> {
+        if self.is_denied(id) {
+            Err(Refused::Denied)
+        } else if self.is_trusted(id) {
+            Ok(())
+        } else if self.peers.get(id).is_some_and(|peer| peer.offences.banned(now)) {
+            Err(Refused::Banned)
+        } else if self.trust.mode == Trust::Closed {
+            Err(Refused::Stranger)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether it may be asked, and its gossip heard: not a stranger's where those are not trusted.
+    pub fn may_be_asked(&self, id: &PeerId) -> bool {
+        !self.is_denied(id) && (self.trust.mode == Trust::Open || self.is_trusted(id))
+    }
+
+    /// Whether it may be listened to, and asked without being named: of those that may be asked, who is not shunned.
+    pub fn is_heard(&self, id: &PeerId, now: Instant) -> bool {
+        self.may_be_asked(id) && !self.is_shunned(id, now)
+    }
+
+    /// Whether a configured address is at this ip.
+    pub fn is_at_configured_address(&self, address: IpAddr) -> bool {
+        self.configured.iter().any(|peer| ip(&peer.address) == Some(address))
+    }
+
+    /// Everybody who is connected and should not be.
+    pub fn intruders(&self, now: Instant) -> Vec<PeerId> {
+        let connected = self.peers.iter().filter(|(_, peer)| peer.connections > 0);
+        connected.filter(|(id, _)| self.admits(id, now).is_err()).map(|(id, _)| *id).collect()
     }
 
     /// The configured address at `index` is that of `id`.
@@ -119,7 +233,9 @@ impl PeerBook {
     fn entry(&mut self, id: PeerId) -> &mut Peer {
         if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&id) {
             let idle = self.peers.iter().filter(|(_, peer)| peer.connections == 0 && !peer.configured);
-            if let Some(oldest) = idle.min_by_key(|(_, peer)| peer.last_seen).map(|(id, _)| *id) {
+            // Ids are free to make: a crowd of new ones must not make us forget an old offender.
+            let place = |(_, peer): &(&PeerId, &Peer)| (peer.offences.count > 0, peer.last_seen);
+            if let Some(oldest) = idle.min_by_key(place).map(|(id, _)| *id) {
                 self.peers.remove(&oldest);
             }
         }
@@ -134,10 +250,18 @@ impl PeerBook {
     /// Like [`resolve`](Self::resolve), and tells an unknown name from a configured peer that was never reached.
     pub fn find(&self, name: &str) -> Result<PeerId, P2pError> {
         if let Some(configured) = self.configured.iter().find(|peer| peer.alias.as_deref() == Some(name)) {
-            return configured.peer.ok_or_else(|| P2pError::Unreachable("it has not been reached yet".into()));
+            let id = configured.peer.ok_or_else(|| P2pError::Unreachable("it has not been reached yet".into()))?;
+            return if self.is_denied(&id) { Err(P2pError::UnknownPeer) } else { Ok(id) };
         }
         let id = name.parse().map_err(|_| P2pError::UnknownPeer)?;
-        if self.peers.contains_key(&id) { Ok(id) } else { Err(P2pError::UnknownPeer) }
+        if self.peers.contains_key(&id) && self.may_be_asked(&id) { Ok(id) } else { Err(P2pError::UnknownPeer) }
+    }
+
+    /// See [`P2pClient::known`](super::P2pClient::known).
+    pub fn known(&self, name: &str) -> Option<PeerId> {
+        let named = self.configured.iter().find(|peer| peer.alias.as_deref() == Some(name));
+        let id = named.map_or_else(|| name.parse().ok(), |configured| configured.peer)?;
+        self.peers.contains_key(&id).then_some(id)
     }
 
     /// Where to dial a peer of the operator's; empty for others, `None` for one that we don't know.
@@ -220,8 +344,16 @@ impl PeerBook {
         peer.recent_failures.add(1.0, now, FAILURE_HALF_LIFE);
     }
 
-    pub fn penalise(&mut self, id: PeerId, offence: Offence, now: Instant) {
-        self.entry(id).offences.add(offence, now);
+    /// Returns whether it is banned by this.
+    pub fn penalise(&mut self, id: PeerId, offence: Offence, now: Instant) -> bool {
+        self.version += 1;
+        self.entry(id).offences.add(offence, now) && !self.is_trusted(&id)
+    }
+
+    /// Refuses the peer for a while; none is longer than a year.
+    pub fn ban(&mut self, id: PeerId, time: Duration, now: Instant) {
+        self.version += 1;
+        self.entry(id).offences.ban(now + time.min(MAX_BAN), now);
     }
 
     pub fn is_shunned(&self, id: &PeerId, now: Instant) -> bool {
@@ -230,7 +362,7 @@ impl PeerBook {
 
     /// Whether it is connected, speaks the sync protocol and is not shunned.
     pub fn is_useful(&self, id: &PeerId, now: Instant) -> bool {
-        self.peers.get(id).is_some_and(|peer| peer.connections > 0 && peer.speaks && !peer.offences.shunned(now))
+        self.is_heard(id, now) && self.peers.get(id).is_some_and(|peer| peer.connections > 0 && peer.speaks)
     }
 
     pub fn note_work(&mut self, id: PeerId, work: CumulativeDifficulty) {
@@ -249,7 +381,7 @@ impl PeerBook {
         let mut best: Vec<_> = self
             .peers
             .iter()
-            .filter(|(_, peer)| usable(peer) && !peer.offences.shunned(now))
+            .filter(|(id, peer)| usable(peer) && self.is_heard(id, now))
             .map(|(id, peer)| {
                 let failures = peer.recent_failures.at(now, FAILURE_HALF_LIFE).round() as u64;
                 let micros = peer.latency_ms.or(peer.ping_ms).map_or(u64::MAX, |ms| (ms * 1e3) as u64);
@@ -269,9 +401,14 @@ impl PeerBook {
                 addresses: vec![configured.address.clone()],
                 ..Peer::default()
             };
-            peer.info(None, now)
+            peer.info(None, true, now)
         });
-        let mut infos: Vec<_> = self.peers.iter().map(|(id, peer)| peer.info(Some(id), now)).chain(unreached).collect();
+        let mut infos: Vec<_> = self
+            .peers
+            .iter()
+            .map(|(id, peer)| peer.info(Some(id), self.is_trusted(id), now))
+            .chain(unreached)
+            .collect();
         let place = |info: &PeerInfo| {
             let configured = |peer: &Configured| info.addresses.contains(&peer.address);
             self.configured.iter().position(configured).filter(|_| info.configured).unwrap_or(usize::MAX)

@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 
+use super::guard::Refused;
+
 /// What happened to the requests of others since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct InboundStats {
@@ -11,10 +13,35 @@ pub struct InboundStats {
     pub requests: u64,
     /// Answers handed to the connection.
     pub answered: u64,
-    /// Requests dropped because `max_inbound` were being answered.
+    /// Requests answered `busy` for want of a place or memory.
     pub dropped: u64,
+    /// Requests answered `rate_limited`.
+    pub rate_limited: u64,
     /// Requests whose answer did not get out: timeout, lost connection, too large, or a panic in the responder.
     pub failed: u64,
+}
+
+/// What passes the door to other nodes, and what does not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DoorStats {
+    /// Connections that others made.
+    pub connections_in: u64,
+    /// Connections that we made.
+    pub connections_out: u64,
+    /// Handshakes of others under way.
+    pub pending_in: u64,
+    /// Dials under way.
+    pub dials: u64,
+    /// Connections and dials refused since the start, by reason.
+    pub refused: Vec<(&'static str, u64)>,
+    /// Requests of others held now.
+    pub inbound: u64,
+    /// Bytes that they and their answers take, or may take.
+    pub answer_bytes: u64,
+    /// Messages of gossip that nobody has taken yet.
+    pub gossip_queue: u64,
+    /// Commands that the swarm's task has not taken yet.
+    pub command_queue: u64,
 }
 
 /// What happened to gossip since the start.
@@ -37,6 +64,11 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Of a number that goes up and down.
+    pub fn set(&self, value: usize) {
+        self.0.store(value as u64, Ordering::Relaxed);
+    }
+
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -47,18 +79,48 @@ pub(super) struct Counters {
     pub requests: Counter,
     pub answered: Counter,
     pub dropped: Counter,
+    pub rate_limited: Counter,
     pub failed: Counter,
     pub gossip_received: Counter,
     pub gossip_dropped: Counter,
     pub gossip_published: Counter,
+    /// In the order of [`Refused::ALL`].
+    pub refused: [Counter; Refused::ALL.len()],
+    pub connections_in: Counter,
+    pub connections_out: Counter,
+    pub pending_in: Counter,
+    pub dials: Counter,
+    pub inbound: Counter,
+    pub answer_bytes: Counter,
 }
 
 impl Counters {
+    pub fn refuse(&self, why: Refused) {
+        if let Some(index) = Refused::ALL.iter().position(|reason| *reason == why) {
+            self.refused[index].add();
+        }
+    }
+
+    /// All but the queues.
+    pub fn door(&self) -> DoorStats {
+        DoorStats {
+            connections_in: self.connections_in.get(),
+            connections_out: self.connections_out.get(),
+            pending_in: self.pending_in.get(),
+            dials: self.dials.get(),
+            refused: Refused::ALL.iter().zip(&self.refused).map(|(why, count)| (why.as_str(), count.get())).collect(),
+            inbound: self.inbound.get(),
+            answer_bytes: self.answer_bytes.get(),
+            ..DoorStats::default()
+        }
+    }
+
     pub fn inbound(&self) -> InboundStats {
         InboundStats {
             requests: self.requests.get(),
             answered: self.answered.get(),
             dropped: self.dropped.get(),
+            rate_limited: self.rate_limited.get(),
             failed: self.failed.get(),
         }
     }

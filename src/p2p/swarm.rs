@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use libp2p::core::Transport;
@@ -15,25 +16,34 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, Swarm, dns, noise, swarm, tcp, websocket, yamux};
 
 use super::behaviour::{Behaviour, IDLE_TIMEOUT};
-use super::{P2pConfig, P2pError};
+use super::guard::Guard;
+use super::{P2pConfig, P2pError, Shared};
 
-/// Longest time from the first packet of a dial, name resolution included, to a connection that can carry streams.
+/// Longest time from the first packet of a connection, name resolution included, until it can carry streams. Of those that
+/// others make as well: a handshake that never ends holds its place no longer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Messages between the swarm and one connection that may wait, in either direction. libp2p's 8 make the swarm sleep
 /// on every burst of requests.
 const CONNECTION_BUFFER: usize = 64;
 
+/// Streams of one connection, all protocols together; a connection with more is closed. What others send on a stream and
+/// nobody reads, Yamux keeps: 256 KiB each.
+const MAX_STREAMS: usize = 256;
+
+/// Streams of one connection whose protocol is being agreed on; more are reset.
+const MAX_NEGOTIATING: usize = 128;
+
 /// The swarm of a node: not listening yet, connected with nobody.
-pub(super) fn build(config: &P2pConfig) -> Result<Swarm<Behaviour>, P2pError> {
+pub(super) fn build(config: &P2pConfig, shared: Arc<Shared>) -> Result<Swarm<Guard>, P2pError> {
     let transport = transport(&config.keypair).map_err(|error| P2pError::Identity(error.to_string()))?;
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE_TIMEOUT)
         .with_notify_handler_buffer_size(NonZeroUsize::new(CONNECTION_BUFFER).unwrap_or(NonZeroUsize::MIN))
         .with_per_connection_event_buffer_size(CONNECTION_BUFFER)
-        // A request is read while its stream is negotiated; more than this at once would be reset.
-        .with_max_negotiating_inbound_streams(config.max_inbound);
-    Ok(Swarm::new(transport, Behaviour::new(config)?, config.keypair.public().to_peer_id(), settings))
+        .with_max_negotiating_inbound_streams(MAX_NEGOTIATING);
+    let guard = Guard::new(Behaviour::new(config)?, config, shared);
+    Ok(Swarm::new(transport, guard, config.keypair.public().to_peer_id(), settings))
 }
 
 /// Fails when another process listens on the port of `address`. libp2p shares ports (`SO_REUSEPORT`), so that a
@@ -57,15 +67,17 @@ pub(super) fn check_free(address: &Multiaddr) -> io::Result<()> {
 /// Nagle's algorithm is off: with it every small answer waits for a delayed ACK, some 40 ms.
 fn transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let noise = noise::Config::new(keypair)?;
+    let mut yamux = yamux::Config::default();
+    yamux.set_max_num_streams(MAX_STREAMS);
     let plain = resolving(tcp_transport)
         .upgrade(Version::V1Lazy)
         .authenticate(noise.clone())
-        .multiplex(yamux::Config::default())
+        .multiplex(yamux.clone())
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let websocket = websocket::Config::new(resolving(tcp_transport))
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
-        .multiplex(yamux::Config::default())
+        .multiplex(yamux)
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     // WebSocket first: plain TCP refuses `…/ws`, while it would take a bare `…/tcp/N` of either.
     let either = websocket.or_transport(plain).map(|either, _| either.into_inner());

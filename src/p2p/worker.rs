@@ -7,16 +7,15 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::poll_fn;
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use libp2p::gossipsub::MessageId;
-use libp2p::request_response::{self, Message, OutboundFailure, OutboundRequestId, ResponseChannel};
+use libp2p::request_response::{self, Message, OutboundFailure, OutboundRequestId};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm};
 use tokio::sync::{mpsc, oneshot};
@@ -24,11 +23,15 @@ use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, Sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::behaviour::{Behaviour, BehaviourEvent};
+use super::address::PeerAddress;
+use super::behaviour::BehaviourEvent;
 use super::connections::reason;
 use super::dialer::{Dialer, to_peer};
 use super::discovery::Discovery;
 use super::gossip::{Gossip, Verdict};
+use super::guard::Guard;
+use super::inbound::Inbound;
+use super::serving::Answered;
 use super::{P2pConfig, P2pError, Responder, Shared, swarm};
 use crate::protocol::codec::{Request, Response, TooLarge};
 
@@ -40,10 +43,36 @@ const MIN_DISCOVERY_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What a client asks of the worker.
 pub(super) enum Command {
-    Request { peer: PeerId, request: Bytes, deadline: Instant, reply: oneshot::Sender<Result<Response, P2pError>> },
-    Dial { address: Multiaddr, reply: oneshot::Sender<Result<PeerId, P2pError>> },
-    Publish { data: Bytes },
-    Judge { id: MessageId, from: PeerId, verdict: Verdict },
+    Request {
+        peer: PeerId,
+        request: Bytes,
+        deadline: Instant,
+        reply: oneshot::Sender<Result<Response, P2pError>>,
+    },
+    Dial {
+        address: Multiaddr,
+        reply: oneshot::Sender<Result<PeerId, P2pError>>,
+    },
+    /// To stay connected with this peer; tells whether it is new.
+    Add {
+        peer: PeerAddress,
+        reply: oneshot::Sender<Result<bool, P2pError>>,
+    },
+    /// No longer to; tells whether it was known.
+    Forget {
+        peer: PeerId,
+        reply: oneshot::Sender<bool>,
+    },
+    /// To look after whom we should not be connected with.
+    Enforce,
+    Publish {
+        data: Bytes,
+    },
+    Judge {
+        id: MessageId,
+        from: PeerId,
+        verdict: Verdict,
+    },
 }
 
 /// A request of ours that has no answer yet.
@@ -53,18 +82,15 @@ struct Pending {
     reply: oneshot::Sender<Result<Response, P2pError>>,
 }
 
-/// A request of others with its answer; `None` when the responder panicked or took too long.
-type Answered = (ResponseChannel<Response>, Option<Bytes>);
-
 pub(super) struct Worker {
-    pub(super) swarm: Swarm<Behaviour>,
+    pub(super) swarm: Swarm<Guard>,
     pub(super) shared: Arc<Shared>,
-    responder: Arc<dyn Responder>,
+    pub(super) responder: Arc<dyn Responder>,
     commands: mpsc::Receiver<Command>,
+    pub(super) inbound: Inbound,
     /// At most `max_inbound`.
-    answering: JoinSet<Answered>,
-    max_inbound: usize,
-    request_timeout: Duration,
+    pub(super) answering: JoinSet<Answered>,
+    pub(super) request_timeout: Duration,
     /// At most `max_outbound_per_peer` per peer; the codec's deadline, or the behaviour's timeout, ends each.
     pending: HashMap<OutboundRequestId, Pending>,
     in_flight: HashMap<PeerId, usize>,
@@ -91,12 +117,12 @@ impl Worker {
         let mut search = tokio::time::interval(config.discovery_interval.max(MIN_DISCOVERY_INTERVAL));
         search.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
-            swarm: swarm::build(config)?,
+            swarm: swarm::build(config, Arc::clone(&shared))?,
             shared,
             responder,
             commands,
+            inbound: Inbound::new(config),
             answering: JoinSet::new(),
-            max_inbound: config.max_inbound,
             request_timeout: config.request_timeout,
             pending: HashMap::new(),
             in_flight: HashMap::new(),
@@ -128,8 +154,8 @@ impl Worker {
                 idle = false;
             }
             while let Poll::Ready(Some(answered)) = self.answering.poll_join_next(context) {
-                if let Ok((channel, answer)) = answered {
-                    self.answer(channel, answer);
+                if let Ok((id, channel, answer)) = answered {
+                    self.answer(id, channel, answer);
                 }
                 idle = false;
             }
@@ -152,6 +178,7 @@ impl Worker {
     pub(super) fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => self.on_request_event(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Inbound(event)) => self.on_inbound_event(event),
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
             event => self.on_swarm_event(event),
         }
@@ -164,10 +191,13 @@ impl Worker {
             // Whoever asked may have given up while the command waited.
             Command::Request { reply, .. } if reply.is_closed() => {}
             Command::Request { peer, request, deadline, reply } => match self.reach(peer) {
-                Ok(()) => self.send(peer, Request { body: request, deadline: Some(deadline) }, reply),
+                Ok(()) => self.send(peer, Request::until(deadline, request), reply),
                 Err(error) => _ = reply.send(Err(error)),
             },
             Command::Dial { address, reply } => self.dial(address, reply),
+            Command::Add { peer, reply } => _ = reply.send(self.add(&peer)),
+            Command::Forget { peer, reply } => _ = reply.send(self.forget(peer)),
+            Command::Enforce => self.enforce(),
             Command::Publish { data } => self.publish(data),
             Command::Judge { id, from, verdict } => self.judge(&id, &from, verdict),
         }
@@ -175,17 +205,20 @@ impl Worker {
 
     /// Checks that a request may go to `peer`, and starts a dial where there is no connection.
     fn reach(&mut self, peer: PeerId) -> Result<(), P2pError> {
+        if !self.shared.book().may_be_asked(&peer) {
+            return Err(P2pError::UnknownPeer);
+        }
         if self.in_flight.get(&peer).is_some_and(|count| *count >= self.max_outbound_per_peer) {
             return Err(P2pError::Busy);
         }
-        if self.swarm.behaviour().requests.is_connected(&peer) {
+        if self.swarm.behaviour().parts.requests.is_connected(&peer) {
             return Ok(());
         }
         let addresses = self.shared.book().addresses(&peer).ok_or(P2pError::UnknownPeer)?.to_vec();
         if addresses.is_empty() {
             return Err(P2pError::Unreachable("it is not connected, and no address is configured".into()));
         }
-        match self.swarm.dial(to_peer(peer, addresses)) {
+        match self.dial_for_operator(to_peer(peer, addresses)) {
             Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => Ok(()),
             Err(error) => Err(P2pError::Unreachable(reason(&error))),
         }
@@ -193,7 +226,7 @@ impl Worker {
 
     /// Hands the request to the behaviour, which keeps it until the dial is done.
     fn send(&mut self, peer: PeerId, request: Request, reply: oneshot::Sender<Result<Response, P2pError>>) {
-        let id = self.swarm.behaviour_mut().requests.send_request(&peer, request);
+        let id = self.swarm.behaviour_mut().parts.requests.send_request(&peer, request);
         self.pending.insert(id, Pending { peer, sent: Instant::now(), reply });
         *self.in_flight.entry(peer).or_default() += 1;
     }
@@ -201,9 +234,6 @@ impl Worker {
     fn on_request_event(&mut self, event: request_response::Event<Request, Response>) {
         use request_response::Event;
         match event {
-            Event::Message { peer, message: Message::Request { request, channel, .. }, .. } => {
-                self.serve(peer, request.body, channel);
-            }
             Event::Message { message: Message::Response { request_id, response }, .. } => {
                 self.finish(request_id, Ok(response));
             }
@@ -211,11 +241,8 @@ impl Worker {
                 let error = self.failure(&peer, error);
                 self.finish(request_id, Err(error));
             }
-            Event::InboundFailure { peer, error, .. } => {
-                tracing::debug!(%peer, %error, "an answer did not get out");
-                self.shared.counters.failed.add();
-            }
-            Event::ResponseSent { .. } => {}
+            // This behaviour only asks.
+            Event::Message { .. } | Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
         }
     }
 
@@ -249,42 +276,5 @@ impl Worker {
             Err(error) => self.shared.book_mut().failed(peer, error, now),
         }
         let _ = reply.send(result);
-    }
-
-    fn serve(&mut self, peer: PeerId, request: Bytes, channel: ResponseChannel<Response>) {
-        self.shared.counters.requests.add();
-        if self.answering.len() >= self.max_inbound {
-            tracing::debug!(%peer, "too many requests at once: one is dropped");
-            self.shared.counters.dropped.add();
-            return;
-        }
-        let responder = Arc::clone(&self.responder);
-        let work = AssertUnwindSafe(async move { responder.respond(peer, request).await }).catch_unwind();
-        let mut work = Box::pin(work);
-        // Most answers are ready at once. The waker does nothing: a future that isn't ready is polled again by its
-        // task, and tells that one's waker.
-        match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(answer) => self.answer(channel, answer.ok()),
-            Poll::Pending => {
-                let limit = self.request_timeout;
-                self.answering.spawn(async move {
-                    let answer = tokio::time::timeout(limit, work).await;
-                    (channel, answer.ok().and_then(Result::ok))
-                });
-            }
-        }
-    }
-
-    fn answer(&mut self, channel: ResponseChannel<Response>, answer: Option<Bytes>) {
-        match answer {
-            Some(answer) => {
-                // Fails when the peer is gone or its stream timed out: an `InboundFailure` tells, and is counted.
-                if self.swarm.behaviour_mut().requests.send_response(channel, answer.into()).is_ok() {
-                    self.shared.counters.answered.add();
-                }
-            }
-            // Dropping the channel ends the stream, and an `InboundFailure` counts it.
-            None => tracing::error!("a request got no answer: the responder panicked or took too long"),
-        }
     }
 }

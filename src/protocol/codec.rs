@@ -5,13 +5,16 @@
 //! written as it is, and nothing is parsed in the tasks that drive connections. With [`COMPRESSED_PROTOCOL`] each
 //! document is [`compressed`].
 
+use std::borrow::Cow;
 use std::io;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::prelude::*;
 use libp2p::StreamProtocol;
 use libp2p::request_response;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{COMPRESSED_PROTOCOL, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES};
 
@@ -19,7 +22,24 @@ mod compressed;
 
 /// First allocation for a document that arrives; it then doubles with what really comes, so that a peer which opens
 /// streams and sends nothing costs us this much and no more.
-const INITIAL_BUFFER_BYTES: usize = 4096;
+const INITIAL_BUFFER_BYTES: usize = 1024;
+
+/// What each request of others may have while it arrives. Nearly all fit.
+const FREE_BYTES: usize = 8192;
+
+/// What the longer ones may have together, in all connections, until their turn comes: eight of the longest. Who would
+/// exceed it is cut off.
+const SHARED_BYTES: usize = 8 * MAX_REQUEST_BYTES;
+
+/// By this the part of one grows, as more of it arrives.
+const GROWTH: usize = 8;
+
+/// How long a request of others may take to arrive: its stream is cut then, and its place free.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long each [`WRITE_CHUNK`] of an answer may take to be read: whoever stops reading is cut off, whoever is slow isn't.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+const WRITE_CHUNK: usize = 64 << 10;
 
 /// A request on its way to, or from, a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,13 +49,35 @@ pub struct Request {
     /// When the stream of an outbound request is given up. The behaviour's own timeout is one for all requests; this
     /// one frees the stream as soon as nobody waits any more. `None` on inbound requests.
     pub deadline: Option<Instant>,
+    room: Room,
+}
+
+impl Request {
+    /// A request of ours.
+    pub fn until(deadline: Instant, body: Bytes) -> Self {
+        Self { deadline: Some(deadline), ..body.into() }
+    }
 }
 
 impl From<Bytes> for Request {
     fn from(body: Bytes) -> Self {
-        Self { body, deadline: None }
+        Self { body, deadline: None, room: Room::default() }
     }
 }
+
+/// What a long request of others takes of the memory for such, until it is dropped. Of no meaning to whoever compares.
+#[derive(Debug, Clone, Default)]
+struct Room {
+    _held: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+impl PartialEq for Room {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Room {}
 
 /// An answer on its way to, or from, a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,10 +111,20 @@ impl TooLarge {
 
 /// The codec of [`PROTOCOL`](super::PROTOCOL) and [`COMPRESSED_PROTOCOL`]. A request over 1 MiB and an answer over 10 MiB
 /// are errors ([`TooLarge`]), read or written; so is a stream that ends before the first byte (`UnexpectedEof`).
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct JsonCodec {
     /// Of the request that this clone wrote: libp2p clones the codec for each stream.
     deadline: Option<Instant>,
+    /// Room for requests of others.
+    room: Option<Arc<Semaphore>>,
+}
+
+impl JsonCodec {
+    /// A codec for requests of others: they and their clones have 8 MiB together for what is longer than 8 KiB, 10 s to
+    /// arrive, and 10 s for each 64 KiB of the answer.
+    pub fn serving() -> Self {
+        Self { deadline: None, room: Some(Arc::new(Semaphore::new(SHARED_BYTES))) }
+    }
 }
 
 impl request_response::Codec for JsonCodec {
@@ -84,7 +136,10 @@ impl request_response::Codec for JsonCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        Ok(read(protocol, io, MAX_REQUEST_BYTES).await?.body.into())
+        match &self.room {
+            Some(shared) => before(Some(Instant::now() + ARRIVAL_TIMEOUT), arrive(protocol, io, shared)).await,
+            None => Ok(read(protocol, io, MAX_REQUEST_BYTES).await?.body.into()),
+        }
     }
 
     async fn read_response<T>(&mut self, protocol: &StreamProtocol, io: &mut T) -> io::Result<Response>
@@ -99,14 +154,14 @@ impl request_response::Codec for JsonCodec {
         T: AsyncWrite + Unpin + Send,
     {
         self.deadline = request.deadline;
-        before(self.deadline, write(protocol, io, &request.body, MAX_REQUEST_BYTES)).await
+        before(self.deadline, write(protocol, io, request.body, MAX_REQUEST_BYTES)).await
     }
 
     async fn write_response<T>(&mut self, protocol: &StreamProtocol, io: &mut T, response: Response) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        write(protocol, io, &response.body, MAX_RESPONSE_BYTES).await
+        write(protocol, io, response.body, MAX_RESPONSE_BYTES).await
     }
 }
 
@@ -133,6 +188,48 @@ async fn read<T: AsyncRead + Unpin + Send>(
     let mut wire = Vec::with_capacity(INITIAL_BUFFER_BYTES);
     // One byte more than allowed tells a document of exactly the limit from one that goes on.
     io.take(wire_limit as u64 + 1).read_to_end(&mut wire).await?;
+    document(protocol, wire, limit)
+}
+
+/// Reads a request of others, with as much memory as it needs and `shared` has.
+async fn arrive<T: AsyncRead + Unpin + Send>(
+    protocol: &StreamProtocol,
+    io: &mut T,
+    shared: &Arc<Semaphore>,
+) -> io::Result<Request> {
+    let limit = MAX_REQUEST_BYTES;
+    let wire_limit = if is_compressed(protocol) { compressed::most_bytes(limit) } else { limit };
+    let mut held: Option<OwnedSemaphorePermit> = None;
+    let mut grow = |bytes: usize| {
+        let full = |_| io::Error::new(io::ErrorKind::OutOfMemory, "too many long requests at once");
+        let more = Arc::clone(shared).try_acquire_many_owned(bytes as u32).map_err(full)?;
+        match &mut held {
+            Some(held) => held.merge(more),
+            None => held = Some(more),
+        }
+        Ok::<_, io::Error>(())
+    };
+    let (mut wire, mut allowed) = (Vec::with_capacity(INITIAL_BUFFER_BYTES), FREE_BYTES);
+    loop {
+        (&mut *io).take((allowed - wire.len()) as u64).read_to_end(&mut wire).await?;
+        if wire.len() < allowed || allowed > wire_limit {
+            break;
+        }
+        // One byte more than allowed: see `read`.
+        let next = (allowed * GROWTH).min(wire_limit + 1);
+        grow(next - allowed)?;
+        allowed = next;
+    }
+    if is_compressed(protocol) && compressed::is_frame(&wire) {
+        grow(limit)?;
+    }
+    let body = document(protocol, wire, limit)?.body;
+    Ok(Request { room: Room { _held: held.map(Arc::new) }, ..body.into() })
+}
+
+/// What the bytes of a stream mean.
+fn document(protocol: &StreamProtocol, wire: Vec<u8>, limit: usize) -> io::Result<Response> {
+    let wire_limit = if is_compressed(protocol) { compressed::most_bytes(limit) } else { limit };
     let wire_bytes = wire.len();
     if wire_bytes > wire_limit {
         return Err(too_large(limit));
@@ -147,16 +244,21 @@ async fn read<T: AsyncRead + Unpin + Send>(
 async fn write<T: AsyncWrite + Unpin + Send>(
     protocol: &StreamProtocol,
     io: &mut T,
-    document: &[u8],
+    document: Bytes,
     limit: usize,
 ) -> io::Result<()> {
     if document.len() > limit {
         return Err(too_large(limit));
     }
-    if is_compressed(protocol) {
-        return io.write_all(&compressed::encode(document)?).await;
+    let compressed = match is_compressed(protocol).then(|| compressed::encode(&document)).transpose()? {
+        Some(Cow::Owned(bytes)) => Some(Bytes::from(bytes)),
+        _ => None,
+    };
+    let wire = compressed.unwrap_or(document);
+    for chunk in wire.chunks(WRITE_CHUNK) {
+        before(Some(Instant::now() + WRITE_TIMEOUT), io.write_all(chunk)).await?;
     }
-    io.write_all(document).await
+    Ok(())
 }
 
 fn too_large(limit: usize) -> io::Error {

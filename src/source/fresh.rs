@@ -42,6 +42,11 @@ impl Fresh {
         Ok(state)
     }
 
+    /// The state as it was last read, however long ago.
+    pub(super) fn last(&self) -> Option<Arc<ChainState>> {
+        self.known.read().unwrap_or_else(|poisoned| poisoned.into_inner()).as_ref().map(|(_, state)| state.clone())
+    }
+
     fn known(&self) -> Option<Arc<ChainState>> {
         let known = self.known.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         known.as_ref().filter(|(read, _)| read.elapsed() < MAX_AGE).map(|(_, state)| state.clone())

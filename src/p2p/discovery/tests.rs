@@ -5,6 +5,7 @@ use libp2p::identity::Keypair;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::p2p::address::is_dialable;
 use crate::p2p::{self, Offence, Responder};
 
 /// Longer than anything here takes.
@@ -42,18 +43,24 @@ fn as_many_are_dialled_as_are_missing_and_none_in_a_tight_loop() {
     assert_eq!(discovery.keep(|_| true), [], "once");
     let others: Vec<_> = (0..5).map(|_| PeerId::random()).collect();
     let all = || others.iter().copied().chain([kept]).map(known);
-    let first: HashSet<_> = discovery.choose(all(), |_| true, now).into_iter().map(|(peer, _)| peer).collect();
+    let first: HashSet<_> =
+        discovery.choose(all(), |_| true, is_dialable, now).into_iter().map(|(peer, _)| peer).collect();
     assert_eq!(first.len(), 2);
-    let second: HashSet<_> = discovery.choose(all(), |_| true, now).into_iter().map(|(peer, _)| peer).collect();
+    let second: HashSet<_> =
+        discovery.choose(all(), |_| true, is_dialable, now).into_iter().map(|(peer, _)| peer).collect();
     assert!(second.len() == 2 && second.is_disjoint(&first) && !second.contains(&kept));
-    assert_eq!(discovery.choose(all(), |_| true, now).len(), 1);
-    assert_eq!(discovery.choose(all(), |_| true, now), [], "all have been tried");
+    assert_eq!(discovery.choose(all(), |_| true, is_dialable, now).len(), 1);
+    assert_eq!(discovery.choose(all(), |_| true, is_dialable, now), [], "all have been tried");
     for times in 0..10 {
         now += discovery.retry_max;
-        assert_eq!(discovery.choose(std::iter::once(known(others[0])), |_| true, now).len(), 1, "{times}");
+        assert_eq!(discovery.choose(std::iter::once(known(others[0])), |_| true, is_dialable, now).len(), 1, "{times}");
     }
     now += discovery.retry_max / 3;
-    assert_eq!(discovery.choose(std::iter::once(known(others[0])), |_| true, now), [], "the delay has grown");
+    assert_eq!(
+        discovery.choose(std::iter::once(known(others[0])), |_| true, is_dialable, now),
+        [],
+        "the delay has grown"
+    );
     discovery.disconnected(&kept);
     assert_eq!(discovery.missing(), 3);
 }
@@ -71,41 +78,14 @@ fn strangers_of_the_local_network_are_found_and_forgotten() {
     assert_eq!(discovery.nearby.len(), MAX_NEARBY);
     discovery.nearby.retain(|known, _| *known == peer);
     assert_eq!(
-        discovery.choose(std::iter::empty(), |_| true, now),
+        discovery.choose(std::iter::empty(), |_| true, is_dialable, now),
         [(peer, vec![address.clone()])],
         "what can be dialled"
     );
     let later = now + discovery.retry_max;
-    assert_eq!(discovery.choose(std::iter::empty(), |_| false, later), [], "nobody wants it");
+    assert_eq!(discovery.choose(std::iter::empty(), |_| false, is_dialable, later), [], "nobody wants it");
     discovery.expired(&peer, &address);
-    assert_eq!(discovery.choose(std::iter::empty(), |_| true, later), []);
-}
-
-#[test]
-fn private_addresses_are_told_from_public_ones() {
-    let public = ["/ip4/1.1.1.1/tcp/1", "/ip4/100.63.0.1/tcp/1/ws", "/ip6/2606:4700::1/tcp/1"];
-    let private = [
-        "/ip4/127.0.0.1/tcp/1",
-        "/ip4/10.0.0.1/tcp/1",
-        "/ip4/192.168.1.1/tcp/1",
-        "/ip4/169.254.1.1/tcp/1",
-        "/ip4/100.64.0.1/tcp/1",
-        "/ip4/0.0.0.0/tcp/1",
-        "/ip4/224.0.0.251/tcp/1",
-        "/ip6/::1/tcp/1",
-        "/ip6/::ffff:10.0.0.1/tcp/1",
-        "/ip6/fe80::1/tcp/1",
-        "/ip6/fd00::1/tcp/1",
-        "/dns4/example.org/tcp/1",
-    ];
-    let (mut strict, loose) = (discovery(1), discovery(1));
-    strict.private_addresses = false;
-    for address in public {
-        assert!(strict.allows(&address.parse().unwrap()), "{address}");
-    }
-    for address in private.map(|address| address.parse::<Multiaddr>().unwrap()) {
-        assert!(!strict.allows(&address) && loose.allows(&address), "{address}");
-    }
+    assert_eq!(discovery.choose(std::iter::empty(), |_| true, is_dialable, later), []);
 }
 
 #[tokio::test]
@@ -136,7 +116,7 @@ async fn peers_of_the_routing_table_are_dialled_unless_they_are_shunned_or_enoug
     for (target_peers, shunned, dialled) in [(8, false, 1), (0, false, 0), (8, true, 0)] {
         let (client, mut worker) = p2p::build(P2pConfig { target_peers, ..config() }, Arc::new(Mute)).unwrap();
         let peer = PeerId::random();
-        worker.swarm.behaviour_mut().kad.add_address(&peer, "/ip4/127.0.0.1/tcp/1".parse().unwrap());
+        worker.swarm.behaviour_mut().parts.kad.add_address(&peer, "/ip4/127.0.0.1/tcp/1".parse().unwrap());
         if shunned {
             client.penalise(peer, Offence::InvalidBlock);
         }

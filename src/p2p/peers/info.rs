@@ -5,6 +5,7 @@ use std::time::Instant;
 use libp2p::{Multiaddr, PeerId};
 use serde::Serialize;
 
+use super::reputation::unix;
 use super::{Offence, Peer};
 
 /// What we tell about a peer. Its ip addresses are not part of the serialized form: strangers may read that.
@@ -37,6 +38,11 @@ pub struct PeerInfo {
     pub last_error: Option<&'static str>,
     /// Offences of late, by weight; halves every ten minutes. 0 is a clean slate.
     pub score: f64,
+    /// Whether the operator trusts it: configured, on the allow-list, or dialled by a command.
+    pub trusted: bool,
+    /// Until when its connections are refused, in unix seconds; null where they aren't.
+    #[schema(required)]
+    pub banned_until: Option<i64>,
     /// Whether its offences are too many for it to be asked, or to be listened to, for now.
     pub shunned: bool,
     /// Offences since we know it.
@@ -57,7 +63,7 @@ pub struct PeerInfo {
 }
 
 impl Peer {
-    pub(super) fn info(&self, id: Option<&PeerId>, now: Instant) -> PeerInfo {
+    pub(super) fn info(&self, id: Option<&PeerId>, trusted: bool, now: Instant) -> PeerInfo {
         PeerInfo {
             peer_id: id.map(ToString::to_string),
             alias: self.alias.clone(),
@@ -70,6 +76,8 @@ impl Peer {
             failures: self.failures,
             last_error: self.last_error,
             score: self.offences.score(now),
+            trusted,
+            banned_until: self.offences.banned_until(now).filter(|_| !trusted).map(unix),
             shunned: self.offences.shunned(now),
             penalties: self.offences.count,
             last_penalty: self.offences.latest.map(Offence::as_str),

@@ -6,11 +6,15 @@ use std::time::{Duration, Instant};
 pub(super) const OFFENCE_HALF_LIFE: Duration = Duration::from_secs(10 * 60);
 /// A peer with this score or more is shunned.
 pub(super) const SHUNNED_FROM: f64 = 50.0;
+/// A peer that reaches this score by something provable is refused until it is no longer shunned.
+pub(super) const BANNED_FROM: f64 = 200.0;
 
 /// Something that a peer did wrong. Each adds to its score, which halves every ten minutes; from 50 on it is shunned.
+/// Who reaches 200 by an invalid block or a broken answer is banned: disconnected, and refused until the score is below 50
+/// again, unless the operator trusts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offence {
-    /// It sent a block that breaks a rule. Adds 200: shunned for 20 minutes.
+    /// It sent a block that breaks a rule. Adds 200: banned for 20 minutes.
     InvalidBlock,
     /// Its answer is none, or not to what was asked. Adds 100: shunned for 10 minutes.
     BrokenAnswer,
@@ -29,6 +33,18 @@ impl Offence {
             Self::FalseClaim => "false_claim",
             Self::Unreliable => "unreliable",
         }
+    }
+
+    /// The offence of this name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        const ALL: [Offence; 4] =
+            [Offence::InvalidBlock, Offence::BrokenAnswer, Offence::FalseClaim, Offence::Unreliable];
+        ALL.into_iter().find(|offence| offence.as_str() == name)
+    }
+
+    /// Whether it can be nobody else's fault, nor chance.
+    fn is_provable(self) -> bool {
+        matches!(self, Self::InvalidBlock | Self::BrokenAnswer)
     }
 
     fn weight(self) -> f64 {
@@ -60,15 +76,44 @@ impl Fading {
 #[derive(Debug, Default)]
 pub(super) struct Offences {
     sum: Fading,
+    banned_until: Option<Instant>,
     pub count: u64,
     pub latest: Option<Offence>,
 }
 
 impl Offences {
-    pub fn add(&mut self, offence: Offence, now: Instant) {
+    /// Returns whether this is the one too many.
+    pub fn add(&mut self, offence: Offence, now: Instant) -> bool {
         self.sum.add(offence.weight(), now, OFFENCE_HALF_LIFE);
         self.count += 1;
         self.latest = Some(offence);
+        let score = self.score(now);
+        if score < BANNED_FROM || !offence.is_provable() {
+            return false;
+        }
+        let fades = OFFENCE_HALF_LIFE.mul_f64((score / SHUNNED_FROM).log2());
+        self.ban(now + fades, now);
+        true
+    }
+
+    /// Refused until then at least.
+    pub fn ban(&mut self, until: Instant, now: Instant) {
+        self.banned_until = Some(self.banned_until(now).map_or(until, |before| before.max(until)));
+    }
+
+    /// A score and more, remembered from an earlier run.
+    pub fn restore(&mut self, score: f64, count: u64, latest: Option<Offence>, now: Instant) {
+        self.sum.add(score, now, OFFENCE_HALF_LIFE);
+        self.count += count;
+        self.latest = self.latest.or(latest);
+    }
+
+    pub fn banned_until(&self, now: Instant) -> Option<Instant> {
+        self.banned_until.filter(|until| *until > now)
+    }
+
+    pub fn banned(&self, now: Instant) -> bool {
+        self.banned_until(now).is_some()
     }
 
     pub fn score(&self, now: Instant) -> f64 {

@@ -138,3 +138,114 @@ fn verified_work_is_told_and_a_gateways_own_protocol_is_enough() {
     let told = book.infos(Instant::now()).remove(0).verified_work;
     assert_eq!(told.as_deref(), Some("340282366920938463463374607431768211456"));
 }
+
+#[test]
+fn trust_decides_who_is_admitted_asked_and_heard() {
+    let now = Instant::now();
+    let (friend, foe) = (PeerId::random(), PeerId::random());
+    for (mode, admitted, asked) in
+        [(Trust::Open, true, true), (Trust::Listed, true, false), (Trust::Closed, false, false)]
+    {
+        let list = TrustList { mode, allow: [friend, foe].into(), deny: [foe].into() };
+        let pinned = PeerId::random();
+        let configured = format!("n=/ip4/192.0.2.1/tcp/1/p2p/{pinned}").parse().unwrap();
+        let mut book = PeerBook::new(&[configured]).trusting(list);
+        let stranger = connected(&mut book, &[OURS]);
+        for id in [friend, foe, pinned] {
+            book.connected(id, 1, "/ip4/192.0.2.7/tcp/4001".parse().unwrap());
+            book.identified(id, "agent", &[OURS]);
+        }
+        assert_eq!(book.admits(&stranger, now).is_ok(), admitted, "{mode:?}");
+        assert_eq!((book.is_heard(&stranger, now), book.find(&stranger.to_string()).is_ok()), (asked, asked));
+        assert_eq!(book.candidates(now).contains(&stranger), asked, "{mode:?}");
+        for id in [friend, pinned] {
+            assert!(book.admits(&id, now).is_ok() && book.is_trusted(&id) && book.candidates(now).contains(&id));
+        }
+        assert_eq!((book.admits(&foe, now), book.is_trusted(&foe)), (Err(Refused::Denied), false), "deny wins");
+        assert!(book.find(&foe.to_string()).is_err() && !book.candidates(now).contains(&foe));
+        let intruders = book.intruders(now);
+        assert_eq!((intruders.contains(&foe), intruders.contains(&stranger)), (true, !admitted));
+    }
+}
+
+#[test]
+fn a_provable_wrong_bans_until_it_has_faded_and_a_restart_does_not_help() {
+    let now = Instant::now();
+    let configured = PeerId::random();
+    let mut book = PeerBook::new(&[format!("n=/ip4/192.0.2.1/tcp/1/p2p/{configured}").parse().unwrap()]);
+    let (bad, slow) = (connected(&mut book, &[OURS]), connected(&mut book, &[OURS]));
+    assert!(book.penalise(bad, Offence::InvalidBlock, now), "banned");
+    assert!(!book.penalise(configured, Offence::InvalidBlock, now), "only shunned: it is the operator's");
+    for _ in 0..1000 {
+        assert!(!book.penalise(slow, Offence::Unreliable, now), "slow is not malicious");
+    }
+    assert_eq!(book.admits(&bad, now), Err(Refused::Banned));
+    assert!(book.admits(&configured, now).is_ok() && book.is_shunned(&configured, now));
+    assert!(book.admits(&slow, now).is_ok() && book.is_shunned(&slow, now));
+    let info = book.infos(now).into_iter().find(|info| info.peer_id == Some(bad.to_string())).unwrap();
+    let left = info.banned_until.unwrap() - SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+    assert!((1195..=1201).contains(&left), "{left} s");
+    assert!(book.admits(&bad, now + Duration::from_secs(1199)).is_err());
+    assert!(
+        book.admits(&bad, now + Duration::from_secs(1201)).is_ok()
+            && !book.is_shunned(&bad, now + Duration::from_secs(1201))
+    );
+
+    let kept = book.reputations(now);
+    assert_eq!(kept.len(), 3);
+    assert_eq!(kept.iter().filter(|known| known.banned_until.is_some()).count(), 2, "worst first");
+    assert!(kept[0].banned_until.is_some() && kept[1].banned_until.is_some());
+    let text = serde_json::to_string(&kept).unwrap();
+    let mut next = PeerBook::new(&[]);
+    next.restore(&serde_json::from_str::<Vec<Reputation>>(&text).unwrap(), now);
+    assert_eq!(next.admits(&bad, now), Err(Refused::Banned));
+    assert!(next.admits(&bad, now + Duration::from_secs(1202)).is_ok(), "it is not for ever");
+    let mut old = kept.clone();
+    for known in &mut old {
+        known.since -= 600;
+        known.banned_until = known.banned_until.map(|until| until - 600);
+    }
+    let mut later = PeerBook::new(&[]);
+    later.restore(&old, now);
+    assert!(later.admits(&bad, now + Duration::from_secs(595)).is_err());
+    assert!(later.admits(&bad, now + Duration::from_secs(602)).is_ok(), "time counts while we are down");
+    let info = later.infos(now).into_iter().find(|info| info.peer_id == Some(bad.to_string())).unwrap();
+    assert!((99.0..101.0).contains(&info.score) && info.last_penalty == Some("invalid_block"), "{}", info.score);
+    for nonsense in [f64::NAN, -1.0, f64::INFINITY] {
+        let mut book = PeerBook::new(&[]);
+        book.restore(&[Reputation { score: nonsense, ..kept[0].clone() }], now);
+        assert_eq!(book.reputations(now), []);
+    }
+}
+
+#[test]
+fn a_crowd_of_new_ids_makes_no_offender_forgotten() {
+    let now = Instant::now();
+    let mut book = PeerBook::new(&[]);
+    let bad = connected(&mut book, &[OURS]);
+    book.penalise(bad, Offence::InvalidBlock, now);
+    book.disconnected(&bad, 0);
+    for _ in 0..2 * MAX_PEERS {
+        let id = connected(&mut book, &[OURS]);
+        book.disconnected(&id, 0);
+    }
+    assert_eq!(book.admits(&bad, now), Err(Refused::Banned));
+}
+
+#[test]
+fn the_operator_adds_and_forgets_peers() {
+    let now = Instant::now();
+    let mut book = PeerBook::new(&["a=/ip4/192.0.2.1/tcp/1".parse().unwrap()]);
+    let id = PeerId::random();
+    let more = format!("b=/ip4/192.0.2.2/tcp/1/p2p/{id}").parse().unwrap();
+    assert_eq!((book.add(&more), book.add(&more)), (Ok(true), Ok(false)));
+    let taken = "a=/ip4/192.0.2.3/tcp/1".parse().unwrap();
+    assert_eq!(book.add(&taken), Err(P2pError::DuplicateAlias("a".into())));
+    assert!(book.is_trusted(&id) && book.resolve("b") == Some(id));
+    book.ban(id, Duration::from_secs(60), now);
+    assert!(book.admits(&id, now).is_ok(), "it is the operator's own");
+    assert_eq!(book.forget(&id), Some(vec![1]));
+    assert!(!book.is_trusted(&id) && book.resolve("b").is_none());
+    assert_eq!(book.admits(&id, now), Err(Refused::Banned));
+    assert_eq!(book.forget(&PeerId::random()), None);
+}

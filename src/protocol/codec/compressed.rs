@@ -31,13 +31,18 @@ pub(super) fn encode(document: &[u8]) -> io::Result<Cow<'_, [u8]>> {
     }
 }
 
+/// Whether `wire` is compressed, so that it may become many times as long.
+pub(super) fn is_frame(wire: &[u8]) -> bool {
+    wire.starts_with(&MAGIC)
+}
+
 /// The document in `wire`, at most `limit` bytes long, whatever the frames claim: decoding stops there. A frame cannot
 /// ask for a window (memory that is looked back into) beyond the largest power of two within `limit`, either.
 ///
 /// # Errors
 /// [`TooLarge`](super::TooLarge); `UnexpectedEof` for a frame that is cut off; what zstd says of anything else.
 pub(super) fn decode(wire: Vec<u8>, limit: usize) -> io::Result<Vec<u8>> {
-    if !wire.starts_with(&MAGIC) {
+    if !is_frame(&wire) {
         return if wire.len() > limit { Err(too_large(limit)) } else { Ok(wire) };
     }
     let mut decoder = zstd::Decoder::with_buffer(&wire[..])?;

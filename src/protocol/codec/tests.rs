@@ -163,7 +163,7 @@ async fn the_deadline_of_a_request_ends_its_stream() {
     // Far more than the deadlines, so that a stream without one fails the test rather than hang it.
     let patience = Duration::from_secs(10);
     let deadline = Instant::now() + Duration::from_millis(20);
-    let request = Request { body: Bytes::from_static(b"{}"), deadline: Some(deadline) };
+    let request = Request::until(deadline, Bytes::from_static(b"{}"));
     let write = async { JsonCodec::default().write_request(&ID, &mut Silent, request.clone()).await };
     let error = tokio::time::timeout(patience, write).await.expect("the deadline holds").unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut, "the peer does not read");

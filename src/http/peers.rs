@@ -1,0 +1,133 @@
+//! The operator's hand on the peers: `POST /peers` and `DELETE /peers/{id}` of the admin listener.
+//!
+//! What is added or put on a list here lasts until the process ends: the settings are where it belongs for longer. Bans
+//! are remembered, as all that peers did.
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::{Path, Request, State, rejection::PathRejection},
+    http::{StatusCode, Uri},
+    response::IntoResponse,
+    routing,
+};
+use libp2p::PeerId;
+use serde::{Deserialize, Serialize};
+
+use super::{Gateway, error::Rejection, extract, status::enveloped};
+use crate::{
+    p2p::{P2pClient, P2pError, PeerAddress, PeerInfo},
+    protocol::{
+        Code, Failure,
+        query::{Kind, Parameter, optional},
+    },
+};
+
+const PEERS: &str = "/peers";
+const PEER: &str = "/peers/{id}";
+const REMOVAL: &[Parameter] = &[optional("ban_seconds", Kind::Integer)];
+
+/// The body of `POST /peers`: whom to stay connected with, or whom to trust.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Order {
+    Add(Add),
+    Trust(Trusted),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Add {
+    address: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Trusted {
+    peer: String,
+    trust: List,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum List {
+    Allow,
+    Deny,
+}
+
+/// `data` of both.
+#[derive(Serialize)]
+struct PeerData {
+    peer: Option<PeerInfo>,
+}
+
+/// The routes; who is known, the public listener tells as well.
+pub(super) fn admin_routes() -> Router<Gateway> {
+    Router::new()
+        .route(PEERS, routing::get(super::status::list_peers).post(add_peer))
+        .route(PEER, routing::delete(remove_peer))
+}
+
+/// Adds a peer to stay connected with (`{"address": "[ALIAS=]MULTIADDR"}`: 202, or 200 if it is there already), or puts
+/// one on a list (`{"peer": ID, "trust": "allow" or "deny"}`: 200).
+async fn add_peer(State(gateway): State<Gateway>, request: Request) -> Result<impl IntoResponse, Rejection> {
+    let (parts, body) = request.into_parts();
+    extract::parameters(PEERS, &[], &parts.uri)?;
+    let body = extract::read_body(&parts.headers, body).await?;
+    let expected = r#"expected {"address": "[ALIAS=]MULTIADDR"} or {"peer": ID, "trust": "allow" or "deny"}"#;
+    let order = serde_json::from_slice(&body).map_err(|_| Failure::with_detail(Code::MalformedBody, expected))?;
+    let p2p = client(&gateway)?;
+    let (status, found) = match order {
+        Order::Add(Add { address }) => {
+            let peer: PeerAddress = address.parse().map_err(|error| invalid("address", error))?;
+            let new = p2p.add_peer(peer.clone()).await.map_err(|error| match error {
+                P2pError::DuplicateAlias(_) => invalid("address", error),
+                error => failure(&error),
+            })?;
+            let status = if new { StatusCode::ACCEPTED } else { StatusCode::OK };
+            (status, p2p.peers().into_iter().find(|info| info.addresses.contains(&peer.address)))
+        }
+        Order::Trust(Trusted { peer, trust }) => {
+            let id: PeerId = peer.parse().map_err(|_| invalid("peer", "expected a peer id in base58"))?;
+            p2p.set_trust(id, matches!(trust, List::Allow)).map_err(|error| failure(&error))?;
+            (StatusCode::OK, info(p2p, id))
+        }
+    };
+    Ok((status, enveloped(PeerData { peer: found })))
+}
+
+/// Forgets that the operator named the peer, and disconnects it; with `?ban_seconds=` it is refused for so long.
+async fn remove_peer(
+    State(gateway): State<Gateway>,
+    id: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Result<impl IntoResponse, Rejection> {
+    let parameters = extract::parameters(PEER, REMOVAL, &uri)?;
+    let p2p = client(&gateway)?;
+    let id = id.ok().and_then(|Path(id)| p2p.known(&id)).ok_or_else(|| Failure::new(Code::UnknownPeer))?;
+    let ban = parameters["ban_seconds"].as_u64().map(Duration::from_secs);
+    p2p.remove_peer(id, ban).await.map_err(|error| failure(&error))?;
+    Ok(enveloped(PeerData { peer: info(p2p, id) }))
+}
+
+fn client(gateway: &Gateway) -> Result<&P2pClient, Failure> {
+    gateway.source.p2p().ok_or_else(|| Failure::new(Code::NoPeer))
+}
+
+fn info(p2p: &P2pClient, id: PeerId) -> Option<PeerInfo> {
+    let id = id.to_string();
+    p2p.peers().into_iter().find(|info| info.peer_id.as_ref() == Some(&id))
+}
+
+fn invalid(name: &str, what: impl std::fmt::Display) -> Failure {
+    Failure::with_detail(Code::InvalidParameter, format!("{name}: {what}"))
+}
+
+fn failure(error: &P2pError) -> Failure {
+    Failure::new(match error {
+        P2pError::UnknownPeer => Code::UnknownPeer,
+        P2pError::Busy => Code::Busy,
+        _ => Code::Internal,
+    })
+}

@@ -1,0 +1,209 @@
+//! What every connection passes, in either direction, whichever behaviour asked for it.
+//!
+//! The guard is the swarm's outermost behaviour. It holds all others, so it sees each dial with every address that they
+//! have for it, Kademlia's own queries included, and drops what may not be dialled; see [`dials`](super::dials). It also
+//! refuses those with whom we have nothing to do, and those for whom there is no place; see [`entrance`](super::entrance).
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use libp2p::connection_limits::Exceeded;
+use libp2p::core::transport::PortUse;
+use libp2p::core::{ConnectedPoint, Endpoint, Multiaddr};
+use libp2p::memory_connection_limits::MemoryUsageLimitExceeded;
+use libp2p::swarm::{
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+};
+use libp2p::{PeerId, swarm};
+
+use super::behaviour::{Behaviour, BehaviourEvent};
+use super::dials::Dials;
+use super::entrance::Entrance;
+use super::place::ip;
+use super::{P2pConfig, Shared};
+
+/// Why a connection, or a dial, is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refused {
+    #[error("too many connections")]
+    Full,
+    #[error("too many connections from one subnet")]
+    Subnet,
+    #[error("the peer is on the deny-list")]
+    Denied,
+    #[error("the peer is banned")]
+    Banned,
+    #[error("the peer is a stranger")]
+    Stranger,
+    #[error("no address that may be dialled")]
+    Address,
+    #[error("too little memory")]
+    Memory,
+}
+
+impl Refused {
+    /// Each once.
+    pub const ALL: [Self; 7] =
+        [Self::Full, Self::Subnet, Self::Denied, Self::Banned, Self::Stranger, Self::Address, Self::Memory];
+
+    /// Its name in figures.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "limit",
+            Self::Subnet => "subnet",
+            Self::Denied => "denied",
+            Self::Banned => "banned",
+            Self::Stranger => "stranger",
+            Self::Address => "address",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// What a behaviour of ours, or one of libp2p's that keep limits, meant.
+    pub fn of(cause: &ConnectionDenied) -> Option<Self> {
+        let full = cause.downcast_ref::<Exceeded>().map(|_| Self::Full);
+        let memory = || cause.downcast_ref::<MemoryUsageLimitExceeded>().map(|_| Self::Memory);
+        full.or_else(memory).or_else(|| cause.downcast_ref::<Self>().copied())
+    }
+}
+
+/// The outermost behaviour.
+pub(super) struct Guard {
+    /// All others.
+    pub parts: Behaviour,
+    pub dials: Dials,
+    entrance: Entrance,
+    shared: Arc<Shared>,
+}
+
+impl Guard {
+    pub fn new(parts: Behaviour, config: &P2pConfig, shared: Arc<Shared>) -> Self {
+        let dials = Dials::new(config.private_addresses, &config.own_ports, Instant::now());
+        Self { parts, dials, entrance: Entrance::default(), shared }
+    }
+
+    fn admits(&self, peer: &PeerId, operators: bool) -> Result<(), ConnectionDenied> {
+        match self.shared.book().admits(peer, Instant::now()) {
+            // The operator may dial whomever no list refuses.
+            Err(Refused::Banned | Refused::Stranger) if operators => Ok(()),
+            admitted => admitted.map_err(ConnectionDenied::new),
+        }
+    }
+}
+
+impl NetworkBehaviour for Guard {
+    type ConnectionHandler = THandler<Behaviour>;
+    type ToSwarm = BehaviourEvent;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        let ip = ip(remote);
+        let exempt = ip.is_some_and(|ip| self.shared.book().is_at_configured_address(ip));
+        self.entrance.knock(connection, ip, exempt).map_err(ConnectionDenied::new)?;
+        let accepted = self.parts.handle_pending_inbound_connection(connection, local, remote);
+        if accepted.is_err() {
+            self.entrance.leave(&connection);
+        }
+        accepted
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.admits(&peer, false)?;
+        let trusted = self.shared.book().is_trusted(&peer);
+        self.entrance.enter(connection, trusted).map_err(ConnectionDenied::new)?;
+        self.parts.handle_established_inbound_connection(connection, peer, local, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        let operators = self.dials.is_operators(&connection);
+        if let Some(peer) = peer {
+            self.admits(&peer, operators)?;
+        }
+        let told = self.parts.handle_pending_outbound_connection(connection, peer, addresses, role)?;
+        if operators {
+            return Ok(Vec::new());
+        }
+        let now = Instant::now();
+        // Ours to give are filtered before: see `discovery`.
+        if addresses.iter().any(|address| !self.dials.allows_now(address, now)) {
+            return Err(ConnectionDenied::new(Refused::Address));
+        }
+        let (count, room) = (told.len(), self.dials.begin(connection));
+        room.map_err(ConnectionDenied::new)?;
+        let taken = self.dials.take(told, now);
+        if taken.is_empty() && count > 0 && addresses.is_empty() {
+            return Err(ConnectionDenied::new(Refused::Address));
+        }
+        Ok(taken)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.admits(&peer, self.dials.is_operators(&connection))?;
+        self.parts.handle_established_outbound_connection(connection, peer, address, role, port)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm) {
+        let now = Instant::now();
+        match &event {
+            FromSwarm::ConnectionEstablished(swarm::behaviour::ConnectionEstablished {
+                connection_id,
+                endpoint,
+                ..
+            }) => {
+                let (remote, dialled) = match endpoint {
+                    ConnectedPoint::Dialer { address, .. } => (address, true),
+                    ConnectedPoint::Listener { send_back_addr, .. } => (send_back_addr, false),
+                };
+                self.dials.established(*connection_id, remote, dialled);
+            }
+            FromSwarm::ConnectionClosed(closed) => {
+                self.dials.ended(&closed.connection_id, now);
+                self.entrance.leave(&closed.connection_id);
+            }
+            FromSwarm::DialFailure(failed) => self.dials.ended(&failed.connection_id, now),
+            FromSwarm::ListenFailure(failed) => self.entrance.leave(&failed.connection_id),
+            FromSwarm::NewListenAddr(new) => self.dials.listening(new.addr),
+            _ => {}
+        }
+        self.parts.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
+        self.parts.on_connection_handler_event(peer, connection, event);
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<BehaviourEvent, THandlerInEvent<Self>>> {
+        loop {
+            match self.parts.poll(context) {
+                // What other behaviours are told of a peer, they dial and pass on.
+                Poll::Ready(ToSwarm::NewExternalAddrOfPeer { address, .. })
+                    if !self.dials.allows_now(&address, Instant::now()) => {}
+                event => return event,
+            }
+        }
+    }
+}

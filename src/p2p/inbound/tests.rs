@@ -1,0 +1,121 @@
+use std::time::Duration;
+
+use futures::StreamExt;
+use libp2p::identity::Keypair;
+use libp2p::request_response::{self, Event, Message, ProtocolSupport};
+use libp2p::swarm::SwarmEvent;
+use libp2p::{StreamProtocol, Swarm, SwarmBuilder, noise, tcp, yamux};
+
+use super::*;
+use crate::protocol::codec::JsonCodec;
+
+/// Ids of requests can be had from libp2p only: of as many requests from a real peer.
+async fn ids(count: usize) -> Vec<InboundRequestId> {
+    let swarm = || -> Swarm<request_response::Behaviour<JsonCodec>> {
+        let protocols = || [(StreamProtocol::new("/test"), ProtocolSupport::Full)];
+        SwarmBuilder::with_new_identity()
+            .with_tokio()
+            .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+            .unwrap()
+            .with_behaviour(|_| request_response::Behaviour::new(protocols(), Default::default()))
+            .unwrap()
+            .build()
+    };
+    let (mut here, mut there) = (swarm(), swarm());
+    here.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+    let SwarmEvent::NewListenAddr { address, .. } = here.select_next_some().await else { panic!("it listens") };
+    there.add_peer_address(*here.local_peer_id(), address);
+    for _ in 0..count {
+        there.behaviour_mut().send_request(here.local_peer_id(), bytes::Bytes::from_static(b"{}").into());
+    }
+    let mut ids = Vec::new();
+    while ids.len() < count {
+        tokio::select! {
+            _ = there.select_next_some() => {}
+            event = here.select_next_some() => {
+                if let SwarmEvent::Behaviour(Event::Message { message: Message::Request { request_id, .. }, .. }) = event {
+                    ids.push(request_id);
+                }
+            }
+        }
+    }
+    ids
+}
+
+fn inbound(change: impl FnOnce(&mut P2pConfig)) -> Inbound {
+    let mut config = P2pConfig::new(Keypair::generate_ed25519());
+    change(&mut config);
+    Inbound::new(&config)
+}
+
+fn asker(ip: &str, trusted: bool) -> Asker {
+    Asker { peer: PeerId::random(), subnet: Subnet::of(ip.parse().unwrap()), trusted }
+}
+
+const MIB: usize = 1 << 20;
+
+#[tokio::test]
+async fn one_peer_and_all_together_have_so_many_places() {
+    let (ids, now) = (ids(12).await, Instant::now());
+    let mut inbound = inbound(|config| (config.max_inbound, config.max_inbound_per_peer) = (10, 4));
+    let (greedy, others) = (asker("1.1.1.1", false), [asker("1.1.1.1", false), asker("1.1.1.1", false)]);
+    for id in &ids[..4] {
+        inbound.admit(*id, greedy, 0, now).unwrap();
+    }
+    assert_eq!(inbound.admit(ids[4], greedy, 0, now), Err(Code::Busy), "its places are taken");
+    for (n, id) in ids[4..10].iter().enumerate() {
+        inbound.admit(*id, others[n / 4], 0, now).unwrap();
+    }
+    assert_eq!(inbound.admit(ids[10], asker("1.1.1.1", true), 0, now), Err(Code::Busy), "all are taken");
+    inbound.ended(&ids[0]);
+    inbound.admit(ids[10], asker("1.1.1.1", false), 0, now).unwrap();
+    for id in &ids {
+        inbound.ended(id);
+        inbound.ended(id);
+    }
+    assert_eq!((inbound.len(), inbound.bytes(), inbound.by_peer.len()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn answers_have_so_much_memory_and_no_peer_has_all_of_it() {
+    let (ids, now) = (ids(8).await, Instant::now());
+    let mut inbound = inbound(|config| config.answer_bytes = 40 * MIB);
+    let (first, second) = (asker("1.1.1.1", false), asker("2.2.2.2", false));
+    inbound.admit(ids[0], first, 15 * MIB, now).unwrap();
+    assert_eq!(inbound.admit(ids[1], first, 6 * MIB, now), Err(Code::Busy), "half of it is the most");
+    inbound.admit(ids[1], first, 5 * MIB, now).unwrap();
+    inbound.admit(ids[2], second, 4 * MIB, now).unwrap();
+    assert_eq!(inbound.admit(ids[3], second, 7 * MIB, now), Err(Code::Busy), "strangers leave a quarter");
+    inbound.admit(ids[3], asker("3.3.3.3", true), 16 * MIB, now).unwrap();
+    assert_eq!(inbound.bytes(), 40 * MIB);
+    assert!(!inbound.answered(&ids[2], 5 * MIB, now), "longer than was set aside, and no room");
+    assert!(inbound.answered(&ids[0], MIB, now), "shorter: the rest is free again");
+    assert_eq!(inbound.bytes(), 26 * MIB);
+    assert!(inbound.answered(&ids[2], 5 * MIB, now));
+    for id in &ids {
+        inbound.ended(id);
+    }
+    assert_eq!(inbound.bytes(), 0);
+}
+
+#[tokio::test]
+async fn the_rate_counts_blocks_and_a_crowd_of_one_subnet_has_a_share_together() {
+    let (ids, now) = (ids(1).await, Instant::now());
+    let mut inbound = inbound(|config| config.peer_rate_limit = 10);
+    let mut ask = |inbound: &mut Inbound, asker, blocks: usize, now| {
+        inbound.admit(ids[0], asker, 0, now)?;
+        assert!(inbound.answered(&ids[0], blocks * BLOCK_BYTES, now));
+        inbound.ended(&ids[0]);
+        Ok::<_, Code>(())
+    };
+    let (one, trusted) = (asker("1.1.1.1", false), asker("1.1.1.1", true));
+    ask(&mut inbound, one, 150, now).unwrap();
+    assert_eq!(ask(&mut inbound, one, 0, now), Err(Code::RateLimited), "ten seconds' worth, and a debt");
+    let later = now + Duration::from_secs(6);
+    assert_eq!(ask(&mut inbound, one, 0, later), Ok(()), "paid");
+    assert_eq!((0..200).filter(|_| ask(&mut inbound, trusted, 1000, now).is_ok()).count(), 200);
+    let crowd = (0..100).filter(|_| ask(&mut inbound, asker("1.1.1.9", false), 9, later).is_ok()).count();
+    assert!((20..60).contains(&crowd), "{crowd} of one /24, each for the first time");
+    let here = (0..100).filter(|_| ask(&mut inbound, asker("127.0.0.1", false), 9, later).is_ok()).count();
+    assert_eq!(here, 100, "this machine is no subnet");
+}

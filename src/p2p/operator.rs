@@ -1,0 +1,128 @@
+//! What the operator asks for while the node runs: peers to stay with, peers to leave, and what is remembered of them.
+
+use std::time::{Duration, Instant};
+
+use libp2p::PeerId;
+use libp2p::swarm::DialError;
+use libp2p::swarm::dial_opts::DialOpts;
+use tokio::sync::oneshot;
+
+use super::client::P2pClient;
+use super::peers::Reputation;
+use super::stats::DoorStats;
+use super::worker::{Command, Worker};
+use super::{P2pError, PeerAddress, Shared};
+
+impl P2pClient {
+    /// Stays connected with one more peer from now on, as with those of the configuration. Tells whether it is new. For
+    /// the operator: never hand it an address that a client or a peer sent.
+    ///
+    /// # Errors
+    /// [`P2pError::DuplicateAlias`], [`P2pError::Busy`] when there are 256 already, [`P2pError::Stopped`].
+    pub async fn add_peer(&self, peer: PeerAddress) -> Result<bool, P2pError> {
+        let (reply, added) = oneshot::channel();
+        self.send(Command::Add { peer, reply })?;
+        added.await.unwrap_or(Err(P2pError::Stopped))
+    }
+
+    /// Makes a peer a stranger like any other, bans it for a time if one is given (a year at most), and disconnects it.
+    ///
+    /// # Errors
+    /// [`P2pError::UnknownPeer`], [`P2pError::Busy`], [`P2pError::Stopped`].
+    pub async fn remove_peer(&self, peer: PeerId, ban: Option<Duration>) -> Result<(), P2pError> {
+        let (reply, removed) = oneshot::channel();
+        if let Some(time) = ban.filter(|_| self.shared.book().addresses(&peer).is_some()) {
+            self.shared.book_mut().ban(peer, time, Instant::now());
+        }
+        self.send(Command::Forget { peer, reply })?;
+        match removed.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(P2pError::UnknownPeer),
+            Err(_) => Err(P2pError::Stopped),
+        }
+    }
+
+    /// Puts a peer on the allow-list or the deny-list until the end of the process; a denied one is disconnected.
+    ///
+    /// # Errors
+    /// [`P2pError::Busy`] when too many commands wait: it is denied all the same, and disconnected a little later.
+    pub fn set_trust(&self, peer: PeerId, allow: bool) -> Result<(), P2pError> {
+        self.shared.book_mut().set_trust(peer, allow);
+        self.send(Command::Enforce)
+    }
+
+    /// What should be remembered of peers across restarts: those with a score or a ban, worst first, 1024 at most.
+    pub fn reputations(&self) -> Vec<Reputation> {
+        self.shared.book().reputations(Instant::now())
+    }
+
+    /// Changes when [`reputations`](Self::reputations) does, but for what fades by itself.
+    pub fn reputation_version(&self) -> u64 {
+        self.shared.book().version()
+    }
+
+    /// Adds what an earlier run remembered.
+    pub fn restore(&self, reputations: &[Reputation]) {
+        self.shared.book_mut().restore(reputations, Instant::now());
+        self.enforce();
+    }
+
+    /// What passes the door to other nodes.
+    pub fn door(&self) -> DoorStats {
+        let gossip = self.shared.gossip_queue();
+        let queue = self.commands.max_capacity() - self.commands.capacity();
+        DoorStats { gossip_queue: gossip as u64, command_queue: queue as u64, ..self.shared.counters.door() }
+    }
+
+    /// Has whoever is no longer admitted disconnected; the discovery's next round does so too.
+    pub(super) fn enforce(&self) {
+        if let Err(error) = self.send(Command::Enforce) {
+            tracing::debug!(%error, "who is no longer admitted is disconnected later");
+        }
+    }
+}
+
+impl Shared {
+    fn gossip_queue(&self) -> usize {
+        let heard = self.heard.as_ref().and_then(|heard| heard.upgrade());
+        heard.map_or(0, |heard| heard.max_capacity() - heard.capacity())
+    }
+}
+
+impl Worker {
+    /// A dial that the guard lets go anywhere.
+    pub fn dial_for_operator(&mut self, options: DialOpts) -> Result<(), DialError> {
+        self.swarm.behaviour_mut().dials.permit(options.connection_id());
+        self.swarm.dial(options)
+    }
+
+    pub fn add(&mut self, peer: &PeerAddress) -> Result<bool, P2pError> {
+        let new = self.shared.book_mut().add(peer)?;
+        if new {
+            self.dialer.add(peer, Instant::now());
+            self.dial_due();
+        }
+        Ok(new)
+    }
+
+    pub fn forget(&mut self, peer: PeerId) -> bool {
+        let Some(places) = self.shared.book_mut().forget(&peer) else { return false };
+        for place in places {
+            self.dialer.remove(place);
+        }
+        // It is not connected: that is what was wanted.
+        let _ = self.swarm.disconnect_peer_id(peer);
+        self.schedule();
+        true
+    }
+
+    /// Disconnects who is no longer admitted.
+    pub fn enforce(&mut self) {
+        let intruders = self.shared.book().intruders(Instant::now());
+        for peer in intruders {
+            tracing::debug!(%peer, "a peer that is no longer admitted is disconnected");
+            // It may be gone by itself.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+    }
+}

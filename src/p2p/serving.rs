@@ -1,0 +1,106 @@
+//! The worker's third part: requests of others.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use libp2p::PeerId;
+use libp2p::request_response::{Event, InboundRequestId, Message, ResponseChannel};
+
+use super::inbound::Asker;
+use super::place::{Subnet, ip};
+use super::worker::Worker;
+use crate::protocol::codec::{Request, Response};
+use crate::protocol::{Code, Failure};
+
+/// A request of others with its answer; `None` when the responder panicked or took too long.
+pub(super) type Answered = (InboundRequestId, ResponseChannel<Response>, Option<Bytes>);
+
+impl Worker {
+    pub fn on_inbound_event(&mut self, event: Event<Request, Response>) {
+        match event {
+            Event::Message { peer, message: Message::Request { request_id, request, channel }, .. } => {
+                self.serve(peer, request_id, request.body, channel);
+            }
+            Event::InboundFailure { peer, request_id, error, .. } => {
+                tracing::debug!(%peer, %error, "an answer did not get out");
+                self.shared.counters.failed.add();
+                self.ended(&request_id);
+            }
+            Event::ResponseSent { request_id, .. } => self.ended(&request_id),
+            // This behaviour never asks.
+            Event::Message { .. } | Event::OutboundFailure { .. } => {}
+        }
+    }
+
+    fn asker(&self, peer: PeerId) -> Asker {
+        let book = self.shared.book();
+        let subnet = book.remote(&peer).and_then(ip).and_then(Subnet::of);
+        Asker { peer, subnet, trusted: book.is_trusted(&peer) }
+    }
+
+    fn serve(&mut self, peer: PeerId, id: InboundRequestId, request: Bytes, channel: ResponseChannel<Response>) {
+        self.shared.counters.requests.add();
+        let bytes = request.len() + self.responder.weight(&request);
+        if let Err(code) = self.inbound.admit(id, self.asker(peer), bytes, Instant::now()) {
+            return self.refuse(channel, code);
+        }
+        self.measure();
+        let responder = Arc::clone(&self.responder);
+        let work = AssertUnwindSafe(async move { responder.respond(peer, request).await }).catch_unwind();
+        let mut work = Box::pin(work);
+        // Most answers are ready at once. The waker does nothing: a future that isn't ready is polled again by its
+        // task, and tells that one's waker.
+        match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(answer) => self.answer(id, channel, answer.ok()),
+            Poll::Pending => {
+                let limit = self.request_timeout;
+                self.answering.spawn(async move {
+                    let answer = tokio::time::timeout(limit, work).await;
+                    (id, channel, answer.ok().and_then(Result::ok))
+                });
+            }
+        }
+    }
+
+    pub fn answer(&mut self, id: InboundRequestId, channel: ResponseChannel<Response>, answer: Option<Bytes>) {
+        match answer {
+            Some(answer) if self.inbound.answered(&id, answer.len(), Instant::now()) => {
+                self.measure();
+                // Fails when the peer is gone or its stream timed out: an `InboundFailure` tells, and is counted.
+                match self.swarm.behaviour_mut().parts.inbound.send_response(channel, answer.into()) {
+                    Ok(()) => self.shared.counters.answered.add(),
+                    Err(_) => self.ended(&id),
+                }
+            }
+            Some(_) => self.refuse(channel, Code::Busy),
+            // Dropping the channel ends the stream, and an `InboundFailure` counts it.
+            None => tracing::error!("a request got no answer: the responder panicked or took too long"),
+        }
+    }
+
+    /// Answers that there is no answer, which is short enough to be held by nobody.
+    fn refuse(&mut self, channel: ResponseChannel<Response>, code: Code) {
+        let counters = &self.shared.counters;
+        if code == Code::RateLimited {
+            counters.rate_limited.add()
+        } else {
+            counters.dropped.add()
+        }
+        // As in `answer`.
+        let _ = self.swarm.behaviour_mut().parts.inbound.send_response(channel, Failure::new(code).encode().into());
+    }
+
+    fn ended(&mut self, id: &InboundRequestId) {
+        self.inbound.ended(id);
+        self.measure();
+    }
+
+    fn measure(&self) {
+        self.shared.counters.inbound.set(self.inbound.len());
+        self.shared.counters.answer_bytes.set(self.inbound.bytes());
+    }
+}
