@@ -2,9 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::PathBuf,
     process::{Child, Command, Stdio},
-    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -114,8 +112,8 @@ impl World {
     async fn catches_up(&mut self, when: &str) {
         let now = self.peers_tip().index;
         let news = self.told.wait_for(|told| told.tip["index"].as_u64().is_some_and(|index| index > now));
-        let waited = tokio::time::timeout(PATIENCE, news).await;
-        assert!(waited.is_ok(), "{when}: no news; the peer was at {now}: {}", self.told.borrow().tip);
+        let waited = tokio::time::timeout(PATIENCE, news).await.is_ok();
+        assert!(waited, "{when}: no news; the peer was at {now}: {}", self.told.borrow().tip);
     }
 
     async fn status(&self, path: &str) -> u16 {
