@@ -19,7 +19,7 @@ use crate::{
     chain::Level,
     p2p::{BLOCK_BYTES, P2pClient, P2pError, Responder},
     protocol::{Answer, CLOSING, Code, Failure, MAX_RESPONSE_BYTES, OPENING, Query, Request},
-    store::{BlockStore, Blocks, ChainState, Tip},
+    store::{self, BlockStore, Blocks, ChainState, Tip},
 };
 
 mod events;
@@ -38,6 +38,10 @@ use local::Local;
 const MAX_CACHED_BYTES: usize = 1 << 20;
 /// What a cached answer costs beside its bytes, about.
 const ENTRY_OVERHEAD: usize = 512;
+/// Longest wait for the store's tip, which a peer's answer is accompanied by.
+const TIP_PATIENCE: Duration = Duration::from_millis(250);
+/// Longest that an answer from the store may take, of however many reads.
+const LOCAL_PATIENCE: Duration = Duration::from_secs(4);
 /// Peers that `any` asks, one after the other, before it gives up.
 const MAX_ASKED_PEERS: usize = 3;
 
@@ -149,6 +153,19 @@ impl From<Failure> for Declined {
     }
 }
 
+/// How the store does, and how full what stands before it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Figures {
+    /// The store.
+    pub store: store::Figures,
+    /// Answers that are kept.
+    pub cache_entries: u64,
+    /// What they take, in bytes; at most [`Settings::cache_bytes`].
+    pub cache_bytes: u64,
+    /// Answers to followers that are kept.
+    pub news_entries: u64,
+}
+
 /// A question and the version of the chain that its answer is true of.
 type Key = (u64, Query);
 
@@ -216,13 +233,13 @@ impl Source {
     /// The failure for the client, and who said so. Faults of the store are logged here.
     pub async fn answer(&self, query: Query, origin: &Origin) -> Result<Arc<Served>, Declined> {
         match origin {
-            Origin::Local => Ok(self.answer_locally(query).await?),
+            Origin::Local => Ok(in_time(self.answer_locally(query)).await?),
             Origin::Peer(peer) => {
                 let answer = remote::ask(self.connected()?, *peer, &query, self.settings.peer_timeout).await;
                 self.serve_from(*peer, answer).await
             }
             Origin::Any => self.answer_by_any(&query).await,
-            Origin::Auto => match self.answer_locally(query.clone()).await {
+            Origin::Auto => match in_time(self.answer_locally(query.clone())).await {
                 Ok(served) if served.complete => Ok(served),
                 local => match (self.answer_by_any(&query).await, local) {
                     (Ok(served), _) => Ok(served),
@@ -245,6 +262,10 @@ impl Source {
     /// # Errors
     /// As [`Self::check_anchor`] and [`Self::answer`].
     pub async fn answer_pinned(&self, query: Query, anchor: &str) -> Result<Arc<Served>, Declined> {
+        Ok(in_time(self.pinned(query, anchor)).await?)
+    }
+
+    async fn pinned(&self, query: Query, anchor: &str) -> Result<Arc<Served>, Failure> {
         for _ in 0..local::MAX_ATTEMPTS {
             let version = self.check_anchor(anchor).await?;
             let served = self.answer_at(version, query.clone()).await?;
@@ -252,7 +273,7 @@ impl Source {
                 return Ok(served);
             }
         }
-        Err(local::unsteady().into())
+        Err(local::unsteady())
     }
 
     /// The canonical chain up to its tip in pages, for answers without end. If the tip of `state` is reorganised away
@@ -272,6 +293,18 @@ impl Source {
                 Err(local::unsteady())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// How the store does, and how full what stands before it is.
+    pub async fn figures(&self) -> Figures {
+        self.cache.run_pending_tasks().await;
+        self.followers.told.run_pending_tasks().await;
+        Figures {
+            store: self.local.store().figures(),
+            cache_entries: self.cache.entry_count(),
+            cache_bytes: self.cache.weighted_size(),
+            news_entries: self.followers.told.entry_count(),
         }
     }
 
@@ -322,14 +355,21 @@ impl Source {
 
     async fn serve_from(&self, peer: PeerId, answer: Result<Answer, Failure>) -> Result<Arc<Served>, Declined> {
         let answerer = Answerer::Peer(peer);
-        // A store that is down must not keep a peer's answer back: then the tip is just not told.
-        let tip = self.state().await.ok().and_then(|state| state.tip.clone());
+        // A store that is down or slow must not keep a peer's answer back: then the tip is just not told.
+        let state = tokio::time::timeout(TIP_PATIENCE, self.state()).await;
+        let tip = state.ok().and_then(Result::ok).and_then(|state| state.tip.clone());
         let served = answer.and_then(|answer| {
             let level = remote::holds_blocks(&answer).then_some(Level::None);
             Ok(Served { level, ..Served::new(&answer, answerer, tip)? })
         });
         served.map(Arc::new).map_err(|failure| Declined { failure, answerer })
     }
+}
+
+/// Reads the store, for as long as a client can be expected to wait.
+async fn in_time<T>(reads: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let slow = |_| Err(Failure::with_detail(Code::StoreUnavailable, "the store is too slow; try again"));
+    tokio::time::timeout(LOCAL_PATIENCE, reads).await.unwrap_or_else(slow)
 }
 
 /// Queries that are short, and whose answers are likely to be asked for again.

@@ -9,7 +9,10 @@ use async_trait::async_trait;
 
 use crate::chain::{ChainEnd, CumulativeDifficulty, EpochNumbering, Level, MinerBlock, Position, VerifiedBlocks};
 
+mod attended;
 mod error;
+mod health;
+mod pool;
 mod postgres;
 mod row;
 mod schema;
@@ -18,9 +21,11 @@ mod sqlite;
 mod statements;
 mod sync;
 mod sync_sql;
+mod transaction;
 mod writer;
 
 pub use error::StoreError;
+pub use pool::MAX_WAITING;
 pub use sync::{
     Event, EventKind, FINISHED_PHASES, Job, KEPT_EVENTS, KEPT_JOBS, Lease, QUEUED, Reorganisation, Stage, SyncStore,
 };
@@ -172,8 +177,37 @@ pub trait BlockStore: SyncStore {
     /// Begins a write: one transaction, one writer at a time. Dropping the writer takes everything back.
     async fn write(&self) -> Result<Box<dyn ChainWriter>>;
 
+    /// How it does.
+    fn figures(&self) -> Figures;
+
     /// Closes the connections; later calls fail.
     async fn close(&self);
+}
+
+/// How a store does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Figures {
+    /// Whether the database can be reached, as far as is known.
+    pub up: bool,
+    /// How often it could not be reached any more.
+    pub outages: u64,
+    /// The connections for reading.
+    pub readers: Fill,
+    /// The connection for writing; all 0 for a store that can only be read.
+    pub writer: Fill,
+}
+
+/// How full a pool of connections is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fill {
+    /// Most connections at once.
+    pub most: u64,
+    /// Those in use.
+    pub lent: u64,
+    /// Those that are open without being used.
+    pub idle: u64,
+    /// Callers that wait for one, at most [`MAX_WAITING`].
+    pub waiting: u64,
 }
 
 /// A transaction that changes the chain. Readers see all of it after [`commit`](ChainWriter::commit), or nothing.
@@ -237,13 +271,16 @@ pub struct OpenOptions {
     pub create: bool,
     /// Connections for reading.
     pub connections: u32,
-    /// How long to wait for a connection or a lock before [`StoreError::Busy`].
+    /// Longest that a read, or a change beside the chain, may take, waiting for a connection included.
+    pub read: Duration,
+    /// How long to wait for the right to write the chain, or for a server when the store is opened. What is written then
+    /// may take longer, as long as the database is there.
     pub wait: Duration,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { migrate: true, create: true, connections: 8, wait: Duration::from_secs(5) }
+        Self { migrate: true, create: true, connections: 8, read: Duration::from_secs(2), wait: Duration::from_secs(5) }
     }
 }
 

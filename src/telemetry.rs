@@ -1,6 +1,11 @@
-//! Tracing: what is logged, and how it looks. It goes to stderr, for stdout is for data.
+//! Tracing: what is logged, and how it looks. It goes to stderr, for stdout is for data. And what the process knows of
+//! itself: panics, memory.
 
-use std::{env, io};
+use std::{
+    env, fs, io, panic,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
 
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -24,8 +29,22 @@ pub enum TelemetryError {
     Init(#[source] tracing_subscriber::util::TryInitError),
 }
 
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// How many threads and tasks have panicked since [`init`].
+pub fn panics() -> u64 {
+    PANICS.load(Ordering::Relaxed)
+}
+
+/// The memory that this process takes, where the system tells: `VmRSS` of `/proc/self/status`.
+pub fn resident_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// Logs to stderr from now on, in `format`, what `RUST_LOG` or else `default_filter` lets through. Colours only on a
-/// terminal, and never with `NO_COLOR`.
+/// terminal, and never with `NO_COLOR`. Panics are counted, and logged in the same way: each once.
 ///
 /// # Errors
 /// [`TelemetryError::Filter`] for a malformed `RUST_LOG`, [`TelemetryError::Init`] when called twice.
@@ -41,5 +60,17 @@ pub fn init(format: LogFormat, default_filter: &str) -> Result<(), TelemetryErro
         }
         LogFormat::Json => registry.with(fmt::layer().json().flatten_event(true).with_writer(io::stderr)).try_init(),
     }
-    .map_err(TelemetryError::Init)
+    .map_err(TelemetryError::Init)?;
+    panic::set_hook(Box::new(on_panic));
+    Ok(())
+}
+
+/// Where it was, on which thread, and the text if it is a literal. One that is put together may hold what nobody should
+/// see, such as the URL in a database's error.
+fn on_panic(panic: &panic::PanicHookInfo<'_>) {
+    PANICS.fetch_add(1, Ordering::Relaxed);
+    let at = panic.location().map(ToString::to_string);
+    let thread = thread::current();
+    let text = panic.payload().downcast_ref::<&'static str>();
+    tracing::error!(at, thread = thread.name(), text, "a panic");
 }

@@ -1,6 +1,10 @@
 //! What every store does, run over both databases: one body per property.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use modal_gateway::{
     chain::{

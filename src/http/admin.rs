@@ -1,4 +1,6 @@
 //! The admin listener: for the operator, on an address of its own.
+//!
+//! `door`, `peers` and `store` have the figures.
 
 use std::fmt::Write as _;
 
@@ -7,17 +9,18 @@ use axum::{Router, extract::State, middleware, response::IntoResponse, routing::
 use super::{
     Gateway,
     access::{self, Access},
-    contain_panics, error, peers, sync,
+    contain_panics, error, sync,
 };
-use crate::{chain::unix_now, p2p::PeerInfo, source::job::SyncState};
 
 mod door;
+mod peers;
+mod store;
 
 /// The admin routes: figures, and the sync and the peers with what only the operator may do. For those that `access` lets
 /// in.
 pub fn router(gateway: Gateway, access: Access) -> Router {
     sync::admin_routes()
-        .merge(peers::admin_routes())
+        .merge(super::peers::admin_routes())
         .route("/metrics", get(metrics))
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::method_not_allowed)
@@ -26,69 +29,17 @@ pub fn router(gateway: Gateway, access: Access) -> Router {
         .with_state(gateway)
 }
 
-/// Figures in the Prometheus text format.
-async fn metrics(State(gateway): State<Gateway>) -> Result<impl IntoResponse, error::Rejection> {
-    let state = gateway.source.state().await?;
-    let sync = gateway.source.sync_status(unix_now()).await?;
-    let job_blocks = match sync.job {
-        Some(id) => gateway.source.sync_job(id).await?.progress.blocks,
-        None => 0,
-    };
+/// Figures in the Prometheus text format. While the store is down its own are left out.
+async fn metrics(State(gateway): State<Gateway>) -> impl IntoResponse {
     let mut figures = Figures::default();
     figures.one("uptime_seconds", "gauge", "Seconds since the start.", gateway.started.elapsed().as_secs());
-    figures.one("chain_blocks", "gauge", "Canonical blocks in the store.", state.length);
-    figures.one("store_blocks", "gauge", "Blocks in the store, orphans included.", state.total_blocks);
-    let states =
-        SyncState::ALL.map(|state| (format!("{{state=\"{}\"}}", state.as_str()), (state == sync.state).into()));
-    figures.all("sync_state", "gauge", "How the store stands to the network: 1 for what it is.", &states);
-    figures.one("sync_job_blocks", "gauge", "Blocks that the running sync job has written.", job_blocks);
-    figures.one("sync_useful_peers", "gauge", "Peers that answered the last check of their tips.", sync.useful_peers);
-    door::add(&mut figures, &gateway);
-    if let Some(p2p) = gateway.source.p2p() {
-        let (peers, inbound, gossip) = (p2p.peers(), p2p.inbound(), p2p.gossip_stats());
-        let count = |matching: fn(&&PeerInfo) -> bool| peers.iter().filter(matching).count() as u64;
-        figures.one("peers_known", "gauge", "Peers known.", peers.len() as u64);
-        figures.one("peers_connected", "gauge", "Peers connected.", count(|peer| peer.connected));
-        figures.one("peers_shunned", "gauge", "Peers left alone for their offences.", count(|peer| peer.shunned));
-        figures.one("p2p_inbound_requests_total", "counter", "Requests read from peers.", inbound.requests);
-        figures.one("p2p_inbound_answered_total", "counter", "Requests of peers that were answered.", inbound.answered);
-        figures.one(
-            "p2p_inbound_dropped_total",
-            "counter",
-            "Requests of peers dropped for want of room.",
-            inbound.dropped,
-        );
-        figures.one(
-            "p2p_inbound_rate_limited_total",
-            "counter",
-            "Requests of peers over their rate.",
-            inbound.rate_limited,
-        );
-        let banned = count(|peer| peer.banned_until.is_some());
-        figures.one("peers_banned", "gauge", "Peers refused for their offences.", banned);
-        let door = p2p.door();
-        let connections = [("in", door.connections_in), ("out", door.connections_out)];
-        let connections = connections.map(|(way, count)| (format!("{{direction=\"{way}\"}}"), count));
-        figures.all("p2p_connections", "gauge", "Connections with peers.", &connections);
-        let refused = door.refused.iter().map(|(why, count)| (format!("{{reason=\"{why}\"}}"), *count));
-        let refused: Vec<_> = refused.collect();
-        figures.all("p2p_refused_total", "counter", "Connections and dials refused.", &refused);
-        for (name, help, value) in [
-            ("p2p_handshakes", "Connections of others whose handshake is not done.", door.pending_in),
-            ("p2p_dials", "Dials under way.", door.dials),
-            ("p2p_inbound_requests", "Requests of peers held now.", door.inbound),
-            ("p2p_answer_bytes", "Memory that they and their answers take, or may take.", door.answer_bytes),
-            ("p2p_command_queue", "Commands that wait for the swarm.", door.command_queue),
-            ("gossip_queue", "Messages of gossip that wait.", door.gossip_queue),
-        ] {
-            figures.one(name, "gauge", help, value);
-        }
-        figures.one("p2p_inbound_failed_total", "counter", "Answers to peers that did not get out.", inbound.failed);
-        figures.one("gossip_received_total", "counter", "Messages of peers, each once.", gossip.received);
-        figures.one("gossip_dropped_total", "counter", "Messages of peers that nobody looked at.", gossip.dropped);
-        figures.one("gossip_published_total", "counter", "Messages of ours.", gossip.published);
+    if store::add_chain(&mut figures, &gateway).await.is_err() {
+        tracing::debug!("the store's figures are left out");
     }
-    Ok(([("content-type", "text/plain; version=0.0.4")], figures.0))
+    store::add_fill(&mut figures, &gateway).await;
+    door::add(&mut figures, &gateway);
+    peers::add(&mut figures, &gateway);
+    ([("content-type", "text/plain; version=0.0.4")], figures.0)
 }
 
 /// Text that grows by a metric at a time.

@@ -35,7 +35,7 @@ pub struct News {
 /// What followers were told last, by what they knew and the chain's version.
 pub(super) struct Followers {
     store: Arc<dyn BlockStore>,
-    told: Cache<(u64, u64), Arc<[News]>>,
+    pub(super) told: Cache<(u64, u64), Arc<[News]>>,
 }
 
 impl Followers {

@@ -280,8 +280,6 @@ fn serve(answer: &Answer, Seen { version, tip, level }: Seen) -> Result<Served, 
 /// What a client is told of a fault of the store: that it is there, not what it is. The log has the rest.
 pub(super) fn store_failure(error: StoreError) -> Failure {
     tracing::warn!(error = &error as &dyn std::error::Error, "the store did not answer");
-    match error {
-        StoreError::Damaged(_) => Failure::new(Code::Internal),
-        _ => Failure::new(Code::StoreUnavailable),
-    }
+    // A store that is damaged too: it can be repaired or restored, and other gateways have their own.
+    Failure::new(Code::StoreUnavailable)
 }

@@ -35,6 +35,9 @@ pub enum StoreError {
     /// The disk is full.
     #[error("the store's disk is full")]
     Full,
+    /// The disk, or the file system on it, fails.
+    #[error("the store's disk fails: {0}")]
+    Io(String),
     /// The file is no database, or a row does not hold what it must.
     #[error("the store is damaged: {0}")]
     Damaged(String),

@@ -47,3 +47,17 @@ pub(super) fn error<DB: Backend>(error: MigrateError, known: i64) -> StoreError 
         error => StoreError::Database(sqlx::Error::Migrate(Box::new(error))),
     }
 }
+
+/// What an error of the driver means that is neither the database's nor the connection's: a row that is not what it must
+/// be, or a fault of this program.
+pub(super) fn misread(error: sqlx::Error) -> StoreError {
+    match error {
+        sqlx::Error::RowNotFound
+        | sqlx::Error::TypeNotFound { .. }
+        | sqlx::Error::ColumnIndexOutOfBounds { .. }
+        | sqlx::Error::ColumnNotFound(_)
+        | sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::Decode(_) => StoreError::Damaged(error.to_string()),
+        error => StoreError::Database(error),
+    }
+}

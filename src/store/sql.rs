@@ -1,20 +1,22 @@
 //! Reading, over either database: what they have of their own is in [`Backend`]. 64-bit numbers without sign are kept as
 //! the `i64` of the same bits; a canonical block's index is never negative.
 
-use std::{collections::HashMap, future::Future};
+use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{
-    AssertSqlSafe, ColumnIndex, Database, Decode, Encode, Executor, FromRow, IntoArguments, Pool, Type,
+    AssertSqlSafe, ColumnIndex, Connection, Database, Decode, Encode, Executor, FromRow, IntoArguments, Type,
     database::HasStatementCache, query_as,
 };
 
 use super::{
-    Anchor, BlockStore, Blocks, ChainState, ChainWriter, Found, IndexEntry, Lease, MAX_BLOCKS_PER_INDEX, Result,
-    StoreError, Tip,
+    Anchor, BlockStore, Blocks, ChainState, ChainWriter, Figures, Found, IndexEntry, Lease, MAX_BLOCKS_PER_INDEX,
+    OpenOptions, Result, StoreError, Tip,
+    attended::Attended,
+    health::{Health, Options},
+    pool::Pool,
     row::{Row, block},
     statements,
-    writer::SqlWriter,
 };
 use crate::chain::{ChainEnd, CumulativeDifficulty, EpochNumbering, Level, MinerBlock};
 
@@ -22,7 +24,11 @@ use crate::chain::{ChainEnd, CumulativeDifficulty, EpochNumbering, Level, MinerB
 const MAX_ANCHOR_STEPS: i64 = 10_000;
 
 /// What a database has of its own.
-pub(super) trait Backend: Database<Arguments: IntoArguments<Self>> + HasStatementCache {
+pub(super) trait Backend:
+    Database<Arguments: IntoArguments<Self>, Connection: Connection<Options: Sync> + 'static> + HasStatementCache
+{
+    /// Whether it has no server, to which connections could break.
+    const LOCAL: bool;
     /// Begins a transaction that is going to write.
     const BEGIN: &'static str;
     /// Reads the chain's row in it, and keeps other writers out if `BEGIN` did not.
@@ -36,15 +42,21 @@ pub(super) trait Backend: Database<Arguments: IntoArguments<Self>> + HasStatemen
 
     /// What the lease is taken with.
     type Lessor: Send + Sync + 'static;
+    /// What a connection leads to.
+    type Place: Copy + PartialEq + Send + Sync;
+
+    /// What a new connection would lead to: one that leads elsewhere is not used any more.
+    fn place(options: &Options<Self>) -> Self::Place;
+
+    /// Runs a statement that begins or ends a transaction.
+    fn run(connection: &mut Self::Connection, statement: &'static str)
+    -> impl Future<Output = sqlx::Result<()>> + Send;
 
     /// How many rows a statement changed.
     fn rows(result: &Self::QueryResult) -> u64;
 
     /// What an error of the database means to us. Never contains the URL's password.
     fn error(error: sqlx::Error) -> StoreError;
-
-    /// Why no connection could be had in time.
-    fn no_connection(pool: &Pool<Self>) -> impl Future<Output = StoreError> + Send;
 
     /// See [`SyncStore::lease`](super::SyncStore::lease).
     fn lease(lessor: &Self::Lessor) -> impl Future<Output = Result<Option<Box<dyn Lease>>>> + Send;
@@ -57,26 +69,31 @@ impl<DB: Database, T: Type<DB> + for<'q> Encode<'q, DB> + for<'r> Decode<'r, DB>
 /// A store in an SQL database.
 pub(super) struct SqlStore<DB: Backend> {
     /// Connections for reading.
-    pub readers: Pool<DB>,
+    pub readers: Arc<Pool<DB>>,
     /// The connection for writing, `None` if the store is opened for reading only.
-    pub writer: Option<Pool<DB>>,
+    pub writer: Option<Arc<Pool<DB>>>,
     /// What the lease is taken with.
     pub lessor: DB::Lessor,
+    health: Arc<Health<DB>>,
+    /// See [`OpenOptions::read`].
+    pub read: Duration,
+    /// See [`OpenOptions::wait`].
+    pub wait: Duration,
 }
 
 impl<DB: Backend> SqlStore<DB> {
-    /// The way to write.
-    pub(super) fn writer(&self) -> Result<&Pool<DB>> {
-        self.writer.as_ref().ok_or(StoreError::ReadOnly)
+    /// A store that was just reached. Connections for writing are made with `writing`, if there may be any.
+    pub fn new(reading: Options<DB>, writing: Option<Options<DB>>, lessor: DB::Lessor, options: &OpenOptions) -> Self {
+        let OpenOptions { connections, read, wait, .. } = *options;
+        let health = Health::new(reading.clone());
+        let readers = Pool::new(reading, health.clone(), connections, read);
+        let writer = writing.map(|writing| Pool::new(writing, health.clone(), 1, wait));
+        Self { readers, writer, lessor, health, read, wait }
     }
-}
 
-/// An error with the pool that it came from.
-pub(super) async fn failure<DB: Backend>(error: sqlx::Error, pool: &Pool<DB>) -> StoreError {
-    match error {
-        sqlx::Error::PoolTimedOut => DB::no_connection(pool).await,
-        sqlx::Error::PoolClosed => StoreError::Unreachable("the store is closed".into()),
-        error => DB::error(error),
+    /// The way to write.
+    pub(super) fn writer(&self) -> Result<&Arc<Pool<DB>>> {
+        self.writer.as_ref().ok_or(StoreError::ReadOnly)
     }
 }
 
@@ -197,14 +214,17 @@ struct AnchorRow {
     steps: Option<i64>,
 }
 
-/// Binds `$value`s to the statement and fetches from the readers with `$fetch`.
+/// Binds `$value`s to the statement and fetches from the readers with `$fetch`. Evaluates them again for a second try.
 macro_rules! read {
-    ($store:ident . $fetch:ident ($sql:expr $(, $value:expr)*)) => {
-        match query_as($sql)$(.bind($value))*.$fetch(&$store.readers).await {
-            Ok(rows) => Ok(rows),
-            Err(error) => Err($crate::store::sql::failure(error, &$store.readers).await),
-        }
-    };
+    ($store:ident . $fetch:ident ($sql:expr $(, $value:expr)*)) => {{
+        let pool = &$store.readers;
+        let work = || async {
+            let mut lent = pool.acquire().await?;
+            let fetched = query_as($sql)$(.bind($value))*.$fetch(&mut *lent).await;
+            lent.judge(fetched)
+        };
+        pool.read($store.read, work).await
+    }};
 }
 pub(super) use read;
 
@@ -227,7 +247,7 @@ where
 
     async fn get(&self, hash: &str) -> Result<Option<Found>> {
         let Some(hash) = storable(hash) else { return Ok(None) };
-        let row: Option<FoundRow> = read!(self.fetch_optional(statements::GET, hash))?;
+        let row: Option<FoundRow> = read!(self.fetch_optional(statements::GET, hash.clone()))?;
         let Some(row) = row else { return Ok(None) };
         let (version, tip) = row.seen.split()?;
         let level = level(row.level)?;
@@ -300,7 +320,16 @@ where
     }
 
     async fn write(&self) -> Result<Box<dyn ChainWriter>> {
-        Ok(Box::new(SqlWriter::begin(self.writer()?).await?))
+        Ok(Box::new(Attended::begin(self.writer()?.clone(), self.wait).await?))
+    }
+
+    fn figures(&self) -> Figures {
+        Figures {
+            up: self.health.is_up(),
+            outages: self.health.outages(),
+            readers: self.readers.fill(),
+            writer: self.writer.as_ref().map(|writer| writer.fill()).unwrap_or_default(),
+        }
     }
 
     async fn close(&self) {

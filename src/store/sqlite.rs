@@ -2,6 +2,7 @@
 
 use std::{
     fs::{File, TryLockError},
+    os::unix::fs::MetadataExt,
     path::PathBuf,
     str::FromStr,
     sync::Arc,
@@ -10,9 +11,10 @@ use std::{
 
 use async_trait::async_trait;
 use sqlx::{
-    ConnectOptions, Connection, Pool, Sqlite, SqliteConnection,
+    ConnectOptions, Connection, Sqlite, SqliteConnection,
     migrate::Migrator,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteQueryResult, SqliteSynchronous},
+    raw_sql,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteQueryResult, SqliteSynchronous},
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use url::form_urlencoded;
@@ -40,23 +42,28 @@ const JOURNAL_BYTES: u32 = 64 << 20;
 /// Pause between attempts to turn WAL mode on while somebody else does.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
+/// `SQLITE_READONLY_DBMOVED`: the file that is open has another name now, or none.
+const MOVED: i32 = 1032;
+
 /// What the lease of a store is.
 pub(super) enum Lessor {
     /// A lock on this file, which the operating system takes back from a process that ends, however it ends. The
     /// database's own file won't do: SQLite locks it too.
     File(PathBuf),
-    /// In memory: nobody else has the store.
-    Memory(Arc<Mutex<()>>),
+    /// In memory: nobody else has the store, which lasts as long as this connection.
+    Memory { lock: Arc<Mutex<()>>, _store: std::sync::Mutex<SqliteConnection> },
 }
 
 impl Lessor {
-    fn of(location: &Location) -> Self {
+    /// That of a store with its first connection.
+    async fn of(location: &Location, first: SqliteConnection) -> Result<Self> {
         if location.in_memory {
-            return Self::Memory(Arc::default());
+            return Ok(Self::Memory { lock: Arc::default(), _store: first.into() });
         }
+        first.close().await.map_err(Sqlite::error)?;
         let mut path = location.options.get_filename().as_os_str().to_owned();
         path.push(".sync-lock");
-        Self::File(path.into())
+        Ok(Self::File(path.into()))
     }
 }
 
@@ -76,6 +83,7 @@ impl Lease for OwnedMutexGuard<()> {
 }
 
 impl Backend for Sqlite {
+    const LOCAL: bool = true;
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
     const READ_FOR_WRITE: &'static str = "SELECT * FROM chain";
     const COUNT_MIGRATION_TABLES: &'static str = "SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'";
@@ -83,6 +91,16 @@ impl Backend for Sqlite {
     const NUMBERS: &'static str = "(SELECT value FROM json_each($1))";
 
     type Lessor = Lessor;
+    /// The file's device and number; `None` in memory, and for a file that is gone.
+    type Place = Option<(u64, u64)>;
+
+    fn place(options: &SqliteConnectOptions) -> Self::Place {
+        std::fs::metadata(options.get_filename()).ok().map(|file| (file.dev(), file.ino()))
+    }
+
+    async fn run(connection: &mut SqliteConnection, statement: &'static str) -> sqlx::Result<()> {
+        raw_sql(statement).execute(connection).await.map(|_| ())
+    }
 
     fn rows(result: &SqliteQueryResult) -> u64 {
         result.rows_affected()
@@ -90,30 +108,33 @@ impl Backend for Sqlite {
 
     /// By primary result code, the low byte: <https://www.sqlite.org/rescode.html>.
     fn error(error: sqlx::Error) -> StoreError {
-        let Some(database) = error.as_database_error() else { return StoreError::Database(error) };
+        let database = match &error {
+            sqlx::Error::Database(database) => database,
+            sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => return StoreError::Io(error.to_string()),
+            _ => return schema::misread(error),
+        };
         if database.is_unique_violation() {
             return StoreError::Conflict("another block is in that place already".into());
         }
         let code: i32 = database.code().and_then(|code| code.parse().ok()).unwrap_or_default();
-        match code & 0xff {
-            5 | 6 => StoreError::Busy("the database is locked".into()),
-            8 => StoreError::ReadOnly,
-            11 | 26 => StoreError::Damaged(database.message().into()),
-            13 => StoreError::Full,
-            14 => StoreError::Missing("the database file cannot be opened".into()),
+        match (code & 0xff, code) {
+            (8, MOVED) | (14, _) => StoreError::Missing("the database file is not there or can't be opened".into()),
+            // Locked, by a process or a connection; memory; an interrupted statement; the locks of the log.
+            (5 | 6, _) => StoreError::Busy("the database is locked".into()),
+            (7 | 9 | 15, _) => StoreError::Busy(database.message().into()),
+            (8, _) => StoreError::ReadOnly,
+            (10, _) => StoreError::Io(database.message().into()),
+            (11 | 26, _) => StoreError::Damaged(database.message().into()),
+            (13, _) => StoreError::Full,
             _ => StoreError::Database(error),
         }
-    }
-
-    async fn no_connection(pool: &Pool<Self>) -> StoreError {
-        StoreError::Busy(format!("no connection became free within {:?}", pool.options().get_acquire_timeout()))
     }
 
     async fn lease(lessor: &Lessor) -> Result<Option<Box<dyn Lease>>> {
         let path = match lessor {
             Lessor::File(path) => path,
-            Lessor::Memory(mutex) => {
-                let guard: Option<OwnedMutexGuard<()>> = mutex.clone().try_lock_owned().ok();
+            Lessor::Memory { lock, .. } => {
+                let guard: Option<OwnedMutexGuard<()>> = lock.clone().try_lock_owned().ok();
                 return Ok(guard.map(|guard| Box::new(guard) as _));
             }
         };
@@ -133,18 +154,16 @@ pub(super) async fn open(url: &str, options: &OpenOptions) -> Result<SqlStore<Sq
     let mut first = location.connect(options).await?;
     prepare(&mut first, options.migrate).await?;
 
-    let pool = |connections, connect: SqliteConnectOptions| {
-        let pool = SqlitePoolOptions::new().max_connections(connections).acquire_timeout(options.wait);
-        // Local connections don't go stale, and the last one that closes takes a store in memory with it.
-        pool.test_before_acquire(false).idle_timeout(None).max_lifetime(None).connect_lazy_with(connect)
-    };
     let cache = |connect: SqliteConnectOptions, kib: u32| connect.pragma("cache_size", format!("-{kib}"));
-    let reading = location.options.clone().read_only(!location.in_memory).create_if_missing(false);
-    let readers = pool(options.connections, cache(reading, READER_CACHE_KIB));
-    let writer = (!location.read_only).then(|| pool(1, cache(location.options.clone(), WRITER_CACHE_KIB)));
-    drop(readers.acquire().await.map_err(Sqlite::error)?);
-    first.close().await.map_err(Sqlite::error)?;
-    Ok(SqlStore { readers, writer, lessor: Lessor::of(&location) })
+    // A file that is taken away later must not come back empty.
+    let existing = location.options.clone().create_if_missing(false);
+    let reading = existing.clone().read_only(!location.in_memory).busy_timeout(options.read);
+    let reading = cache(reading, READER_CACHE_KIB);
+    let writing = (!location.read_only).then(|| cache(existing, WRITER_CACHE_KIB));
+    let lessor = Lessor::of(&location, first).await?;
+    let store = SqlStore::new(reading, writing, lessor, options);
+    drop(store.readers.acquire().await?);
+    Ok(store)
 }
 
 /// Brings the schema up to date; see [`super::migrate`].

@@ -5,8 +5,9 @@ use sqlx::{ColumnIndex, Executor, FromRow, query, query_as};
 
 use super::{
     Event, EventKind, FINISHED_PHASES, Job, KEPT_JOBS, Lease, QUEUED, Result, Stage, StoreError, SyncStore, row,
-    sql::{Backend, Column, SqlStore, clamp, epoch_start, failure, level, read},
+    sql::{Backend, Column, SqlStore, clamp, epoch_start, level, read},
     statements,
+    transaction::Transaction,
 };
 use crate::chain::{ChainEnd, EpochNumbering, Position};
 
@@ -97,10 +98,12 @@ impl From<JobRow> for Job {
 macro_rules! change {
     ($store:ident ($sql:expr $(, $value:expr)*)) => {{
         let pool = $store.writer()?;
-        match query($sql)$(.bind($value))*.execute(pool).await {
-            Ok(result) => Ok(DB::rows(&result)),
-            Err(error) => Err(failure(error, pool).await),
-        }
+        let work = async {
+            let mut lent = pool.acquire().await?;
+            let executed = query($sql)$(.bind($value))*.execute(&mut *lent).await;
+            lent.judge(executed)
+        };
+        pool.attend($store.read, work).await.map(|result| DB::rows(&result))
     }};
 }
 
@@ -155,10 +158,6 @@ where
 
     async fn create_job(&self, spec: &str, now: i64) -> Result<u64> {
         let pool = self.writer()?;
-        let mut transaction = match pool.begin_with(DB::BEGIN).await {
-            Ok(transaction) => transaction,
-            Err(error) => return Err(failure(error, pool).await),
-        };
         let prune = concat!(
             "DELETE FROM job WHERE ",
             finished!(),
@@ -166,13 +165,17 @@ where
             finished!(),
             " ORDER BY id DESC LIMIT CAST($1 AS BIGINT)) AS kept)"
         );
-        query(prune).bind(clamp(KEPT_JOBS)).execute(&mut *transaction).await.map_err(DB::error)?;
         let insert = "INSERT INTO job (phase, spec, progress, created_at, updated_at) VALUES ($1, $2, '{}', $3, $3) \
                       RETURNING id";
-        let insert = query_as(insert).bind(QUEUED.to_owned()).bind(spec.to_owned()).bind(now);
-        let (id,): (i64,) = insert.fetch_one(&mut *transaction).await.map_err(DB::error)?;
-        transaction.commit().await.map_err(DB::error)?;
-        Ok(id as u64)
+        let work = async {
+            let mut transaction = Transaction::begin(pool).await?;
+            query(prune).bind(clamp(KEPT_JOBS)).execute(&mut *transaction).await.map_err(DB::error)?;
+            let insert = query_as(insert).bind(QUEUED.to_owned()).bind(spec.to_owned()).bind(now);
+            let (id,): (i64,) = insert.fetch_one(&mut *transaction).await.map_err(DB::error)?;
+            transaction.commit().await?;
+            Ok(id as u64)
+        };
+        pool.attend(self.read, work).await
     }
 
     async fn update_job(&self, id: u64, phase: &str, progress: &str, now: i64) -> Result<()> {
@@ -203,7 +206,6 @@ where
     }
 
     async fn lease(&self) -> Result<Option<Box<dyn Lease>>> {
-        self.writer()?;
-        DB::lease(&self.lessor).await
+        self.writer()?.attend(self.wait, DB::lease(&self.lessor)).await
     }
 }

@@ -2,17 +2,20 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
-use sqlx::{AssertSqlSafe, ColumnIndex, Database, Executor, Pool, QueryBuilder, Transaction, query, query_as};
+use sqlx::{AssertSqlSafe, ColumnIndex, Executor, QueryBuilder, query, query_as};
 
 use super::{
     ChainState, ChainWriter, Reorganisation, Result, StoreError, Tip,
+    pool::Pool,
     row::{Row, check_keys, follow},
-    sql::{Backend, ChainRow, Column, clamp, failure, json_array, level},
+    sql::{Backend, ChainRow, Column, clamp, json_array, level},
     statements,
+    transaction::Transaction,
 };
 use crate::chain::{CumulativeDifficulty, Level, MinerBlock, Position, VerifiedBlocks, verify::check_storable};
 
@@ -27,8 +30,8 @@ use event::History;
 const ROWS_PER_STATEMENT: usize = 250;
 
 /// A transaction of a [`SqlStore`](super::sql::SqlStore).
-pub(super) struct SqlWriter<DB: Database> {
-    transaction: Transaction<'static, DB>,
+pub(super) struct SqlWriter<DB: Backend> {
+    transaction: Transaction<DB>,
     state: ChainState,
     history: History,
     /// Whether any block was changed.
@@ -56,11 +59,8 @@ where
     Option<String>: Column<DB>,
 {
     /// Begins the transaction, waiting for other writers.
-    pub async fn begin(pool: &Pool<DB>) -> Result<Self> {
-        let mut transaction = match pool.begin_with(DB::BEGIN).await {
-            Ok(transaction) => transaction,
-            Err(error) => return Err(failure(error, pool).await),
-        };
+    pub async fn begin(pool: &Arc<Pool<DB>>) -> Result<Self> {
+        let mut transaction = Transaction::begin(pool).await?;
         let row: ChainRow = query_as(DB::READ_FOR_WRITE).fetch_one(&mut *transaction).await.map_err(DB::error)?;
         let state = ChainState::try_from(row)?;
         let history = History::new(state.tip.as_ref().map(Position::from), state.length);
@@ -285,7 +285,7 @@ where
             self.tell(unix_now()).await?;
             self.write_state().await?;
         }
-        self.transaction.commit().await.map_err(DB::error)?;
+        self.transaction.commit().await?;
         Ok(self.state)
     }
 }

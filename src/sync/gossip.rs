@@ -32,7 +32,11 @@ impl Service {
     /// Takes a block in, or says what job shall find out about it.
     pub(super) async fn on_gossip(&mut self, message: Gossip) -> Result<Option<JobSpec>, StoreError> {
         let (verdict, job) = match gossip::decode(&message.data, unix_now()) {
-            Ok(block) => self.take(&message, block).await?,
+            // What becomes of the store is not the message's fault, and it must not wait for a verdict.
+            Ok(block) => {
+                let taken = self.take(&message, block).await;
+                taken.inspect_err(|_| self.p2p.judge(&message, Verdict::Ignore))?
+            }
             Err(problem) => {
                 tracing::debug!(peer = %message.from, problem, "gossip that is no block");
                 (Verdict::Reject, None)

@@ -4,8 +4,10 @@
 
 pub mod bytes_codec;
 pub mod chain;
+pub mod cluster;
 pub mod door;
 pub mod gateway;
+pub mod hole;
 pub mod linked;
 pub mod peer;
 pub mod postgres;

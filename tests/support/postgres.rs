@@ -90,7 +90,7 @@ fn start() -> (String, Child) {
 }
 
 /// The folder of `initdb` and the others: of the newest version where Debian keeps them, else on the `PATH`.
-fn programs() -> PathBuf {
+pub fn programs() -> PathBuf {
     let version = |path: &Path| path.file_name().and_then(|name| name.to_str()?.parse::<u32>().ok());
     let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut folders: Vec<_> = debian.map(|entry| entry.path()).collect();

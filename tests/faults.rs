@@ -1,0 +1,19 @@
+//! Databases that fail, for real, under a gateway that is asked, followed and fed all the while: no answer is a 500, none
+//! takes long, it comes back by itself, no event is lost or told twice, and nothing is written twice.
+
+mod support;
+
+#[path = "faults/commit.rs"]
+mod commit;
+#[path = "faults/follower.rs"]
+mod follower;
+#[path = "faults/load.rs"]
+mod load;
+#[path = "faults/postgres.rs"]
+mod postgres;
+#[path = "faults/program.rs"]
+mod program;
+#[path = "faults/sqlite.rs"]
+mod sqlite;
+#[path = "faults/world.rs"]
+mod world;

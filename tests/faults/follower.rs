@@ -1,0 +1,75 @@
+//! One who follows `/events` and comes back when the stream breaks, as browsers do.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+/// What it was told so far.
+#[derive(Default)]
+pub struct Told {
+    /// Ids, in the order in which they came.
+    pub ids: Vec<u64>,
+    /// The tip after the last of them.
+    pub tip: Value,
+    /// How many blocks left the chain, each time that some did.
+    pub orphaned: Vec<u64>,
+    /// What did not fit what came before.
+    pub broken: Vec<String>,
+}
+
+impl Told {
+    fn take(&mut self, id: u64, name: &str, data: &Value) {
+        let fits = match name {
+            "extended" => {
+                let next = self.tip["index"].as_u64().map_or(0, |index| index + 1);
+                data["from"] == next && data["to"] == data["tip"]["index"]
+            }
+            "reorganised" => data["old_tip"] == self.tip && data["new_tip"] == data["tip"],
+            _ => false,
+        };
+        if !fits || self.ids.last().is_some_and(|last| *last >= id) {
+            self.broken.push(format!("{name} {id}: {data} after {} and {:?}", self.tip, self.ids.last()));
+        }
+        self.orphaned.extend(data["orphaned"].as_u64());
+        self.ids.push(id);
+        self.tip = data["tip"].clone();
+    }
+}
+
+/// Follows until the receiver is dropped.
+pub fn follow(base: &str) -> watch::Receiver<Told> {
+    let (told, seen) = watch::channel(Told::default());
+    let (told, url) = (Arc::new(told), format!("{base}/events"));
+    let watching = told.clone();
+    let following = async move {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let mut again = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            again.tick().await;
+            let last = told.borrow().ids.last().copied().unwrap_or_default();
+            if let Ok(response) = client.get(&url).header("last-event-id", last).send().await {
+                read(response, &told).await;
+            }
+        }
+    };
+    tokio::spawn(async move {
+        tokio::select! { () = following => {}, () = watching.closed() => {} }
+    });
+    seen
+}
+
+async fn read(mut response: reqwest::Response, told: &watch::Sender<Told>) {
+    let mut text = String::new();
+    while let Ok(Some(bytes)) = response.chunk().await {
+        text.push_str(std::str::from_utf8(&bytes).unwrap());
+        while let Some((block, rest)) = text.split_once("\n\n") {
+            let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            if let (Some(id), Some(name), Some(data)) = (field("id"), field("event"), field("data")) {
+                let data = serde_json::from_str(data).unwrap();
+                told.send_modify(|told| told.take(id.parse().unwrap(), name, &data));
+            }
+            text = rest.to_owned();
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! A gateway's process, a peer whose chain grows and forks, clients that read, and one who follows.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use modal_gateway::{chain::MinerBlock, store, store::OpenOptions};
+use tempfile::TempDir;
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    follower::{self, Told},
+    load::{self, Samples, statuses},
+    support::{
+        gateway::PATIENCE,
+        linked::{NETWORK_FILE, linked},
+        peer::ScriptedPeer,
+        serving::{Served, Serving},
+    },
+};
+
+/// No answer may take longer,
+const SLOWEST: Duration = Duration::from_secs(5);
+/// and the gateway be unhealthy for longer once the database is back.
+const RECOVERY: Duration = Duration::from_secs(3);
+
+/// The peer's chain at the beginning, how often it grows, and every how many times it forks instead.
+const LENGTH: u64 = 60;
+const GROWS_EVERY: Duration = Duration::from_millis(150);
+const FORKS_EVERY: u64 = 9;
+
+/// What readers meet while the fault lasts.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Reads {
+    /// They go on.
+    GoOn,
+    /// They fail: the database can't be reached.
+    Fail,
+    /// They fail, though it can be reached.
+    Refused,
+    /// Some may fail, until the gateway has found the way on.
+    Stumble,
+}
+
+/// The gateway and all around it.
+pub struct World {
+    url: String,
+    folder: TempDir,
+    pub gateway: Child,
+    pub base: String,
+    pub admin: String,
+    peer: ScriptedPeer,
+    chain: Served,
+    growth: JoinSet<()>,
+    samples: Samples,
+    clients: JoinSet<()>,
+    told: watch::Receiver<Told>,
+}
+
+/// One at a time: what is timed is not to be slowed down by another test.
+pub async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    ALONE.lock().await
+}
+
+impl World {
+    /// A gateway on this store, followed and asked, that has begun to follow the peer.
+    pub async fn over(url: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let serving = Serving::of(&linked(None, LENGTH, "main"));
+        let chain = serving.chain();
+        let peer = ScriptedPeer::start(serving.script()).await;
+        std::fs::write(folder.path().join("network.toml"), NETWORK_FILE).unwrap();
+        let (gateway, base, admin) = serve(&folder, url, &peer);
+        let (told, (samples, clients)) = (follower::follow(&base), load::clients(&base));
+        let url = url.to_owned();
+        let growth = JoinSet::new();
+        let mut world = Self { url, folder, gateway, base, admin, peer, chain, growth, samples, clients, told };
+        world.grow();
+        world.catches_up("the beginning").await;
+        world
+    }
+
+    /// Lets the peer's chain grow from now on.
+    fn grow(&mut self) {
+        let chain = self.chain.clone();
+        self.growth.spawn(async move {
+            let mut ticks = tokio::time::interval(GROWS_EVERY);
+            for round in 1u64.. {
+                ticks.tick().await;
+                let mut chain = chain.lock().unwrap();
+                if round % FORKS_EVERY == 0 {
+                    let shared = chain.len() - 3;
+                    chain.truncate(shared);
+                    let branch = linked(chain.last(), 5, &format!("branch {round}"));
+                    chain.extend(branch);
+                } else {
+                    let next = linked(chain.last(), 1 + round % 2, "main");
+                    chain.extend(next);
+                }
+            }
+        });
+    }
+
+    fn peers_tip(&self) -> MinerBlock {
+        self.chain.lock().unwrap().last().unwrap().clone()
+    }
+
+    /// Waits until the follower is told of a block that the peer does not have yet.
+    async fn catches_up(&mut self, when: &str) {
+        let now = self.peers_tip().index;
+        let news = self.told.wait_for(|told| told.tip["index"].as_u64().is_some_and(|index| index > now));
+        let waited = tokio::time::timeout(PATIENCE, news).await.is_ok();
+        assert!(waited, "{when}: no news; the peer was at {now}: {}", self.told.borrow().tip);
+    }
+
+    async fn status(&self, path: &str) -> u16 {
+        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        http.get(format!("{}{path}", self.base)).send().await.unwrap().status().as_u16()
+    }
+
+    /// The admin door's figures.
+    pub async fn metrics(&self) -> String {
+        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        let response = http.get(format!("{}/metrics", self.admin)).send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.text().await.unwrap()
+    }
+
+    /// Lets something fail for a while and then work again, and checks what everybody around saw of it. `writes` says
+    /// whether the gateway could go on writing all the while.
+    pub async fn fault(
+        &mut self,
+        name: &str,
+        lasts: Duration,
+        (reads, writes): (Reads, bool),
+        inject: impl AsyncFnOnce(),
+        heal: impl AsyncFnOnce(),
+    ) {
+        let begin = Instant::now();
+        inject().await;
+        // Whatever was under way has ended half way through.
+        let half = || tokio::time::timeout(lasts / 2, std::future::pending::<()>());
+        let _ = half().await;
+        let written = self.told.borrow().ids.len();
+        let _ = half().await;
+        let figures = self.metrics().await;
+        assert_eq!(figures.contains("modal_store_up 0"), reads == Reads::Fail, "{name}: {figures}");
+        if !writes {
+            assert_eq!(self.told.borrow().ids.len(), written, "{name}: it was written all the same");
+        }
+        heal().await;
+        let healed = Instant::now();
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            ticks.tick().await;
+            let all = [self.status("/health/ready").await, self.status("/data/miner_block/epoch?epoch=0").await];
+            if all == [200, 200] {
+                break;
+            }
+            assert!(healed.elapsed() < PATIENCE, "{name}: it never recovers: {all:?}");
+        }
+        let healthy = healed.elapsed();
+        let again = Instant::now();
+        self.catches_up(name).await;
+        let samples: Vec<_> = self.samples.lock().unwrap().iter().copied().filter(|s| s.at >= begin).collect();
+        let slowest = samples.iter().map(|sample| sample.took).max().unwrap();
+        eprintln!(
+            "{name:28} {:5} requests {:?}, slowest {slowest:.2?}, healthy after {healthy:.2?}, news after {:.2?}",
+            samples.len(),
+            statuses(&samples),
+            again.elapsed() + healthy,
+        );
+        for sample in &samples {
+            // The chain may fork under whoever reads all of it.
+            let forked = sample.status == 409 && sample.path.ends_with("/canonical");
+            let told = matches!(sample.status, 200 | 503 | 0) || forked;
+            assert!(told && sample.polite, "{name}: {} {}", sample.status, sample.path);
+            assert!(sample.took < SLOWEST, "{name}: {} took {:?}", sample.path, sample.took);
+            assert!(sample.status == 200 || !sample.is_always(), "{name}: {} {}", sample.status, sample.path);
+        }
+        let failed = samples.iter().any(|sample| sample.status == 503);
+        let expected = matches!(reads, Reads::Fail | Reads::Refused);
+        assert!(reads == Reads::Stumble || failed == expected, "{name}: {:?}", statuses(&samples));
+        assert!(healthy < RECOVERY, "{name}: healthy only after {healthy:?}");
+    }
+
+    /// Ends all of it, and audits what is left.
+    pub async fn end(mut self) {
+        self.growth.shutdown().await;
+        let tip = self.peers_tip();
+        let last = tip.hash.clone();
+        let level = self.told.wait_for(|told| told.tip["hash"] == last.as_str());
+        tokio::time::timeout(PATIENCE, level).await.expect("the gateway comes level with the peer").unwrap();
+        self.clients.shutdown().await;
+        stop(&mut self.gateway);
+
+        let verify = program(&self.folder).args(["verify", "--verify", "linked", "--database-url", &self.url]).output();
+        let verify = verify.unwrap();
+        assert!(verify.status.success(), "{}", String::from_utf8_lossy(&verify.stderr));
+        let store = store::open(&self.url, &OpenOptions::default()).await.unwrap();
+        let state = store.state().await.unwrap();
+        assert_eq!(state.tip.map(|tip| tip.hash), Some(tip.hash));
+        let mut ids = Vec::new();
+        loop {
+            let more = store.events(ids.last().copied().unwrap_or_default(), 1000).await.unwrap();
+            if more.is_empty() {
+                break;
+            }
+            ids.extend(more.into_iter().map(|event| event.id));
+        }
+        let told = self.told.borrow();
+        assert!(told.broken.is_empty(), "events that don't follow each other: {:#?}", told.broken);
+        assert_eq!(told.ids, ids, "the events told are those in the store");
+        eprintln!("{} events, {} blocks: told once each, and the audit finds nothing", ids.len(), state.length);
+    }
+}
+
+/// The program, in a folder with the network's settings.
+fn program(folder: &TempDir) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_modal-gateway"));
+    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.env("MODAL_GATEWAY_NETWORK", "network.toml").current_dir(folder.path()).stdin(Stdio::null());
+    command
+}
+
+/// Starts a gateway that follows the peer; its two doors.
+fn serve(folder: &TempDir, url: &str, peer: &ScriptedPeer) -> (Child, String, String) {
+    let mut command = program(folder);
+    command.args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"]);
+    command.args(["--verify", "linked", "--sync-interval", "200ms", "--rate-limit", "0", "--database-url", url]);
+    command.args(["--peer", &format!("writer={}", peer.address)]).env("MODAL_GATEWAY_PEER_TIMEOUT", "2s");
+    let log = std::env::var("FAULTS_LOG").unwrap_or_else(|_| "off".into());
+    let mut child = command.env("RUST_LOG", log).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut line = |what: &str| lines.find_map(|line| Some(line.strip_prefix(what)?.trim().to_owned())).unwrap();
+    let (http, admin) = (line("http "), line("admin "));
+    std::thread::spawn(move || lines.for_each(|line| eprintln!("{line}")));
+    (child, http, admin)
+}
+
+/// Ends a process as Ctrl-C does.
+pub fn stop(child: &mut Child) {
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = self.gateway.kill();
+        let _ = self.gateway.wait();
+    }
+}
