@@ -100,12 +100,16 @@ fn read_file(named: Option<PathBuf>) -> Result<Option<Layer>, ConfigError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => return Ok(None),
         Err(error) => return Err(ConfigError::new(origin, format!("can't read the configuration file: {error}"))),
     };
-    // Only message and line: the error's own text quotes the line, and with it perhaps a password.
-    let values = toml::from_str::<Dict>(&text).map_err(|error| {
-        let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
-        ConfigError::new(origin.clone(), format!("line {line}: {}", error.message().replace('\n', ", ")))
-    })?;
+    let values = toml::from_str::<Dict>(&text)
+        .map_err(|error| ConfigError::new(origin.clone(), where_and_why(&text, &error)))?;
     Ok(Some(Layer { origin, values }))
+}
+
+/// Line and message of what is wrong with a TOML file: the error's own text quotes the line, and with it perhaps a
+/// password.
+pub(super) fn where_and_why(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map_or(1, |span| 1 + text[..span.start].matches('\n').count());
+    format!("line {line}: {}", error.message().replace('\n', ", "))
 }
 
 /// Settings of one origin.

@@ -17,7 +17,7 @@ use serde::{
 
 use url::Url;
 
-use super::DatabaseUrl;
+use super::{DatabaseUrl, layer::where_and_why};
 use crate::{chain::Network, p2p::PeerAddress};
 
 /// Longest timeout that may be set.
@@ -208,7 +208,7 @@ pub(super) fn network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Netw
     }
     match std::fs::read_to_string(Path::new(&name)) {
         Ok(text) => toml::from_str(&text)
-            .map_err(|error| D::Error::custom(format!("network file {name}: {}", error.to_string().trim_end()))),
+            .map_err(|error| D::Error::custom(format!("network file {name}: {}", where_and_why(&text, &error)))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let known = Network::NAMES.join(", ");
             Err(D::Error::custom(format!("`{name}` is neither a known network ({known}) nor a file")))

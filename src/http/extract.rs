@@ -9,19 +9,16 @@ use axum::{
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use percent_encoding::percent_decode_str;
-use serde_json::{Value, value::RawValue};
+use serde_json::Value;
 
 use super::{Gateway, error::Rejection, server::Late};
 use crate::{
     protocol::{
         Code, Failure, MAX_REQUEST_BYTES, Query,
-        query::{self, Kind, Parameter, optional},
+        query::{self, Kind, Parameter, optional, pairs},
     },
     source::Origin,
 };
-
-/// Longest query string that is read, in bytes.
-pub const MAX_QUERY_BYTES: usize = 16 << 10;
 
 /// What a client wants to know, from whom, and in which form.
 #[derive(Debug)]
@@ -68,11 +65,9 @@ impl FromRequest<Gateway> for Read {
                 return Err(Failure::with_detail(Code::UnknownParameter, detail).into());
             }
             let bytes = read_body(&parts.headers, body).await?;
-            query_of_body(row, &bytes)?
+            row.query_of_body(&bytes)?
         } else {
-            let data = row.data_from_text(parameters.into_iter())?;
-            let raw = serde_json::value::to_raw_value(&data).map_err(|_| Failure::new(Code::Internal))?;
-            Query::parse(row.path, Some(&raw))?
+            row.query_of_pairs(parameters.into_iter())?
         };
         let is_list = matches!(query, Query::Canonical | Query::Epoch { .. } | Query::Range { .. });
         let origin = match control.peer {
@@ -137,28 +132,6 @@ pub(super) fn is_forwarded(uri: &Uri) -> bool {
     })
 }
 
-/// The pairs of a query string, decoded.
-fn pairs(query: &str) -> Result<Vec<(String, String)>, Failure> {
-    if query.len() > MAX_QUERY_BYTES {
-        let detail = format!("query string of {} bytes, at most {MAX_QUERY_BYTES}", query.len());
-        return Err(Failure::with_detail(Code::UriTooLong, detail));
-    }
-    let decode = |text: &str| -> Result<String, Failure> {
-        let spaced = text.replace('+', " ");
-        let decoded = percent_decode_str(&spaced).decode_utf8();
-        decoded.map(|text| text.into_owned()).map_err(|_| {
-            Failure::with_detail(Code::MalformedQuery, "a name or value is not UTF-8 after percent-decoding")
-        })
-    };
-    let pairs = query.split('&').filter(|pair| !pair.is_empty());
-    pairs
-        .map(|pair| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            Ok((decode(name)?, decode(value)?))
-        })
-        .collect()
-}
-
 /// The body of a `POST`, which is declared as JSON unless it is empty.
 pub(super) async fn read_body(headers: &HeaderMap, body: axum::body::Body) -> Result<Bytes, Failure> {
     let too_large =
@@ -185,19 +158,6 @@ pub(super) async fn read_body(headers: &HeaderMap, body: axum::body::Body) -> Re
         return Err(Failure::with_detail(Code::UnsupportedMediaType, "a body is sent as application/json"));
     }
     Ok(bytes)
-}
-
-fn query_of_body(row: &query::Path, bytes: &[u8]) -> Result<Query, Failure> {
-    if bytes.is_empty() {
-        return Query::parse(row.path, None);
-    }
-    let malformed = |error: serde_json::Error| Failure::with_detail(Code::MalformedBody, error.to_string());
-    let data: &RawValue = serde_json::from_slice(bytes).map_err(malformed)?;
-    if row.parameters.is_some() {
-        let value: Value = serde_json::from_str(data.get()).map_err(malformed)?;
-        row.check(&value)?;
-    }
-    Query::parse(row.path, Some(data))
 }
 
 /// Which form the client accepts. JSON wins where it takes both alike.
@@ -240,13 +200,5 @@ mod tests {
         assert_eq!(negotiated("text/html, application/x-ndjson;q=0.5, */*;q=0.1", true), Some(Format::Ndjson));
         assert_eq!(negotiated("application/json;q=0", true), None);
         assert_eq!(negotiated("text/html", true), None);
-    }
-
-    #[test]
-    fn pairs_are_decoded_or_refused() {
-        let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
-        assert_eq!(pairs("a=1&&b=x%20y+z&c"), Ok(own(&[("a", "1"), ("b", "x y z"), ("c", "")])));
-        assert_eq!(pairs("a=%ff").unwrap_err().code, Code::MalformedQuery);
-        assert_eq!(pairs(&"a".repeat(MAX_QUERY_BYTES + 1)).unwrap_err().code, Code::UriTooLong);
     }
 }

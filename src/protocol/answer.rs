@@ -103,7 +103,9 @@ impl Answer {
             }
             Self::Range { from_index, requested_to, chunk_size, has_more, blocks } => {
                 let to_index = clamped_end(*from_index, *requested_to, *chunk_size);
-                let next = if *has_more { (to_index + 1).to_string() } else { "null".into() };
+                // A peer may claim more than was asked for, even behind the largest index.
+                let has_more = *has_more && to_index < *requested_to;
+                let next = if has_more { (to_index + 1).to_string() } else { "null".into() };
                 write!(
                     out,
                     r#"{{"from_index":{from_index},"to_index":{to_index},"requested_to":{requested_to},"blocks":[{}],"count":{},"has_more":{has_more},"chunk_size":{chunk_size},"next_from_index":{next}}}"#,

@@ -1,5 +1,7 @@
 //! A freshly mined block as nodes tell it each other on the gossip topic `/miner/block`.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -11,11 +13,11 @@ pub const BLOCK_TOPIC: &str = "/miner/block";
 /// What travels: no data hash, which follows from the miner's data, and numbers of more than 64 bits as decimal strings.
 #[derive(Serialize, Deserialize)]
 struct Message<'a> {
-    hash: &'a str,
+    hash: Cow<'a, str>,
     index: u64,
     epoch: u64,
-    nominated_peer_id: std::borrow::Cow<'a, str>,
-    previous_hash: &'a str,
+    nominated_peer_id: Cow<'a, str>,
+    previous_hash: Cow<'a, str>,
     difficulty: String,
     nonce: String,
     timestamp: String,
@@ -25,11 +27,11 @@ struct Message<'a> {
 /// Writes a block for the topic.
 pub fn encode(block: &MinerBlock) -> Bytes {
     let message = Message {
-        hash: &block.hash,
+        hash: block.hash.as_str().into(),
         index: block.index,
         epoch: block.epoch,
         nominated_peer_id: block.nominated_peer_id.as_str().into(),
-        previous_hash: &block.previous_hash,
+        previous_hash: block.previous_hash.as_str().into(),
         difficulty: block.target_difficulty.to_string(),
         nonce: block.nonce.to_string(),
         timestamp: block.timestamp.to_string(),
@@ -47,14 +49,14 @@ pub fn decode(message: &[u8], seen_at: i64) -> Result<MinerBlock, String> {
     let message: Message<'_> = serde_json::from_slice(message).map_err(|error| error.to_string())?;
     let target_difficulty = decimal("difficulty", &message.difficulty)?;
     let mut block = MinerBlock {
-        hash: message.hash.into(),
+        actualized_difficulty: actualized(&message.hash, target_difficulty),
+        hash: message.hash.into_owned(),
         index: message.index,
         epoch: message.epoch,
         timestamp: message.timestamp.parse().map_err(|_| "timestamp: expected decimal digits".to_owned())?,
-        previous_hash: message.previous_hash.into(),
+        previous_hash: message.previous_hash.into_owned(),
         nonce: decimal("nonce", &message.nonce)?,
         target_difficulty,
-        actualized_difficulty: actualized(message.hash, target_difficulty),
         nominated_peer_id: message.nominated_peer_id.into_owned(),
         miner_number: message.miner_number,
         is_canonical: true,
@@ -83,6 +85,13 @@ mod tests {
             let told = decode(&encode(&block), 7).unwrap();
             assert_eq!(told, MinerBlock { seen_at: Some(7), height_at_time: None, ..block });
         }
+    }
+
+    #[test]
+    fn a_hash_that_needs_escapes_survives_too() {
+        let block = MinerBlock { hash: "a\"\n".into(), previous_hash: "\\ü".into(), ..MinerBlock::default() };
+        let told = decode(&encode(&block), 7).unwrap();
+        assert_eq!((told.hash, told.previous_hash), (block.hash, block.previous_hash));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One typed query per path, and the one table that joins the two.
 //!
 //! The [`table`] serves both doors: libp2p requests bring `data` as JSON; `GET` requests bring text, which is turned
-//! into that JSON by each parameter's kind.
+//! into that JSON by each parameter's kind. [`written`] reads what comes in at the HTTP door.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -9,8 +9,10 @@ use serde_json::value::RawValue;
 use super::Failure;
 
 pub mod table;
+pub mod written;
 
 pub use table::{Kind, PATHS, Parameter, Path, check, data_from_text, optional, path};
+pub use written::{MAX_QUERY_BYTES, pairs};
 
 /// A question about the chain, typed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

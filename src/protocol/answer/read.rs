@@ -108,12 +108,14 @@ fn check_order(
     last: Option<u64>,
 ) -> Result<(), String> {
     expect(indexes.len() as u64 == count, || format!("count {count} over {} blocks", indexes.len()))?;
-    let mut next = first;
-    for index in indexes {
-        let expected = next.unwrap_or(index);
-        expect(index == expected, || format!("block {index} where {expected} belongs"))?;
+    let mut first = first;
+    for (place, index) in (0..).zip(indexes) {
+        let expected = first.get_or_insert(index).checked_add(place);
+        expect(expected == Some(index), || match expected {
+            Some(expected) => format!("block {index} where {expected} belongs"),
+            None => format!("block {index} behind the last one that can be"),
+        })?;
         expect(last.is_none_or(|last| index <= last), || format!("block {index}, past the end asked for"))?;
-        next = Some(index.saturating_add(1));
     }
     Ok(())
 }
@@ -123,6 +125,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::protocol::MAX_CHUNK;
 
     fn header(index: u64) -> Value {
         json!({"hash": format!("h{index}"), "index": index, "epoch": 0, "timestamp": 7, "previous_hash": "p",
@@ -134,6 +137,22 @@ mod tests {
         let headers: Vec<_> = indexes.iter().copied().map(header).collect();
         let data = json!({"from_index": 5, "to_index": 7, "headers": headers, "count": count, "has_more": true});
         Answer::decode(&query, &data.to_string())
+    }
+
+    #[test]
+    fn nothing_follows_the_largest_index() {
+        assert_eq!(check_order([u64::MAX - 1, u64::MAX].into_iter(), 2, None, None), Ok(()));
+        let error = check_order([u64::MAX; 2].into_iter(), 2, None, Some(u64::MAX)).unwrap_err();
+        assert!(error.contains("behind the last"), "{error}");
+        let (from_index, requested_to) = (u64::MAX - 1, u64::MAX);
+        let range = |has_more| Answer::Range {
+            from_index,
+            requested_to,
+            chunk_size: MAX_CHUNK,
+            has_more,
+            blocks: BlockList::default(),
+        };
+        assert_eq!(range(true).encode(), range(false).encode(), "whatever a peer claims");
     }
 
     #[test]

@@ -1,0 +1,271 @@
+//! Secrets: whatever the program prints, at the most talkative level and in both formats, holds none.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use modal_gateway::{
+    config::{Config, Sources},
+    p2p::load_or_create,
+};
+use rstest::rstest;
+
+const PASSWORD: &str = "Pa55wordOfTheStore7";
+const TOKEN: &str = "Token0fTheAdminDoor99";
+
+/// What gives a secret away: itself, or its bytes as hex, base64 or a list of numbers.
+struct Secret {
+    name: &'static str,
+    forms: Vec<String>,
+}
+
+impl Secret {
+    fn of(name: &'static str, bytes: &[u8]) -> Self {
+        let mut forms: Vec<String> = std::str::from_utf8(bytes).into_iter().map(str::to_owned).collect();
+        forms.push(hex::encode(bytes));
+        forms.push(hex::encode_upper(bytes));
+        // Within a longer text each byte may be the first, second or third of its group.
+        forms.extend((0..3).map(|skipped| base64(&bytes[skipped..])));
+        forms.push(format!("{bytes:?}").trim_matches(['[', ']']).to_owned());
+        Self { name, forms }
+    }
+
+    fn is_in(&self, text: &str) -> bool {
+        self.forms.iter().any(|form| text.contains(form))
+    }
+}
+
+/// Whole groups of three bytes as base64.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let groups = bytes.chunks_exact(3).map(|group| u32::from_be_bytes([0, group[0], group[1], group[2]]));
+    groups.flat_map(|group| [18, 12, 6, 0].map(|shift| DIGITS[(group >> shift & 63) as usize] as char)).collect()
+}
+
+#[test]
+fn a_secret_is_found_in_any_form() {
+    let secret = Secret::of("", b"0123456789abcdef");
+    for leak in [
+        "x0123456789abcdefx",
+        "30313233343536373839616263646566",
+        "MDEyMzQ1Njc4OWFiY2RlZg==",
+        "IDAxMjM0NTY3ODlhYmNkZWY=",
+    ] {
+        assert!(secret.is_in(leak), "{leak}");
+    }
+    assert!(secret.is_in(&format!("{:?}", b"\x010123456789abcdef")));
+    assert!(!secret.is_in("0123456789ABCDEF"));
+}
+
+/// A folder with an identity and settings that hold secrets.
+struct Place {
+    folder: tempfile::TempDir,
+    secrets: Vec<Secret>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let keypair = load_or_create(&folder.path().join("modal-gateway.key")).unwrap();
+        let seed = keypair.try_into_ed25519().unwrap().secret();
+        let secrets = vec![
+            Secret::of("password", PASSWORD.as_bytes()),
+            Secret::of("token", TOKEN.as_bytes()),
+            Secret::of("key", seed.as_ref()),
+        ];
+        Self { folder, secrets }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn command(&self, log: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_modal-gateway"));
+        command.env_clear().current_dir(self.path()).args(args).args(["--log", log]);
+        command.env("RUST_LOG", "trace").env("MODAL_GATEWAY_NETWORK", "devnet").env("MODAL_GATEWAY_ADMIN_TOKEN", TOKEN);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Checks what was printed, and gives it back.
+    #[track_caller]
+    fn check(&self, output: &Output) -> String {
+        let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        for secret in &self.secrets {
+            let line = text.lines().find(|line| secret.is_in(line));
+            assert_eq!(line, None, "the {} is told", secret.name);
+        }
+        text.into_owned()
+    }
+}
+
+/// A server that takes connections and hangs up on what it is sent.
+fn rude_server() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 1024]);
+        }
+    });
+    address
+}
+
+#[rstest]
+#[case("text")]
+#[case("json")]
+fn a_store_that_cannot_be_reached_is_told_without_its_password(#[case] log: &str) {
+    let place = Place::new();
+    let rude = rude_server();
+    for host in ["127.0.0.1:1", rude.as_str(), "no-such-host.invalid"] {
+        for url in [
+            format!("postgres://user:{PASSWORD}@{host}/db"),
+            format!("postgres://user@{host}/db?password={PASSWORD}&sslmode=require"),
+        ] {
+            for args in [&["migrate"][..], &["export", "-"]] {
+                let output = place.command(log, args).env("DATABASE_URL", &url).output().unwrap();
+                let text = place.check(&output);
+                assert!(!output.status.success() && text.contains("error: "), "{text}");
+            }
+        }
+    }
+    let url = format!("postgres://user:{PASSWORD}@127.0.0.1:1/db");
+    let doors = ["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
+    for command in ["serve", "node", "verify", "import"] {
+        let mut args = vec![command];
+        args.extend((command == "import").then_some("-"));
+        args.extend(doors);
+        let output = place.command(log, &args).env("MODAL_GATEWAY_DATABASE_URL", &url).output().unwrap();
+        let text = place.check(&output);
+        assert!(!output.status.success() && text.contains("error: "), "{command}: {text}");
+    }
+}
+
+/// A gateway that runs: its process, and where its doors are.
+struct Serving {
+    child: Child,
+    lines: std::thread::JoinHandle<Vec<u8>>,
+    doors: std::collections::HashMap<String, String>,
+}
+
+impl Serving {
+    fn start(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let (mut seen, mut doors) = (Vec::new(), std::collections::HashMap::new());
+        while !doors.contains_key("peer-id") {
+            let mut line = String::new();
+            assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended: {}", String::from_utf8_lossy(&seen));
+            seen.extend(line.as_bytes());
+            if let Some((name @ ("http" | "admin" | "libp2p" | "peer-id"), place)) = line.trim().split_once(' ') {
+                doors.insert(name.to_owned(), place.to_owned());
+            }
+        }
+        let lines = std::thread::spawn(move || {
+            stderr.read_to_end(&mut seen).unwrap();
+            seen
+        });
+        Self { child, lines, doors }
+    }
+
+    /// Sends a request to a door; the answer.
+    fn ask(&self, door: &str, head: &str) -> String {
+        let address = self.doors[door].strip_prefix("http://").unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "{head}\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn stop(mut self) -> Output {
+        Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        let mut stdout = Vec::new();
+        self.child.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
+        let status = self.child.wait().unwrap();
+        Output { status, stdout, stderr: self.lines.join().unwrap() }
+    }
+}
+
+#[rstest]
+#[case("text")]
+#[case("json")]
+fn a_gateway_at_work_tells_no_secret(#[case] log: &str) {
+    let place = Place::new();
+    let doors = ["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
+    let serving = Serving::start(place.command(log, &[&["serve", "--sync", "false"], &doors[..]].concat()));
+    let bearer = format!("authorization: Bearer {TOKEN}");
+    let health = serving.ask("http", "GET /health/live HTTP/1.1");
+    assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+    for request in [
+        format!("GET /metrics HTTP/1.1\r\n{bearer}"),
+        format!("DELETE /sync/1 HTTP/1.1\r\n{bearer}"),
+        format!("GET /metrics HTTP/1.1\r\n{bearer}x"),
+        format!("GET /nowhere HTTP/1.1\r\n{bearer}"),
+    ] {
+        assert!(serving.ask("admin", &request).starts_with("HTTP/1.1 "));
+    }
+    for path in ["/ping", "/nowhere"] {
+        let output = place.command(log, &["request", &serving.doors["libp2p"], path]).output().unwrap();
+        assert!(place.check(&output).contains("\"ok\":"));
+    }
+    let output = serving.stop();
+    let text = place.check(&output);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text.contains("TRACE"), "nothing was logged: {text}");
+}
+
+#[test]
+fn a_malformed_secret_is_not_quoted() {
+    let place = Place::new();
+    let url = format!("postgres://user:{PASSWORD}@host");
+    let word = format!("{PASSWORD} and more");
+    for (name, value) in [
+        ("MODAL_GATEWAY_ADMIN_TOKEN", word.as_str()),
+        ("MODAL_GATEWAY_ADMIN_TOKEN_FILE", "settings"),
+        ("MODAL_GATEWAY_IDENTITY", "settings"),
+        ("DATABASE_URL", &format!("{url}:notaport/db")),
+        ("MODAL_GATEWAY_DATABASE_URL", &format!("mysql{url}")),
+        ("MODAL_GATEWAY_CONFIG", "settings"),
+        ("MODAL_GATEWAY_NETWORK", "settings"),
+    ] {
+        for text in [
+            format!("admin_token = '{word}'"),
+            format!("admin_token = ['{PASSWORD}']"),
+            format!("admin_token = \"{PASSWORD}"),
+            format!("database_url = '{url}:notaport'"),
+            format!("database_url = {url}"),
+            format!("{PASSWORD}"),
+        ] {
+            std::fs::write(place.path().join("settings"), text).unwrap();
+            // With a socket address that nobody has, so that it ends where the setting itself is fine.
+            let args = ["serve", "--http", "192.0.2.1:1", "--listen", "/ip4/127.0.0.1/tcp/0", "--sync", "false"];
+            let output = place.command("text", &args).env(name, value).output().unwrap();
+            let text = place.check(&output);
+            assert!(!output.status.success() && text.contains("error: "), "{name}: {text}");
+        }
+    }
+    let output = place.command("text", &["migrate", "--database-url", &format!("{url}:x")]).output().unwrap();
+    assert!(place.check(&output).contains("error: "));
+}
+
+#[test]
+fn the_settings_hide_their_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("settings.toml");
+    let text =
+        format!("admin_token = '{TOKEN}'\ndatabase_url = 'postgres://user:{PASSWORD}@host/db?password={PASSWORD}'");
+    std::fs::write(&file, text).unwrap();
+    let config = Config::load(Sources { file: Some(file), ..Sources::default() }).unwrap();
+    assert_eq!(config.admin_token.as_ref().unwrap().expose(), TOKEN);
+    assert!(config.database_url.as_str().contains(PASSWORD));
+    let shown = format!("{config:?}{config:#?}{}{:?}", config.database_url, config.admin_token);
+    assert!(shown.contains("user:***@host"), "{shown}");
+    for secret in [Secret::of("password", PASSWORD.as_bytes()), Secret::of("token", TOKEN.as_bytes())] {
+        assert!(!secret.is_in(&shown), "the {}: {shown}", secret.name);
+    }
+}
