@@ -5,8 +5,6 @@ mod support;
 
 #[path = "faults/commit.rs"]
 mod commit;
-#[path = "faults/follower.rs"]
-mod follower;
 #[path = "faults/load.rs"]
 mod load;
 #[path = "faults/postgres.rs"]

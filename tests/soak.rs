@@ -6,18 +6,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use support::gateway::PATIENCE;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 mod support;
 
-#[path = "soak/follower.rs"]
-mod follower;
 #[path = "soak/readers.rs"]
 mod readers;
 #[path = "soak/samples.rs"]
@@ -25,7 +21,6 @@ mod samples;
 #[path = "soak/world.rs"]
 mod world;
 
-use follower::Follower;
 use readers::Tally;
 use samples::Samples;
 use world::World;
@@ -47,7 +42,7 @@ async fn nothing_is_lost_and_nothing_grows() {
     let (stop, base) = (CancellationToken::new(), world.gateway.http.clone());
     let readers: Vec<_> =
         (0..READERS).map(|number| tokio::spawn(readers::read(base.clone(), number, stop.clone()))).collect();
-    let follower = tokio::spawn(Follower::new(&base).follow(stop.clone()));
+    let followed = support::follower::follow(&base);
     let samples = tokio::spawn(Samples::take(world.gateway.id(), world.gateway.admin.clone(), stop.clone()));
 
     let (start, mut done) = (Instant::now(), BTreeMap::<_, u32>::new());
@@ -67,21 +62,22 @@ async fn nothing_is_lost_and_nothing_grows() {
     for reader in readers {
         tally.add(reader.await.unwrap());
     }
-    let (followed, samples) = (follower.await.unwrap(), samples.await.unwrap());
+    let samples = samples.await.unwrap();
     let chain = world.end().await;
 
+    let told = followed.borrow();
+    let (times, deepest) = (told.orphaned.len(), told.orphaned.iter().max().unwrap_or(&0));
     eprintln!(
-        "soak: {} s, {} blocks, {} reorganisations told, deepest {}",
+        "soak: {} s, {} blocks, {times} reorganisations, {deepest} blocks deep at most",
         took.as_secs(),
-        chain.length,
-        followed.reorganisations,
-        followed.deepest
+        chain.length
     );
     eprintln!("soak: troubles {done:?}");
     eprintln!("soak: {tally}");
     eprintln!("soak: {samples}");
-    assert_eq!(followed.tip, chain.tip, "the follower knows the chain as it is");
-    assert!(followed.reorganisations > 0, "there was nothing to survive");
+    assert_eq!(told.broken, Vec::<String>::new());
+    assert_eq!(told.tip, chain.tip, "the follower knows the chain as it is");
+    assert!(*deepest >= world::SPELL, "there was not much to survive");
     tally.check();
     samples.check();
 }

@@ -11,9 +11,9 @@ use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
-    follower::{self, Told},
     load::{self, Samples, statuses},
     support::{
+        follower::{self, Told},
         gateway::PATIENCE,
         linked::{NETWORK_FILE, linked},
         peer::ScriptedPeer,

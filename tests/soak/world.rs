@@ -16,7 +16,7 @@ use modal_gateway::{
     store::{self, BlockStore, OpenOptions},
 };
 use reqwest::Client;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Duration, interval};
 use crate::support::{
@@ -28,7 +28,7 @@ use crate::support::{
 pub const TROUBLES: u32 = 5;
 
 /// Blocks that come between two of them.
-const SPELL: u64 = 10;
+pub const SPELL: u64 = 10;
 
 /// Blocks a second of the whole network: a week of one a minute in an hour.
 const PACE: f64 = 7.0 * 24.0 * 60.0 / 3600.0;
@@ -42,7 +42,7 @@ const LONG: Duration = Duration::from_secs(120);
 /// The canonical chain in the end.
 #[derive(Debug)]
 pub struct End {
-    pub tip: (u64, String),
+    pub tip: Value,
     pub length: u64,
 }
 
@@ -72,16 +72,17 @@ impl World {
             difficulty()
         );
         std::fs::write(folder.path().join("soak.toml"), network).unwrap();
-        let cluster = Cluster::start().await;
+        let cluster = Cluster::start();
         let mut nodes = [Node::new("a", folder.path()).await, Node::new("b", folder.path()).await];
         let ports = [nodes[0].port, nodes[1].port];
         let peers = ports.map(|port| format!("/ip4/127.0.0.1/tcp/{port}"));
         for (node, other) in nodes.iter_mut().zip([&peers[1], &peers[0]]) {
             node.start(folder.path(), &["--peer", other]);
         }
+        let url = cluster.url(cluster.address, "postgres");
         let mut serve = network_program(folder.path(), "serve");
         serve.args(["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"]);
-        serve.args(["--sync-interval", "1s", "--database-url", &cluster.url]);
+        serve.args(["--sync-interval", "1s", "--database-url", &url]);
         for (name, address) in ["a", "b"].iter().zip(&peers) {
             serve.args(["--peer", &format!("{name}={address}")]);
         }
@@ -99,8 +100,8 @@ impl World {
         let what = match round % TROUBLES {
             0 => self.kill_a_node().await,
             1 => self.mine_apart().await,
-            2 => self.restart_database("fast", "database restarted").await,
-            3 => self.restart_database("immediate", "database killed and restarted").await,
+            2 => self.restart_database("fast", "database restarted"),
+            3 => self.restart_database("immediate", "database killed and restarted"),
             _ => self.leave_alone().await,
         };
         self.grown(SPELL).await;
@@ -131,8 +132,11 @@ impl World {
         "branches mined apart"
     }
 
-    async fn restart_database(&mut self, mode: &str, what: &'static str) -> &'static str {
-        self.cluster.restart(mode).await;
+    fn restart_database(&self, mode: &str, what: &'static str) -> &'static str {
+        tokio::task::block_in_place(|| {
+            self.cluster.stop(mode);
+            self.cluster.up();
+        });
         what
     }
 
@@ -198,7 +202,7 @@ impl World {
     /// Ends everything and audits all three stores.
     pub async fn end(self) -> End {
         assert_eq!(self.gateway.stop(), Some(0), "the gateway ends cleanly");
-        let mut urls = vec![self.cluster.url.clone()];
+        let mut urls = vec![self.cluster.url(self.cluster.address, "postgres")];
         for mut node in self.nodes {
             node.stop();
             node.store.close().await;
@@ -212,7 +216,7 @@ impl World {
         let state = store.state().await.unwrap();
         store.close().await;
         let tip = state.tip.expect("a chain");
-        End { tip: (tip.index, tip.hash), length: state.length }
+        End { tip: json!({"index": tip.index, "hash": tip.hash}), length: state.length }
     }
 }
 
@@ -241,7 +245,7 @@ impl Node {
         node.args(["--database-url", &self.url(folder), "--identity", &format!("{}.key", self.name)]);
         node.args(["--listen", &format!("/ip4/127.0.0.1/tcp/{port}"), "--sync-interval", "1s"]).args(args);
         let mut nice = Command::new("nice");
-        nice.args(["-n", "19"]).arg(node.get_program()).args(node.get_args());
+        nice.args(["-n", "5"]).arg(node.get_program()).args(node.get_args());
         nice.env_clear().env("RUST_LOG", "warn").env("PATH", "/usr/bin:/bin").current_dir(folder);
         self.running = Some(Process::start(nice));
     }

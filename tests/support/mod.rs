@@ -6,6 +6,7 @@ pub mod bytes_codec;
 pub mod chain;
 pub mod cluster;
 pub mod door;
+pub mod follower;
 pub mod gateway;
 pub mod hole;
 pub mod linked;
