@@ -19,6 +19,9 @@ use crate::http::counters::Ending;
 /// What a client must send or take on average where it may pause, in bytes per second.
 const MIN_RATE: f64 = 1024.0;
 
+/// How long a client may take to close once it was told that we do, and nothing is in progress.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// How patiently something is waited for that comes in pieces: it may pause for `most` in all, and earns that back by
 /// moving at [`MIN_RATE`].
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +80,8 @@ struct State {
     /// Requests in progress, until the last of their answer is handed over.
     requests: usize,
     h2: bool,
+    /// Since when the connection is to end.
+    finishing: Option<Instant>,
     wire: Pace,
     /// Answers in progress, by number.
     answers: Vec<(u64, Pace)>,
@@ -87,7 +92,16 @@ impl Pulse {
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
         let now = Instant::now();
         let wire = Pace::new(limits.stall_timeout);
-        let state = State { head: Some(now), idle: now, requests: 0, h2: false, wire, answers: Vec::new(), number: 0 };
+        let state = State {
+            head: Some(now),
+            idle: now,
+            requests: 0,
+            h2: false,
+            finishing: None,
+            wire,
+            answers: Vec::new(),
+            number: 0,
+        };
         let (order, ordered) = (AtomicU8::new(0), Notify::new());
         Arc::new(Self { limits: limits.clone(), state: Mutex::new(state), order, ordered })
     }
@@ -133,6 +147,8 @@ impl Pulse {
             Some(Ending::Stalled)
         } else if state.requests > 0 {
             None
+        } else if state.finishing.is_some_and(|start| since(start.max(state.idle)) > GRACE) {
+            Some(Ending::Shutdown)
         } else if state.head.is_some_and(|start| since(start) > self.limits.header_timeout) {
             Some(Ending::HeaderTimeout)
         } else {
@@ -155,6 +171,7 @@ impl Pulse {
 
     /// Tells the connection's task.
     pub(super) fn tell(&self, order: Order) {
+        self.lock().finishing.get_or_insert_with(Instant::now);
         self.order.fetch_max(order as u8, Ordering::Relaxed);
         self.ordered.notify_one();
     }
