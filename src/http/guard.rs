@@ -3,11 +3,9 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
@@ -36,12 +34,17 @@ use crate::protocol::{Code, Failure};
 /// Answers of at most so many bytes give their room back before they are sent.
 const SMALL: u64 = 64 << 10;
 
+/// Bytes of all requests' bodies that are in memory at once.
+const MAX_BODY_BYTES: usize = 64 << 20;
+
 /// Room for requests.
 pub(super) struct Room {
     all: Arc<Semaphore>,
     /// For those that wait for a peer: its slowness must not stand in the way of answers from the store.
     forwarded: Arc<Semaphore>,
     most: usize,
+    /// Bytes of bodies.
+    bodies: Arc<Semaphore>,
 }
 
 /// A place in it.
@@ -51,13 +54,18 @@ impl Room {
     pub(super) fn new(settings: &Settings) -> Self {
         let most = settings.max_requests;
         let forwarded = Arc::new(Semaphore::new((most / 2).max(1)));
-        Self { all: Arc::new(Semaphore::new(most)), forwarded, most }
+        Self { all: Arc::new(Semaphore::new(most)), forwarded, most, bodies: Arc::new(Semaphore::new(MAX_BODY_BYTES)) }
     }
 
     /// Requests in progress, and how many of them are forwarded.
     pub(super) fn taken(&self) -> (usize, usize) {
         let forwarded = (self.most / 2).max(1) - self.forwarded.available_permits();
         (self.most - self.all.available_permits(), forwarded)
+    }
+
+    /// Bytes of bodies in memory.
+    pub(super) fn body_bytes(&self) -> usize {
+        MAX_BODY_BYTES - self.bodies.available_permits()
     }
 
     fn enter(&self, forwarded: bool) -> Option<Place> {
@@ -94,13 +102,19 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
         Some(Ok(left)) => left,
         None => 0,
     };
-    let Some(place) = gateway.room.enter(forwarded) else {
-        gateway.counters.shed.add();
-        let mut response = Rejection::from(Failure::new(Code::Busy)).into_response();
+    let tell = |mut response: Response| {
         if let Some(limit) = limit {
             limit.tell(response.headers_mut(), left);
         }
-        return response;
+        response
+    };
+    let request = match received(gateway, request).await {
+        Ok(request) => request,
+        Err(rejection) => return tell(rejection.into_response()),
+    };
+    let Some(place) = gateway.room.enter(forwarded) else {
+        gateway.counters.shed.add();
+        return tell(Rejection::from(Failure::new(Code::Busy)).into_response());
     };
     // A stream of events has room of its own.
     let endless = request.uri().path() == "/events";
@@ -121,20 +135,11 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
 /// Answers a request in time, or says that there was none.
 async fn answer(gateway: &Gateway, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let (request, body_ended) = watch_body(request);
-    let response = match timeout(gateway.settings.request_timeout, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            gateway.counters.timed_out.add();
-            let code = if body_ended.is_none_or(|ended| ended.load(Ordering::Relaxed)) {
-                Code::Busy
-            } else {
-                Code::RequestTimeout
-            };
-            let seconds = gateway.settings.request_timeout.as_secs_f64();
-            Rejection::from(Failure::with_detail(code, format!("no answer within {seconds} s"))).into_response()
-        }
-    };
+    let limit = gateway.settings.request_timeout;
+    let response = timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
+        gateway.counters.timed_out.add();
+        late(Code::Busy, limit).into_response()
+    });
     // What went wrong on our side is logged once, where it is handled.
     if response.status().is_server_error() {
         tracing::info!(%method, path = uri.path(), status = response.status().as_u16(), "request failed");
@@ -142,14 +147,26 @@ async fn answer(gateway: &Gateway, request: Request, next: Next) -> Response {
     response
 }
 
-/// A request whose body says when it has come to its end; `None` without a body.
-fn watch_body(request: Request) -> (Request, Option<Arc<AtomicBool>>) {
+fn late(code: Code, limit: Duration) -> Rejection {
+    Failure::with_detail(code, format!("not within {} s", limit.as_secs_f64())).into()
+}
+
+/// A request whose body is all there. It takes no place while it comes: who sends slowly must not keep others out.
+async fn received(gateway: &Gateway, request: Request) -> Result<Request, Rejection> {
     if request.body().is_end_stream() {
-        return (request, None);
+        return Ok(request);
     }
-    let ended = Arc::new(AtomicBool::new(false));
-    let flag = ended.clone();
-    (request.map(|body| Body::new(Ended { body, flag })), Some(ended))
+    let (parts, body) = request.into_parts();
+    let limit = gateway.settings.request_timeout;
+    let Ok(bytes) = timeout(limit, extract::receive(&parts.headers, body, &gateway.room.bodies)).await else {
+        gateway.counters.timed_out.add();
+        return Err(late(Code::RequestTimeout, limit));
+    };
+    let (bytes, weight) = bytes?;
+    let mut request = Request::from_parts(parts, Body::from(bytes));
+    // Given back with the request, once it is answered.
+    request.extensions_mut().insert(Arc::new(weight));
+    Ok(request)
 }
 
 fn refuse(limit: Option<&RateLimit>, seconds: u64) -> Response {
@@ -221,35 +238,5 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.pay();
-    }
-}
-
-/// A request's body that says when it has come to its end.
-struct Ended {
-    body: Body,
-    flag: Arc<AtomicBool>,
-}
-
-impl hyper::body::Body for Ended {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
-            self.flag.store(true, Ordering::Relaxed);
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -2,16 +2,20 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use modal_gateway::http::{Settings, client::Proxies, counters::Ending, server::Limits};
+use modal_gateway::{
+    config::Config,
+    http::{Settings, client::Proxies, counters::Ending, server::Limits},
+};
 use reqwest::{Method, Response};
 use rstest::rstest;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    open,
+    open, open_long,
     support::{
         door::{Door, Terms, send},
-        gateway::PATIENCE,
+        gateway::{Backend, PATIENCE, TestGateway, TestStore},
+        peer::{Reply, ScriptedPeer},
     },
     wire::Wire,
 };
@@ -112,7 +116,7 @@ async fn forwarded_reads_are_dearer(#[case] path: &str, #[case] cost: u64) {
 async fn large_answers_are_dearer_those_of_unknown_size_too() {
     let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
     let settings = Settings { proxies, rate_limit: 1, rate_burst: 1000, ..Settings::default() };
-    let door = crate::open_long(Terms { settings, ..Terms::default() }).await;
+    let door = open_long(Terms { settings, ..Terms::default() }).await;
     let range = ask(&door, "192.0.2.1", "/data/miner_block/range?from_index=0&to_index=999").await;
     let (left, size) = (member(&range, "ratelimit", "r"), range.bytes().await.unwrap().len() as u64);
     assert!(size > 5 << 16, "{size}");
@@ -126,11 +130,10 @@ async fn large_answers_are_dearer_those_of_unknown_size_too() {
     assert!(left.abs_diff(expected) <= 20, "{left} {expected}");
 }
 
-/// A request that waits for its body, and so is worked at until it is sent.
-async fn occupy(door: &Door, path: &str) -> Wire {
+/// A request whose answer is too long for its client, who does not read it: it is worked at until then.
+async fn occupy(door: &Door) -> Wire {
     let mut wire = Wire::connect(door.public).await;
-    let head = "host: x\r\ncontent-type: application/json\r\ncontent-length: 4";
-    wire.send(format!("POST {path} HTTP/1.1\r\n{head}\r\n\r\n")).await;
+    wire.send("GET /data/miner_block/canonical HTTP/1.1\r\nhost: x\r\n\r\n").await;
     wire
 }
 
@@ -147,8 +150,8 @@ async fn wait_for(door: &Door, name: &str, value: u64) {
 #[tokio::test]
 async fn without_room_a_request_is_refused_at_once_and_health_is_not() {
     let settings = Settings { max_requests: 2, ..Settings::default() };
-    let door = open(Terms { settings, ..Terms::default() }).await;
-    let mut held = [occupy(&door, "/ping").await, occupy(&door, "/ping").await];
+    let door = open_long(Terms { settings, ..Terms::default() }).await;
+    let held = [occupy(&door).await, occupy(&door).await];
     wait_for(&door, "http_requests_in_progress", 2).await;
     let refused = send(door.public(Method::GET, EPOCH)).await;
     assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"1".parse().unwrap()));
@@ -157,24 +160,50 @@ async fn without_room_a_request_is_refused_at_once_and_health_is_not() {
     for path in ["/health/live", "/health/ready"] {
         assert_eq!(send(door.public(Method::GET, path)).await.status(), 200, "{path}");
     }
-    for wire in &mut held {
-        wire.send("null").await;
-        assert!(wire.answer().await.0.starts_with("http/1.1 200"));
-    }
+    drop(held);
+    wait_for(&door, "http_requests_in_progress", 0).await;
     assert_eq!(send(door.public(Method::GET, EPOCH)).await.status(), 200);
 }
 
 #[tokio::test]
 async fn who_waits_for_peers_leaves_room_for_who_does_not() {
-    let settings = Settings { max_requests: 4, ..Settings::default() };
+    let peer = ScriptedPeer::start(|_| Reply::Silence).await;
+    let store = TestStore::create(Backend::Sqlite).await;
+    let peers = [format!("silent={}", peer.address)];
+    let gateway = TestGateway::over(store, &peers, |config| Config { max_requests: 4, ..config }).await;
+    gateway.p2p.wait_connected("silent", PATIENCE).await.unwrap();
+    let forwarded = async || gateway.get("/ping?peer=silent").await.code();
+    let asked = tokio::join!(forwarded(), forwarded(), forwarded(), async {
+        // While those wait.
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        for _ in 0..20 {
+            ticks.tick().await;
+            assert_eq!(gateway.get("/ping").await.status, 200);
+        }
+    });
+    let mut codes = [asked.0, asked.1, asked.2];
+    codes.sort();
+    assert_eq!(codes, ["busy", "peer_timeout", "peer_timeout"]);
+}
+
+#[tokio::test]
+async fn who_sends_slowly_takes_no_room() {
+    let settings = Settings { max_requests: 1, ..Settings::default() };
     let door = open(Terms { settings, ..Terms::default() }).await;
-    let _held = [occupy(&door, "/ping?peer=any").await, occupy(&door, "/ping?peer=any").await];
-    wait_for(&door, "http_requests_forwarded", 2).await;
-    assert_eq!(
-        send(door.public(Method::GET, "/ping?peer=any")).await.json::<serde_json::Value>().await.unwrap()["errors"]["code"],
-        "busy"
-    );
+    let mut slow = Vec::new();
+    for number in 1..=10 {
+        let mut wire = Wire::connect(door.public).await;
+        wire.send("POST /ping HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\nnu")
+            .await;
+        slow.push(wire);
+        wait_for(&door, "http_body_bytes", 2 * number).await;
+    }
     assert_eq!(send(door.public(Method::GET, EPOCH)).await.status(), 200);
+    for wire in &mut slow {
+        wire.send("ll").await;
+        assert!(wire.answer().await.0.starts_with("http/1.1 200"));
+    }
+    wait_for(&door, "http_body_bytes", 0).await;
 }
 
 #[tokio::test]
@@ -204,8 +233,9 @@ async fn streams_of_events_take_no_room_and_each_client_has_its_own() {
 async fn idle_connections_make_room_and_busy_ones_stay() {
     let limits = Limits { connections: 4, ..Limits::default() };
     let door = open(Terms { limits, ..Terms::default() }).await;
-    let mut busy = occupy(&door, "/ping").await;
-    wait_for(&door, "http_requests_in_progress", 1).await;
+    let mut busy = Wire::connect(door.public).await;
+    busy.send("GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    wait_for(&door, "event_streams", 1).await;
     let mut idle = Wire::connect(door.public).await;
     assert!(idle.get("/health/live").await.0.starts_with("http/1.1 200"));
     // Far more than there is room for, none of which asks for anything.
@@ -216,23 +246,19 @@ async fn idle_connections_make_room_and_busy_ones_stay() {
     let mut late = Wire::connect(door.public).await;
     assert!(late.get("/health/live").await.0.starts_with("http/1.1 200"), "there is room for one that asks");
     idle.closed().await;
-    busy.send("null").await;
-    assert!(busy.answer().await.0.starts_with("http/1.1 200"));
     assert!(door.counters.public.ended(Ending::Evicted) >= 18, "{}", door.counters.public.ended(Ending::Evicted));
     assert!(door.counters.public.open() <= 4);
+    door.close().await;
+    let (told, _) = busy.closed().await;
+    assert!(String::from_utf8_lossy(&told).contains("the gateway is shutting down"), "who follows events stays");
 }
 
 #[tokio::test]
 async fn where_all_connections_are_busy_one_more_is_closed() {
     let limits = Limits { connections: 2, ..Limits::default() };
-    let door = open(Terms { limits, ..Terms::default() }).await;
-    let _busy = [occupy(&door, "/ping").await, occupy(&door, "/ping").await];
-    let mut ticks = tokio::time::interval(Duration::from_millis(10));
-    let deadline = Instant::now() + PATIENCE;
-    while door.counters.public.requests() < 2 {
-        ticks.tick().await;
-        assert!(Instant::now() < deadline);
-    }
+    let door = open_long(Terms { limits, ..Terms::default() }).await;
+    let _busy = [occupy(&door).await, occupy(&door).await];
+    wait_for(&door, "http_requests_in_progress", 2).await;
     let (bytes, _) = Wire::connect(door.public).await.closed().await;
     assert!(bytes.is_empty());
     assert_eq!(door.counters.public.ended(Ending::Full), 1);
