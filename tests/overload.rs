@@ -23,7 +23,7 @@ use tokio::{
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// Times that each thing is measured, in turns with what it is compared with.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 /// Sockets that mean ill.
 const SOCKETS: usize = 2_000;
@@ -32,7 +32,7 @@ const PUT_UP: Duration = Duration::from_secs(10);
 /// How many of them come per second.
 const ARRIVALS: u32 = 1_000;
 /// How long healthy requests are measured, with and without them.
-const WINDOW: Duration = Duration::from_secs(9);
+const WINDOW: Duration = Duration::from_secs(8);
 
 /// Opens a socket that never sends a whole request; returns how long it lasted.
 async fn hold(address: &str, number: usize) -> Duration {
@@ -52,7 +52,7 @@ async fn hold(address: &str, number: usize) -> Duration {
         loop {
             tokio::select! {
                 read = from.read(&mut sink) => if !matches!(read, Ok(1..)) { break },
-                _ = ticks.tick() => if let Some(byte) = drip && to.write_all(byte).await.is_err() { break },
+                _ = ticks.tick(), if drip.is_some() => if to.write_all(drip.unwrap()).await.is_err() { break },
             }
         }
     };
@@ -132,13 +132,13 @@ async fn two_thousand_slow_sockets_are_closed_and_nobody_else_notices() {
 /// Requests that the gateway works at, at once.
 const CAPACITY: usize = 4;
 /// How long each rate is measured.
-const MEASURE: Duration = Duration::from_secs(4);
+const MEASURE: Duration = Duration::from_secs(3);
 /// How soon a request is refused for which there is no room.
 const SHED_WITHIN: Duration = Duration::from_millis(20);
 /// How soon after an overload all is as before.
 const RECOVERY: Duration = Duration::from_secs(2);
 /// Blocks in the chain.
-const LENGTH: u64 = 6_000;
+const LENGTH: u64 = 12_000;
 /// A unit of work: one that costs the gateway much more than its client.
 const UNIT: &str = "/data/miner_block/canonical";
 
