@@ -11,7 +11,7 @@ use std::{
 use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, header},
+    http::{HeaderMap, HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -153,7 +153,8 @@ fn late(code: Code, limit: Duration) -> Rejection {
 
 /// A request whose body is all there. It takes no place while it comes: who sends slowly must not keep others out.
 async fn received(gateway: &Gateway, request: Request) -> Result<Request, Rejection> {
-    if request.body().is_end_stream() {
+    // No other method's body is looked at.
+    if request.method() != Method::POST || request.body().is_end_stream() {
         return Ok(request);
     }
     let (parts, body) = request.into_parts();
