@@ -28,39 +28,57 @@ use super::{
     extract, pages,
     rate::{Price, RateLimit},
     server::Remote,
+    shares::{Share, Shares},
 };
 use crate::protocol::{Code, Failure};
 
-/// Answers of at most so many bytes give their room back before they are sent.
+/// Answers of at most so many bytes leave without a place of their own.
 const SMALL: u64 = 64 << 10;
+
+/// Larger answers to one client that are on their way at once. Programs on this machine may have any number.
+const MAX_CLIENT_ANSWERS: usize = 16;
 
 /// Bytes of all requests' bodies that are in memory at once.
 const MAX_BODY_BYTES: usize = 64 << 20;
 
+/// The path whose answer is made while it is sent.
+const STREAMED: &str = "/data/miner_block/canonical";
+
 /// Room for requests.
 pub(super) struct Room {
+    /// For those that are worked at.
     all: Arc<Semaphore>,
-    /// For those that wait for a peer: its slowness must not stand in the way of answers from the store.
+    /// For those of them that wait for a peer: its slowness must not stand in the way of answers from the store.
     forwarded: Arc<Semaphore>,
+    /// For large answers on their way: who reads slowly must keep nobody from being answered.
+    leaving: Arc<Semaphore>,
     most: usize,
+    clients: Arc<Shares>,
     /// Bytes of bodies.
     bodies: Arc<Semaphore>,
 }
 
 /// A place in it.
-type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+struct Place {
+    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    _share: Option<Share>,
+}
 
 impl Room {
     pub(super) fn new(settings: &Settings) -> Self {
         let most = settings.max_requests;
-        let forwarded = Arc::new(Semaphore::new((most / 2).max(1)));
-        Self { all: Arc::new(Semaphore::new(most)), forwarded, most, bodies: Arc::new(Semaphore::new(MAX_BODY_BYTES)) }
+        let [all, forwarded, leaving, bodies] =
+            [most, (most / 2).max(1), most, MAX_BODY_BYTES].map(|size| Arc::new(Semaphore::new(size)));
+        Self { all, forwarded, leaving, most, clients: Shares::new(MAX_CLIENT_ANSWERS), bodies }
     }
 
-    /// Requests in progress, and how many of them are forwarded.
-    pub(super) fn taken(&self) -> (usize, usize) {
-        let forwarded = (self.most / 2).max(1) - self.forwarded.available_permits();
-        (self.most - self.all.available_permits(), forwarded)
+    /// Requests that are worked at, how many of them are forwarded, and large answers on their way.
+    pub(super) fn taken(&self) -> [usize; 3] {
+        [
+            self.most - self.all.available_permits(),
+            (self.most / 2).max(1) - self.forwarded.available_permits(),
+            self.most - self.leaving.available_permits(),
+        ]
     }
 
     /// Bytes of bodies in memory.
@@ -70,7 +88,12 @@ impl Room {
 
     fn enter(&self, forwarded: bool) -> Option<Place> {
         let second = if forwarded { Some(self.forwarded.clone().try_acquire_owned().ok()?) } else { None };
-        Some((self.all.clone().try_acquire_owned().ok()?, second))
+        Some(Place { _permits: (self.all.clone().try_acquire_owned().ok()?, second), _share: None })
+    }
+
+    fn leave(&self, client: Client) -> Option<Place> {
+        let share = if client.local { None } else { Some(self.clients.take(client.key)?) };
+        Some(Place { _permits: (self.leaving.clone().try_acquire_owned().ok()?, None), _share: share })
     }
 }
 
@@ -112,10 +135,13 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
         Ok(request) => request,
         Err(rejection) => return tell(rejection.into_response()),
     };
-    let Some(place) = gateway.room.enter(forwarded) else {
+    let shed = || {
         gateway.counters.shed.add();
-        return tell(Rejection::from(Failure::new(Code::Busy)).into_response());
+        tell(Rejection::from(Failure::new(Code::Busy)).into_response())
     };
+    let streamed = !forwarded && request.uri().path() == STREAMED;
+    let place = if streamed { gateway.room.leave(client) } else { gateway.room.enter(forwarded) };
+    let Some(mut place) = place else { return shed() };
     // A stream of events has room of its own.
     let endless = request.uri().path() == "/events";
     let mut response = answer(gateway, request, next).await;
@@ -126,6 +152,12 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
     }
     if endless || size.is_some_and(|size| size <= SMALL) {
         return response;
+    }
+    if !streamed {
+        match gateway.room.leave(client) {
+            Some(leaving) => place = leaving,
+            None => return shed(),
+        }
     }
     let charge =
         limit.filter(|_| size.is_none()).map(|_| Charge { gateway: gateway.clone(), client: client.key, price });

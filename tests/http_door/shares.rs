@@ -130,7 +130,7 @@ async fn large_answers_are_dearer_those_of_unknown_size_too() {
     assert!(left.abs_diff(expected) <= 20, "{left} {expected}");
 }
 
-/// A request whose answer is too long for its client, who does not read it: it is worked at until then.
+/// A request whose answer is too long for the buffers on its way, and whose client does not read it.
 async fn occupy(door: &Door) -> Wire {
     let mut wire = Wire::connect(door.public).await;
     wire.send("GET /data/miner_block/canonical HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -148,30 +148,74 @@ async fn wait_for(door: &Door, name: &str, value: u64) {
 }
 
 #[tokio::test]
-async fn without_room_a_request_is_refused_at_once_and_health_is_not() {
+async fn who_reads_slowly_keeps_nobody_from_being_answered() {
     let settings = Settings { max_requests: 2, ..Settings::default() };
     let door = open_long(Terms { settings, ..Terms::default() }).await;
     let held = [occupy(&door).await, occupy(&door).await];
-    wait_for(&door, "http_requests_in_progress", 2).await;
-    let refused = send(door.public(Method::GET, EPOCH)).await;
+    wait_for(&door, "http_answers_leaving", 2).await;
+    let whole = async || send(door.public(Method::GET, "/data/miner_block/canonical")).await;
+    let refused = whole().await;
     assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"1".parse().unwrap()));
     assert_eq!(refused.json::<serde_json::Value>().await.unwrap()["errors"]["code"], "busy");
     assert_eq!(door.counters.shed.get(), 1);
-    for path in ["/health/live", "/health/ready"] {
-        assert_eq!(send(door.public(Method::GET, path)).await.status(), 200, "{path}");
-    }
-    drop(held);
-    wait_for(&door, "http_requests_in_progress", 0).await;
     assert_eq!(send(door.public(Method::GET, EPOCH)).await.status(), 200);
+    drop(held);
+    wait_for(&door, "http_answers_leaving", 0).await;
+    assert_eq!(whole().await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_client_has_so_many_large_answers_on_their_way() {
+    let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
+    let door = open_long(Terms { settings: Settings { proxies, ..Settings::default() }, ..Terms::default() }).await;
+    let whole = async |client: &str| ask(&door, client, "/data/miner_block/canonical").await;
+    let mut held = Vec::new();
+    let refused = loop {
+        let response = whole("192.0.2.1").await;
+        if response.status() != 200 {
+            break response;
+        }
+        held.push(response);
+        assert!(held.len() <= 256);
+    };
+    assert_eq!((held.len(), refused.status().as_u16()), (16, 503));
+    assert_eq!(whole("192.0.2.2").await.status(), 200);
+}
+
+/// A gateway that works at so many requests at once, and knows a peer that never answers.
+async fn with_silent_peer(max_requests: usize) -> (TestGateway, ScriptedPeer) {
+    let peer = ScriptedPeer::start(|_| Reply::Silence).await;
+    let store = TestStore::create(Backend::Sqlite).await;
+    let peers = [format!("silent={}", peer.address)];
+    let gateway = TestGateway::over(store, &peers, |config| Config { max_requests, ..config }).await;
+    gateway.p2p.wait_connected("silent", PATIENCE).await.unwrap();
+    (gateway, peer)
+}
+
+#[tokio::test]
+async fn without_room_a_request_is_refused_at_once_and_health_is_not() {
+    let (gateway, _peer) = with_silent_peer(1).await;
+    let slow = async || gateway.get("/ping?peer=silent").await.code();
+    let others = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        // Once that one waits.
+        while gateway.get("/ping").await.status == 200 {
+            ticks.tick().await;
+        }
+        let refused = gateway.get("/ping").await;
+        assert_eq!((refused.status, refused.code().as_str(), refused.header("retry-after")), (503, "busy", Some("1")));
+        for path in ["/health/live", "/health/ready"] {
+            assert_eq!(gateway.get(path).await.status, 200, "{path}");
+        }
+    };
+    let (code, ()) = tokio::join!(slow(), others);
+    assert_eq!(code, "peer_timeout");
+    assert_eq!(gateway.get("/ping").await.status, 200);
 }
 
 #[tokio::test]
 async fn who_waits_for_peers_leaves_room_for_who_does_not() {
-    let peer = ScriptedPeer::start(|_| Reply::Silence).await;
-    let store = TestStore::create(Backend::Sqlite).await;
-    let peers = [format!("silent={}", peer.address)];
-    let gateway = TestGateway::over(store, &peers, |config| Config { max_requests: 4, ..config }).await;
-    gateway.p2p.wait_connected("silent", PATIENCE).await.unwrap();
+    let (gateway, _peer) = with_silent_peer(4).await;
     let forwarded = async || gateway.get("/ping?peer=silent").await.code();
     let asked = tokio::join!(forwarded(), forwarded(), forwarded(), async {
         // While those wait.
@@ -258,7 +302,7 @@ async fn where_all_connections_are_busy_one_more_is_closed() {
     let limits = Limits { connections: 2, ..Limits::default() };
     let door = open_long(Terms { limits, ..Terms::default() }).await;
     let _busy = [occupy(&door).await, occupy(&door).await];
-    wait_for(&door, "http_requests_in_progress", 2).await;
+    wait_for(&door, "http_answers_leaving", 2).await;
     let (bytes, _) = Wire::connect(door.public).await.closed().await;
     assert!(bytes.is_empty());
     assert_eq!(door.counters.public.ended(Ending::Full), 1);

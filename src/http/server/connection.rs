@@ -24,9 +24,9 @@ use super::{
 };
 use crate::http::counters::{Connections, Ending};
 
-/// Most bytes of a request's head over HTTP/1, and of an answer that is buffered besides the piece at hand. Four times the
-/// longest query string.
-const MAX_BUFFER: usize = 64 << 10;
+/// Most bytes of a request's head over HTTP/1, and of an answer that is buffered besides the piece at hand: eight times the
+/// longest query string, so that those which are too long are told so.
+const MAX_BUFFER: usize = 128 << 10;
 
 /// Requests in progress on one connection over HTTP/2; RFC 9113 asks for at least 100.
 const MAX_STREAMS: u32 = 100;

@@ -17,7 +17,7 @@ use super::Limits;
 use crate::http::counters::Ending;
 
 /// What a client must send or take on average where it may pause, in bytes per second.
-const MIN_RATE: f64 = 1024.0;
+const MIN_RATE: f64 = 4096.0;
 
 /// How long a client may take to close once it was told that we do, and nothing is in progress.
 const GRACE: Duration = Duration::from_secs(1);
@@ -267,7 +267,7 @@ mod tests {
             })
         };
         assert_eq!(drip(1), Some(10), "a byte a second");
-        assert_eq!(drip(2048), None, "2 KiB/s");
+        assert_eq!(drip(8192), None, "8 KiB/s");
     }
 
     #[test]
