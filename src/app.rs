@@ -87,8 +87,7 @@ pub enum AppError {
 /// Whatever keeps it from starting or ends it early.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), AppError> {
     let gateway = Gateway::start(&config).await?;
-    let scheme = if config.tls_cert.is_some() { "https" } else { "http" };
-    eprintln!("http {scheme}://{}", gateway.http);
+    eprintln!("http {}", gateway.base());
     eprintln!("admin http://{}", gateway.admin);
     announce(&gateway.node);
     gateway.run(shutdown).await

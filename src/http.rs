@@ -140,17 +140,38 @@ pub fn router(gateway: Gateway) -> Router {
         .route("/", get(|| async { Redirect::temporary("/docs/") }))
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(contain_panics(&gateway))
+        .layer(contain_panics(&gateway.counters))
         .layer(middleware::from_fn_with_state(gateway.clone(), guard::guard))
         .layer(cors)
         .with_state(gateway)
 }
 
 /// A handler that panics is counted, and its client told.
-fn contain_panics(gateway: &Gateway) -> CatchPanicLayer<impl FnMut(Box<dyn Any + Send>) -> Response + Clone + use<>> {
-    let counters = gateway.counters.clone();
+fn contain_panics(
+    counters: &Arc<Counters>,
+) -> CatchPanicLayer<impl FnMut(Box<dyn Any + Send>) -> Response + Clone + use<>> {
+    let counters = counters.clone();
     CatchPanicLayer::custom(move |panic| {
         counters.panics.add();
         error::panicked(panic)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, extract::Request};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_and_a_figure() {
+        let counters = Arc::default();
+        let broken = || async { panic!("on purpose") as &'static str };
+        let router: Router = Router::new().route("/", get(broken)).layer(contain_panics(&counters));
+        for count in 1..=2 {
+            let request = Request::new(Body::empty());
+            let response = tower::ServiceExt::oneshot(router.clone(), request).await.unwrap();
+            assert_eq!((response.status().as_u16(), counters.panics.get()), (500, count));
+        }
+    }
 }

@@ -74,7 +74,7 @@ async fn store_with(path: std::path::PathBuf, chain: VerifiedBlocks) -> Result<A
 }
 
 fn print_guide(gateway: &Gateway) {
-    let base = format!("http://{}", gateway.http);
+    let base = gateway.base();
     let hash = "0098469404e2f8e97f63bf0585b74495586e49001b7c00428b71a22d64a698f8";
     println!(
         "A node and a gateway are running, joined by libp2p, on a real chain of 61 blocks. The node mines another one every\n\

@@ -30,6 +30,7 @@ pub struct Gateway {
     pub admin: SocketAddr,
     doors: [(&'static str, JoinHandle<()>); 2],
     closing: CancellationToken,
+    tls: bool,
 }
 
 impl Gateway {
@@ -49,7 +50,7 @@ impl Gateway {
         let proxies = Proxies::new(config.trusted_proxy.clone());
         let settings = settings(config, proxies.clone());
         let gateway = http::Gateway::new(node.source.clone(), settings, closing.clone());
-        let limits = limits(config);
+        let (limits, tls) = (limits(config), listeners.tls.is_some());
         let admin_limits = Limits { connections: ADMIN_CONNECTIONS, client_connections: 0, ..limits.clone() };
         let access = Access::new(listeners.admin_token.as_ref().map(Secret::expose), listeners.admin.1);
         let public = Door {
@@ -68,7 +69,12 @@ impl Gateway {
         };
         let serve = |listener, door| tokio::spawn(http::serve(listener, door, closing.clone()));
         let doors = [("HTTP", serve(listeners.http.0, public)), ("admin", serve(listeners.admin.0, admin))];
-        Self { node, http: listeners.http.1, admin: listeners.admin.1, doors, closing }
+        Self { node, http: listeners.http.1, admin: listeners.admin.1, doors, closing, tls }
+    }
+
+    /// The URL that the public door's paths follow.
+    pub fn base(&self) -> String {
+        format!("{}://{}", if self.tls { "https" } else { "http" }, self.http)
     }
 
     /// Runs until `shutdown`, then stops: no new requests, those in progress finish, then the node.

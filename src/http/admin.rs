@@ -24,7 +24,7 @@ pub fn router(gateway: Gateway, access: Access) -> Router {
         .route("/metrics", get(metrics))
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(contain_panics(&gateway))
+        .layer(contain_panics(&gateway.counters))
         .layer(middleware::from_fn_with_state(access, access::guard))
         .with_state(gateway)
 }

@@ -1,15 +1,17 @@
 //! A request at the HTTP door becomes a typed query, a place to ask it, and a form to answer in.
 
-use std::error::Error;
+use std::{error::Error, sync::Arc};
 
 use axum::{
-    body::Bytes,
+    body::{Body, Bytes},
     extract::{FromRequest, Request},
     http::{HeaderMap, HeaderValue, Method, Uri, header},
 };
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::BytesMut;
+use http_body_util::BodyExt;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Gateway, error::Rejection, server::Late};
 use crate::{
@@ -132,26 +134,50 @@ pub(super) fn is_forwarded(uri: &Uri) -> bool {
     })
 }
 
-/// The body of a `POST`, which is declared as JSON unless it is empty.
-pub(super) async fn read_body(headers: &HeaderMap, body: axum::body::Body) -> Result<Bytes, Failure> {
+/// A body of at most [`MAX_REQUEST_BYTES`], and the part that it takes of `room`, which is in bytes.
+///
+/// # Errors
+/// A body that is too large, too slow, or breaks off; and no room for it.
+pub(super) async fn receive(
+    headers: &HeaderMap,
+    mut body: Body,
+    room: &Arc<Semaphore>,
+) -> Result<(Bytes, OwnedSemaphorePermit), Failure> {
     let too_large =
         || Failure::with_detail(Code::RequestTooLarge, format!("a body has at most {MAX_REQUEST_BYTES} bytes"));
+    let take = |bytes: usize| {
+        let bytes = u32::try_from(bytes).map_err(|_| too_large())?;
+        room.clone().try_acquire_many_owned(bytes).map_err(|_| Failure::new(Code::Busy))
+    };
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > MAX_REQUEST_BYTES as u64) {
         return Err(too_large());
     }
-    let bytes = Limited::new(body, MAX_REQUEST_BYTES).collect().await.map_err(|error| {
-        let first: &(dyn Error + 'static) = &*error;
-        let mut causes = std::iter::successors(Some(first), |cause| (*cause).source());
-        if error.is::<LengthLimitError>() {
-            too_large()
-        } else if causes.any(|cause| cause.is::<Late>()) {
-            Failure::with_detail(Code::RequestTimeout, "the body came too slowly")
-        } else {
-            Failure::with_detail(Code::MalformedBody, "the body broke off")
+    let (mut bytes, mut taken) = (BytesMut::new(), take(0)?);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
+        if bytes.len() + data.len() > MAX_REQUEST_BYTES {
+            return Err(too_large());
         }
-    })?;
-    let bytes = bytes.to_bytes();
+        taken.merge(take(data.len())?);
+        bytes.extend_from_slice(&data);
+    }
+    Ok((bytes.freeze(), taken))
+}
+
+/// Why a body did not come to its end.
+fn broken(error: &(dyn Error + 'static)) -> Failure {
+    let mut causes = std::iter::successors(Some(error), |cause| (*cause).source());
+    match causes.any(|cause| cause.is::<Late>()) {
+        true => Failure::with_detail(Code::RequestTimeout, "the body came too slowly"),
+        false => Failure::with_detail(Code::MalformedBody, "the body broke off"),
+    }
+}
+
+/// The body of a `POST`, which is declared as JSON unless it is empty.
+pub(super) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Failure> {
+    let room = Arc::new(Semaphore::new(MAX_REQUEST_BYTES));
+    let (bytes, _) = receive(headers, body, &room).await?;
     let kind = headers.get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if !bytes.is_empty() && !kind.eq_ignore_ascii_case("application/json") {

@@ -3,17 +3,15 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, header},
+    http::{HeaderMap, HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -30,39 +28,72 @@ use super::{
     extract, pages,
     rate::{Price, RateLimit},
     server::Remote,
+    shares::{Share, Shares},
 };
 use crate::protocol::{Code, Failure};
 
-/// Answers of at most so many bytes give their room back before they are sent.
+/// Answers of at most so many bytes leave without a place of their own.
 const SMALL: u64 = 64 << 10;
+
+/// Larger answers to one client that are on their way at once. Programs on this machine may have any number.
+const MAX_CLIENT_ANSWERS: usize = 16;
+
+/// Bytes of all requests' bodies that are in memory at once.
+const MAX_BODY_BYTES: usize = 64 << 20;
+
+/// The path whose answer is made while it is sent.
+const STREAMED: &str = "/data/miner_block/canonical";
 
 /// Room for requests.
 pub(super) struct Room {
+    /// For those that are worked at.
     all: Arc<Semaphore>,
-    /// For those that wait for a peer: its slowness must not stand in the way of answers from the store.
+    /// For those of them that wait for a peer: its slowness must not stand in the way of answers from the store.
     forwarded: Arc<Semaphore>,
+    /// For large answers on their way: who reads slowly must keep nobody from being answered.
+    leaving: Arc<Semaphore>,
     most: usize,
+    clients: Arc<Shares>,
+    /// Bytes of bodies.
+    bodies: Arc<Semaphore>,
 }
 
 /// A place in it.
-type Place = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
+struct Place {
+    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
+    _share: Option<Share>,
+}
 
 impl Room {
     pub(super) fn new(settings: &Settings) -> Self {
         let most = settings.max_requests;
-        let forwarded = Arc::new(Semaphore::new((most / 2).max(1)));
-        Self { all: Arc::new(Semaphore::new(most)), forwarded, most }
+        let [all, forwarded, leaving, bodies] =
+            [most, (most / 2).max(1), most, MAX_BODY_BYTES].map(|size| Arc::new(Semaphore::new(size)));
+        Self { all, forwarded, leaving, most, clients: Shares::new(MAX_CLIENT_ANSWERS), bodies }
     }
 
-    /// Requests in progress, and how many of them are forwarded.
-    pub(super) fn taken(&self) -> (usize, usize) {
-        let forwarded = (self.most / 2).max(1) - self.forwarded.available_permits();
-        (self.most - self.all.available_permits(), forwarded)
+    /// Requests that are worked at, how many of them are forwarded, and large answers on their way.
+    pub(super) fn taken(&self) -> [usize; 3] {
+        [
+            self.most - self.all.available_permits(),
+            (self.most / 2).max(1) - self.forwarded.available_permits(),
+            self.most - self.leaving.available_permits(),
+        ]
+    }
+
+    /// Bytes of bodies in memory.
+    pub(super) fn body_bytes(&self) -> usize {
+        MAX_BODY_BYTES - self.bodies.available_permits()
     }
 
     fn enter(&self, forwarded: bool) -> Option<Place> {
         let second = if forwarded { Some(self.forwarded.clone().try_acquire_owned().ok()?) } else { None };
-        Some((self.all.clone().try_acquire_owned().ok()?, second))
+        Some(Place { _permits: (self.all.clone().try_acquire_owned().ok()?, second), _share: None })
+    }
+
+    fn leave(&self, client: Client) -> Option<Place> {
+        let share = if client.local { None } else { Some(self.clients.take(client.key)?) };
+        Some(Place { _permits: (self.leaving.clone().try_acquire_owned().ok()?, None), _share: share })
     }
 }
 
@@ -94,14 +125,23 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
         Some(Ok(left)) => left,
         None => 0,
     };
-    let Some(place) = gateway.room.enter(forwarded) else {
-        gateway.counters.shed.add();
-        let mut response = Rejection::from(Failure::new(Code::Busy)).into_response();
+    let tell = |mut response: Response| {
         if let Some(limit) = limit {
             limit.tell(response.headers_mut(), left);
         }
-        return response;
+        response
     };
+    let request = match received(gateway, request).await {
+        Ok(request) => request,
+        Err(rejection) => return tell(rejection.into_response()),
+    };
+    let shed = || {
+        gateway.counters.shed.add();
+        tell(Rejection::from(Failure::new(Code::Busy)).into_response())
+    };
+    let streamed = !forwarded && request.uri().path() == STREAMED;
+    let place = if streamed { gateway.room.leave(client) } else { gateway.room.enter(forwarded) };
+    let Some(mut place) = place else { return shed() };
     // A stream of events has room of its own.
     let endless = request.uri().path() == "/events";
     let mut response = answer(gateway, request, next).await;
@@ -113,6 +153,12 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
     if endless || size.is_some_and(|size| size <= SMALL) {
         return response;
     }
+    if !streamed {
+        match gateway.room.leave(client) {
+            Some(leaving) => place = leaving,
+            None => return shed(),
+        }
+    }
     let charge =
         limit.filter(|_| size.is_none()).map(|_| Charge { gateway: gateway.clone(), client: client.key, price });
     response.map(|body| Body::new(Held { body, charge, uncharged: 0, _place: place }))
@@ -121,20 +167,11 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
 /// Answers a request in time, or says that there was none.
 async fn answer(gateway: &Gateway, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let (request, body_ended) = watch_body(request);
-    let response = match timeout(gateway.settings.request_timeout, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => {
-            gateway.counters.timed_out.add();
-            let code = if body_ended.is_none_or(|ended| ended.load(Ordering::Relaxed)) {
-                Code::Busy
-            } else {
-                Code::RequestTimeout
-            };
-            let seconds = gateway.settings.request_timeout.as_secs_f64();
-            Rejection::from(Failure::with_detail(code, format!("no answer within {seconds} s"))).into_response()
-        }
-    };
+    let limit = gateway.settings.request_timeout;
+    let response = timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
+        gateway.counters.timed_out.add();
+        late(Code::Busy, limit).into_response()
+    });
     // What went wrong on our side is logged once, where it is handled.
     if response.status().is_server_error() {
         tracing::info!(%method, path = uri.path(), status = response.status().as_u16(), "request failed");
@@ -142,14 +179,27 @@ async fn answer(gateway: &Gateway, request: Request, next: Next) -> Response {
     response
 }
 
-/// A request whose body says when it has come to its end; `None` without a body.
-fn watch_body(request: Request) -> (Request, Option<Arc<AtomicBool>>) {
-    if request.body().is_end_stream() {
-        return (request, None);
+fn late(code: Code, limit: Duration) -> Rejection {
+    Failure::with_detail(code, format!("not within {} s", limit.as_secs_f64())).into()
+}
+
+/// A request whose body is all there. It takes no place while it comes: who sends slowly must not keep others out.
+async fn received(gateway: &Gateway, request: Request) -> Result<Request, Rejection> {
+    // No other method's body is looked at.
+    if request.method() != Method::POST || request.body().is_end_stream() {
+        return Ok(request);
     }
-    let ended = Arc::new(AtomicBool::new(false));
-    let flag = ended.clone();
-    (request.map(|body| Body::new(Ended { body, flag })), Some(ended))
+    let (parts, body) = request.into_parts();
+    let limit = gateway.settings.request_timeout;
+    let Ok(bytes) = timeout(limit, extract::receive(&parts.headers, body, &gateway.room.bodies)).await else {
+        gateway.counters.timed_out.add();
+        return Err(late(Code::RequestTimeout, limit));
+    };
+    let (bytes, weight) = bytes?;
+    let mut request = Request::from_parts(parts, Body::from(bytes));
+    // Given back with the request, once it is answered.
+    request.extensions_mut().insert(Arc::new(weight));
+    Ok(request)
 }
 
 fn refuse(limit: Option<&RateLimit>, seconds: u64) -> Response {
@@ -221,35 +271,5 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.pay();
-    }
-}
-
-/// A request's body that says when it has come to its end.
-struct Ended {
-    body: Body,
-    flag: Arc<AtomicBool>,
-}
-
-impl hyper::body::Body for Ended {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if matches!(frame, Poll::Ready(None)) || self.body.is_end_stream() {
-            self.flag.store(true, Ordering::Relaxed);
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

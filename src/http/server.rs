@@ -52,7 +52,7 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Longest wait for the next request.
     pub idle_timeout: Duration,
-    /// How long a client may not take anything of its answer. It must take 1 KiB/s on average besides.
+    /// How long a client may not take anything of its answer. It must take 4 KiB/s on average besides.
     pub stall_timeout: Duration,
     /// How long requests in progress may take to finish once the listener stops.
     pub drain: Duration,

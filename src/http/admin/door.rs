@@ -23,9 +23,12 @@ pub(super) fn add(figures: &mut Figures, gateway: &Gateway) {
     figures.all("http_requests_total", "counter", "HTTP requests that came.", &requests);
     let answers = counters.classes().map(|(class, count)| (format!("{{class=\"{class}\"}}"), count));
     figures.all("http_answers_total", "counter", "Answers at the public door, by class of status.", &answers);
-    let (taken, forwarded) = gateway.room.taken();
+    let [taken, forwarded, leaving] = gateway.room.taken();
     figures.one("http_requests_in_progress", "gauge", "Requests that are worked at.", taken as u64);
     figures.one("http_requests_forwarded", "gauge", "Those of them that wait for a peer.", forwarded as u64);
+    figures.one("http_answers_leaving", "gauge", "Large answers that are on their way.", leaving as u64);
+    let bodies = gateway.room.body_bytes() as u64;
+    figures.one("http_body_bytes", "gauge", "Bytes of requests' bodies in memory.", bodies);
     figures.one("http_shed_total", "counter", "Requests refused for want of room.", counters.shed.get());
     let refused = counters.rate_limited.get();
     figures.one("http_rate_limited_total", "counter", "Requests of clients that asked too much.", refused);

@@ -106,3 +106,28 @@ impl Drop for Ticket {
         self.admission.counters.set_open(open.connections.len());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_so_many_and_a_proxy_any_number() {
+        let limits = Limits { client_connections: 2, ..Limits::default() };
+        let counters = Arc::new(Connections::default());
+        let proxies = Proxies::new(vec!["198.51.100.7/32".parse().unwrap()]);
+        let admission = Admission::new(&limits, proxies, counters.clone());
+        let admit = |remote: &str| admission.admit(remote.parse().unwrap(), Pulse::new(&limits));
+        let mut held = vec![admit("2001:db8::1").unwrap(), admit("2001:db8::2").unwrap()];
+        assert!(admit("2001:db8::3").is_none(), "one /64 is one client");
+        assert_eq!(counters.ended(Ending::ClientCap), 1);
+        for exempt in ["127.0.0.1", "::ffff:127.0.0.1", "::1", "198.51.100.7"] {
+            held.extend((0..3).map(|_| admit(exempt).unwrap()));
+        }
+        assert_eq!(counters.open(), held.len());
+        held.remove(0);
+        held.push(admit("2001:db8::3").unwrap());
+        drop(held);
+        assert_eq!((counters.open(), admission.lock().connections.len()), (0, 0));
+    }
+}

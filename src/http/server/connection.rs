@@ -11,7 +11,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::{Interval, MissedTickBehavior, interval},
+    time::sleep_until,
 };
 use tokio_util::either::Either;
 
@@ -24,9 +24,9 @@ use super::{
 };
 use crate::http::counters::{Connections, Ending};
 
-/// Most bytes of a request's head over HTTP/1, and of an answer that is buffered besides the piece at hand. Four times the
-/// longest query string.
-const MAX_BUFFER: usize = 64 << 10;
+/// Most bytes of a request's head over HTTP/1, and of an answer that is buffered besides the piece at hand: eight times the
+/// longest query string, so that those which are too long are told so.
+const MAX_BUFFER: usize = 128 << 10;
 
 /// Requests in progress on one connection over HTTP/2; RFC 9113 asks for at least 100.
 const MAX_STREAMS: u32 = 100;
@@ -75,8 +75,6 @@ impl Server {
         // A small answer must not wait for the client's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
         let wire = Wire::new(stream, pulse.clone());
-        let mut ticks = interval(pulse.interval());
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let wire = match &self.tls {
             None => Either::Left(wire),
             Some(tls) => tokio::select! {
@@ -85,13 +83,13 @@ impl Server {
                     Err(_) => return Ending::TlsFailed,
                 },
                 _ = pulse.told() => return Ending::Evicted,
-                ending = expiry(pulse, &mut ticks) => return ending,
+                ending = expiry(pulse) => return ending,
             },
         };
-        self.serve(wire, remote.ip().to_canonical(), pulse, ticks).await
+        self.serve(wire, remote.ip().to_canonical(), pulse).await
     }
 
-    async fn serve<I>(&self, wire: I, remote: IpAddr, pulse: &Arc<Pulse>, mut ticks: Interval) -> Ending
+    async fn serve<I>(&self, wire: I, remote: IpAddr, pulse: &Arc<Pulse>) -> Ending
     where
         I: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -118,12 +116,14 @@ impl Server {
                         connection.as_mut().graceful_shutdown();
                     }
                 },
-                ending = expiry(pulse, &mut ticks) => match ending {
-                    // The client learns that no request of its was lost. At the next tick its time is over.
-                    Ending::Idle if ended_for.is_none() => {
+                ending = expiry(pulse) => match ending {
+                    // The client learns that no request of its was lost.
+                    Ending::Idle => {
                         ended_for = Some(Ending::Idle);
+                        pulse.finish();
                         connection.as_mut().graceful_shutdown();
                     }
+                    Ending::Shutdown => return ended_for.unwrap_or(Ending::Shutdown),
                     ending => return ending,
                 },
             }
@@ -132,11 +132,11 @@ impl Server {
 }
 
 /// Waits until something has taken too long.
-async fn expiry(pulse: &Pulse, ticks: &mut Interval) -> Ending {
+async fn expiry(pulse: &Pulse) -> Ending {
     loop {
-        ticks.tick().await;
-        if let Some(ending) = pulse.expired(Instant::now()) {
-            return ending;
+        match pulse.expired(Instant::now()) {
+            Ok(ending) => return ending,
+            Err(next) => sleep_until(next.into()).await,
         }
     }
 }

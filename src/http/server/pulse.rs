@@ -17,7 +17,10 @@ use super::Limits;
 use crate::http::counters::Ending;
 
 /// What a client must send or take on average where it may pause, in bytes per second.
-const MIN_RATE: f64 = 1024.0;
+const MIN_RATE: f64 = 4096.0;
+
+/// How long a client may take to close once it was told that we do, and nothing is in progress.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How patiently something is waited for that comes in pieces: it may pause for `most` in all, and earns that back by
 /// moving at [`MIN_RATE`].
@@ -46,8 +49,9 @@ impl Pace {
         }
     }
 
-    fn spent(&self, now: Instant) -> bool {
-        self.since.is_some_and(|since| now.saturating_duration_since(since) > self.left)
+    /// When it has paused for too long.
+    fn until(&self) -> Option<Instant> {
+        Some(self.since? + self.left)
     }
 }
 
@@ -77,6 +81,8 @@ struct State {
     /// Requests in progress, until the last of their answer is handed over.
     requests: usize,
     h2: bool,
+    /// Since when the connection is to end.
+    finishing: Option<Instant>,
     wire: Pace,
     /// Answers in progress, by number.
     answers: Vec<(u64, Pace)>,
@@ -87,7 +93,16 @@ impl Pulse {
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
         let now = Instant::now();
         let wire = Pace::new(limits.stall_timeout);
-        let state = State { head: Some(now), idle: now, requests: 0, h2: false, wire, answers: Vec::new(), number: 0 };
+        let state = State {
+            head: Some(now),
+            idle: now,
+            requests: 0,
+            h2: false,
+            finishing: None,
+            wire,
+            answers: Vec::new(),
+            number: 0,
+        };
         let (order, ordered) = (AtomicU8::new(0), Notify::new());
         Arc::new(Self { limits: limits.clone(), state: Mutex::new(state), order, ordered })
     }
@@ -125,26 +140,34 @@ impl Pulse {
         Turn { pulse: self.clone(), answer: None }
     }
 
-    /// What has taken too long.
-    pub(super) fn expired(&self, now: Instant) -> Option<Ending> {
+    /// What has taken too long by now, or when to ask again. Whatever is waited for from now on has at least until then.
+    pub(super) fn expired(&self, now: Instant) -> Result<Ending, Instant> {
+        let Limits { header_timeout, idle_timeout, stall_timeout, .. } = &self.limits;
         let state = self.lock();
-        let since = |start: Instant| now.saturating_duration_since(start);
-        if state.wire.spent(now) || state.answers.iter().any(|(_, pace)| pace.spent(now)) {
-            Some(Ending::Stalled)
-        } else if state.requests > 0 {
-            None
-        } else if state.head.is_some_and(|start| since(start) > self.limits.header_timeout) {
-            Some(Ending::HeaderTimeout)
-        } else {
-            (since(state.idle) > self.limits.idle_timeout).then_some(Ending::Idle)
+        let stalled = state.answers.iter().map(|(_, pace)| pace).chain([&state.wire]).filter_map(Pace::until).min();
+        let mut deadlines = [(stalled, Ending::Stalled), (None, Ending::Idle)];
+        if state.requests == 0 {
+            deadlines[1] = match (state.finishing, state.head) {
+                (Some(start), _) => (Some(start.max(state.idle) + GRACE), Ending::Shutdown),
+                (None, Some(start)) => (Some(start + *header_timeout), Ending::HeaderTimeout),
+                (None, None) => (Some(state.idle + *idle_timeout), Ending::Idle),
+            };
         }
+        let shortest = now + *header_timeout.min(idle_timeout).min(stall_timeout);
+        let mut next = if state.finishing.is_some() { shortest.min(now + GRACE) } else { shortest };
+        for (deadline, ending) in deadlines {
+            match deadline {
+                Some(deadline) if deadline <= now => return Ok(ending),
+                Some(deadline) => next = next.min(deadline),
+                None => {}
+            }
+        }
+        Err(next)
     }
 
-    /// How often to ask for what has [expired](Self::expired).
-    pub(super) fn interval(&self) -> Duration {
-        let Limits { header_timeout, idle_timeout, stall_timeout, .. } = &self.limits;
-        let shortest = header_timeout.min(idle_timeout).min(stall_timeout);
-        (*shortest / 4).clamp(Duration::from_millis(10), Duration::from_secs(1))
+    /// The connection is to end: what is in progress may finish.
+    pub(super) fn finish(&self) {
+        self.lock().finishing.get_or_insert_with(Instant::now);
     }
 
     /// Since when there has been no request; `None` while one is in progress.
@@ -155,6 +178,7 @@ impl Pulse {
 
     /// Tells the connection's task.
     pub(super) fn tell(&self, order: Order) {
+        self.finish();
         self.order.fetch_max(order as u8, Ordering::Relaxed);
         self.ordered.notify_one();
     }
@@ -239,42 +263,44 @@ mod tests {
                 let now = start + *second * SECOND;
                 pace.moved(now, bytes);
                 pace.wait(now);
-                pace.spent(now + SECOND)
+                pace.until().is_some_and(|until| until < now + SECOND)
             })
         };
         assert_eq!(drip(1), Some(10), "a byte a second");
-        assert_eq!(drip(2048), None, "2 KiB/s");
+        assert_eq!(drip(8192), None, "8 KiB/s");
     }
 
     #[test]
     fn each_wait_has_its_deadline() {
         let pulse = Pulse::new(&limits());
         let in_seconds = |seconds: u32| Instant::now() + seconds * SECOND;
-        assert_eq!(pulse.expired(in_seconds(4)), None);
-        assert_eq!(pulse.expired(in_seconds(6)), Some(Ending::HeaderTimeout), "nothing came");
+        let expired = |at: Instant| pulse.expired(at).ok();
+        assert_eq!(expired(in_seconds(4)), None);
+        assert_eq!(expired(in_seconds(6)), Some(Ending::HeaderTimeout), "nothing came");
         let mut turn = pulse.begin(false);
-        assert_eq!((pulse.expired(in_seconds(1000)), pulse.waiting_since()), (None, None), "we are at it");
+        assert_eq!((expired(in_seconds(1000)), pulse.waiting_since()), (None, None), "we are at it");
         turn.offer();
-        assert_eq!(pulse.expired(in_seconds(9)), None);
-        assert_eq!(pulse.expired(in_seconds(11)), Some(Ending::Stalled), "nobody takes the answer");
+        assert_eq!(expired(in_seconds(9)), None);
+        assert_eq!(expired(in_seconds(11)), Some(Ending::Stalled), "nobody takes the answer");
         turn.taken(10);
-        assert_eq!(pulse.expired(in_seconds(1000)), None, "the answer waits for us");
+        assert_eq!(expired(in_seconds(1000)), None, "the answer waits for us");
         drop(turn);
-        assert_eq!(pulse.expired(in_seconds(59)), None);
-        assert_eq!(pulse.expired(in_seconds(61)), Some(Ending::Idle));
+        assert_eq!(expired(in_seconds(59)), None);
+        assert_eq!(expired(in_seconds(61)), Some(Ending::Idle));
         pulse.read();
-        assert_eq!(pulse.expired(in_seconds(6)), Some(Ending::HeaderTimeout), "half a head");
+        assert_eq!(expired(in_seconds(6)), Some(Ending::HeaderTimeout), "half a head");
         pulse.write_waits();
-        assert_eq!(pulse.expired(in_seconds(11)), Some(Ending::Stalled), "nobody reads");
+        assert_eq!(expired(in_seconds(11)), Some(Ending::Stalled), "nobody reads");
     }
 
     #[test]
     fn pings_are_no_requests() {
         let pulse = Pulse::new(&limits());
+        let expired = |at: Instant| pulse.expired(at).ok();
         drop(pulse.begin(true));
         pulse.read();
         pulse.wrote(8);
-        assert_eq!(pulse.expired(Instant::now() + 59 * SECOND), None);
-        assert_eq!(pulse.expired(Instant::now() + 61 * SECOND), Some(Ending::Idle));
+        assert_eq!(expired(Instant::now() + 59 * SECOND), None);
+        assert_eq!(expired(Instant::now() + 61 * SECOND), Some(Ending::Idle));
     }
 }

@@ -1,0 +1,43 @@
+//! The defences of the HTTP doors, attacked: real sockets, and clients that do what no good one does.
+
+mod support;
+
+#[path = "http_door/admin.rs"]
+mod admin;
+#[path = "http_door/deadlines.rs"]
+mod deadlines;
+#[path = "http_door/ending.rs"]
+mod ending;
+#[path = "http_door/pages.rs"]
+mod pages;
+#[path = "http_door/shares.rs"]
+mod shares;
+#[path = "http_door/tls.rs"]
+mod tls;
+#[path = "http_door/wire.rs"]
+mod wire;
+
+use modal_gateway::chain::Level;
+use support::{
+    door::{Door, Terms},
+    gateway::{Backend, TestStore, chain, synthetic},
+};
+
+/// Doors before the bundled chain.
+async fn open(terms: Terms) -> Door {
+    let store = TestStore::create(Backend::Sqlite).await;
+    store.append(chain(), Level::Linked).await;
+    before(store, terms).await
+}
+
+/// Doors before a chain that is too long for the buffers between the gateway and a client.
+async fn open_long(terms: Terms) -> Door {
+    let store = TestStore::create(Backend::Sqlite).await;
+    store.append(synthetic(30_000), Level::None).await;
+    before(store, terms).await
+}
+
+async fn before(store: TestStore, terms: Terms) -> Door {
+    let url = store.url.clone();
+    Door::with(store, &url, false, terms).await
+}

@@ -1,0 +1,183 @@
+//! Clients that are slow: they are cut off, whatever it is that they are slow with.
+
+use std::time::{Duration, Instant};
+
+use modal_gateway::http::{Settings, counters::Ending, server::Limits};
+use rstest::rstest;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{interval, timeout},
+};
+
+use crate::{
+    open, open_long,
+    support::{door::Terms, gateway::PATIENCE},
+    wire::{Wire, h2_frame, h2_get, h2_preface},
+};
+
+const HEADER: Duration = Duration::from_millis(600);
+const IDLE: Duration = Duration::from_millis(1500);
+const STALL: Duration = Duration::from_millis(800);
+/// What a machine at work may add.
+const SLACK: Duration = Duration::from_secs(3);
+
+fn terms() -> Terms {
+    let limits = Limits { header_timeout: HEADER, idle_timeout: IDLE, stall_timeout: STALL, ..Limits::default() };
+    Terms { limits, ..Terms::default() }
+}
+
+/// Sends `first`, then the rest a byte at a time, until the other end closes; returns after which time.
+async fn drip(wire: &mut Wire, first: &[u8], rest: &[u8]) -> (Vec<u8>, Duration) {
+    let start = Instant::now();
+    wire.send(first).await;
+    let (mut from, mut to) = wire.0.split();
+    let mut bytes = Vec::new();
+    let dripping = async {
+        let mut ticks = interval(Duration::from_millis(50));
+        for byte in rest.iter().cycle() {
+            ticks.tick().await;
+            if to.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+        }
+        std::future::pending::<()>().await
+    };
+    tokio::select! {
+        closed = timeout(PATIENCE, from.read_to_end(&mut bytes)) => drop(closed.expect("it is closed in time")),
+        () = dripping => {}
+    }
+    (bytes, start.elapsed())
+}
+
+#[rstest]
+#[case::nothing(b"", b"", HEADER)]
+#[case::one_byte(b"G", b"", HEADER)]
+#[case::half_a_head(b"GET /health/live HTTP/1.1\r\nhost: x\r\nx-", b"", HEADER)]
+#[case::a_head_byte_by_byte(b"GET /health/live HTTP/1.1\r\nhost: x\r\nx-", b"a", HEADER)]
+#[case::half_a_preface(b"PRI * HTTP/2.0\r\n\r\nSM", b"", HEADER)]
+#[case::settings_and_no_more(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", b"", HEADER)]
+#[tokio::test]
+async fn a_request_that_does_not_come_is_not_waited_for(
+    #[case] first: &[u8],
+    #[case] rest: &[u8],
+    #[case] limit: Duration,
+) {
+    let door = open(terms()).await;
+    let (_, after) = drip(&mut Wire::connect(door.public).await, first, rest).await;
+    assert!(after > limit.mul_f64(0.9) && after < limit + SLACK, "{after:?}");
+    assert_eq!(door.counters.public.ended(Ending::HeaderTimeout), 1);
+    // One that comes is answered, on a connection that is as old.
+    let mut good = Wire::connect(door.public).await;
+    assert!(good.get("/health/live").await.0.starts_with("http/1.1 200"));
+}
+
+#[rstest]
+#[case::stopped(b"")]
+#[case::byte_by_byte(b" ")]
+#[tokio::test]
+async fn a_body_that_stops_coming_is_answered_408_and_cut_off(#[case] rest: &[u8]) {
+    let door = open(terms()).await;
+    let first = b"POST /ping HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{";
+    let (bytes, after) = drip(&mut Wire::connect(door.public).await, first, rest).await;
+    let answer = String::from_utf8_lossy(&bytes);
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains(r#""code":"request_timeout""#), "{answer}");
+    assert!(after > HEADER.mul_f64(0.9) && after < HEADER + SLACK, "{after:?}");
+}
+
+#[tokio::test]
+async fn a_body_over_the_time_for_all_of_it_is_answered_408() {
+    let settings = Settings { request_timeout: Duration::from_secs(1), ..Settings::default() };
+    let door = open(Terms { settings, ..terms() }).await;
+    let mut wire = Wire::connect(door.public).await;
+    wire.send("POST /ping HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n[")
+        .await;
+    // Fast enough to go on for ever, were it not for the time in all.
+    let mut ticks = interval(Duration::from_millis(50));
+    let (start, mut answer) = (Instant::now(), [0; 12]);
+    loop {
+        tokio::select! {
+            read = wire.0.read_exact(&mut answer) => break assert!(read.is_ok()),
+            _ = ticks.tick() => wire.send([b' '; 512]).await,
+        }
+        assert!(start.elapsed() < PATIENCE);
+    }
+    assert_eq!(&answer, b"HTTP/1.1 408");
+    assert_eq!(door.counters.timed_out.get(), 1);
+}
+
+#[tokio::test]
+async fn who_has_nothing_more_to_ask_is_disconnected_but_not_at_once() {
+    let door = open(terms()).await;
+    let mut wire = Wire::connect(door.public).await;
+    for _ in 0..3 {
+        assert!(wire.get("/health/live").await.0.starts_with("http/1.1 200"));
+    }
+    let (bytes, after) = wire.closed().await;
+    assert!(bytes.is_empty() && after > IDLE.mul_f64(0.9) && after < IDLE + SLACK, "{after:?} {bytes:?}");
+    assert_eq!(door.counters.public.ended(Ending::Idle), 1);
+    // Over HTTP/2 it is told, though it answers and sends pings.
+    let mut wire = Wire::connect(door.public).await;
+    wire.send(h2_preface(65_535)).await;
+    wire.send(h2_get(1, "/health/live")).await;
+    let ping = h2_frame(6, 0, 0, b"01234567");
+    let (bytes, after) = drip(&mut wire, &[], &ping).await;
+    assert!(after > IDLE.mul_f64(0.9) && after < IDLE + SLACK, "{after:?}");
+    // GOAWAY is a frame of type 7, whose last stream is the one that was asked on.
+    assert!(bytes.windows(9).any(|frame| frame[3] == 7 && frame[5..9] == [0; 4]), "{bytes:?}");
+    assert_eq!(door.counters.public.ended(Ending::Idle), 2);
+}
+
+#[tokio::test]
+async fn a_head_that_stops_on_a_connection_in_use_is_not_waited_for() {
+    let door = open(terms()).await;
+    let mut wire = Wire::connect(door.public).await;
+    assert!(wire.get("/health/live").await.0.starts_with("http/1.1 200"));
+    wire.send("GET /hea").await;
+    let (_, after) = wire.closed().await;
+    assert!(after > HEADER.mul_f64(0.9) && after < HEADER + SLACK, "{after:?}");
+    assert_eq!(door.counters.public.ended(Ending::HeaderTimeout), 1);
+}
+
+#[rstest]
+#[case::http1(false)]
+#[case::http2(true)]
+#[tokio::test]
+async fn an_answer_that_nobody_takes_is_not_kept(#[case] h2: bool) {
+    let door = open_long(terms()).await;
+    let mut wire = Wire::connect(door.public).await;
+    match h2 {
+        false => wire.send("GET /data/miner_block/canonical HTTP/1.1\r\nhost: x\r\n\r\n").await,
+        true => {
+            wire.send(h2_preface(0)).await;
+            wire.send(h2_get(1, "/data/miner_block/canonical")).await;
+        }
+    }
+    // Nothing is read until the gateway has given up.
+    let start = Instant::now();
+    let mut ticks = interval(Duration::from_millis(20));
+    while door.counters.public.ended(Ending::Stalled) == 0 {
+        ticks.tick().await;
+        assert!(start.elapsed() < PATIENCE);
+    }
+    assert!(start.elapsed() > STALL.mul_f64(0.9) && start.elapsed() < STALL + SLACK, "{:?}", start.elapsed());
+    // Who reads gets all of it.
+    let whole = door.public(reqwest::Method::GET, "/data/miner_block/canonical").send().await.unwrap();
+    assert!(whole.bytes().await.unwrap().ends_with(b"\"errors\":null}"));
+}
+
+#[tokio::test]
+async fn events_that_do_not_happen_are_waited_for() {
+    let door = open(terms()).await;
+    let mut wire = Wire::connect(door.public).await;
+    wire.send("GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    // Another connection shows that the time for everything else is over.
+    let mut other = Wire::connect(door.public).await;
+    assert!(other.get("/health/live").await.0.starts_with("http/1.1 200"));
+    let (_, after) = other.closed().await;
+    assert!(after > STALL);
+    let mut buffer = vec![0; 4096];
+    let read = wire.0.read(&mut buffer).await.unwrap();
+    assert!(String::from_utf8_lossy(&buffer[..read]).contains("following"));
+    let more = wire.0.try_read(&mut buffer);
+    assert!(matches!(&more, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock), "still open: {more:?}");
+}

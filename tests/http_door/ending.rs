@@ -1,0 +1,70 @@
+//! How the doors close: what is in progress is finished, up to a point.
+
+use std::time::{Duration, Instant};
+
+use modal_gateway::http::{counters::Ending, server::Limits};
+use tokio::{io::AsyncReadExt, net::TcpStream};
+
+use crate::{
+    open,
+    support::{
+        door::{Door, Terms},
+        gateway::PATIENCE,
+    },
+    wire::{Wire, h2_get, h2_preface},
+};
+
+async fn begun(door: &Door, requests: u64) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    let deadline = Instant::now() + PATIENCE;
+    while door.counters.public.requests() < requests {
+        ticks.tick().await;
+        assert!(Instant::now() < deadline);
+    }
+}
+
+const HALF: &str = "POST /ping HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\nnu";
+
+#[tokio::test]
+async fn requests_in_progress_are_finished_and_streams_told() {
+    let door = open(Terms::default()).await;
+    let (mut half, mut idle) = (Wire::connect(door.public).await, Wire::connect(door.public).await);
+    let (mut events, mut h2) = (Wire::connect(door.public).await, Wire::connect(door.public).await);
+    half.send(HALF).await;
+    idle.get("/health/live").await;
+    events.send("GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    h2.send(h2_preface(65_535)).await;
+    h2.send(h2_get(1, "/health/live")).await;
+    begun(&door, 4).await;
+    let (address, counters) = (door.public, door.counters.clone());
+    let closing = tokio::spawn(door.close());
+    let (told, _) = events.closed().await;
+    let told = String::from_utf8_lossy(&told);
+    assert!(told.contains("the gateway is shutting down") && told.ends_with("0\r\n\r\n"), "{told}");
+    assert!(idle.closed().await.0.is_empty());
+    let (bytes, _) = h2.closed().await;
+    assert!(bytes.windows(9).any(|frame| frame[3] == 7 && frame[5..9] == [0; 4]), "GOAWAY: {bytes:?}");
+    assert!(TcpStream::connect(address).await.is_err(), "nobody is let in any more");
+    half.send("ll").await;
+    let (head, _) = half.answer().await;
+    assert!(head.starts_with("http/1.1 200") && head.contains("connection: close"), "{head}");
+    closing.await.unwrap();
+    assert_eq!(counters.public.open(), 0);
+    assert_eq!(counters.public.ended(Ending::Shutdown), 4);
+}
+
+#[tokio::test]
+async fn what_does_not_finish_in_time_is_cut_off() {
+    let drain = Duration::from_millis(700);
+    let limits = Limits { drain, header_timeout: PATIENCE, ..Limits::default() };
+    let door = open(Terms { limits, ..Terms::default() }).await;
+    let mut half = Wire::connect(door.public).await;
+    half.send(HALF).await;
+    begun(&door, 1).await;
+    let start = Instant::now();
+    door.close().await;
+    assert!(start.elapsed() >= drain && start.elapsed() < drain + Duration::from_secs(5), "{:?}", start.elapsed());
+    let mut rest = Vec::new();
+    let _ = half.0.read_to_end(&mut rest).await;
+    assert!(rest.is_empty());
+}

@@ -1,0 +1,309 @@
+//! What one client may ask, and what all of them together may.
+
+use std::{collections::HashMap, time::Duration};
+
+use modal_gateway::{
+    config::Config,
+    http::{Settings, client::Proxies, counters::Ending, server::Limits},
+};
+use reqwest::{Method, Response};
+use rstest::rstest;
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    open, open_long,
+    support::{
+        door::{Door, Terms, send},
+        gateway::{Backend, PATIENCE, TestGateway, TestStore},
+        peer::{Reply, ScriptedPeer},
+    },
+    wire::Wire,
+};
+
+const EPOCH: &str = "/data/miner_block/epoch?epoch=0";
+
+/// Doors behind a proxy on this machine, where a client has so much.
+async fn limited(rate: u32, burst: u32) -> Door {
+    let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
+    let settings = Settings { proxies, rate_limit: rate, rate_burst: burst, ..Settings::default() };
+    open(Terms { settings, ..Terms::default() }).await
+}
+
+async fn ask(door: &Door, client: &str, path: &str) -> Response {
+    send(door.public(Method::GET, path).header("x-forwarded-for", client)).await
+}
+
+/// A member of `ratelimit` or `ratelimit-policy`.
+fn member(response: &Response, header: &str, name: &str) -> u64 {
+    let value = response.headers().get(header).unwrap_or_else(|| panic!("{header}")).to_str().unwrap();
+    assert!(value.starts_with("\"client\";"), "{value}");
+    let members: HashMap<_, _> = value.split(';').filter_map(|member| member.split_once('=')).collect();
+    members[name].parse().unwrap()
+}
+
+#[tokio::test]
+async fn who_asks_too_much_is_told_when_to_come_back_and_then_may() {
+    let door = limited(50, 100).await;
+    let (mut answered, started) = (0, Instant::now());
+    let refused = loop {
+        let response = ask(&door, "192.0.2.1", EPOCH).await;
+        assert_eq!((member(&response, "ratelimit-policy", "q"), member(&response, "ratelimit-policy", "w")), (100, 2));
+        let left = member(&response, "ratelimit", "r");
+        if response.status() == 429 {
+            break response;
+        }
+        assert_eq!(response.status(), 200);
+        answered += 1;
+        let earned = (started.elapsed().as_secs_f64() * 50.0) as u64 + 1;
+        assert!(left + answered <= 100 + earned && left + answered >= 99, "{left} left after {answered}");
+        assert!(answered < 2000, "there is no limit");
+    };
+    assert!(answered >= 100, "{answered}");
+    assert_eq!(door.counters.rate_limited.get(), 1);
+    assert_eq!(member(&refused, "ratelimit", "r"), 0);
+    let wait: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=2).contains(&wait), "{wait}");
+    let until = Instant::now() + Duration::from_secs(wait);
+    let body: serde_json::Value = refused.json().await.unwrap();
+    assert_eq!(body["errors"]["code"], "rate_limited");
+    // Others are not concerned, nor is the word of the gateway's own health.
+    assert_eq!(ask(&door, "192.0.2.2", EPOCH).await.status(), 200);
+    let health = ask(&door, "192.0.2.1", "/health/ready").await;
+    assert_eq!((health.status().as_u16(), health.headers().get("ratelimit")), (200, None));
+    sleep_until(until).await;
+    assert_eq!(ask(&door, "192.0.2.1", EPOCH).await.status(), 200);
+}
+
+#[rstest]
+#[case::one_customer("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", 429)]
+#[case::another_customer("2001:db8:0:1::1", "2001:db8:0:2::1", 200)]
+#[case::one_address_in_two_forms("192.0.2.1", "::ffff:192.0.2.1", 429)]
+#[case::made_up_by_the_client("192.0.2.1", "198.51.100.7, 192.0.2.1", 429)]
+#[tokio::test]
+async fn clients_are_told_apart_by_what_they_can_not_choose(
+    #[case] first: &str,
+    #[case] second: &str,
+    #[case] status: u16,
+) {
+    let door = limited(1, 100).await;
+    while ask(&door, first, EPOCH).await.status() == 200 {}
+    assert_eq!(ask(&door, second, EPOCH).await.status(), status);
+}
+
+#[tokio::test]
+async fn a_strangers_word_about_its_address_counts_nothing() {
+    // No proxy is trusted: all that comes from this machine is this machine's, which has no limit.
+    let settings = Settings { rate_limit: 1, rate_burst: 100, ..Settings::default() };
+    let door = open(Terms { settings, ..Terms::default() }).await;
+    for _ in 0..150 {
+        let response = ask(&door, "192.0.2.1", EPOCH).await;
+        assert_eq!((response.status().as_u16(), response.headers().get("ratelimit")), (200, None));
+    }
+}
+
+#[rstest]
+#[case::from_the_store(EPOCH, 1)]
+#[case::from_a_peer("/data/miner_block/epoch?epoch=0&peer=any", 5)]
+#[case::from_a_peer_in_disguise("/data/miner_block/epoch?epoch=0&%70eer=any", 5)]
+#[case::an_error("/nowhere", 1)]
+#[tokio::test]
+async fn forwarded_reads_are_dearer(#[case] path: &str, #[case] cost: u64) {
+    let door = limited(1, 1000).await;
+    assert_eq!(member(&ask(&door, "192.0.2.1", path).await, "ratelimit", "r"), 1000 - cost);
+}
+
+#[tokio::test]
+async fn large_answers_are_dearer_those_of_unknown_size_too() {
+    let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
+    let settings = Settings { proxies, rate_limit: 1, rate_burst: 1000, ..Settings::default() };
+    let door = open_long(Terms { settings, ..Terms::default() }).await;
+    let range = ask(&door, "192.0.2.1", "/data/miner_block/range?from_index=0&to_index=999").await;
+    let (left, size) = (member(&range, "ratelimit", "r"), range.bytes().await.unwrap().len() as u64);
+    assert!(size > 5 << 16, "{size}");
+    assert_eq!(left, 1000 - 1 - size / (64 << 10));
+    let stream = ask(&door, "192.0.2.2", "/data/miner_block/canonical").await;
+    assert_eq!(member(&stream, "ratelimit", "r"), 999, "nobody knows yet");
+    let size = stream.bytes().await.unwrap().len() as u64;
+    let left = member(&ask(&door, "192.0.2.2", EPOCH).await, "ratelimit", "r");
+    // What is left over at each of the instalments is at most a unit.
+    let expected = 1000 - 2 - size / (64 << 10);
+    assert!(left.abs_diff(expected) <= 20, "{left} {expected}");
+}
+
+/// A request whose answer is too long for the buffers on its way, and whose client does not read it.
+async fn occupy(door: &Door) -> Wire {
+    let mut wire = Wire::connect(door.public).await;
+    wire.send("GET /data/miner_block/canonical HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    wire
+}
+
+async fn wait_for(door: &Door, name: &str, value: u64) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
+    let line = format!("modal_{name} {value}");
+    let deadline = Instant::now() + PATIENCE;
+    while !send(door.admin(Method::GET, "/metrics")).await.text().await.unwrap().lines().any(|own| own == line) {
+        ticks.tick().await;
+        assert!(Instant::now() < deadline, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn who_reads_slowly_keeps_nobody_from_being_answered() {
+    let settings = Settings { max_requests: 2, ..Settings::default() };
+    let door = open_long(Terms { settings, ..Terms::default() }).await;
+    let held = [occupy(&door).await, occupy(&door).await];
+    wait_for(&door, "http_answers_leaving", 2).await;
+    let whole = async || send(door.public(Method::GET, "/data/miner_block/canonical")).await;
+    let refused = whole().await;
+    assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+    assert_eq!(refused.json::<serde_json::Value>().await.unwrap()["errors"]["code"], "busy");
+    assert_eq!(door.counters.shed.get(), 1);
+    assert_eq!(send(door.public(Method::GET, EPOCH)).await.status(), 200);
+    drop(held);
+    wait_for(&door, "http_answers_leaving", 0).await;
+    assert_eq!(whole().await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_client_has_so_many_large_answers_on_their_way() {
+    let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
+    let door = open_long(Terms { settings: Settings { proxies, ..Settings::default() }, ..Terms::default() }).await;
+    let whole = async |client: &str| ask(&door, client, "/data/miner_block/canonical").await;
+    let mut held = Vec::new();
+    let refused = loop {
+        let response = whole("192.0.2.1").await;
+        if response.status() != 200 {
+            break response;
+        }
+        held.push(response);
+        assert!(held.len() <= 256);
+    };
+    assert_eq!((held.len(), refused.status().as_u16()), (16, 503));
+    assert_eq!(whole("192.0.2.2").await.status(), 200);
+}
+
+/// A gateway that works at so many requests at once, and knows a peer that never answers.
+async fn with_silent_peer(max_requests: usize) -> (TestGateway, ScriptedPeer) {
+    let peer = ScriptedPeer::start(|_| Reply::Silence).await;
+    let store = TestStore::create(Backend::Sqlite).await;
+    let peers = [format!("silent={}", peer.address)];
+    let gateway = TestGateway::over(store, &peers, |config| Config { max_requests, ..config }).await;
+    gateway.p2p.wait_connected("silent", PATIENCE).await.unwrap();
+    (gateway, peer)
+}
+
+#[tokio::test]
+async fn without_room_a_request_is_refused_at_once_and_health_is_not() {
+    let (gateway, _peer) = with_silent_peer(1).await;
+    let slow = async || gateway.get("/ping?peer=silent").await.code();
+    let others = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        // Once that one waits.
+        while gateway.get("/ping").await.status == 200 {
+            ticks.tick().await;
+        }
+        let refused = gateway.get("/ping").await;
+        assert_eq!((refused.status, refused.code().as_str(), refused.header("retry-after")), (503, "busy", Some("1")));
+        for path in ["/health/live", "/health/ready"] {
+            assert_eq!(gateway.get(path).await.status, 200, "{path}");
+        }
+    };
+    let (code, ()) = tokio::join!(slow(), others);
+    assert_eq!(code, "peer_timeout");
+    assert_eq!(gateway.get("/ping").await.status, 200);
+}
+
+#[tokio::test]
+async fn who_waits_for_peers_leaves_room_for_who_does_not() {
+    let (gateway, _peer) = with_silent_peer(4).await;
+    let forwarded = async || gateway.get("/ping?peer=silent").await.code();
+    let asked = tokio::join!(forwarded(), forwarded(), forwarded(), async {
+        // While those wait.
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        for _ in 0..20 {
+            ticks.tick().await;
+            assert_eq!(gateway.get("/ping").await.status, 200);
+        }
+    });
+    let mut codes = [asked.0, asked.1, asked.2];
+    codes.sort();
+    assert_eq!(codes, ["busy", "peer_timeout", "peer_timeout"]);
+}
+
+#[tokio::test]
+async fn who_sends_slowly_takes_no_room() {
+    let settings = Settings { max_requests: 1, ..Settings::default() };
+    let door = open(Terms { settings, ..Terms::default() }).await;
+    let mut slow = Vec::new();
+    for number in 1..=10 {
+        let mut wire = Wire::connect(door.public).await;
+        wire.send("POST /ping HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\nnu")
+            .await;
+        slow.push(wire);
+        wait_for(&door, "http_body_bytes", 2 * number).await;
+    }
+    assert_eq!(send(door.public(Method::GET, EPOCH)).await.status(), 200);
+    for wire in &mut slow {
+        wire.send("ll").await;
+        assert!(wire.answer().await.0.starts_with("http/1.1 200"));
+    }
+    wait_for(&door, "http_body_bytes", 0).await;
+}
+
+#[tokio::test]
+async fn streams_of_events_take_no_room_and_each_client_has_its_own() {
+    let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
+    let settings = Settings { proxies, max_requests: 1, ..Settings::default() };
+    let door = open(Terms { settings, ..Terms::default() }).await;
+    let mut streams = Vec::new();
+    let refused = loop {
+        let response = ask(&door, "192.0.2.1", "/events").await;
+        if response.status() != 200 {
+            break response;
+        }
+        streams.push(response);
+        assert!(streams.len() <= 256);
+    };
+    assert_eq!((streams.len(), refused.status().as_u16()), (16, 429));
+    assert!(refused.headers().contains_key("retry-after"));
+    assert_eq!(ask(&door, "192.0.2.2", "/events").await.status(), 200);
+    assert_eq!(ask(&door, "192.0.2.2", EPOCH).await.status(), 200);
+    drop(streams);
+    wait_for(&door, "event_streams", 0).await;
+    assert_eq!(ask(&door, "192.0.2.1", "/events").await.status(), 200);
+}
+
+#[tokio::test]
+async fn idle_connections_make_room_and_busy_ones_stay() {
+    let limits = Limits { connections: 4, ..Limits::default() };
+    let door = open(Terms { limits, ..Terms::default() }).await;
+    let mut busy = Wire::connect(door.public).await;
+    busy.send("GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    wait_for(&door, "event_streams", 1).await;
+    let mut idle = Wire::connect(door.public).await;
+    assert!(idle.get("/health/live").await.0.starts_with("http/1.1 200"));
+    // Far more than there is room for, none of which asks for anything.
+    let mut crowd = Vec::new();
+    for _ in 0..20 {
+        crowd.push(Wire::connect(door.public).await);
+    }
+    let mut late = Wire::connect(door.public).await;
+    assert!(late.get("/health/live").await.0.starts_with("http/1.1 200"), "there is room for one that asks");
+    idle.closed().await;
+    assert!(door.counters.public.ended(Ending::Evicted) >= 18, "{}", door.counters.public.ended(Ending::Evicted));
+    assert!(door.counters.public.open() <= 4);
+    door.close().await;
+    let (told, _) = busy.closed().await;
+    assert!(String::from_utf8_lossy(&told).contains("the gateway is shutting down"), "who follows events stays");
+}
+
+#[tokio::test]
+async fn where_all_connections_are_busy_one_more_is_closed() {
+    let limits = Limits { connections: 2, ..Limits::default() };
+    let door = open_long(Terms { limits, ..Terms::default() }).await;
+    let _busy = [occupy(&door).await, occupy(&door).await];
+    wait_for(&door, "http_answers_leaving", 2).await;
+    let (bytes, _) = Wire::connect(door.public).await.closed().await;
+    assert!(bytes.is_empty());
+    assert_eq!(door.counters.public.ended(Ending::Full), 1);
+}
