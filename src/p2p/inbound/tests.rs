@@ -102,7 +102,7 @@ async fn answers_have_so_much_memory_and_no_peer_has_all_of_it() {
 async fn the_rate_counts_blocks_and_a_crowd_of_one_subnet_has_a_share_together() {
     let (ids, now) = (ids(1).await, Instant::now());
     let mut inbound = inbound(|config| config.peer_rate_limit = 10);
-    let mut ask = |inbound: &mut Inbound, asker, blocks: usize, now| {
+    let ask = |inbound: &mut Inbound, asker, blocks: usize, now| {
         inbound.admit(ids[0], asker, 0, now)?;
         assert!(inbound.answered(&ids[0], blocks * BLOCK_BYTES, now));
         inbound.ended(&ids[0]);
