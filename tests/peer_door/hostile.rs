@@ -1,6 +1,7 @@
 //! A peer that is real libp2p and tells lies about where nodes are.
 
 use futures::StreamExt;
+use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, SwarmBuilder, identify, kad, noise, tcp, yamux};
 use modal_gateway::protocol::IDENTIFY_PROTOCOL;
@@ -8,6 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
+    limits: connection_limits::Behaviour,
     identify: identify::Behaviour,
     kad: kad::Behaviour<kad::store::MemoryStore>,
 }
@@ -37,7 +39,13 @@ impl Hostile {
                     }
                 }
                 let identify = identify::Config::new(IDENTIFY_PROTOCOL.into(), key.public());
-                Behaviour { identify: identify::Behaviour::new(identify), kad }
+                // It never dials: else it would look for those of whom it tells.
+                let limits = ConnectionLimits::default().with_max_pending_outgoing(Some(0));
+                Behaviour {
+                    limits: connection_limits::Behaviour::new(limits),
+                    identify: identify::Behaviour::new(identify),
+                    kad,
+                }
             })
             .unwrap()
             .build();
