@@ -180,7 +180,7 @@ pub struct Config {
     /// for at once. 0 is no limit. Default 10000.
     #[serde(deserialize_with = "value::within::<0, 10_000_000, _, _>")]
     pub peer_rate_limit: u32,
-    /// Memory for answers on their way to peers, in MiB, 10 to 65536: who would exceed it gets none. Default 64.
+    /// Memory for answers on their way to peers, in MiB, 10 to 65536: who would exceed it gets none. Default 24.
     #[serde(deserialize_with = "value::within::<10, 65_536, _, _>")]
     pub peer_answer_mib: usize,
     /// Memory of this process, in MiB, from which on no more libp2p connections are made; 0 is nine tenths of the
@@ -231,7 +231,7 @@ impl Default for Config {
             deny_peer: Vec::new(),
             private_addresses: None,
             peer_rate_limit: 10_000,
-            peer_answer_mib: 64,
+            peer_answer_mib: 24,
             memory_limit_mib: 0,
         }
     }

@@ -47,6 +47,8 @@ const MAX_ASKED_PEERS: usize = 3;
 
 /// Longest request whose answer's length is estimated.
 const MAX_WEIGHED_BYTES: usize = 8 << 10;
+/// What an answer takes while it is being made, in sizes of the answer: rows of the store, and the text.
+const WORKING_FACTOR: usize = 2;
 /// Blocks of an epoch, the first one's 41 included.
 const EPOCH_BLOCKS: u64 = 41;
 
@@ -414,6 +416,9 @@ impl Responder for Source {
             Query::Epoch { .. } => EPOCH_BLOCKS,
             _ => 0,
         };
-        usize::try_from(blocks).unwrap_or(usize::MAX).saturating_mul(BLOCK_BYTES).min(MAX_RESPONSE_BYTES)
+        usize::try_from(blocks)
+            .unwrap_or(usize::MAX)
+            .saturating_mul(WORKING_FACTOR * BLOCK_BYTES)
+            .min(MAX_RESPONSE_BYTES)
     }
 }

@@ -53,7 +53,7 @@ pub struct P2pConfig {
     /// answered `rate_limited`. 0 is no limit. Default 10,000.
     pub peer_rate_limit: u32,
     /// Memory in bytes for requests of others and their answers until they are sent, at least 10 MiB; one peer may have
-    /// half of it. What exceeds it is answered `busy`. Default 64 MiB.
+    /// half of it. What exceeds it is answered `busy`. Default 24 MiB.
     pub answer_bytes: usize,
     /// Memory in bytes of this process from which on no more connections are made; 0 is nine tenths of the machine's, or
     /// the container's. Default 0.
@@ -83,7 +83,7 @@ impl P2pConfig {
             own_ports: Vec::new(),
             trust: TrustList::default(),
             peer_rate_limit: 10_000,
-            answer_bytes: 64 << 20,
+            answer_bytes: 24 << 20,
             memory_limit: 0,
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures::{FutureExt, StreamExt};
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::TransportError;
-use libp2p::swarm::{ConnectionId, DialError, ListenError, SwarmEvent};
+use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, gossipsub, identify, kad, ping};
 use tokio::sync::oneshot;
 
@@ -109,10 +109,6 @@ impl Worker {
 
     fn dial_failed(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
         tracing::debug!(?peer, %error, "a dial failed");
-        self.refused(match error {
-            DialError::Denied { cause } => Refused::of(cause),
-            _ => None,
-        });
         if let Some((_, reply)) = self.dials.remove(&connection) {
             let _ = reply.send(Err(P2pError::Unreachable(reason(error))));
         }
@@ -189,10 +185,6 @@ impl Worker {
             }
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 tracing::debug!(%error, "a connection was not accepted");
-                self.refused(match &error {
-                    ListenError::Denied { cause } => Refused::of(cause),
-                    _ => None,
-                });
             }
             SwarmEvent::NewListenAddr { address, .. } => self.listening(|addresses| addresses.push(address)),
             SwarmEvent::ExpiredListenAddr { address, .. } => {
@@ -239,12 +231,6 @@ impl Worker {
             }
         }
         self.changed();
-    }
-
-    fn refused(&self, why: Option<Refused>) {
-        if let Some(why) = why {
-            self.shared.counters.refuse(why);
-        }
     }
 
     fn count_connections(&self) {

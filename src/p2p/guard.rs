@@ -83,49 +83,8 @@ impl Guard {
         Self { parts, dials, entrance: Entrance::default(), shared }
     }
 
-    fn admits(&self, peer: &PeerId, operators: bool) -> Result<(), ConnectionDenied> {
-        match self.shared.book().admits(peer, Instant::now()) {
-            // The operator may dial whomever no list refuses.
-            Err(Refused::Banned | Refused::Stranger) if operators => Ok(()),
-            admitted => admitted.map_err(ConnectionDenied::new),
-        }
-    }
-}
-
-impl NetworkBehaviour for Guard {
-    type ConnectionHandler = THandler<Behaviour>;
-    type ToSwarm = BehaviourEvent;
-
-    fn handle_pending_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        let ip = ip(remote);
-        let exempt = ip.is_some_and(|ip| self.shared.book().is_at_configured_address(ip));
-        self.entrance.knock(connection, ip, exempt).map_err(ConnectionDenied::new)?;
-        let accepted = self.parts.handle_pending_inbound_connection(connection, local, remote);
-        if accepted.is_err() {
-            self.entrance.leave(&connection);
-        }
-        accepted
-    }
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        connection: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.admits(&peer, false)?;
-        let trusted = self.shared.book().is_trusted(&peer);
-        self.entrance.enter(connection, trusted).map_err(ConnectionDenied::new)?;
-        self.parts.handle_established_inbound_connection(connection, peer, local, remote)
-    }
-
-    fn handle_pending_outbound_connection(
+    /// The addresses that behaviours have for a dial, as far as they may be dialled; or why there is no dial.
+    fn addresses(
         &mut self,
         connection: ConnectionId,
         peer: Option<PeerId>,
@@ -154,6 +113,69 @@ impl NetworkBehaviour for Guard {
         Ok(taken)
     }
 
+    /// Counts a refusal, the parts' too: of what behaviours dial by themselves, nobody else hears.
+    fn counted<T>(&self, outcome: Result<T, ConnectionDenied>) -> Result<T, ConnectionDenied> {
+        if let Some(why) = outcome.as_ref().err().and_then(Refused::of) {
+            self.shared.counters.refuse(why);
+        }
+        outcome
+    }
+
+    fn admits(&self, peer: &PeerId, operators: bool) -> Result<(), ConnectionDenied> {
+        match self.shared.book().admits(peer, Instant::now()) {
+            // The operator may dial whomever no list refuses.
+            Err(Refused::Banned | Refused::Stranger) if operators => Ok(()),
+            admitted => admitted.map_err(ConnectionDenied::new),
+        }
+    }
+}
+
+impl NetworkBehaviour for Guard {
+    type ConnectionHandler = THandler<Behaviour>;
+    type ToSwarm = BehaviourEvent;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        let ip = ip(remote);
+        let exempt = ip.is_some_and(|ip| self.shared.book().is_at_configured_address(ip));
+        let place = self.entrance.knock(connection, ip, exempt).map_err(ConnectionDenied::new);
+        let accepted = place.and_then(|()| self.parts.handle_pending_inbound_connection(connection, local, remote));
+        if accepted.is_err() {
+            self.entrance.leave(&connection);
+        }
+        self.counted(accepted)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        let trusted = self.shared.book().is_trusted(&peer);
+        let admitted = self.admits(&peer, false);
+        let place = admitted.and_then(|()| self.entrance.enter(connection, trusted).map_err(ConnectionDenied::new));
+        let handler =
+            place.and_then(|()| self.parts.handle_established_inbound_connection(connection, peer, local, remote));
+        self.counted(handler)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        let addresses = self.addresses(connection, peer, addresses, role);
+        self.counted(addresses)
+    }
+
     fn handle_established_outbound_connection(
         &mut self,
         connection: ConnectionId,
@@ -162,8 +184,10 @@ impl NetworkBehaviour for Guard {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.admits(&peer, self.dials.is_operators(&connection))?;
-        self.parts.handle_established_outbound_connection(connection, peer, address, role, port)
+        let admitted = self.admits(&peer, self.dials.is_operators(&connection));
+        let handler = admitted
+            .and_then(|()| self.parts.handle_established_outbound_connection(connection, peer, address, role, port));
+        self.counted(handler)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm) {

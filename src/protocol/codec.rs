@@ -22,14 +22,14 @@ mod compressed;
 
 /// First allocation for a document that arrives; it then doubles with what really comes, so that a peer which opens
 /// streams and sends nothing costs us this much and no more.
-const INITIAL_BUFFER_BYTES: usize = 1024;
+const INITIAL_BUFFER_BYTES: usize = 512;
 
 /// What each request of others may have while it arrives. Nearly all fit.
-const FREE_BYTES: usize = 8192;
+const FREE_BYTES: usize = 4096;
 
-/// What the longer ones may have together, in all connections, until their turn comes: eight of the longest. Who would
+/// What the longer ones may have together, in all connections, until their turn comes: four of the longest. Who would
 /// exceed it is cut off.
-const SHARED_BYTES: usize = 8 * MAX_REQUEST_BYTES;
+const SHARED_BYTES: usize = 4 * MAX_REQUEST_BYTES;
 
 /// By this the part of one grows, as more of it arrives.
 const GROWTH: usize = 8;
@@ -120,7 +120,7 @@ pub struct JsonCodec {
 }
 
 impl JsonCodec {
-    /// A codec for requests of others: they and their clones have 8 MiB together for what is longer than 8 KiB, 10 s to
+    /// A codec for requests of others: they and their clones have 4 MiB together for what is longer than 4 KiB, 10 s to
     /// arrive, and 10 s for each 64 KiB of the answer.
     pub fn serving() -> Self {
         Self { deadline: None, room: Some(Arc::new(Semaphore::new(SHARED_BYTES))) }

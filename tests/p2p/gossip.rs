@@ -84,7 +84,7 @@ async fn nobody_listens_to_a_shunned_peer() {
     let id = near.client.local_peer_id();
     far.client.wait_connected(&id.to_string(), crate::PATIENCE).await.unwrap();
     assert_eq!(far.client.candidates(), [id]);
-    far.client.penalise(id, Offence::InvalidBlock);
+    far.client.penalise(id, Offence::BrokenAnswer);
     assert_eq!(far.client.candidates(), []);
     eventually(async || {
         near.client.publish("after".into()).unwrap();

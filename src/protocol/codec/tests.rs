@@ -177,3 +177,40 @@ async fn the_deadline_of_a_request_ends_its_stream() {
     assert_eq!(error.kind(), io::ErrorKind::TimedOut, "the peer does not write");
     assert!(Instant::now() >= deadline);
 }
+
+/// A peer that sends so many bytes, and then nothing.
+struct Stalling(usize);
+
+impl AsyncRead for Stalling {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let count = buffer.len().min(self.0);
+        self.0 -= count;
+        buffer[..count].fill(b' ');
+        if count == 0 { Poll::Pending } else { Poll::Ready(Ok(count)) }
+    }
+}
+
+#[tokio::test]
+async fn long_requests_that_stall_share_little_memory_and_short_ones_need_none_of_it() {
+    let codec = JsonCodec::serving();
+    let read = async |mut io: Stalling| codec.clone().read_request(&ID, &mut io).await;
+    let mut stalled: Vec<_> = (0..100).map(|_| Box::pin(read(Stalling(MAX_REQUEST_BYTES - 1)))).collect();
+    let refused = |read: Option<io::Result<Request>>| {
+        read.map(|result| result.unwrap_err().kind()) == Some(io::ErrorKind::OutOfMemory)
+    };
+    let outcomes: Vec<_> = stalled.iter_mut().map(|read| refused(read.now_or_never())).collect();
+    assert_eq!(outcomes.iter().filter(|refused| !**refused).count(), SHARED_BYTES / MAX_REQUEST_BYTES);
+    let frame = zstd::bulk::compress(&vec![0; MAX_REQUEST_BYTES], 1).unwrap();
+    let decode = async || codec.clone().read_request(&COMPRESSED, &mut &frame[..]).await;
+    assert_eq!(decode().await.unwrap_err().kind(), io::ErrorKind::OutOfMemory, "it would become long");
+    assert!(codec.clone().read_request(&ID, &mut &b"{}"[..]).await.is_ok(), "a short one");
+    assert!(read(Stalling(FREE_BYTES - 1)).now_or_never().is_none(), "it waits for the rest");
+    drop(stalled);
+    let whole = decode().await.unwrap();
+    assert_eq!(whole.body.len(), MAX_REQUEST_BYTES);
+    let held: Vec<_> = futures::future::join_all((1..SHARED_BYTES / MAX_REQUEST_BYTES).map(|_| decode())).await;
+    assert!(held.iter().all(Result::is_ok));
+    assert!(decode().await.is_err(), "those that are read and not dropped count too");
+    drop(whole);
+    assert!(decode().await.is_ok());
+}

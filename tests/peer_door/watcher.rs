@@ -1,0 +1,57 @@
+//! Listeners on addresses where nobody may send us, which count who comes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// The addresses watched.
+pub const TARGETS: [&str; 3] = ["127.0.0.1", "127.0.0.2", "::1"];
+
+/// One port, watched on all of [`TARGETS`].
+pub struct Watcher {
+    pub port: u16,
+    counts: [Arc<AtomicUsize>; TARGETS.len()],
+    _tasks: JoinSet<()>,
+}
+
+impl Watcher {
+    pub async fn start() -> Self {
+        let (port, listeners) = loop {
+            let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = first.local_addr().unwrap().port();
+            let others = TARGETS[1..].iter().map(|ip| TcpListener::bind(address(ip, port)));
+            // The port may be taken on another address.
+            if let Ok(others) = futures::future::try_join_all(others).await {
+                break (port, [first].into_iter().chain(others));
+            }
+        };
+        let (counts, mut tasks) = ([(); TARGETS.len()].map(|()| Arc::default()), JoinSet::new());
+        for (listener, count) in listeners.zip(&counts) {
+            let count: Arc<AtomicUsize> = Arc::clone(count);
+            tasks.spawn(async move {
+                while listener.accept().await.is_ok() {
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        Self { port, counts, _tasks: tasks }
+    }
+
+    /// Connections to each target.
+    pub fn counts(&self) -> [usize; TARGETS.len()] {
+        self.counts.each_ref().map(|count| count.load(Ordering::SeqCst))
+    }
+
+    /// Multiaddrs of the targets, as an operator would write them.
+    pub fn addresses(&self) -> Vec<String> {
+        let kind = |ip: &str| if ip.contains(':') { "ip6" } else { "ip4" };
+        TARGETS.iter().map(|ip| format!("/{}/{ip}/tcp/{}", kind(ip), self.port)).collect()
+    }
+}
+
+fn address(ip: &str, port: u16) -> SocketAddr {
+    (ip.parse::<IpAddr>().unwrap(), port).into()
+}
