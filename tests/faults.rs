@@ -3,8 +3,8 @@
 
 mod support;
 
-#[path = "faults/commit.rs"]
-mod commit;
+#[path = "faults/calls.rs"]
+mod calls;
 #[path = "faults/follower.rs"]
 mod follower;
 #[path = "faults/load.rs"]
