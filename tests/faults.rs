@@ -15,5 +15,7 @@ mod postgres;
 mod program;
 #[path = "faults/sqlite.rs"]
 mod sqlite;
+#[path = "faults/stream.rs"]
+mod stream;
 #[path = "faults/world.rs"]
 mod world;

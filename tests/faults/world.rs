@@ -57,7 +57,7 @@ pub struct World {
     pub gateway: Child,
     pub base: String,
     pub admin: String,
-    peer: ScriptedPeer,
+    _peer: ScriptedPeer,
     chain: Served,
     growth: JoinSet<()>,
     samples: Samples,
@@ -83,7 +83,7 @@ impl World {
         let (told, (samples, clients)) = (follower::follow(&base), load::clients(&base));
         let url = url.to_owned();
         let growth = JoinSet::new();
-        let mut world = Self { url, folder, gateway, base, admin, peer, chain, growth, samples, clients, told };
+        let mut world = Self { url, folder, gateway, base, admin, _peer: peer, chain, growth, samples, clients, told };
         world.grow();
         let lively = world.told.wait_for(|told| told.ids.len() >= EVENTS);
         tokio::time::timeout(PATIENCE, lively).await.expect("the gateway follows the peer").unwrap();
