@@ -42,6 +42,9 @@ const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 /// How long an answer may take before it is asked, on another connection, whether the database is there at all.
 const DOUBT_AFTER: Duration = Duration::from_millis(500);
 
+/// Longest pause until the same is asked again: what is written may take long.
+const MAX_DOUBT: Duration = Duration::from_secs(4);
+
 /// How long a connection may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
 
@@ -119,13 +122,17 @@ impl<DB: Backend> Pool<DB> {
     pub async fn attend<T>(&self, limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
         let outcome = async {
             let (mut work, mut end) = (std::pin::pin!(work), std::pin::pin!(sleep(limit)));
+            let mut doubt = DOUBT_AFTER;
             loop {
                 tokio::select! {
                     biased;
                     outcome = &mut work => return outcome,
                     () = self.health.down() => return Err(gone()),
                     () = &mut end => return Err(StoreError::Busy(format!("no answer within {limit:?}"))),
-                    () = sleep(DOUBT_AFTER) => self.health.look(),
+                    () = sleep(doubt), if !DB::LOCAL => {
+                        self.health.look();
+                        doubt = MAX_DOUBT.min(2 * doubt);
+                    }
                 }
             }
         };
