@@ -137,7 +137,7 @@ async fn a_writer_does_not_wait_for_a_server_that_vanished() {
     let blocks = verifier(Level::None).verify(Some(&after), synthetic(6)[3..].to_vec()).unwrap();
     hole.open();
     let begun = Instant::now();
-    let error = writer.append(blocks).await.unwrap_err();
+    let error = timeout(PATIENCE, writer.append(blocks)).await.expect("it ends").unwrap_err();
     assert!(matches!(error, StoreError::Unreachable(_)) && begun.elapsed() < LIMIT, "{error:?} {:?}", begun.elapsed());
     let error = writer.commit().await.unwrap_err();
     assert!(matches!(error, StoreError::Conflict(_)), "half of it must not count: {error:?}");
