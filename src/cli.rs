@@ -31,6 +31,9 @@ use args::{Cli, Command};
 /// Exit code of a command that a second Ctrl-C stopped: 128 + SIGINT, as shells have it.
 const EXIT_INTERRUPTED: i32 = 130;
 
+/// Longest that a command waits for what it reads from the store.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum CliError {
@@ -148,7 +151,8 @@ fn watch_signals(shutdown: CancellationToken) -> io::Result<()> {
 
 /// How the settings say to open the store.
 fn open_options(config: &Config) -> OpenOptions {
-    OpenOptions { connections: config.store_connections, ..OpenOptions::default() }
+    // Nobody else waits for what a command reads.
+    OpenOptions { connections: config.store_connections, read: PATIENCE, ..OpenOptions::default() }
 }
 
 /// Prints one line of data.

@@ -3,8 +3,8 @@
 
 mod support;
 
-#[path = "faults/commit.rs"]
-mod commit;
+#[path = "faults/calls.rs"]
+mod calls;
 #[path = "faults/load.rs"]
 mod load;
 #[path = "faults/postgres.rs"]
@@ -13,5 +13,7 @@ mod postgres;
 mod program;
 #[path = "faults/sqlite.rs"]
 mod sqlite;
+#[path = "faults/stream.rs"]
+mod stream;
 #[path = "faults/world.rs"]
 mod world;

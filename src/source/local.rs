@@ -1,6 +1,9 @@
 //! Answers from the store.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use futures::stream::{self, Stream};
 
@@ -19,6 +22,8 @@ use crate::{
 const PAGE: u64 = MAX_CHUNK;
 /// More blocks than 10 MiB can hold: none is written in less than 400 bytes.
 const MAX_EPOCH_BLOCKS: u64 = MAX_RESPONSE_BYTES as u64 / 400;
+/// How often a fault of the store is logged.
+const LOG_EVERY: Duration = Duration::from_secs(1);
 /// Times that an answer of several reads is begun anew because the chain changed meanwhile.
 pub(super) const MAX_ATTEMPTS: u32 = 5;
 
@@ -277,9 +282,15 @@ fn serve(answer: &Answer, Seen { version, tip, level }: Seen) -> Result<Served, 
     Ok(Served { version, level, ..Served::new(answer, Answerer::Local, tip)? })
 }
 
-/// What a client is told of a fault of the store: that it is there, not what it is. The log has the rest.
+/// What a client is told of a fault of the store: that it is there, not what it is. The log has the rest, but not for
+/// every request: a store that is down gets as many as one that is up.
 pub(super) fn store_failure(error: StoreError) -> Failure {
-    tracing::warn!(error = &error as &dyn std::error::Error, "the store did not answer");
+    static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+    if logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+        *logged = Some(Instant::now());
+        tracing::warn!(error = &error as &dyn std::error::Error, "the store did not answer");
+    }
     // A store that is damaged too: it can be repaired or restored, and other gateways have their own.
     Failure::new(Code::StoreUnavailable)
 }

@@ -100,9 +100,11 @@ impl<DB: Backend> Health<DB> {
                     }
                     Err(error) => {
                         health.distrust();
-                        if health.up.send_replace(false) {
+                        // Only this task changes it.
+                        if health.is_up() {
                             health.outages.fetch_add(1, Ordering::Relaxed);
                             tracing::error!(%error, "the store can't be reached; trying on");
+                            health.up.send_replace(false);
                         }
                     }
                 }

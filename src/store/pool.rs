@@ -2,8 +2,8 @@
 //!
 //! sqlx has a pool too. It waits without limit for an answer on each connection that comes back, so that a network that
 //! swallows packets takes all of its connections away for as long as the system repeats them: a quarter of an hour. It
-//! also tries a server that refuses connections again for as long as the caller has patience. This one gives every wait
-//! an end, and throws a connection away on which an answer is still due.
+//! also tries a server that refuses connections again for as long as the caller has patience. In this one every wait has
+//! an end.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -16,6 +16,7 @@ use std::{
 
 use sqlx::{ConnectOptions, Connection};
 use tokio::{
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
@@ -32,7 +33,7 @@ pub const MAX_WAITING: usize = 256;
 /// A connection that has been idle for longer is tried before it is used: the server may have gone meanwhile.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
-/// How long that trial may take.
+/// How long that trial may take, and the answer to a question that nobody waits for any more.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Oldest connection to a server that is used: servers, and what stands before them, leak or forget older ones.
@@ -40,6 +41,9 @@ const MAX_AGE: Duration = Duration::from_secs(30 * 60);
 
 /// How long an answer may take before it is asked, on another connection, whether the database is there at all.
 const DOUBT_AFTER: Duration = Duration::from_millis(500);
+
+/// Longest pause until the same is asked again: what is written may take long.
+const MAX_DOUBT: Duration = Duration::from_secs(4);
 
 /// How long a connection may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -66,15 +70,25 @@ struct Idle<DB: Backend> {
     place: DB::Place,
 }
 
-/// Gives a connection that is in use back: kept for the next one if nothing is due on it, else closed.
+/// A connection that is in use. When this is dropped it is kept for the next one, unless it can't be used any more.
 pub(super) struct Lent<DB: Backend> {
-    /// Taken when it is given back.
+    /// Taken when it is given back, as is its place.
     connection: Option<DB::Connection>,
+    room: Option<OwnedSemaphorePermit>,
     made: Instant,
     place: DB::Place,
-    clean: bool,
+    state: State,
     pool: Arc<Pool<DB>>,
-    _room: OwnedSemaphorePermit,
+}
+
+/// Whether a connection can be used again.
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    Clean,
+    /// After the answer that is due.
+    Due,
+    /// Not at all.
+    Broken,
 }
 
 /// One who waits.
@@ -108,13 +122,17 @@ impl<DB: Backend> Pool<DB> {
     pub async fn attend<T>(&self, limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
         let outcome = async {
             let (mut work, mut end) = (std::pin::pin!(work), std::pin::pin!(sleep(limit)));
+            let mut doubt = DOUBT_AFTER;
             loop {
                 tokio::select! {
                     biased;
                     outcome = &mut work => return outcome,
                     () = self.health.down() => return Err(gone()),
                     () = &mut end => return Err(StoreError::Busy(format!("no answer within {limit:?}"))),
-                    () = sleep(DOUBT_AFTER) => self.health.look(),
+                    () = sleep(doubt), if !DB::LOCAL => {
+                        self.health.look();
+                        doubt = MAX_DOUBT.min(2 * doubt);
+                    }
                 }
             }
         };
@@ -193,7 +211,13 @@ impl<DB: Backend> Pool<DB> {
         place: DB::Place,
         room: OwnedSemaphorePermit,
     ) -> Lent<DB> {
-        Lent { connection: Some(connection), made, place, clean: false, pool: self.clone(), _room: room }
+        Lent { connection: Some(connection), room: Some(room), made, place, state: State::Due, pool: self.clone() }
+    }
+
+    fn keep(&self, connection: DB::Connection, made: Instant, place: DB::Place) {
+        if !self.room.is_closed() {
+            self.idle().push(Idle { connection, made, since: Instant::now(), place });
+        }
     }
 
     /// Closes the connections, those in use when they come back; later calls fail.
@@ -207,31 +231,40 @@ impl<DB: Backend> Pool<DB> {
 }
 
 impl<DB: Backend> Lent<DB> {
-    /// Says what came of its use: it is kept unless an answer may still be due on it.
+    /// Says what came of its use.
     pub fn judge<T>(&mut self, outcome: sqlx::Result<T>) -> Result<T> {
         let outcome = outcome.map_err(DB::error);
-        self.clean = match &outcome {
-            Ok(_) => true,
-            Err(error) => !matches!(
-                error,
-                StoreError::Unreachable(_) | StoreError::Missing(_) | StoreError::Io(_) | StoreError::Damaged(_)
-            ),
+        self.state = match &outcome {
+            Err(StoreError::Unreachable(_) | StoreError::Missing(_) | StoreError::Io(_) | StoreError::Damaged(_)) => {
+                State::Broken
+            }
+            _ => State::Clean,
         };
         outcome
     }
 
-    /// Something is due on it until it is [judged](Self::judge) again.
+    /// It can't be used again, unless it is [judged](Self::judge) once more.
     pub fn soil(&mut self) {
-        self.clean = false;
+        self.state = State::Broken;
     }
 }
 
 impl<DB: Backend> Drop for Lent<DB> {
     fn drop(&mut self) {
-        let Some(connection) = self.connection.take() else { return };
-        if self.clean && !self.pool.room.is_closed() {
-            let (made, since, place) = (self.made, Instant::now(), self.place);
-            self.pool.idle().push(Idle { connection, made, since, place });
+        let (Some(mut connection), Some(room)) = (self.connection.take(), self.room.take()) else { return };
+        let (pool, made, place) = (self.pool.clone(), self.made, self.place);
+        match (self.state, Handle::try_current()) {
+            (State::Clean, _) => pool.keep(connection, made, place),
+            // Its user has lost patience, or is gone: not worth a new connection, as long as the answer comes soon.
+            (State::Due, Ok(runtime)) if pool.health.is_up() => {
+                runtime.spawn(async move {
+                    if let Ok(Ok(())) = timeout(PING_TIMEOUT, connection.ping()).await {
+                        pool.keep(connection, made, place);
+                    }
+                    drop(room);
+                });
+            }
+            _ => {}
         }
     }
 }

@@ -165,3 +165,6 @@ fn connect_options(url: &str, lock: Duration, statement: Duration) -> Result<PgC
     ];
     Ok(parsed.application_name(&name).options(settings).options(KEEPALIVE).disable_statement_logging())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! SQLite: one file, in WAL mode so that readers and the one writer don't wait for each other.
 
 use std::{
-    fs::{File, TryLockError},
+    fs::{File, Metadata, TryLockError},
     os::unix::fs::MetadataExt,
     path::PathBuf,
     str::FromStr,
@@ -68,10 +68,17 @@ impl Lessor {
 }
 
 /// A lock on it, which ends with it.
+struct FileLease {
+    file: File,
+    path: PathBuf,
+}
+
 #[async_trait]
-impl Lease for File {
+impl Lease for FileLease {
     async fn held(&mut self) -> bool {
-        true
+        // A file that was taken away keeps nobody from locking the one in its place.
+        let number = |file: std::io::Result<Metadata>| file.ok().map(|file| (file.dev(), file.ino()));
+        number(self.file.metadata()) == number(std::fs::metadata(&self.path))
     }
 }
 
@@ -141,7 +148,7 @@ impl Backend for Sqlite {
         let failed = |error| Self::error(sqlx::Error::Io(error));
         let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(file))),
+            Ok(()) => Ok(Some(Box::new(FileLease { file, path: path.clone() }))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }

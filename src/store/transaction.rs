@@ -27,9 +27,9 @@ impl<DB: Backend> Transaction<DB> {
     /// Begins one that is going to write.
     pub async fn begin(pool: &Arc<Pool<DB>>) -> Result<Self> {
         let mut lent = pool.acquire().await?;
-        let begun = DB::run(&mut lent, DB::BEGIN).await;
-        lent.judge(begun)?;
+        // Whoever doesn't wait for its end leaves it open, perhaps.
         lent.soil();
+        DB::run(&mut lent, DB::BEGIN).await.map_err(DB::error)?;
         Ok(Self { lent: Some(lent) })
     }
 

@@ -36,6 +36,9 @@ const GRACE: Duration = Duration::from_millis(500);
 /// Plans in a row that may come to nothing before the job fails.
 const MAX_SETBACKS: usize = 6;
 
+/// Longest pause when the store can't be used: nobody is bothered by another try.
+const STORE_PAUSE: Duration = Duration::from_secs(2);
+
 /// Times that a setback which is nobody's fault is tolerated of one peer.
 const MAX_SEAMS: u32 = 3;
 
@@ -144,7 +147,10 @@ impl Run {
                 // With somebody left out, the next plan is another one.
                 Err(ref setback) if self.judge(setback, record) => {}
                 Ok(false) | Err(_) => match pauses.next() {
-                    Some(pause) => tokio::time::sleep(pause).await,
+                    Some(pause) => {
+                        let longest = if let Err(Setback::Store(_)) = advanced { STORE_PAUSE } else { pause };
+                        tokio::time::sleep(pause.min(longest)).await;
+                    }
                     None => return Err(record.error()),
                 },
             }

@@ -1,6 +1,10 @@
-//! A panic in a process that logs as `serve` does.
+//! The process: a panic in it, and a start without a database.
 
-use std::process::Command;
+use std::{
+    net::TcpListener,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use modal_gateway::{config::LogFormat, telemetry};
 
@@ -31,4 +35,24 @@ async fn a_panic_is_counted_and_logged_once_without_its_secrets() {
     assert!(!stderr.contains("hunter2"), "{stderr}");
     assert!(lines.iter().all(|line| line["level"] == "ERROR" && line["at"].as_str().unwrap().contains("program.rs")));
     assert_eq!(lines[1]["text"], "a fixed text");
+}
+
+#[test]
+fn a_gateway_that_finds_no_database_ends_and_says_so() {
+    // Nobody listens on the one; on the other nobody answers.
+    let (free, silent) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let gone = free.local_addr().unwrap();
+    drop(free);
+    for (address, said) in [(gone, "can't be reached"), (silent.local_addr().unwrap(), "no answer within")] {
+        let folder = tempfile::tempdir().unwrap();
+        let started = Instant::now();
+        let mut serve = Command::new(env!("CARGO_BIN_EXE_modal-gateway"));
+        serve.args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--database-url"]);
+        let output = serve.arg(format!("postgres://user:hunter2@{address}/chain")).current_dir(folder.path()).output();
+        let output = output.unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains(said) && !stderr.contains("hunter2"), "{stderr}");
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    }
 }

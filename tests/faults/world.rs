@@ -26,6 +26,12 @@ const SLOWEST: Duration = Duration::from_secs(5);
 /// and the gateway be unhealthy for longer once the database is back.
 const RECOVERY: Duration = Duration::from_secs(3);
 
+/// How soon a reader is told of a database that is known to be gone.
+const REFUSAL: Duration = Duration::from_millis(100);
+
+/// What everybody around has seen before anything fails: events, a fork among them.
+const EVENTS: usize = 10;
+
 /// The peer's chain at the beginning, how often it grows, and every how many times it forks instead.
 const LENGTH: u64 = 60;
 const GROWS_EVERY: Duration = Duration::from_millis(150);
@@ -51,7 +57,7 @@ pub struct World {
     pub gateway: Child,
     pub base: String,
     pub admin: String,
-    peer: ScriptedPeer,
+    _peer: ScriptedPeer,
     chain: Served,
     growth: JoinSet<()>,
     samples: Samples,
@@ -77,9 +83,10 @@ impl World {
         let (told, (samples, clients)) = (follower::follow(&base), load::clients(&base));
         let url = url.to_owned();
         let growth = JoinSet::new();
-        let mut world = Self { url, folder, gateway, base, admin, peer, chain, growth, samples, clients, told };
+        let mut world = Self { url, folder, gateway, base, admin, _peer: peer, chain, growth, samples, clients, told };
         world.grow();
-        world.catches_up("the beginning").await;
+        let lively = world.told.wait_for(|told| told.ids.len() >= EVENTS);
+        tokio::time::timeout(PATIENCE, lively).await.expect("the gateway follows the peer").unwrap();
         world
     }
 
@@ -167,12 +174,17 @@ impl World {
         self.catches_up(name).await;
         let samples: Vec<_> = self.samples.lock().unwrap().iter().copied().filter(|s| s.at >= begin).collect();
         let slowest = samples.iter().map(|sample| sample.took).max().unwrap();
+        let mut refusals: Vec<_> = samples.iter().filter(|s| s.status == 503).map(|sample| sample.took).collect();
+        refusals.sort();
+        let median = refusals.get(refusals.len() / 2);
+        let refused = median.map(|median| format!(", 503 after {median:.1?}")).unwrap_or_default();
         eprintln!(
-            "{name:28} {:5} requests {:?}, slowest {slowest:.2?}, healthy after {healthy:.2?}, news after {:.2?}",
+            "{name:28} {:5} requests {:?}, slowest {slowest:.2?}{refused}; healthy after {healthy:.2?}, news after {:.2?}",
             samples.len(),
             statuses(&samples),
             again.elapsed() + healthy,
         );
+        assert!(median.is_none_or(|median| *median < REFUSAL), "{name}: it takes {median:?} to say no");
         for sample in &samples {
             // The chain may fork under whoever reads all of it.
             let forked = sample.status == 409 && sample.path.ends_with("/canonical");
@@ -189,6 +201,7 @@ impl World {
 
     /// Ends all of it, and audits what is left.
     pub async fn end(mut self) {
+        self.catches_up("the end").await;
         self.growth.shutdown().await;
         let tip = self.peers_tip();
         let last = tip.hash.clone();

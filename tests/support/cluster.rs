@@ -60,7 +60,7 @@ impl Cluster {
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
         let clear = format!(
             "trap '' HUP INT TERM; cat >/dev/null; pid=$(head -n 1 {0}/data/postmaster.pid 2>/dev/null); \
-             kill -CONT $pid $(pgrep -P $pid) 2>/dev/null; {1} {2}/pg_ctl -D {0}/data -m immediate stop >/dev/null 2>&1; \
+             [ -z \"$pid\" ] || kill -CONT $pid $(pgrep -P $pid) 2>/dev/null; {1} {2}/pg_ctl -D {0}/data -m immediate stop >/dev/null 2>&1; \
              umount {0}/small 2>/dev/null; rm -rf {0}",
             folder.display(),
             server_rights().join(" "),

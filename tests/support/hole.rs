@@ -86,7 +86,7 @@ async fn relay(client: TcpStream, target: SocketAddr, modes: watch::Sender<Mode>
     let lost = watch::Sender::new(false);
     tokio::join!(
         pump(from_client, to_server, &modes, |bytes| {
-            let commits = bytes.windows(6).any(|window| window == b"COMMIT");
+            let commits = bytes.windows(7).any(|window| window == b"COMMIT\0");
             if commits && *modes.borrow() == Mode::LoseCommit {
                 modes.send_replace(Mode::Forward);
                 lost.send_replace(true);

@@ -1,0 +1,47 @@
+//! What errors of the server mean to us, each raised by a real one.
+
+use sqlx::AssertSqlSafe;
+
+use super::*;
+
+#[path = "../../../tests/support/postgres.rs"]
+mod server;
+
+#[tokio::test]
+async fn every_error_has_its_meaning() {
+    let database = server::Database::create().await;
+    let mut connection = PgConnection::connect(&database.url).await.unwrap();
+    let meanings = [
+        ("unreachable", "08006 08001 08P01 28000 28P01 57P01 57P02 57P03 57P05"),
+        ("busy", "40001 40P01 53000 53200 53300 53400 55006 55P03 57014"),
+        ("full", "53100"),
+        ("read-only", "25006 42501"),
+        ("missing", "3D000 42P01"),
+        ("damaged", "XX001 XX002"),
+        ("disk", "58000 58030 58P01"),
+        ("conflict", "23505 21000"),
+        ("other", "XX000 42601 22001"),
+    ];
+    for (meaning, code) in
+        meanings.iter().flat_map(|(meaning, codes)| codes.split(' ').map(move |code| (meaning, code)))
+    {
+        let raise = format!("DO $$ BEGIN RAISE 'told' USING ERRCODE = '{code}'; END $$");
+        let raised = raw_sql(AssertSqlSafe(raise)).execute(&mut connection).await.unwrap_err();
+        let found = match Postgres::error(raised) {
+            StoreError::Unreachable(_) => "unreachable",
+            StoreError::Busy(_) => "busy",
+            StoreError::Full => "full",
+            StoreError::ReadOnly => "read-only",
+            StoreError::Missing(_) => "missing",
+            StoreError::Damaged(_) => "damaged",
+            StoreError::Io(_) => "disk",
+            StoreError::Conflict(_) => "conflict",
+            StoreError::Database(_) => "other",
+            error => panic!("{code}: {error:?}"),
+        };
+        assert_eq!(found, *meaning, "{code}");
+    }
+    let missing: Result<(i64,)> =
+        query_as("SELECT 1 WHERE false").fetch_one(&mut connection).await.map_err(Postgres::error);
+    assert!(matches!(missing, Err(StoreError::Damaged(_))), "{missing:?}");
+}
