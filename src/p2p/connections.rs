@@ -220,11 +220,33 @@ impl Worker {
             let local = self.shared.book().remote(&peer).is_some_and(is_loopback);
             let addresses = info.listen_addrs.into_iter().filter(|address| self.discovery.allows(address));
             let addresses = addresses.filter(|address| local || !is_loopback(address)).take(MAX_ADDRESSES);
-            for address in addresses.collect::<Vec<_>>() {
-                self.swarm.behaviour_mut().kad.add_address(&peer, address);
-            }
+            let told: Vec<_> = addresses.filter_map(|address| address.with_p2p(peer).ok()).collect();
+            self.remember(peer, told);
         }
         self.changed();
+    }
+
+    /// Tells Kademlia the addresses of a peer. It keeps whatever it was ever told, so that beyond [`MAX_ADDRESSES`] those
+    /// go that the peer no longer tells; but not the first, which may be the one that we reached it at.
+    fn remember(&mut self, peer: PeerId, mut told: Vec<Multiaddr>) {
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        let mut known = Vec::new();
+        if let Some(bucket) = kad.kbucket(peer) {
+            for entry in bucket.iter().filter(|entry| *entry.node.key.preimage() == peer) {
+                known.extend(entry.node.value.iter().cloned());
+            }
+        }
+        let (kept, old): (Vec<_>, Vec<_>) =
+            known.into_iter().enumerate().partition(|(place, address)| *place == 0 || told.contains(address));
+        told.retain(|address| kept.iter().all(|(_, known)| known != address));
+        told.truncate(MAX_ADDRESSES.saturating_sub(kept.len()));
+        let room = MAX_ADDRESSES.saturating_sub(kept.len() + told.len());
+        for (_, address) in old.iter().skip(room) {
+            kad.remove_address(&peer, address);
+        }
+        for address in told {
+            kad.add_address(&peer, address);
+        }
     }
 
     fn listening(&self, change: impl FnOnce(&mut Vec<Multiaddr>)) {
