@@ -220,15 +220,10 @@ impl Worker {
         if info.protocols.contains(&kad::PROTOCOL_NAME) {
             // A peer on another machine that claims a loopback address would have us dial ourselves.
             let local = self.shared.book().remote(&peer).and_then(ip).is_some_and(|ip| ip.is_loopback());
-            let Guard { parts, dials, .. } = self.swarm.behaviour_mut();
-            let known = parts.kad.kbucket(peer).and_then(|bucket| {
-                bucket.iter().find(|entry| *entry.node.key.preimage() == peer).map(|entry| entry.node.value.len())
-            });
-            // It may tell others later: no more than so many are kept in all.
-            let room = MAX_ADDRESSES.saturating_sub(known.unwrap_or_default());
-            for address in info.listen_addrs.into_iter().filter(|address| dials.allows(address, local)).take(room) {
-                parts.kad.add_address(&peer, address);
-            }
+            let dials = &self.swarm.behaviour().dials;
+            let told = info.listen_addrs.into_iter().filter(|address| dials.allows(address, local)).take(MAX_ADDRESSES);
+            let told: Vec<_> = told.filter_map(|address| address.with_p2p(peer).ok()).collect();
+            self.remember(peer, told);
         }
         self.changed();
     }
@@ -240,6 +235,29 @@ impl Worker {
         counters.connections_out.set(now.num_established_outgoing() as usize);
         counters.pending_in.set(now.num_pending_incoming() as usize);
         counters.dials.set(now.num_pending_outgoing() as usize);
+    }
+
+    /// Tells Kademlia the addresses of a peer. It keeps whatever it was ever told, so that beyond [`MAX_ADDRESSES`] those
+    /// go that the peer no longer tells; but not the first, which may be the one that we reached it at.
+    fn remember(&mut self, peer: PeerId, mut told: Vec<Multiaddr>) {
+        let kad = &mut self.swarm.behaviour_mut().parts.kad;
+        let mut known = Vec::new();
+        if let Some(bucket) = kad.kbucket(peer) {
+            for entry in bucket.iter().filter(|entry| *entry.node.key.preimage() == peer) {
+                known.extend(entry.node.value.iter().cloned());
+            }
+        }
+        let (kept, old): (Vec<_>, Vec<_>) =
+            known.into_iter().enumerate().partition(|(place, address)| *place == 0 || told.contains(address));
+        told.retain(|address| kept.iter().all(|(_, known)| known != address));
+        told.truncate(MAX_ADDRESSES.saturating_sub(kept.len()));
+        let room = MAX_ADDRESSES.saturating_sub(kept.len() + told.len());
+        for (_, address) in old.iter().skip(room) {
+            kad.remove_address(&peer, address);
+        }
+        for address in told {
+            kad.add_address(&peer, address);
+        }
     }
 
     fn listening(&self, change: impl FnOnce(&mut Vec<Multiaddr>)) {

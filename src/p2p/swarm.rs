@@ -34,6 +34,11 @@ const MAX_STREAMS: usize = 256;
 /// Streams of one connection whose protocol is being agreed on; more are reset.
 const MAX_NEGOTIATING: usize = 128;
 
+/// Longest WebSocket message, whose memory is taken as soon as its length is claimed, before anybody is known: libp2p's
+/// 256 MiB would be a stranger's to take with 14 bytes. Peers write at most what Noise gathers before it must flush:
+/// 128 KiB and one more frame of 64.
+const MAX_WEBSOCKET_BYTES: usize = 512 << 10;
+
 /// The swarm of a node: not listening yet, connected with nobody.
 pub(super) fn build(config: &P2pConfig, shared: Arc<Shared>) -> Result<Swarm<Guard>, P2pError> {
     let transport = transport(&config.keypair).map_err(|error| P2pError::Identity(error.to_string()))?;
@@ -74,7 +79,9 @@ fn transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise
         .authenticate(noise.clone())
         .multiplex(yamux.clone())
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    let websocket = websocket::Config::new(resolving(tcp_transport))
+    let mut websocket = websocket::Config::new(resolving(tcp_transport));
+    websocket.set_max_data_size(MAX_WEBSOCKET_BYTES);
+    let websocket = websocket
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
         .multiplex(yamux)

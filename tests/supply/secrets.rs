@@ -239,7 +239,7 @@ fn a_malformed_secret_is_not_quoted() {
             format!("admin_token = \"{PASSWORD}"),
             format!("database_url = '{url}:notaport'"),
             format!("database_url = {url}"),
-            format!("{PASSWORD}"),
+            PASSWORD.to_owned(),
         ] {
             std::fs::write(place.path().join("settings"), text).unwrap();
             // With a socket address that nobody has, so that it ends where the setting itself is fine.

@@ -1,0 +1,107 @@
+//! Before anybody is known to anybody: the negotiation of protocols, and the handshake.
+
+use futures::StreamExt;
+use rstest::rstest;
+
+use crate::{
+    dialer::{MULTISTREAM, Spoiled, Tamper, Wire, connect, line, prefixed, secure, shove, strike, varint},
+    program::{Program, Transport},
+};
+
+/// Connections at once: far fewer than may knock at the same time.
+pub const AT_ONCE: usize = 8;
+
+/// Bytes of the whole handshake that a client sends: 27 to agree on Noise, 34 with its key, and its identity.
+const HANDSHAKE: usize = 300;
+
+#[rstest]
+#[tokio::test]
+async fn garbage_instead_of_a_negotiation(#[values(Transport::Tcp, Transport::WebSocket)] transport: Transport) {
+    let mut program = Program::start().await;
+    let address = program.address(transport).clone();
+    let header = |rest: &[u8]| [MULTISTREAM, rest].concat();
+    let long = "x".repeat(16_000);
+    let blows: Vec<Vec<u8>> = vec![
+        vec![],
+        b"GET / HTTP/1.1\r\nhost: x\r\n\r\n".to_vec(),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
+        vec![0; 100_000],
+        vec![0xff; 100_000],
+        line("/multistream/9.0.0"),
+        b"\x12/multistream/1.0.0".to_vec(),
+        header(&[0xff; 10]),
+        header(&varint(u64::MAX)),
+        header(&varint(1 << 14)),
+        header(&prefixed(b"")),
+        header(&prefixed(b"\n")),
+        header(&prefixed(b"/noise")),
+        header(&prefixed(b"noise\n")),
+        header(&prefixed(b"\xff\xfe\n")),
+        header(&line(&format!("/{long}"))),
+        header(&line(&format!("/{long}")).repeat(500)),
+        header(&line("/not/spoken").repeat(50_000)),
+        header(&line("ls").repeat(50_000)),
+        header(&line("na").repeat(50_000)),
+        MULTISTREAM.repeat(50_000),
+        header(&varint(16_000)),
+    ];
+    let attack = async {
+        let strikes = blows.iter().map(|bytes| async {
+            strike(&mut *connect(&address).await, bytes).await;
+            shove(&mut *connect(&address).await, bytes).await;
+        });
+        futures::stream::iter(strikes).buffer_unordered(AT_ONCE).collect::<()>().await;
+    };
+    program.survives(&format!("negotiation, {transport:?}"), attack).await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn handshakes_that_break_off_or_are_forged(#[values(Transport::Tcp, Transport::WebSocket)] transport: Transport) {
+    let mut program = Program::start().await;
+    let address = program.address(transport).clone();
+    let spoiled = async |tamper| {
+        let wire: Wire = Box::new(Spoiled::new(connect(&address).await, tamper));
+        secure(wire).await.map(drop)
+    };
+    assert!(spoiled(Tamper::Cut(1000)).await.is_ok(), "nothing is spoiled so far back");
+    let attack = async {
+        let tampers = (0..HANDSHAKE).map(Tamper::Cut).chain((0..HANDSHAKE).step_by(3).map(Tamper::Change));
+        let tampered = tampers.map(|tamper| tokio::time::timeout(std::time::Duration::from_secs(1), spoiled(tamper)));
+        let outcomes: Vec<_> = futures::stream::iter(tampered).buffer_unordered(AT_ONCE).collect().await;
+        let failed = outcomes.iter().filter(|outcome| !matches!(outcome, Ok(Ok(())))).count();
+        assert!(failed > 150, "only {failed} handshakes failed");
+    };
+    program.survives(&format!("handshakes, {transport:?}"), attack).await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn noise_that_is_none(#[values(Transport::Tcp, Transport::WebSocket)] transport: Transport) {
+    let mut program = Program::start().await;
+    let address = program.address(transport).clone();
+    let mut random = fastrand::Rng::with_seed(7);
+    let frame = |length: u16, byte: u8, count: usize| {
+        [&length.to_be_bytes()[..], &vec![byte; usize::from(length)]].concat().repeat(count)
+    };
+    let mut blows = vec![
+        frame(0, 0, 50_000),
+        frame(1, 0, 1000),
+        frame(32, 0, 1),
+        frame(32, 0xff, 3),
+        frame(31, 1, 1),
+        frame(33, 1, 2),
+        frame(u16::MAX, 7, 32),
+        frame(u16::MAX, 0, 1)[..40_000].to_vec(),
+        u16::MAX.to_be_bytes().to_vec(),
+    ];
+    blows.extend((0..50).map(|_| std::iter::repeat_with(|| random.u8(..)).take(2000).collect()));
+    let attack = async {
+        let strikes = blows.iter().map(|bytes| async {
+            let noise = [MULTISTREAM, &line("/noise"), bytes].concat();
+            strike(&mut *connect(&address).await, &noise).await;
+        });
+        futures::stream::iter(strikes).buffer_unordered(AT_ONCE).collect::<()>().await;
+    };
+    program.survives(&format!("noise, {transport:?}"), attack).await;
+}
