@@ -15,7 +15,7 @@ use super::address::{is_dialable, peer_id};
 use super::behaviour::BehaviourEvent;
 use super::dialer::{Setback, to_address};
 use super::dials::MAX_ADDRESSES;
-use super::guard::{Guard, Refused};
+use super::guard::Refused;
 use super::place::ip;
 use super::swarm::check_free;
 use super::worker::Worker;
