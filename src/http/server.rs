@@ -102,7 +102,7 @@ pub async fn serve(listener: TcpListener, door: Door, shutdown: CancellationToke
     let _follow = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.follow().await })));
     let admission = Admission::new(&limits, proxies, counters.clone());
     let server = Arc::new(Server::new(router, &limits, tls, counters.clone()));
-    let mut tasks = JoinSet::new();
+    let (mut tasks, mut failing) = (JoinSet::new(), false);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -114,10 +114,15 @@ pub async fn serve(listener: TcpListener, door: Door, shutdown: CancellationToke
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, remote)) => begin(&server, &admission, stream, remote, &mut tasks),
+            Ok((stream, remote)) => {
+                failing = false;
+                begin(&server, &admission, stream, remote, &mut tasks);
+            }
             Err(error) if concerns_one(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "can't accept connections");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "can't accept connections");
+                }
                 counters.count(Ending::AcceptFailed);
                 admission.make_room();
                 tokio::select! {
