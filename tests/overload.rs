@@ -170,7 +170,7 @@ const SHED_WITHIN: Duration = Duration::from_millis(20);
 /// How soon after an overload all is as before.
 const RECOVERY: Duration = Duration::from_secs(2);
 /// Blocks in the chain.
-const LENGTH: u64 = 12_000;
+const LENGTH: u64 = 20_000;
 /// A unit of work: one that costs the gateway much more than its client.
 const UNIT: &str = "/data/miner_block/canonical";
 
