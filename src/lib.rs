@@ -11,7 +11,7 @@
 //! * [`p2p`]: the swarm, its sole owner, and a cloneable client
 //! * [`source`]: answers any query from the store or from peers, once for both doors
 //! * [`sync`]: keeps the store level with the network: jobs, gossip, mining
-//! * [`http`]: routes that mirror the protocol, OpenAPI, status
+//! * [`http`]: routes that mirror the protocol, OpenAPI, status; what keeps the door open to good clients
 //! * [`config`]: defaults < file < environment < flags
 //! * [`telemetry`]: what is logged, and how
 //! * [`app`]: what starts, in which order; what stops, in reverse

@@ -129,6 +129,38 @@ async fn two_thousand_slow_sockets_are_closed_and_nobody_else_notices() {
     assert!(ratio <= 1.5, "{ratio}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_out_of_files_goes_on_and_does_not_spin() {
+    let _alone = ALONE.lock().await;
+    let store = TestStore::create(Backend::Sqlite).await;
+    store.append(synthetic(10), Level::None).await;
+    let program = Program::serve(&store, &[]).await;
+    assert_eq!(Connection::open(&program.address).await.get("/health/ready").await, 200);
+    let process = format!("/proc/{}", program.id());
+    let open = std::fs::read_dir(format!("{process}/fd")).unwrap().count() as u64;
+    let limit = Some((open + 8, open + 8));
+    rlimit::prlimit(program.id() as i32, rlimit::Resource::NOFILE, limit, None).unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..40 {
+        idle.push(TcpStream::connect(&program.address).await.unwrap());
+    }
+    // In ticks of 10 ms, user and system.
+    let worked = || {
+        let stat = std::fs::read_to_string(format!("{process}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let (start, before) = (Instant::now(), worked());
+    let mut good = Connection::open(&program.address).await;
+    assert_eq!(good.get("/health/live").await, 200, "room is made for one that asks");
+    let (took, share) = (start.elapsed(), (worked() - before) as f64 / 100.0 / start.elapsed().as_secs_f64());
+    eprintln!("out of files: answered after {took:.1?}, {share:.2} of a core");
+    assert!(took > Duration::from_millis(500), "there were files enough: {took:?}");
+    assert!(share < 0.5, "{share}");
+    drop(idle);
+    assert_eq!(Connection::open(&program.address).await.get("/health/ready").await, 200);
+}
+
 /// Requests that the gateway works at, at once.
 const CAPACITY: usize = 4;
 /// How long each rate is measured.
@@ -138,7 +170,7 @@ const SHED_WITHIN: Duration = Duration::from_millis(20);
 /// How soon after an overload all is as before.
 const RECOVERY: Duration = Duration::from_secs(2);
 /// Blocks in the chain.
-const LENGTH: u64 = 12_000;
+const LENGTH: u64 = 20_000;
 /// A unit of work: one that costs the gateway much more than its client.
 const UNIT: &str = "/data/miner_block/canonical";
 

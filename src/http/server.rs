@@ -8,7 +8,12 @@
 //! * `pulse`: what a connection waits for, and since when
 //! * `tls`: the certificate, read again when it changes
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::Router;
 use tokio::{
@@ -40,6 +45,9 @@ const RESERVED_FILES: u64 = 512;
 
 /// Pause after an accept that failed for want of open files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often such failures are logged.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// What a listener grants its clients.
 #[derive(Debug, Clone)]
@@ -102,7 +110,7 @@ pub async fn serve(listener: TcpListener, door: Door, shutdown: CancellationToke
     let _follow = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.follow().await })));
     let admission = Admission::new(&limits, proxies, counters.clone());
     let server = Arc::new(Server::new(router, &limits, tls, counters.clone()));
-    let mut tasks = JoinSet::new();
+    let (mut tasks, mut told) = (JoinSet::new(), None::<Instant>);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -117,7 +125,10 @@ pub async fn serve(listener: TcpListener, door: Door, shutdown: CancellationToke
             Ok((stream, remote)) => begin(&server, &admission, stream, remote, &mut tasks),
             Err(error) if concerns_one(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "can't accept connections");
+                if told.is_none_or(|told| told.elapsed() > TELL_EVERY) {
+                    told = Some(Instant::now());
+                    tracing::warn!(%error, "can't accept connections");
+                }
                 counters.count(Ending::AcceptFailed);
                 admission.make_room();
                 tokio::select! {

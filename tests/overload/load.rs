@@ -38,6 +38,10 @@ impl Program {
         std::thread::spawn(move || lines.for_each(|line| eprintln!("{}", line.unwrap_or_default())));
         Self { address, child }
     }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
 }
 
 impl Drop for Program {

@@ -1,6 +1,12 @@
 //! One connection, from its handshake to its end.
 
-use std::{convert::Infallible, net::IpAddr, net::SocketAddr, pin::Pin, sync::Arc, time::Duration, time::Instant};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{Router, body::Body, http::Version};
 use hyper::{Request, Response, body::Incoming, service::Service};
@@ -82,7 +88,7 @@ impl Server {
                     Ok(stream) => Either::Right(stream),
                     Err(_) => return Ending::TlsFailed,
                 },
-                _ = pulse.told() => return Ending::Evicted,
+                order = pulse.told() => return if order == Order::Close { Ending::Evicted } else { Ending::Shutdown },
                 ending = expiry(pulse) => return ending,
             },
         };
