@@ -96,7 +96,7 @@ async fn nobody_listens_to_a_shunned_peer() {
         assert_eq!(gossip.data, "before");
     }
     let info = far.client.peers().into_iter().find(|info| info.peer_id == Some(id.to_string())).unwrap();
-    assert!(info.shunned && info.score > 199.0);
+    assert!(info.shunned && info.score > 99.0);
     assert_eq!(far.client.request(id, "asked by name".into(), crate::PATIENCE).await.unwrap(), "asked by name");
 }
 

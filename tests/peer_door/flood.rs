@@ -243,7 +243,8 @@ async fn a_flood_of_stalled_requests_takes_little_memory_and_none_of_our_own_cal
     while hostile.len() < CONNECTIONS {
         hostile.push(attackers.recv().await.unwrap());
     }
-    let (began, mut peak, mut calls, mut slowest) = (Instant::now(), 0.0, 0u64, Duration::ZERO);
+    let (began, mut peak, mut slowest) = (Instant::now(), 0.0, Duration::ZERO);
+    let (mut calls, mut answered) = (0u64, 0u64);
     let mut grown = 12_000;
     while began.elapsed() < STANDS {
         let asked = Instant::now();
@@ -253,7 +254,11 @@ async fn a_flood_of_stalled_requests_takes_little_memory_and_none_of_our_own_cal
         let peer = hostile[calls as usize % CONNECTIONS];
         let ping = http.post(format!("{}/ping?peer={peer}", program.http)).header("content-type", "application/json");
         let pong = ping.body("1").send().await.unwrap();
-        assert_eq!(pong.status(), 200, "a call to a hostile peer");
+        // They may be too busy with us to answer in time, but that is all that may go wrong.
+        match pong.status().as_u16() {
+            200 => answered += 1,
+            status => assert_eq!(status, 504, "a call to a hostile peer"),
+        }
         calls += 1;
         peak = program.memory().max(peak);
         if calls % 20 == 0 && length().await == grown {
@@ -273,12 +278,13 @@ async fn a_flood_of_stalled_requests_takes_little_memory_and_none_of_our_own_cal
     let begun = begun.load(Ordering::Relaxed);
     eprintln!(
         "stream flood: {CONNECTIONS} connections, {begun} stalled requests in {} s; memory {before:.1} -> {peak:.1} MiB \
-         (+{growth:.1}); {calls} calls to a healthy peer and {calls} to hostile ones, all 200, the slowest in {} ms; \
+         (+{growth:.1}); {calls} calls to a healthy peer, all 200, the slowest in {} ms; {answered} of {calls} to hostile ones; \
          {} blocks synced meanwhile",
         STANDS.as_secs(),
         slowest.as_millis(),
         grown - 12_000
     );
+    assert!(answered * 10 >= calls * 9, "{answered} of {calls} calls to hostile peers");
     assert!(begun >= CONNECTIONS * REQUESTS);
     assert!(growth <= MAX_GROWTH_MIB, "{growth:.1} MiB");
 }

@@ -134,7 +134,7 @@ async fn scores_and_bans_outlive_a_restart(#[case] backend: Backend) {
     let (client, running, stop) = start(&keypair).await;
     until("it is remembered", async || info(&client, &liar.id()).is_some_and(|peer| peer.score > 0.0)).await;
     let after = info(&client, &liar.id()).unwrap();
-    assert!((after.banned_until.unwrap() - before.banned_until.unwrap()).abs() <= 2, "{after:?}");
+    assert!(after.banned_until.unwrap().abs_diff(before.banned_until.unwrap()) <= 2, "{after:?}");
     assert!(after.score > 190.0 && after.score <= 200.0 && after.penalties == 1 && after.shunned, "{after:?}");
     assert_eq!(after.last_penalty, Some("invalid_block"));
     let _ = liar.client.dial(client.dial_addresses()[0].clone()).await;

@@ -42,7 +42,7 @@ pub struct PeerInfo {
     pub trusted: bool,
     /// Until when its connections are refused, in unix seconds; null where they aren't.
     #[schema(required)]
-    pub banned_until: Option<i64>,
+    pub banned_until: Option<u64>,
     /// Whether its offences are too many for it to be asked, or to be listened to, for now.
     pub shunned: bool,
     /// Offences since we know it.
@@ -77,7 +77,7 @@ impl Peer {
             last_error: self.last_error,
             score: self.offences.score(now),
             trusted,
-            banned_until: self.offences.banned_until(now).filter(|_| !trusted).map(unix),
+            banned_until: self.offences.banned_until(now).filter(|_| !trusted).map(|until| unix(until).unsigned_abs()),
             shunned: self.offences.shunned(now),
             penalties: self.offences.count,
             last_penalty: self.offences.latest.map(Offence::as_str),
