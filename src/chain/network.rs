@@ -148,6 +148,7 @@ mod tests {
         let genesis = Network::devnet().genesis_hash.unwrap();
         let devnet =
             format!("name = 'devnet'\ngenesis_hash = '{genesis}'\ninitial_difficulty = 1\ntarget_block_time = 10");
+        let devnet = devnet + "\npublic = false";
         assert_eq!(parse(&devnet), Ok(Network::devnet()));
         let checked = parse("[[checkpoints]]\nindex = 7\nhash = 'ab'").unwrap();
         assert_eq!(checked.checkpoints, [Position { index: 7, hash: "ab".into() }]);

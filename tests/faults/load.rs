@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::{task::JoinSet, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
 /// Clients at once, and how often each may ask, so that the machine is not what is tested.
 const CLIENTS: usize = 4;
@@ -26,6 +27,9 @@ const PATHS: [&str; 8] = [
 
 /// What they read that needs no store, or has another way.
 const ALWAYS: [&str; 3] = ["/health/live", "/peers", "/data/miner_block/range?from_index=0&to_index=5&peer=auto"];
+
+/// What counts as the status of a request without an answer.
+pub const UNANSWERED: u16 = 999;
 
 /// One answer.
 #[derive(Clone, Copy)]
@@ -48,16 +52,16 @@ impl Sample {
 
 pub type Samples = Arc<Mutex<Vec<Sample>>>;
 
-/// Clients of a gateway, until the set is dropped.
-pub fn clients(base: &str) -> (Samples, JoinSet<()>) {
+/// Clients of a gateway, until they are told to stop.
+pub fn clients(base: &str, stop: &CancellationToken) -> (Samples, JoinSet<()>) {
     let (samples, mut tasks) = (Samples::default(), JoinSet::new());
     for number in 0..CLIENTS {
-        let (samples, base) = (samples.clone(), base.to_owned());
+        let (samples, base, stop) = (samples.clone(), base.to_owned(), stop.clone());
         tasks.spawn(async move {
             let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build().unwrap();
             let mut pace = tokio::time::interval(PACE);
             pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            let paths = PATHS.into_iter().chain(ALWAYS).cycle().skip(number * 3);
+            let paths = PATHS.into_iter().chain(ALWAYS).cycle().skip(number * 3).take_while(|_| !stop.is_cancelled());
             for path in paths {
                 let sample = ask(&http, &base, path).await;
                 samples.lock().unwrap().push(sample);
@@ -70,7 +74,9 @@ pub fn clients(base: &str) -> (Samples, JoinSet<()>) {
 
 async fn ask(http: &reqwest::Client, base: &str, path: &'static str) -> Sample {
     let at = Instant::now();
-    let response = http.get(format!("{base}{path}")).send().await.unwrap_or_else(|e| panic!("{path}: {e}"));
+    let Ok(response) = http.get(format!("{base}{path}")).send().await else {
+        return Sample { at, took: at.elapsed(), status: UNANSWERED, path, polite: true };
+    };
     let (mut status, polite) = (response.status().as_u16(), response.headers().contains_key("retry-after"));
     match response.bytes().await {
         Ok(body) => {

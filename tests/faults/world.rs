@@ -9,9 +9,10 @@ use std::{
 use modal_gateway::{chain::MinerBlock, store, store::OpenOptions};
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    load::{self, Samples, statuses},
+    load::{self, Sample, Samples, statuses},
     support::{
         follower::{self, Told},
         gateway::PATIENCE,
@@ -62,6 +63,7 @@ pub struct World {
     growth: JoinSet<()>,
     samples: Samples,
     clients: JoinSet<()>,
+    stop_clients: CancellationToken,
     told: watch::Receiver<Told>,
 }
 
@@ -80,10 +82,24 @@ impl World {
         let peer = ScriptedPeer::start(serving.script()).await;
         std::fs::write(folder.path().join("network.toml"), NETWORK_FILE).unwrap();
         let (gateway, base, admin) = serve(&folder, url, &peer);
-        let (told, (samples, clients)) = (follower::follow(&base), load::clients(&base));
+        let stop = CancellationToken::new();
+        let (told, (samples, clients)) = (follower::follow(&base), load::clients(&base, &stop));
         let url = url.to_owned();
         let growth = JoinSet::new();
-        let mut world = Self { url, folder, gateway, base, admin, _peer: peer, chain, growth, samples, clients, told };
+        let mut world = Self {
+            url,
+            folder,
+            gateway,
+            base,
+            admin,
+            _peer: peer,
+            chain,
+            growth,
+            samples,
+            clients,
+            stop_clients: stop,
+            told,
+        };
         world.grow();
         let lively = world.told.wait_for(|told| told.ids.len() >= EVENTS);
         tokio::time::timeout(PATIENCE, lively).await.expect("the gateway follows the peer").unwrap();
@@ -185,14 +201,7 @@ impl World {
             again.elapsed() + healthy,
         );
         assert!(median.is_none_or(|median| *median < REFUSAL), "{name}: it takes {median:?} to say no");
-        for sample in &samples {
-            // The chain may fork under whoever reads all of it.
-            let forked = sample.status == 409 && sample.path.ends_with("/canonical");
-            let told = matches!(sample.status, 200 | 503 | 0) || forked;
-            assert!(told && sample.polite, "{name}: {} {}", sample.status, sample.path);
-            assert!(sample.took < SLOWEST, "{name}: {} took {:?}", sample.path, sample.took);
-            assert!(sample.status == 200 || !sample.is_always(), "{name}: {} {}", sample.status, sample.path);
-        }
+        check(name, &samples);
         let failed = samples.iter().any(|sample| sample.status == 503);
         let expected = matches!(reads, Reads::Fail | Reads::Refused);
         assert!(reads == Reads::Stumble || failed == expected, "{name}: {:?}", statuses(&samples));
@@ -207,7 +216,14 @@ impl World {
         let last = tip.hash.clone();
         let level = self.told.wait_for(|told| told.tip["hash"] == last.as_str());
         tokio::time::timeout(PATIENCE, level).await.expect("the gateway comes level with the peer").unwrap();
-        self.clients.shutdown().await;
+        self.stop_clients.cancel();
+        let ended = async {
+            while let Some(client) = self.clients.join_next().await {
+                client.unwrap()
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.expect("every request has its answer");
+        check("in the end", &self.samples.lock().unwrap());
         stop(&mut self.gateway);
 
         let verify = program(&self.folder).args(["verify", "--verify", "linked", "--database-url", &self.url]).output();
@@ -228,6 +244,18 @@ impl World {
         assert!(told.broken.is_empty(), "events that don't follow each other: {:#?}", told.broken);
         assert_eq!(told.ids, ids, "the events told are those in the store");
         eprintln!("{} events, {} blocks: told once each, and the audit finds nothing", ids.len(), state.length);
+    }
+}
+
+/// Checks that nobody was answered late, impolitely, or not at all.
+fn check(name: &str, samples: &[Sample]) {
+    for sample in samples {
+        // The chain may fork under whoever reads all of it.
+        let forked = sample.status == 409 && sample.path.ends_with("/canonical");
+        let told = matches!(sample.status, 200 | 503 | 0) || forked;
+        assert!(told && sample.polite, "{name}: {} {}", sample.status, sample.path);
+        assert!(sample.took < SLOWEST, "{name}: {} took {:?}", sample.path, sample.took);
+        assert!(sample.status == 200 || !sample.is_always(), "{name}: {} {}", sample.status, sample.path);
     }
 }
 
