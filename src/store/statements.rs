@@ -109,7 +109,7 @@ pub(super) fn cumulative_difficulties<DB: Backend>() -> String {
 
 #[cfg(test)]
 #[path = "../../tests/support/postgres.rs"]
-mod postgres;
+pub(super) mod postgres;
 
 #[cfg(test)]
 mod tests {

@@ -3,9 +3,7 @@
 use sqlx::AssertSqlSafe;
 
 use super::*;
-
-#[path = "../../../tests/support/postgres.rs"]
-mod server;
+use crate::store::statements::postgres as server;
 
 #[tokio::test]
 async fn every_error_has_its_meaning() {
