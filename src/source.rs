@@ -213,6 +213,14 @@ impl Source {
         self.fresh.state().await
     }
 
+    /// The state of the chain as it is now.
+    ///
+    /// # Errors
+    /// [`Code::StoreUnavailable`].
+    pub async fn state_now(&self) -> Result<ChainState, Failure> {
+        self.local.store().state().await.map_err(local::store_failure)
+    }
+
     /// Who is meant by the `peer` of a request: `any`, `auto`, an alias or a peer id.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ mod load;
 
 use std::time::{Duration, Instant};
 
-use load::{Connection, Program, Samples, Tally, median};
+use load::{Connection, Samples, Tally, address, median, serve};
 use modal_gateway::chain::Level;
 use support::gateway::{Backend, TestStore, synthetic};
 use tokio::{
@@ -92,13 +92,13 @@ async fn two_thousand_slow_sockets_are_closed_and_nobody_else_notices() {
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let store = TestStore::create(Backend::Sqlite).await;
     store.append(synthetic(1_000), Level::None).await;
-    let program = Program::serve(&store, &[]).await;
+    let program = serve(&store, &[]);
     let (mut quiet, mut attacked, mut longest, mut shortest) = (Vec::new(), Vec::new(), Duration::ZERO, Duration::MAX);
-    healthy(&program.address).await;
+    healthy(address(&program)).await;
     for round in 0..ROUNDS {
-        let before = healthy(&program.address).await;
+        let before = healthy(address(&program)).await;
         let attack = {
-            let address = program.address.clone();
+            let address = address(&program).to_owned();
             tokio::spawn(async move {
                 let (mut sockets, mut ticks) = (JoinSet::new(), interval(Duration::from_secs(1) / ARRIVALS));
                 for number in 0..SOCKETS {
@@ -109,7 +109,7 @@ async fn two_thousand_slow_sockets_are_closed_and_nobody_else_notices() {
                 sockets.join_all().await
             })
         };
-        let during = healthy(&program.address).await;
+        let during = healthy(address(&program)).await;
         let lasted = attack.await.unwrap();
         assert_eq!(lasted.len(), SOCKETS);
         longest = longest.max(*lasted.iter().max().unwrap());
@@ -134,15 +134,15 @@ async fn a_gateway_out_of_files_goes_on_and_does_not_spin() {
     let _alone = ALONE.lock().await;
     let store = TestStore::create(Backend::Sqlite).await;
     store.append(synthetic(10), Level::None).await;
-    let program = Program::serve(&store, &[]).await;
-    assert_eq!(Connection::open(&program.address).await.get("/health/ready").await, 200);
+    let program = serve(&store, &[]);
+    assert_eq!(Connection::open(address(&program)).await.get("/health/ready").await, 200);
     let process = format!("/proc/{}", program.id());
     let open = std::fs::read_dir(format!("{process}/fd")).unwrap().count() as u64;
     let limit = Some((open + 8, open + 8));
     rlimit::prlimit(program.id() as i32, rlimit::Resource::NOFILE, limit, None).unwrap();
     let mut idle = Vec::new();
     for _ in 0..40 {
-        idle.push(TcpStream::connect(&program.address).await.unwrap());
+        idle.push(TcpStream::connect(address(&program)).await.unwrap());
     }
     // In ticks of 10 ms, user and system.
     let worked = || {
@@ -151,14 +151,14 @@ async fn a_gateway_out_of_files_goes_on_and_does_not_spin() {
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     };
     let (start, before) = (Instant::now(), worked());
-    let mut good = Connection::open(&program.address).await;
+    let mut good = Connection::open(address(&program)).await;
     assert_eq!(good.get("/health/live").await, 200, "room is made for one that asks");
     let (took, share) = (start.elapsed(), (worked() - before) as f64 / 100.0 / start.elapsed().as_secs_f64());
     eprintln!("out of files: answered after {took:.1?}, {share:.2} of a core");
     assert!(took > Duration::from_millis(500), "there were files enough: {took:?}");
     assert!(share < 0.5, "{share}");
     drop(idle);
-    assert_eq!(Connection::open(&program.address).await.get("/health/ready").await, 200);
+    assert_eq!(Connection::open(address(&program)).await.get("/health/ready").await, 200);
 }
 
 /// Requests that the gateway works at, at once.
@@ -241,16 +241,16 @@ async fn ten_times_its_capacity_costs_a_gateway_little() {
     store.append(synthetic(LENGTH), Level::None).await;
     let requests = CAPACITY.to_string();
     let settings = [("MAX_REQUESTS", requests.as_str()), ("CACHE_MIB", "0"), ("STORE_CONNECTIONS", "2")];
-    let program = Program::serve(&store, &settings).await;
+    let program = serve(&store, &settings);
     let (mut ratios, mut sheds, mut recoveries) = (Vec::new(), Vec::new(), Vec::new());
-    at_capacity(&program.address, MEASURE).await;
+    at_capacity(address(&program), MEASURE).await;
     for round in 0..ROUNDS {
-        let peak = at_capacity(&program.address, MEASURE).await.good.rate(MEASURE);
-        let overloaded = offered(&program.address, 10.0 * peak, MEASURE).await;
+        let peak = at_capacity(address(&program), MEASURE).await.good.rate(MEASURE);
+        let overloaded = offered(address(&program), 10.0 * peak, MEASURE).await;
         let ended = Instant::now();
         let mut slice;
         let recovered = loop {
-            slice = at_capacity(&program.address, Duration::from_millis(400)).await;
+            slice = at_capacity(address(&program), Duration::from_millis(400)).await;
             if slice.shed.is_empty() && slice.good.rate(Duration::from_millis(400)) > 0.8 * peak {
                 break ended.elapsed();
             }

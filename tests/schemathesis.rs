@@ -10,7 +10,7 @@ use std::{
 };
 
 use support::{
-    process::{CHAIN, Process, program},
+    process::{CHAIN, Process, SERVE, program},
     python::{run, tools},
 };
 
@@ -21,8 +21,7 @@ const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/schemathesis");
 /// Requests that each of the two gateways must get.
 const CASES: u64 = 5_000;
 
-const COMMON: [&str; 8] =
-    ["--network", "devnet", "--verify", "linked", "--listen", "/ip4/127.0.0.1/tcp/0", "--sync", "false"];
+const COMMON: [&str; 6] = ["--network", "devnet", "--verify", "linked", "--sync", "false"];
 
 /// A folder with a store that holds the bundled chain.
 fn place() -> tempfile::TempDir {
@@ -32,8 +31,8 @@ fn place() -> tempfile::TempDir {
 }
 
 fn serve(folder: &Path, args: &[&str]) -> Process {
-    let mut command = program(folder, COMMON);
-    command.args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).args(args);
+    let mut command = program(folder, SERVE);
+    command.args(COMMON).args(args);
     Process::start(command)
 }
 

@@ -41,7 +41,9 @@ impl Gateway {
     /// [`Node::start`].
     pub async fn start(config: &Config) -> Result<Self, AppError> {
         let listeners = bind(config).await?;
-        Ok(Self::open(Node::start(config).await?, listeners, config))
+        // The ports really bound are those that no peer may have the node dial.
+        let config = Config { http: listeners.http.1, admin: listeners.admin.1, ..config.clone() };
+        Ok(Self::open(Node::start(&config).await?, listeners, &config))
     }
 
     /// Puts the doors before a node that runs.

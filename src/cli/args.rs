@@ -262,7 +262,7 @@ Examples:
   modal-gateway health
   modal-gateway health http://127.0.0.1:8080/health/live")]
     Health {
-        /// What to get [default: /health/ready at the configured HTTP address]
+        /// What to get [default: /health/ready at the configured HTTP address, or at the admin address where the former speaks HTTPS]
         #[arg(value_parser = health::parse_url)]
         url: Option<url::Url>,
     },

@@ -40,7 +40,8 @@ pub(super) fn parse_url(text: &str) -> Result<Url, String> {
 pub(super) async fn run(config: &Config, url: Option<Url>) -> Result<(), HealthError> {
     let url = match url {
         Some(url) => url,
-        None => default_url(config.http)?,
+        // There is no TLS here; the admin listener speaks none either, and tells the same.
+        None => default_url(if config.tls_cert.is_some() { config.admin } else { config.http })?,
     };
     let status = match tokio::time::timeout(TIMEOUT, get(&url)).await {
         Ok(Ok(status)) => status,

@@ -9,7 +9,7 @@ use axum::{Router, extract::State, middleware, response::IntoResponse, routing::
 use super::{
     Gateway,
     access::{self, Access},
-    contain_panics, error, sync,
+    contain_panics, error, status, sync,
 };
 
 mod door;
@@ -17,15 +17,16 @@ mod peers;
 mod store;
 
 /// The admin routes: figures, and the sync and the peers with what only the operator may do. For those that `access` lets
-/// in.
+/// in; how healthy it is, everybody may ask.
 pub fn router(gateway: Gateway, access: Access) -> Router {
     sync::admin_routes()
         .merge(super::peers::admin_routes())
         .route("/metrics", get(metrics))
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(contain_panics(&gateway.counters))
         .layer(middleware::from_fn_with_state(access, access::guard))
+        .merge(status::health_routes())
+        .layer(contain_panics(&gateway.counters))
         .with_state(gateway)
 }
 

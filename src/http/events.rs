@@ -40,7 +40,7 @@ pub const MAX_CLIENT_STREAMS: usize = 16;
 /// How often a stream looks for news. All of them share what the source has read.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The same after the store failed.
-const RETRY_EVERY: Duration = Duration::from_secs(2);
+const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// How long a stream may be silent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     chain::Level,
     protocol::{CLOSING, Code, Failure, OPENING, Query},
-    source::{Answerer, Origin, Served, Source},
-    store::{Blocks, Tip},
+    source::{Answerer, Declined, Origin, Served, Source},
+    store::{Blocks, ChainState, Tip},
 };
 
 /// Who answered: `local`, or `peer:` and its id.
@@ -63,8 +63,20 @@ pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> 
 /// Streams the whole chain, so that memory stays flat whatever its length.
 async fn whole_chain(source: &Source, read: &Read) -> Result<Response, Rejection> {
     let state = source.state().await?;
+    match whole_chain_of(source, read, &state).await {
+        // It was reorganised since its state was read. Who named no block takes whichever chain there is.
+        Err(Rejection(Declined { failure, .. }))
+            if read.anchor.is_none() && failure.code == Code::AnchorNotCanonical =>
+        {
+            whole_chain_of(source, read, &source.state_now().await?).await
+        }
+        response => response,
+    }
+}
+
+async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Result<Response, Rejection> {
     if let Some(anchor) = &read.anchor {
-        source.check_anchor_in(&state, anchor).await?;
+        source.check_anchor_in(state, anchor).await?;
     }
     let mut headers = provenance(Answerer::Local, state.tip.as_ref(), state.level);
     // The tip's hash stands for the whole chain. The length is there for chains whose hashes mean nothing.
@@ -73,7 +85,7 @@ async fn whole_chain(source: &Source, read: &Read) -> Result<Response, Rejection
     if matches(read.if_none_match.as_ref(), &tag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
-    let mut pages = Box::pin(source.pages(&state).peekable());
+    let mut pages = Box::pin(source.pages(state).peekable());
     // A store that fails at once still gets its status; later the body can only break off.
     if let Some(Err(failure)) = pages.as_mut().peek().await {
         return Err(failure.clone().into());

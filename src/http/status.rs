@@ -1,9 +1,11 @@
 //! What a gateway tells of itself: `/status`, `/peers`, `/health`. In the same envelope as everything else.
 
 use axum::{
+    Router,
     extract::State,
     http::{HeaderName, Uri, header},
     response::IntoResponse,
+    routing,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -105,6 +107,12 @@ pub fn routes() -> OpenApiRouter<Gateway> {
         .routes(routes!(list_peers))
         .routes(routes!(check_live))
         .routes(routes!(check_ready))
+}
+
+/// The health of the gateway for the admin listener, which speaks plain HTTP whatever the public one does. For everybody
+/// who reaches it: those who check have no token.
+pub(super) fn health_routes() -> Router<Gateway> {
+    Router::new().route("/health/live", routing::get(check_live)).route("/health/ready", routing::get(check_ready))
 }
 
 /// What the gateway is, what its store holds and whom it knows

@@ -161,6 +161,10 @@ impl Failure {
             "Invalid check_point format" => Code::InvalidCheckPoint,
             "Unknown path" => Code::UnknownPath,
             _ if text == Code::AnswerTooLarge.text() => Code::AnswerTooLarge,
+            // It is we who asked too much, not whoever asks us.
+            _ if [Code::RateLimited, Code::Busy].map(Code::text).contains(&text.as_str()) => {
+                return Self::with_detail(Code::Busy, "the peer asks to slow down");
+            }
             _ if text.starts_with("Missing '") && text.ends_with(" parameter") && text.len() < 60 => {
                 Code::MissingParameter
             }

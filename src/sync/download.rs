@@ -163,8 +163,7 @@ async fn fetch(
     sources: &Sources,
     report: impl Fn(PeerId, &Fault),
 ) -> Result<(), Failed> {
-    let retries = if sources.alternatives { 0 } else { MAX_RETRIES };
-    let mut pauses = backon::ExponentialBuilder::default().with_jitter().with_max_times(retries).build();
+    let mut pauses = backon::ExponentialBuilder::default().with_jitter().with_max_times(MAX_RETRIES).build();
     let (mut attempts, mut racing) = (Vec::<Arc<Attempt>>::new(), FuturesUnordered::new());
     let mut patience = FIRST_PATIENCE;
     let mut last: Option<Failed> = None;
@@ -178,7 +177,9 @@ async fn fetch(
             attempts.push(attempt.clone());
             racing.push(take(mode, numbering, gathered.span, source, attempt));
         } else if racing.is_empty() {
-            match pauses.next().filter(|_| sources.any_left()) {
+            // Where another chain could be followed, only who asks for a pause gets one.
+            let again = !sources.alternatives || last.as_ref().is_some_and(|(_, fault)| fault.is_slow_down());
+            match pauses.next().filter(|_| again && sources.any_left()) {
                 Some(pause) => tokio::time::sleep(pause).await,
                 // A download has a lead, which was asked first.
                 None => return Err(last.unwrap_or((PeerId::random(), Fault::Silent(P2pError::UnknownPeer)))),

@@ -60,6 +60,11 @@ impl Fault {
         }
     }
 
+    /// Whether the peer asks to be asked again later.
+    pub fn is_slow_down(&self) -> bool {
+        matches!(self, Self::Refused(failure) if failure.code == Code::Busy)
+    }
+
     /// Whether the peer does not know the path.
     pub fn is_unknown_path(&self) -> bool {
         matches!(self, Self::Refused(failure) if failure.code == Code::UnknownPath)

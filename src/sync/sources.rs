@@ -106,8 +106,8 @@ impl Sources {
                 let mean = source.pace.mean.map_or(seconds, |mean| 0.7 * mean + 0.3 * seconds);
                 source.pace = Pace { mean: Some(mean), late: false };
             }
-            // Silence may pass.
-            Some(Fault::Silent(_)) => source.pace.late = true,
+            // Silence may pass, and so does a crowd.
+            Some(fault) if matches!(fault, Fault::Silent(_)) || fault.is_slow_down() => source.pace.late = true,
             Some(_) => source.gone = true,
         }
     }

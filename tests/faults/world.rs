@@ -1,10 +1,6 @@
 //! A gateway's process, a peer whose chain grows and forks, clients that read, and one who follows.
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use modal_gateway::{chain::MinerBlock, store, store::OpenOptions};
 use tempfile::TempDir;
@@ -18,6 +14,7 @@ use crate::{
         gateway::PATIENCE,
         linked::{NETWORK_FILE, linked},
         peer::ScriptedPeer,
+        process::{Process, SERVE, program},
         serving::{Served, Serving},
     },
 };
@@ -55,7 +52,7 @@ pub enum Reads {
 pub struct World {
     url: String,
     folder: TempDir,
-    pub gateway: Child,
+    pub gateway: Process,
     pub base: String,
     pub admin: String,
     _peer: ScriptedPeer,
@@ -81,7 +78,8 @@ impl World {
         let chain = serving.chain();
         let peer = ScriptedPeer::start(serving.script()).await;
         std::fs::write(folder.path().join("network.toml"), NETWORK_FILE).unwrap();
-        let (gateway, base, admin) = serve(&folder, url, &peer);
+        let gateway = serve(&folder, url, &peer);
+        let (base, admin) = (gateway.http.clone(), gateway.admin.clone());
         let stop = CancellationToken::new();
         let (told, (samples, clients)) = (follower::follow(&base), load::clients(&base, &stop));
         let url = url.to_owned();
@@ -224,9 +222,10 @@ impl World {
         };
         tokio::time::timeout(PATIENCE, ended).await.expect("every request has its answer");
         check("in the end", &self.samples.lock().unwrap());
-        stop(&mut self.gateway);
+        assert_eq!(self.gateway.stop(), Some(0));
 
-        let verify = program(&self.folder).args(["verify", "--verify", "linked", "--database-url", &self.url]).output();
+        let verify = ["verify", "--network", "network.toml", "--verify", "linked", "--database-url", &self.url];
+        let verify = program(self.folder.path(), verify).output();
         let verify = verify.unwrap();
         assert!(verify.status.success(), "{}", String::from_utf8_lossy(&verify.stderr));
         let store = store::open(&self.url, &OpenOptions::default()).await.unwrap();
@@ -259,38 +258,12 @@ fn check(name: &str, samples: &[Sample]) {
     }
 }
 
-/// The program, in a folder with the network's settings.
-fn program(folder: &TempDir) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_modal-gateway"));
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    command.env("MODAL_GATEWAY_NETWORK", "network.toml").current_dir(folder.path()).stdin(Stdio::null());
-    command
-}
-
-/// Starts a gateway that follows the peer; its two doors.
-fn serve(folder: &TempDir, url: &str, peer: &ScriptedPeer) -> (Child, String, String) {
-    let mut command = program(folder);
-    command.args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"]);
-    command.args(["--verify", "linked", "--sync-interval", "200ms", "--rate-limit", "0", "--database-url", url]);
-    command.args(["--peer", &format!("writer={}", peer.address)]).env("MODAL_GATEWAY_PEER_TIMEOUT", "2s");
+/// Starts a gateway that follows the peer.
+fn serve(folder: &TempDir, url: &str, peer: &ScriptedPeer) -> Process {
+    let mut serve = program(folder.path(), SERVE);
+    serve.args(["--network", "network.toml", "--verify", "linked", "--sync-interval", "200ms", "--rate-limit", "0"]);
+    serve.args(["--database-url", url, "--peer", &format!("writer={}", peer.address)]);
     let log = std::env::var("FAULTS_LOG").unwrap_or_else(|_| "off".into());
-    let mut child = command.env("RUST_LOG", log).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-    let mut line = |what: &str| lines.find_map(|line| Some(line.strip_prefix(what)?.trim().to_owned())).unwrap();
-    let (http, admin) = (line("http "), line("admin "));
-    std::thread::spawn(move || lines.for_each(|line| eprintln!("{line}")));
-    (child, http, admin)
-}
-
-/// Ends a process as Ctrl-C does.
-pub fn stop(child: &mut Child) {
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = self.gateway.kill();
-        let _ = self.gateway.wait();
-    }
+    serve.env("MODAL_GATEWAY_PEER_TIMEOUT", "2s").env("RUST_LOG", log);
+    Process::start(serve)
 }

@@ -3,10 +3,11 @@
 use std::{
     io,
     pin::Pin,
+    sync::LazyLock,
     task::{Context, Poll},
 };
 
-use futures::{executor::block_on, io::AsyncRead};
+use futures::io::AsyncRead;
 use libp2p::{StreamProtocol, request_response::Codec};
 use modal_gateway::protocol::{
     COMPRESSED_PROTOCOL, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, PROTOCOL,
@@ -30,6 +31,13 @@ impl AsyncRead for Wire<'_> {
         self.taken += count;
         Poll::Ready(Ok(count))
     }
+}
+
+/// Runs to its end what never waits; the codec has deadlines, and with them wants a clock.
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    static CLOCK: LazyLock<tokio::runtime::Runtime> =
+        LazyLock::new(|| tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap());
+    CLOCK.block_on(work)
 }
 
 /// The first byte chooses protocol, direction and stream, the second how large its pieces are, and the rest is what it

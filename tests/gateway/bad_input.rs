@@ -95,7 +95,7 @@ async fn bodies_that_are_wrong_are_refused() {
         (r#"{"epoch":1}garbage"#, 400, "malformed_body"),
         (r#"{"epoch":"1"}"#, 400, "invalid_parameter"),
         (r#"{"epoch":-1}"#, 400, "invalid_parameter"),
-        (r#"{"epoch":1.0}"#, 400, "invalid_parameter"),
+        (r#"{"epoch":1.5}"#, 400, "invalid_parameter"),
         (r#"{"epoch":18446744073709551616}"#, 400, "invalid_parameter"),
         (r#"{"epoch":0,"epohc":1}"#, 400, "unknown_parameter"),
     ] {

@@ -34,6 +34,7 @@ async fn with_a_token_every_request_must_show_it() {
     let good = send(door.admin(Method::GET, "/metrics").bearer_auth(TOKEN)).await;
     assert_eq!(good.status(), 200);
     assert_eq!(send(door.public(Method::GET, "/status")).await.status(), 200, "the public door wants none");
+    assert_eq!(send(door.admin(Method::GET, "/health/live")).await.status(), 200, "nor who looks whether it lives");
 }
 
 #[rstest]

@@ -1,11 +1,6 @@
 //! A gateway in a process of its own, and clients that cost little, so that it is the gateway that is measured.
 
-use std::{
-    fmt,
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{fmt, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,42 +8,24 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::gateway::{PATIENCE, TestStore};
+use crate::support::{
+    gateway::{PATIENCE, TestStore},
+    process::{Process, SERVE, program},
+};
 
-/// A gateway, ended when dropped.
-pub struct Program {
-    pub address: String,
-    child: Child,
+/// A gateway over `store` with default settings but these.
+pub fn serve(store: &TestStore, settings: &[(&str, &str)]) -> Process {
+    let mut command = program(store.folder.path(), SERVE);
+    command.args(["--database-url", &store.url, "--sync", "false"]).env("RUST_LOG", "warn");
+    for (name, value) in settings {
+        command.env(format!("MODAL_GATEWAY_{name}"), value);
+    }
+    Process::start(command)
 }
 
-impl Program {
-    /// A gateway over `store` with default settings but these.
-    pub async fn serve(store: &TestStore, settings: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_modal-gateway"));
-        command.args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"]);
-        command.args(["--database-url", &store.url, "--sync", "false"]).current_dir(store.folder.path());
-        command.env("RUST_LOG", "warn").stderr(Stdio::piped());
-        for (name, value) in settings {
-            command.env(format!("MODAL_GATEWAY_{name}"), value);
-        }
-        let mut child = command.spawn().unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = lines.find_map(|line| Some(line.unwrap().strip_prefix("http http://")?.to_owned())).unwrap();
-        // Read to the end, lest the program wait for its reader.
-        std::thread::spawn(move || lines.for_each(|line| eprintln!("{}", line.unwrap_or_default())));
-        Self { address, child }
-    }
-
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// `ADDRESS:PORT` of its public door.
+pub fn address(program: &Process) -> &str {
+    program.http.strip_prefix("http://").unwrap()
 }
 
 /// A connection over HTTP/1.1 that is kept open.

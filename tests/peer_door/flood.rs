@@ -1,8 +1,6 @@
 //! Many connections with many requests that stall: some never arrive whole, the answers of others are never read.
 
 use std::io;
-use std::path::Path;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -15,14 +13,13 @@ use libp2p::{Multiaddr, PeerId, StreamProtocol, SwarmBuilder, identify, noise, t
 use modal_gateway::chain::{Level, MinerBlock};
 use modal_gateway::protocol::{IDENTIFY_PROTOCOL, PROTOCOL};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
 use crate::support::bytes_codec::BytesCodec;
 use crate::support::gateway::{Backend, TestStore};
 use crate::support::linked::{NETWORK_FILE, linked};
 use crate::support::peer::ScriptedPeer;
+use crate::support::process::{Process, SERVE, program};
 use crate::support::serving::Serving;
 use crate::until;
 
@@ -156,53 +153,20 @@ async fn attack(target: Multiaddr, number: usize, begun: Arc<AtomicUsize>, ids: 
 }
 
 /// A gateway that is a process of its own.
-struct Program {
-    child: Child,
-    http: String,
-    libp2p: Multiaddr,
+fn gateway(place: &TestStore, peer: &Multiaddr) -> Process {
+    let folder = place.folder.path();
+    std::fs::write(folder.join("network.toml"), format!("public = false\n{NETWORK_FILE}")).unwrap();
+    let mut serve = program(folder, SERVE);
+    serve.args(["--database-url", &place.url, "--verify", "linked", "--peer", &format!("healthy={peer}")]);
+    serve.args(["--network", "network.toml", "--identity", "key", "--sync-interval", "1s", "--rate-limit", "0"]);
+    // So that no two answers share their memory.
+    serve.env("MODAL_GATEWAY_CACHE_MIB", "0").env("RUST_LOG", "off");
+    Process::start(serve)
 }
 
-impl Program {
-    async fn start(place: &TestStore, peer: &Multiaddr) -> Self {
-        let folder: &Path = place.folder.path();
-        let network = folder.join("network.toml");
-        std::fs::write(&network, format!("public = false\n{NETWORK_FILE}")).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_modal-gateway"))
-            .args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"])
-            .args(["--database-url", &place.url, "--verify", "linked", "--peer", &format!("healthy={peer}")])
-            .arg("--network")
-            .arg(network)
-            .arg("--identity")
-            .arg(folder.join("key"))
-            // So that no two answers share their memory, and only the peer door is measured.
-            .envs([("MODAL_GATEWAY_CACHE_MIB", "0"), ("MODAL_GATEWAY_SYNC_INTERVAL", "1s")])
-            .envs([("MODAL_GATEWAY_RATE_LIMIT", "0"), ("RUST_LOG", "off")])
-            .current_dir(folder)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (mut http, mut libp2p) = (None, None);
-        while let Some(line) = lines.next_line().await.unwrap() {
-            match line.split_once(' ') {
-                Some(("http", url)) => http = Some(url.to_owned()),
-                Some(("libp2p", address)) => libp2p = address.parse().ok(),
-                Some(("peer-id", _)) => break,
-                _ => {}
-            }
-        }
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, http: http.unwrap(), libp2p: libp2p.unwrap() }
-    }
-
-    /// Memory in use, in MiB.
-    fn memory(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
-    }
+/// Memory in use, in MiB.
+fn memory(gateway: &Process) -> f64 {
+    gateway.memory_kib("VmRSS") as f64 / 1024.0
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -212,10 +176,10 @@ async fn a_flood_of_stalled_requests_takes_little_memory_and_none_of_our_own_cal
     place.append(chain.clone(), Level::Linked).await;
     let node = Serving::of(&chain);
     let healthy = ScriptedPeer::start(node.script()).await;
-    let program = Program::start(&place, &healthy.address).await;
+    let gateway = gateway(&place, &healthy.address);
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
     let get = async |path: String| {
-        let response = http.get(format!("{}{path}", program.http)).send().await.unwrap();
+        let response = http.get(format!("{}{path}", gateway.http)).send().await.unwrap();
         (response.status().as_u16(), response.json::<Value>().await.unwrap())
     };
     let read =
@@ -231,13 +195,13 @@ async fn a_flood_of_stalled_requests_takes_little_memory_and_none_of_our_own_cal
     while let Some((status, _)) = long.next().await {
         assert_eq!(status, 200);
     }
-    let before = program.memory();
+    let before = memory(&gateway);
 
     let begun = Arc::new(AtomicUsize::new(0));
     let (ids, mut attackers) = tokio::sync::mpsc::channel(CONNECTIONS);
     let mut flood = JoinSet::new();
     for number in 0..CONNECTIONS {
-        flood.spawn(attack(program.libp2p.clone(), number, Arc::clone(&begun), ids.clone()));
+        flood.spawn(attack(gateway.libp2p[0].parse::<Multiaddr>().unwrap(), number, Arc::clone(&begun), ids.clone()));
     }
     let mut hostile = Vec::new();
     while hostile.len() < CONNECTIONS {
@@ -252,7 +216,7 @@ async fn a_flood_of_stalled_requests_takes_little_memory_and_none_of_our_own_cal
         slowest = slowest.max(asked.elapsed());
         // The attackers themselves can be asked as well, over the connections that they flood.
         let peer = hostile[calls as usize % CONNECTIONS];
-        let ping = http.post(format!("{}/ping?peer={peer}", program.http)).header("content-type", "application/json");
+        let ping = http.post(format!("{}/ping?peer={peer}", gateway.http)).header("content-type", "application/json");
         let pong = ping.body("1").send().await.unwrap();
         // They may be too busy with us to answer in time, but that is all that may go wrong.
         match pong.status().as_u16() {
@@ -260,7 +224,7 @@ async fn a_flood_of_stalled_requests_takes_little_memory_and_none_of_our_own_cal
             status => assert_eq!(status, 504, "a call to a hostile peer"),
         }
         calls += 1;
-        peak = program.memory().max(peak);
+        peak = memory(&gateway).max(peak);
         if calls % 20 == 0 && length().await == grown {
             // The network goes on, and so does the sync.
             let mut served = node.chain();

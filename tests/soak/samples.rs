@@ -6,6 +6,7 @@ use reqwest::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::{Duration, interval};
+use crate::support::process::memory_kib;
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_millis(500);
@@ -27,7 +28,7 @@ impl Samples {
         let mut samples = Self { memory: Vec::new(), tasks: Vec::new() };
         while !stop.is_cancelled() {
             looks.tick().await;
-            samples.memory.extend(memory_kib(id));
+            samples.memory.extend(memory_kib(id, "VmRSS"));
             samples.tasks.extend(tasks(&client, &admin).await);
         }
         samples
@@ -58,11 +59,6 @@ fn ends(values: &[u64]) -> [u64; 2] {
         part.sort_unstable();
         part[part.len() / 2]
     })
-}
-
-fn memory_kib(id: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok())
 }
 
 async fn tasks(client: &Client, admin: &str) -> Option<u64> {

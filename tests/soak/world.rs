@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::{Duration, interval};
 use crate::support::{
     cluster::Cluster,
-    process::{Process, program},
+    process::{Process, SERVE, program},
 };
 
 /// Kinds of trouble.
@@ -80,9 +80,8 @@ impl World {
             node.start(folder.path(), &["--peer", other]);
         }
         let url = cluster.url(cluster.address, "postgres");
-        let mut serve = network_program(folder.path(), "serve");
-        serve.args(["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"]);
-        serve.args(["--sync-interval", "1s", "--database-url", &url]);
+        let mut serve = program(folder.path(), SERVE);
+        serve.args(["--network", "soak.toml", "--sync-interval", "1s", "--database-url", &url]);
         for (name, address) in ["a", "b"].iter().zip(&peers) {
             serve.args(["--peer", &format!("{name}={address}")]);
         }

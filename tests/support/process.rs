@@ -12,6 +12,10 @@ use std::{
 /// Blocks 0 to 60 of a real chain.
 pub const CHAIN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/randomx-chain-61.ndjson");
 
+/// What has the program listen on free ports of loopback.
+pub const SERVE: [&str; 7] =
+    ["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
+
 /// The program in a folder, with nothing of our environment.
 pub fn program<S: AsRef<std::ffi::OsStr>>(folder: &Path, args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_modal-gateway"));
@@ -53,7 +57,11 @@ impl Process {
         }
         let log = Arc::new(Mutex::new(before));
         let told = log.clone();
-        let reader = std::thread::spawn(move || lines.for_each(|line| told.lock().unwrap().push(line)));
+        let tell = move |line: String| {
+            eprintln!("{line}");
+            told.lock().unwrap().push(line);
+        };
+        let reader = std::thread::spawn(move || lines.for_each(tell));
         Self { child, http, admin, libp2p, log, reader: Some(reader) }
     }
 
@@ -67,11 +75,9 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Its resident memory, KiB.
-    pub fn memory_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process that runs");
-        line.trim().trim_end_matches(" kB").parse().unwrap()
+    /// A figure of its memory, KiB: `VmRSS` is what it has, `VmHWM` the most it ever had.
+    pub fn memory_kib(&self, figure: &str) -> u64 {
+        memory_kib(self.id(), figure).expect("a process that runs")
     }
 
     /// Sends a signal by name.
@@ -94,4 +100,11 @@ impl Drop for Process {
         // The end of the process is the end of its stderr.
         let _ = self.reader.take().map(JoinHandle::join);
     }
+}
+
+/// See [`Process::memory_kib`]; `None` once the process has ended.
+pub fn memory_kib(id: u32, figure: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':'))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
 }

@@ -194,3 +194,26 @@ async fn an_answer_over_ten_mebibytes_is_the_end_of_a_full_sync_only() {
     syncing.sync(&by(Mode::Delta)).await.unwrap();
     syncing.assert_holds(chain).await;
 }
+
+#[rstest]
+#[tokio::test]
+async fn a_peer_that_asks_to_slow_down_is_asked_again(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values("Too many requests", "Too many requests in progress")] text: &'static str,
+) {
+    let chain = main_chain();
+    let (script, asked) = (Serving::of(chain).script(), std::sync::atomic::AtomicU32::new(0));
+    let peer = ScriptedPeer::start(move |request| {
+        let range = request["path"] == "/data/miner_block/range";
+        match range && asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 2 == 0 {
+            true => Reply::Json(json!({"ok": false, "data": null, "errors": {"error": text}})),
+            false => script(request),
+        }
+    });
+    let peer = peer.await;
+    let syncing = Syncing::with(backend, &[]).await;
+    syncing.meet(&peer).await;
+    let progress = syncing.sync(&by(Mode::Delta)).await.unwrap();
+    syncing.assert_holds(chain).await;
+    assert!(progress.retries > 0 && counts(&progress, &peer).penalties.is_empty(), "{progress:?}");
+}
