@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks for what a task needs, and installs what is missing with apt-get where this user may; else it
-# prints the command to run. Tasks: build, test (which includes build), compose (tests/compose/run.sh),
-# images (container base images where none can be pulled).
+# prints the command to run. Tasks: build, test (which includes build), browser (tests/browser.sh),
+# compose (tests/compose/run.sh), images (container base images where none can be pulled).
 set -euo pipefail
 
 packages=() missing=()
@@ -31,15 +31,21 @@ check_compose() {
 check_test() {
     check_build
     has_postgres || need "a Postgres server (store tests; or set TEST_DATABASE_URL)" postgresql
+    { command -v pgrep && command -v kill; } >/dev/null || need "pgrep and kill (tests that stop programs)" procps
     python3 -c 'import ensurepip, venv' 2>/dev/null || need "Python with venv (generated client)" python3 python3-venv
+}
+
+check_browser() {
+    command -v chromium >/dev/null || command -v google-chrome >/dev/null || need "a browser (pages)" chromium
 }
 
 case ${1:-} in
     build) check_build ;;
     test) check_test ;;
+    browser) check_browser ;;
     compose) check_compose ;;
     images) command -v debootstrap >/dev/null || need "debootstrap (container base images)" debootstrap ;;
-    *) echo "usage: $0 build|test|compose|images" >&2 && exit 2 ;;
+    *) echo "usage: $0 build|test|browser|compose|images" >&2 && exit 2 ;;
 esac
 
 status=0
