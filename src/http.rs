@@ -135,15 +135,15 @@ impl Gateway {
 pub fn router(gateway: Gateway) -> Router {
     let (routes, document) = docs::documented_routes().split_for_parts();
     let cors = pages::cors(&gateway.settings.cors_origins);
-    routes
+    let guarded = routes
         .merge(docs::pages(&document))
         .route("/", get(|| async { Redirect::temporary("/docs/") }))
         .fallback(error::unknown_path)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(contain_panics(&gateway.counters))
         .layer(middleware::from_fn_with_state(gateway.clone(), guard::guard))
-        .layer(cors)
-        .with_state(gateway)
+        .with_state(gateway);
+    guarded.clone().layer(cors).layer(middleware::from_fn_with_state(guarded, pages::preflight))
 }
 
 /// A handler that panics is counted, and its client told.

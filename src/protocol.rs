@@ -23,7 +23,7 @@ pub mod query;
 pub mod schema;
 
 pub use answer::{Answer, BlockList};
-pub use failure::{Ancestor, Code, Failure};
+pub use failure::{Ancestor, Code, Failure, peers_words};
 pub use query::Query;
 
 /// Protocol id of the network's request-response protocol.

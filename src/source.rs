@@ -29,9 +29,11 @@ mod local;
 mod remote;
 
 pub use events::News;
+pub use remote::parsed;
 
 use events::Followers;
 use fresh::Fresh;
+use job::SyncStatus;
 use local::Local;
 
 /// Largest answer that the cache keeps.
@@ -168,13 +170,15 @@ pub struct Figures {
     pub news_entries: u64,
 }
 
-/// A question and the version of the chain that its answer is true of.
-type Key = (u64, Query);
+/// A question and the chain that its answer is true of: its version, and the hash of its tip, since versions are used anew
+/// by a store that lost its last writes, or was replaced.
+type Key = (u64, Option<String>, Query);
 
 /// Answers any query.
 pub struct Source {
     local: Local,
-    fresh: Fresh,
+    fresh: Fresh<ChainState>,
+    status: Fresh<SyncStatus>,
     followers: Followers,
     p2p: OnceLock<P2pClient>,
     cache: Cache<Key, Arc<Served>>,
@@ -191,8 +195,8 @@ impl Source {
             })
             .build();
         let local = Local::new(store.clone(), peer_id.to_string(), settings.finality_depth);
-        let (fresh, followers) = (Fresh::new(store.clone()), Followers::new(store));
-        Self { local, fresh, followers, p2p: OnceLock::new(), cache, settings }
+        let (fresh, status, followers) = (Fresh::new(), Fresh::new(), Followers::new(store));
+        Self { local, fresh, status, followers, p2p: OnceLock::new(), cache, settings }
     }
 
     /// Lets peers be asked through this client. Later calls change nothing.
@@ -210,7 +214,7 @@ impl Source {
     /// # Errors
     /// [`Code::StoreUnavailable`].
     pub async fn state(&self) -> Result<Arc<ChainState>, Failure> {
-        self.fresh.state().await
+        self.fresh.get(self.state_now()).await
     }
 
     /// The state of the chain as it is now.
@@ -278,7 +282,11 @@ impl Source {
     async fn pinned(&self, query: Query, anchor: &str) -> Result<Arc<Served>, Failure> {
         for _ in 0..local::MAX_ATTEMPTS {
             let version = self.check_anchor(anchor).await?;
-            let served = self.answer_at(version, query.clone()).await?;
+            let mut state = self.state().await?;
+            if state.version != version {
+                state = Arc::new(self.state_now().await?);
+            }
+            let served = self.answer_at(&state, query.clone()).await?;
             if served.version == version {
                 return Ok(served);
             }
@@ -326,20 +334,19 @@ impl Source {
         if let Query::Ping { .. } = query {
             return self.local.answer(&query).await.map(Arc::new);
         }
-        let version = self.state().await?.version;
-        self.answer_at(version, query).await
+        self.answer_at(&*self.state().await?, query).await
     }
 
-    async fn answer_at(&self, version: u64, query: Query) -> Result<Arc<Served>, Failure> {
+    async fn answer_at(&self, state: &ChainState, query: Query) -> Result<Arc<Served>, Failure> {
         if !cacheable(&query) {
             return self.local.answer(&query).await.map(Arc::new);
         }
-        let key = (version, query);
+        let key = (state.version, tip_hash(state), query);
         if let Some(served) = self.cache.get(&key).await {
             return Ok(served);
         }
         // Several who ask the same at once wait for one read. What is too large to keep goes out all the same.
-        let query = key.1.clone();
+        let query = key.2.clone();
         let read = async { self.local.answer(&query).await.map(Arc::new) };
         let served = self.cache.try_get_with(key.clone(), read).await.map_err(Arc::unwrap_or_clone)?;
         if served.body.len() > MAX_CACHED_BYTES {
@@ -376,10 +383,17 @@ impl Source {
     }
 }
 
-/// Reads the store, for as long as a client can be expected to wait.
-async fn in_time<T>(reads: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let slow = |_| Err(Failure::with_detail(Code::StoreUnavailable, "the store is too slow; try again"));
+/// Reads the store, for as long as a client can be expected to wait: 4 s.
+///
+/// # Errors
+/// [`Code::StoreUnavailable`] afterwards.
+pub async fn in_time<T, E: From<Failure>>(reads: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let slow = |_| Err(Failure::with_detail(Code::StoreUnavailable, "the store is too slow; try again").into());
     tokio::time::timeout(LOCAL_PATIENCE, reads).await.unwrap_or_else(slow)
+}
+
+fn tip_hash(state: &ChainState) -> Option<String> {
+    state.tip.as_ref().map(|tip| tip.hash.clone())
 }
 
 /// Queries that are short, and whose answers are likely to be asked for again.

@@ -45,7 +45,7 @@ impl fmt::Display for ClientKey {
 pub struct Client {
     /// What tells it from others.
     pub key: ClientKey,
-    /// A program on this very machine, with no proxy's word that it acts for somebody else.
+    /// A program on this very machine, with nobody's word that it acts for somebody else.
     pub local: bool,
 }
 
@@ -69,24 +69,39 @@ impl Proxies {
     ///
     /// Each proxy adds the address that it was connected from at the end of `forwarded` (RFC 7239) or `x-forwarded-for`.
     /// Read from the end, the first address that is no trusted proxy's is the client's: what stands before it, the client
-    /// may have made up. What can't be read ends the search at the proxy that passed it on.
+    /// may have made up. What can't be read ends the search at the proxy that passed it on. Where both headers are there
+    /// and disagree, one is not the proxy's own but passed on by it from whoever sent it: the request is then the proxy's.
     pub fn client(&self, remote: IpAddr, headers: &HeaderMap) -> Client {
-        let mut address = remote.to_canonical();
-        let forwarded = headers.contains_key(FORWARDED);
-        let told = if forwarded { hops(headers, &FORWARDED) } else { hops(headers, &X_FORWARDED_FOR) };
-        let mut by_proxy = false;
-        for hop in told.rev() {
+        let remote = remote.to_canonical();
+        let standard = headers.contains_key(FORWARDED).then(|| self.walk(remote, headers, &FORWARDED, forwarded_for));
+        let x = &X_FORWARDED_FOR;
+        let other = headers.contains_key(x).then(|| self.walk(remote, headers, x, |hop| Some(hop.trim())));
+        let told = match (standard, other) {
+            (Some(standard), Some(other)) if standard != other => Some(ClientKey::of(remote)),
+            (standard, other) => standard.or(other),
+        };
+        Client { key: told.unwrap_or(ClientKey::of(remote)), local: told.is_none() && remote.is_loopback() }
+    }
+
+    /// Who the client is by one of the headers.
+    fn walk(
+        &self,
+        remote: IpAddr,
+        headers: &HeaderMap,
+        name: &HeaderName,
+        read: impl Fn(&str) -> Option<&str>,
+    ) -> ClientKey {
+        let mut address = remote;
+        for hop in hops(headers, name).rev() {
             if !self.trust(address) {
                 break;
             }
-            by_proxy = true;
-            let hop = if forwarded { forwarded_for(hop) } else { Some(hop.trim()) };
-            match hop.and_then(read_address) {
+            match read(hop).and_then(read_address) {
                 Some(next) => address = next,
                 None => break,
             }
         }
-        Client { key: ClientKey::of(address), local: !by_proxy && address.is_loopback() }
+        ClientKey::of(address)
     }
 }
 
@@ -142,7 +157,9 @@ mod tests {
     #[case::claims_to_be_local("127.0.0.1", &[("x-forwarded-for", "127.0.0.1")], "127.0.0.1", false)]
     #[case::port("10.0.0.1", &[("x-forwarded-for", "192.0.2.9:4711")], "192.0.2.9", false)]
     #[case::standard("10.0.0.1", &[("forwarded", "for=1.1.1.1, For=\"[2001:db8::1]:47\";proto=https")], "2001:db8::", false)]
-    #[case::standard_wins("10.0.0.1", &[("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=192.0.2.9")], "192.0.2.9", false)]
+    #[case::both_agree("10.0.0.1", &[("x-forwarded-for", "192.0.2.9"), ("forwarded", "for=192.0.2.9")], "192.0.2.9", false)]
+    #[case::one_is_the_clients("10.0.0.1", &[("x-forwarded-for", "192.0.2.9"), ("forwarded", "for=1.1.1.1")], "10.0.0.1", false)]
+    #[case::local_but_for_somebody("127.0.0.1", &[("x-forwarded-for", "")], "127.0.0.1", false)]
     #[case::hidden("10.0.0.1", &[("forwarded", "for=192.0.2.9, for=_hidden")], "10.0.0.1", false)]
     fn the_last_address_that_is_no_proxys_is_the_client(
         #[case] remote: &str,

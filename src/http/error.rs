@@ -9,10 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::respond::SOURCE;
+use super::respond::{SOURCE, source_name};
 use crate::{
     protocol::{Code, Failure, query},
-    source::{Answerer, Declined},
+    source::Declined,
 };
 
 /// Seconds after which to try again what failed for want of a store, a peer, room or blocks, where nobody knows better.
@@ -68,11 +68,7 @@ impl IntoResponse for Rejection {
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         }
-        let source = match answerer {
-            Answerer::Local => Some(HeaderValue::from_static("local")),
-            peer => HeaderValue::try_from(peer.to_string()).ok(),
-        };
-        if let Some(source) = source {
+        if let Some(source) = source_name(answerer) {
             headers.insert(SOURCE, source);
         }
         response

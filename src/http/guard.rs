@@ -18,7 +18,7 @@ use axum::{
 use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
 use super::{
@@ -41,6 +41,10 @@ const MAX_CLIENT_ANSWERS: usize = 16;
 /// Bytes of all requests' bodies that are in memory at once.
 const MAX_BODY_BYTES: usize = 64 << 20;
 
+/// Bodies that are received from one client at once: it must not have all of [`MAX_BODY_BYTES`]. Programs on this machine
+/// may send any number.
+const MAX_CLIENT_BODIES: usize = 16;
+
 /// The path whose answer is made while it is sent.
 const STREAMED: &str = "/data/miner_block/canonical";
 
@@ -56,6 +60,7 @@ pub(super) struct Room {
     clients: Arc<Shares>,
     /// Bytes of bodies.
     bodies: Arc<Semaphore>,
+    client_bodies: Arc<Shares>,
 }
 
 /// A place in it.
@@ -69,7 +74,8 @@ impl Room {
         let most = settings.max_requests;
         let [all, forwarded, leaving, bodies] =
             [most, (most / 2).max(1), most, MAX_BODY_BYTES].map(|size| Arc::new(Semaphore::new(size)));
-        Self { all, forwarded, leaving, most, clients: Shares::new(MAX_CLIENT_ANSWERS), bodies }
+        let [clients, client_bodies] = [MAX_CLIENT_ANSWERS, MAX_CLIENT_BODIES].map(Shares::new);
+        Self { all, forwarded, leaving, most, clients, bodies, client_bodies }
     }
 
     /// Requests that are worked at, how many of them are forwarded, and large answers on their way.
@@ -110,9 +116,10 @@ pub(super) async fn guard(State(gateway): State<Gateway>, mut request: Request, 
 }
 
 async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -> Response {
+    let deadline = Instant::now() + gateway.settings.request_timeout;
     // Whether it runs and can answer is told whatever else goes on.
     if request.uri().path().starts_with("/health/") {
-        return answer(gateway, request, next).await;
+        return answer(gateway, deadline, request, next).await;
     }
     let forwarded = extract::is_forwarded(request.uri());
     let price = Price::of(forwarded);
@@ -131,7 +138,7 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
         }
         response
     };
-    let request = match received(gateway, request).await {
+    let request = match received(gateway, client, deadline, request).await {
         Ok(request) => request,
         Err(rejection) => return tell(rejection.into_response()),
     };
@@ -144,10 +151,10 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
     let Some(mut place) = place else { return shed() };
     // A stream of events has room of its own.
     let endless = request.uri().path() == "/events";
-    let mut response = answer(gateway, request, next).await;
+    let mut response = answer(gateway, deadline, request, next).await;
     let size = response.body().size_hint().exact();
     if let Some(limit) = limit {
-        let left = limit.take_bytes(client.key, price, size.unwrap_or(0), left);
+        let left = limit.take_bytes(client.key, price, size.unwrap_or(0));
         limit.tell(response.headers_mut(), left);
     }
     if endless || size.is_some_and(|size| size <= SMALL) {
@@ -165,16 +172,15 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
 }
 
 /// Answers a request in time, or says that there was none.
-async fn answer(gateway: &Gateway, request: Request, next: Next) -> Response {
+async fn answer(gateway: &Gateway, deadline: Instant, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let limit = gateway.settings.request_timeout;
-    let response = timeout(limit, next.run(request)).await.unwrap_or_else(|_| {
+    let response = timeout_at(deadline, next.run(request)).await.unwrap_or_else(|_| {
         gateway.counters.timed_out.add();
-        late(Code::Busy, limit).into_response()
+        late(Code::Busy, gateway.settings.request_timeout).into_response()
     });
-    // What went wrong on our side is logged once, where it is handled.
+    // What went wrong on our side is logged once, where it is handled. Strangers must not fill the log.
     if response.status().is_server_error() {
-        tracing::info!(%method, path = uri.path(), status = response.status().as_u16(), "request failed");
+        tracing::debug!(%method, path = uri.path(), status = response.status().as_u16(), "request failed");
     }
     response
 }
@@ -184,16 +190,26 @@ fn late(code: Code, limit: Duration) -> Rejection {
 }
 
 /// A request whose body is all there. It takes no place while it comes: who sends slowly must not keep others out.
-async fn received(gateway: &Gateway, request: Request) -> Result<Request, Rejection> {
+async fn received(
+    gateway: &Gateway,
+    client: Client,
+    deadline: Instant,
+    request: Request,
+) -> Result<Request, Rejection> {
     // No other method's body is looked at.
     if request.method() != Method::POST || request.body().is_end_stream() {
         return Ok(request);
     }
+    let _share = match client.local {
+        true => None,
+        false => Some(gateway.room.client_bodies.take(client.key).ok_or_else(|| {
+            Failure::with_detail(Code::RateLimited, format!("{MAX_CLIENT_BODIES} bodies are being received"))
+        })?),
+    };
     let (parts, body) = request.into_parts();
-    let limit = gateway.settings.request_timeout;
-    let Ok(bytes) = timeout(limit, extract::receive(&parts.headers, body, &gateway.room.bodies)).await else {
+    let Ok(bytes) = timeout_at(deadline, extract::receive(&parts.headers, body, &gateway.room.bodies)).await else {
         gateway.counters.timed_out.add();
-        return Err(late(Code::RequestTimeout, limit));
+        return Err(late(Code::RequestTimeout, gateway.settings.request_timeout));
     };
     let (bytes, weight) = bytes?;
     let mut request = Request::from_parts(parts, Body::from(bytes));
@@ -263,7 +279,7 @@ impl Held {
         if let Some(Charge { gateway, client, price }) = &self.charge
             && let Some(limit) = &gateway.rate
         {
-            limit.take_bytes(*client, *price, bytes, 0);
+            limit.take_bytes(*client, *price, bytes);
         }
     }
 }

@@ -1,6 +1,14 @@
 //! What browsers are told: which pages may read answers, and what our own pages may do.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tower::ServiceExt;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::{
@@ -54,4 +62,19 @@ pub(super) fn cors(origins: &[HeaderValue]) -> CorsLayer {
         ])
         .expose_headers(EXPOSED)
         .max_age(std::time::Duration::from_secs(MAX_AGE))
+}
+
+/// Lets [`cors`], which would answer any `OPTIONS`, answer those by which a browser asks whether a page may, where `router`
+/// knows the path and the client has not had its share.
+pub(super) async fn preflight(State(router): State<Router>, request: Request, next: Next) -> Response {
+    if request.method() != Method::OPTIONS {
+        return next.run(request).await;
+    }
+    let (parts, _) = request.into_parts();
+    let answer = router.oneshot(Request::from_parts(parts.clone(), Body::empty())).await.into_response();
+    let asks = parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    match asks && answer.status() == StatusCode::METHOD_NOT_ALLOWED {
+        true => next.run(Request::from_parts(parts, Body::empty())).await,
+        false => answer,
+    }
 }

@@ -1,18 +1,12 @@
 //! How much a client may ask: a bucket for each, which fills up at a steady rate.
 
 use std::{
-    num::NonZeroU32,
-    sync::Mutex,
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use governor::{
-    Quota, RateLimiter,
-    clock::{Clock, DefaultClock},
-    middleware::StateInformationMiddleware,
-    state::keyed::HashMapStateStore,
-};
 
 use super::client::ClientKey;
 
@@ -34,16 +28,24 @@ const UNIT_BYTES: u64 = 64 << 10;
 /// What a request costs that is forwarded to a peer, compared with one that is answered from the store.
 const FORWARDED: u32 = 5;
 
-type Buckets = RateLimiter<ClientKey, HashMapStateStore<ClientKey>, DefaultClock, StateInformationMiddleware>;
+/// A unit in ticks: a bucket gets one for each nanosecond and each unit that it gets a second.
+const UNIT: u128 = 1_000_000_000;
 
-/// The buckets.
+/// The buckets, by the generic cell rate algorithm (ITU-T I.371): all that is kept of one is when it will be full.
 pub struct RateLimit {
-    buckets: Buckets,
     rate: u32,
     burst: u32,
     policy: HeaderValue,
-    clock: DefaultClock,
-    forgotten: Mutex<Instant>,
+    started: Instant,
+    buckets: Mutex<Buckets>,
+}
+
+#[derive(Default)]
+struct Buckets {
+    /// When each is full again, in ticks since the start.
+    full_at: HashMap<ClientKey, u128>,
+    /// When those that are full are forgotten, likewise.
+    forget_at: u128,
 }
 
 /// What a request costs.
@@ -72,50 +74,46 @@ pub struct Empty {
 impl RateLimit {
     /// `rate` units a second, at most `burst` at once. Without a rate there is no limit.
     pub fn new(rate: u32, burst: u32) -> Option<Self> {
-        let (per_second, at_once) = (NonZeroU32::new(rate)?, NonZeroU32::new(burst)?);
-        let buckets = RateLimiter::keyed(Quota::per_second(per_second).allow_burst(at_once)).with_middleware();
-        let policy = format!("\"client\";q={burst};w={}", burst.div_ceil(rate));
-        Some(Self {
-            buckets,
-            rate,
-            burst,
-            policy: HeaderValue::try_from(policy).ok()?,
-            clock: DefaultClock::default(),
-            forgotten: Mutex::new(Instant::now()),
-        })
+        if rate == 0 || burst == 0 {
+            return None;
+        }
+        let policy = HeaderValue::try_from(format!("\"client\";q={burst};w={}", burst.div_ceil(rate))).ok()?;
+        Some(Self { rate, burst, policy, started: Instant::now(), buckets: Mutex::default() })
     }
 
-    /// Takes the price of a request.
+    /// Takes the price of a request; returns what is left.
     ///
     /// # Errors
     /// [`Empty`], and nothing is taken.
     pub fn take(&self, client: ClientKey, price: Price) -> Result<u32, Empty> {
-        self.forget();
-        let cost = NonZeroU32::new(price.0.min(self.burst)).unwrap_or(NonZeroU32::MIN);
-        match self.buckets.check_key_n(&self.key(client), cost) {
-            Ok(Ok(state)) => Ok(state.remaining_burst_capacity()),
-            Ok(Err(not_yet)) => Err(Empty { wait: not_yet.wait_time_from(self.clock.now()) }),
-            // A cost within the burst has room.
-            Err(_) => Ok(0),
-        }
+        self.spend(client, price.0.min(self.burst), false)
     }
 
-    /// Takes what an answer of so many bytes costs besides, as far as it is there: what a client has got, it is not asked
-    /// for again. `left` is what it had before; returns what it has then.
-    pub fn take_bytes(&self, client: ClientKey, price: Price, bytes: u64, left: u32) -> u32 {
-        let (key, mut due, mut left) = (self.key(client), price.of_bytes(bytes).min(self.burst), left);
-        let mut part = due;
-        while let Some(units) = NonZeroU32::new(part) {
-            match self.buckets.check_key_n(&key, units) {
-                Ok(Ok(state)) => {
-                    left = state.remaining_burst_capacity();
-                    due -= part;
-                    part = due.min(left);
-                }
-                _ => part /= 2,
-            }
+    /// Takes what an answer of so many bytes costs besides; returns what is left. What is not there becomes debt, at most
+    /// a burst of it: the client is answered again once it is paid.
+    pub fn take_bytes(&self, client: ClientKey, price: Price, bytes: u64) -> u32 {
+        self.spend(client, price.of_bytes(bytes), true).unwrap_or(0)
+    }
+
+    fn spend(&self, client: ClientKey, units: u32, on_credit: bool) -> Result<u32, Empty> {
+        let rate = u128::from(self.rate);
+        let mut buckets = self.buckets();
+        let now = self.started.elapsed().as_nanos() * rate;
+        if now > buckets.forget_at {
+            buckets.forget_at = now + FORGET_EVERY.as_nanos() * rate;
+            buckets.full_at.retain(|_, full_at| *full_at > now);
+            buckets.full_at.shrink_to_fit();
         }
-        left
+        let told_apart = buckets.full_at.len() < MAX_CLIENTS || buckets.full_at.contains_key(&client);
+        let full_at = buckets.full_at.entry(if told_apart { client } else { client.coarse() }).or_default();
+        let most = u128::from(self.burst) * UNIT;
+        let lacks = full_at.saturating_sub(now) + u128::from(units) * UNIT;
+        if lacks > most && !on_credit {
+            let nanos = (lacks - most).div_ceil(rate);
+            return Err(Empty { wait: Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)) });
+        }
+        *full_at = now + lacks.min(2 * most);
+        Ok((most.saturating_sub(lacks) / UNIT) as u32)
     }
 
     /// Says what a client has left.
@@ -129,20 +127,11 @@ impl RateLimit {
 
     /// How many clients are told apart now.
     pub fn clients(&self) -> usize {
-        self.buckets.len()
+        self.buckets().full_at.len()
     }
 
-    fn key(&self, client: ClientKey) -> ClientKey {
-        if self.buckets.len() < MAX_CLIENTS { client } else { client.coarse() }
-    }
-
-    fn forget(&self) {
-        let Ok(mut forgotten) = self.forgotten.try_lock() else { return };
-        if forgotten.elapsed() > FORGET_EVERY {
-            *forgotten = Instant::now();
-            self.buckets.retain_recent();
-            self.buckets.shrink_to_fit();
-        }
+    fn buckets(&self) -> MutexGuard<'_, Buckets> {
+        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -160,10 +149,17 @@ mod tests {
         let (mine, other) = (key("192.0.2.1"), key("192.0.2.2"));
         assert_eq!(limit.take(mine, Price::of(false)).unwrap(), 99);
         assert_eq!(limit.take(mine, Price::of(true)).unwrap(), 94);
-        assert_eq!(limit.take_bytes(mine, Price::of(false), 10 * UNIT_BYTES, 94), 84);
-        assert_eq!(limit.take_bytes(mine, Price::of(true), 1 << 40, 84), 0, "all that is left");
-        let wait = limit.take(mine, Price::of(true)).unwrap_err().wait;
-        assert!(wait > Duration::from_secs(4) && wait <= Duration::from_secs(5), "{wait:?}");
+        assert_eq!(limit.take_bytes(mine, Price::of(false), 10 * UNIT_BYTES), 84);
+        while limit.take(mine, Price::of(true)).is_ok() {}
+        let wait = |units: u64| {
+            let wait = limit.take(mine, Price::of(true)).unwrap_err().wait;
+            assert!(wait > Duration::from_secs(units - 1) && wait <= Duration::from_secs(units), "{wait:?} {units}");
+        };
+        wait(1);
+        assert_eq!(limit.take_bytes(mine, Price::of(false), 20 * UNIT_BYTES), 0, "what is got is owed");
+        wait(21);
+        assert_eq!(limit.take_bytes(mine, Price::of(true), 1 << 40), 0);
+        wait(105);
         assert_eq!(limit.take(other, Price::of(false)).unwrap(), 99);
         let mut headers = HeaderMap::new();
         limit.tell(&mut headers, 94);

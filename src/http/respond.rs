@@ -19,7 +19,7 @@ use super::{
 use crate::{
     chain::Level,
     protocol::{CLOSING, Code, Failure, OPENING, Query},
-    source::{Answerer, Declined, Origin, Served, Source},
+    source::{Answerer, Declined, Origin, Served, Source, in_time},
     store::{Blocks, ChainState, Tip},
 };
 
@@ -43,7 +43,7 @@ const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 /// What the source declines, and why.
 pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> {
     if read.query == Query::Canonical && read.origin == Origin::Local {
-        return whole_chain(source, &read).await;
+        return in_time(whole_chain(source, &read)).await;
     }
     let served = match &read.anchor {
         Some(anchor) => source.answer_pinned(read.query, anchor).await?,
@@ -118,13 +118,17 @@ fn envelope_of(
     opening.chain(blocks)
 }
 
+/// The value of [`SOURCE`].
+pub(super) fn source_name(answerer: Answerer) -> Option<HeaderValue> {
+    match answerer {
+        Answerer::Local => Some(HeaderValue::from_static("local")),
+        peer => HeaderValue::try_from(peer.to_string()).ok(),
+    }
+}
+
 fn provenance(answerer: Answerer, tip: Option<&Tip>, level: Option<Level>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
-    let source = match answerer {
-        Answerer::Local => Ok(HeaderValue::from_static("local")),
-        peer => HeaderValue::try_from(peer.to_string()),
-    };
-    if let Ok(source) = source {
+    if let Some(source) = source_name(answerer) {
         headers.insert(SOURCE, source);
     }
     // Hashes of unverified chains may be any text: one that is no header value is left out.

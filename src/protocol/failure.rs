@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// Longest piece of a peer's own error text that is passed on, in characters.
+/// Longest piece of a peer's own words that is passed on or kept, in characters.
 const MAX_PEER_TEXT: usize = 200;
 
 macro_rules! codes {
@@ -169,12 +169,17 @@ impl Failure {
                 Code::MissingParameter
             }
             _ => {
-                let text: String = text.chars().filter(|c| !c.is_control()).take(MAX_PEER_TEXT).collect();
-                return Self::with_detail(Code::PeerError, text);
+                return Self::with_detail(Code::PeerError, peers_words(&text));
             }
         };
         Self::with_text(code, text)
     }
+}
+
+/// What may be passed on of a text that a peer has a say in: its first 200 characters, without those that control a
+/// terminal.
+pub fn peers_words(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_PEER_TEXT).collect()
 }
 
 impl std::fmt::Display for Failure {

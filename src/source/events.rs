@@ -8,7 +8,7 @@ use std::sync::Arc;
 use moka::future::Cache;
 use serde_json::{Map, Value, json};
 
-use super::{Source, local::store_failure};
+use super::{Source, local::store_failure, tip_hash};
 use crate::{
     protocol::{Code, Failure},
     store::{BlockStore, Event},
@@ -32,10 +32,10 @@ pub struct News {
     pub data: String,
 }
 
-/// What followers were told last, by what they knew and the chain's version.
+/// What followers were told last, by what they knew, the chain's version and its tip.
 pub(super) struct Followers {
     store: Arc<dyn BlockStore>,
-    pub(super) told: Cache<(u64, u64), Arc<[News]>>,
+    pub(super) told: Cache<(u64, u64, Option<String>), Arc<[News]>>,
 }
 
 impl Followers {
@@ -78,11 +78,12 @@ impl Source {
     /// # Errors
     /// [`Code::StoreUnavailable`], [`Code::Internal`].
     pub async fn news(&self, after: u64) -> Result<Arc<[News]>, Failure> {
-        let version = self.state().await?.version;
-        if version == after {
+        let state = self.state().await?;
+        if state.version == after {
             return Ok([].into());
         }
         let Followers { told, .. } = &self.followers;
-        told.try_get_with((after, version), self.followers.read(after)).await.map_err(Arc::unwrap_or_clone)
+        let key = (after, state.version, tip_hash(&state));
+        told.try_get_with(key, self.followers.read(after)).await.map_err(Arc::unwrap_or_clone)
     }
 }

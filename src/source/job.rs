@@ -1,12 +1,12 @@
 //! The sync as others see it: jobs and the state of the whole. The sync writes them to the store, the HTTP door and other
 //! processes read them there.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Source, local::store_failure};
+use super::{Source, in_time, local::store_failure};
 use crate::{
     chain::Level,
     protocol::{Code, Failure},
@@ -232,7 +232,8 @@ impl Source {
     /// # Errors
     /// [`Code::StoreUnavailable`].
     pub async fn sync_jobs(&self) -> Result<Vec<SyncJob>, Failure> {
-        let jobs = self.local.store().jobs(MAX_LISTED).await.map_err(store_failure)?;
+        let store = self.local.store();
+        let jobs = in_time(async { store.jobs(MAX_LISTED).await.map_err(store_failure) }).await?;
         let readable = |job: Job| {
             let id = job.id;
             let read = SyncJob::try_from(job);
@@ -246,7 +247,8 @@ impl Source {
     /// # Errors
     /// [`Code::UnknownJob`], [`Code::StoreUnavailable`].
     pub async fn sync_job(&self, id: u64) -> Result<SyncJob, Failure> {
-        let job = self.local.store().job(id).await.map_err(store_failure)?;
+        let store = self.local.store();
+        let job = in_time(async { store.job(id).await.map_err(store_failure) }).await?;
         job.ok_or_else(|| Failure::new(Code::UnknownJob))?.try_into().map_err(store_failure)
     }
 
@@ -277,11 +279,13 @@ impl Source {
         }
     }
 
-    /// How the store stands to the network.
+    /// How the store stands to the network, at most [`MAX_AGE`](super::fresh::MAX_AGE) old.
     ///
     /// # Errors
     /// [`Code::StoreUnavailable`].
     pub async fn sync_status(&self, now: i64) -> Result<SyncStatus, Failure> {
-        SyncStatus::read(&*self.local.store(), self.settings.sync, now).await.map_err(store_failure)
+        let store = self.local.store();
+        let read = async { SyncStatus::read(&*store, self.settings.sync, now).await.map_err(store_failure) };
+        in_time(self.status.get(read)).await.map(Arc::unwrap_or_clone)
     }
 }

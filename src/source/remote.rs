@@ -8,8 +8,23 @@ use tokio::time::Instant;
 
 use crate::{
     p2p::{P2pClient, P2pError},
-    protocol::{self, Answer, BlockList, Code, Failure, Query, answer},
+    protocol::{self, Answer, BlockList, Code, Failure, MAX_RESPONSE_BYTES, Query, answer, peers_words},
 };
+
+/// Answers longer than this are parsed where they don't hold up others.
+const PARSE_ASIDE_BYTES: usize = 32 << 10;
+
+/// Does `parse`, which reads so many bytes, away from the tasks if these are many. `None` if it panicked, or the program
+/// ends.
+pub async fn parsed<T: Send + 'static>(bytes: usize, parse: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match bytes > PARSE_ASIDE_BYTES {
+        true => {
+            let parsed = tokio::task::spawn_blocking(parse).await;
+            parsed.inspect_err(|error| tracing::error!(%error, "an answer could not be parsed")).ok()
+        }
+        false => Some(parse()),
+    }
+}
 
 /// Asks one peer, within `timeout` however many requests it takes.
 pub(super) async fn ask(p2p: &P2pClient, peer: PeerId, query: &Query, timeout: Duration) -> Result<Answer, Failure> {
@@ -55,7 +70,9 @@ impl Asking<'_> {
     async fn once(&self, query: &Query) -> Result<Answer, Failure> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let bytes = self.p2p.request(self.peer, protocol::encode_request(query), left).await;
-        read_answer(query, &bytes.map_err(p2p_failure)?)
+        let (query, bytes) = (query.clone(), bytes.map_err(p2p_failure)?);
+        let answer = parsed(bytes.len(), move || read_answer(&query, &bytes)).await;
+        answer.unwrap_or_else(|| Err(Failure::new(Code::Internal)))
     }
 
     /// Gathers a range from a peer that may give it in smaller chunks than asked (today's nodes: 50), or may not know
@@ -75,6 +92,9 @@ impl Asking<'_> {
             }
             all.json.push_str(&blocks.json);
             all.count += blocks.count;
+            if all.json.len() > MAX_RESPONSE_BYTES {
+                return Err(Failure::new(Code::AnswerTooLarge));
+            }
             // The answer was checked: its blocks follow each other from `next` and end at `end` or before.
             let last = next + (blocks.count - 1);
             if last == end || !has_more {
@@ -94,7 +114,7 @@ impl Asking<'_> {
 }
 
 fn read_answer(query: &Query, bytes: &Bytes) -> Result<Answer, Failure> {
-    let broken = |why: String| Failure::with_detail(Code::PeerBrokeProtocol, why);
+    let broken = |why: String| Failure::with_detail(Code::PeerBrokeProtocol, peers_words(&why));
     let data = protocol::open_envelope(bytes).map_err(broken)??;
     Answer::decode(query, data).map_err(broken)
 }
@@ -115,5 +135,27 @@ pub(super) fn p2p_failure(error: P2pError) -> Failure {
         | P2pError::DuplicateAlias(_)
         | P2pError::Identity(_)
         | P2pError::Setup { .. } => Failure::new(Code::PeerUnreachable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn long_answers_are_parsed_aside() {
+        let parse = || thread::current().id();
+        assert_eq!(parsed(PARSE_ASIDE_BYTES, parse).await, Some(parse()));
+        assert_ne!(parsed(PARSE_ASIDE_BYTES + 1, parse).await.unwrap(), parse());
+    }
+
+    #[test]
+    fn what_a_peer_says_is_not_quoted_at_length() {
+        let answer = format!(r#"{{"ok":true,"data":{{"epoch":"\u001b[2J{}"}},"errors":null}}"#, "x".repeat(5000));
+        let failure = read_answer(&Query::Epoch { epoch: 0 }, &answer.into()).unwrap_err();
+        let detail = failure.detail.unwrap();
+        assert!(detail.chars().count() <= 200 && !detail.contains('\u{1b}'), "{detail}");
     }
 }

@@ -33,8 +33,13 @@ macro_rules! step {
         }
         // Until it is over: the caller may lose patience.
         $self.failed = true;
+        let before = $self.writer.writes();
         let outcome = $self.pool.attend(STEP_TIMEOUT, $self.writer.$step($($value),*)).await;
-        $self.failed = !matches!(outcome, Ok(_) | Err(StoreError::Conflict(_)));
+        $self.failed = match &outcome {
+            Ok(_) => false,
+            Err(StoreError::Conflict(_)) => $self.writer.writes() > before,
+            Err(_) => true,
+        };
         outcome
     }};
 }

@@ -175,6 +175,10 @@ impl<DB: Backend> Pool<DB> {
                 if young && (alive || matches!(timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(())))) {
                     return Ok(self.lend(connection, made, place, room));
                 }
+                // Whatever has ended this one has most likely ended the others too: not each is tried in turn.
+                if young {
+                    self.health.distrust();
+                }
             }
             part(connection);
         }

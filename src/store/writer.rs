@@ -36,6 +36,8 @@ pub(super) struct SqlWriter<DB: Backend> {
     history: History,
     /// Whether any block was changed.
     changed: bool,
+    /// Statements that have written rows, of those whose step may still fail.
+    writes: u64,
 }
 
 /// What an INSERT of blocks does with those that are stored already.
@@ -64,7 +66,12 @@ where
         let row: ChainRow = query_as(DB::READ_FOR_WRITE).fetch_one(&mut *transaction).await.map_err(DB::error)?;
         let state = ChainState::try_from(row)?;
         let history = History::new(state.tip.as_ref().map(Position::from), state.length);
-        Ok(Self { transaction, state, history, changed: false })
+        Ok(Self { transaction, state, history, changed: false, writes: 0 })
+    }
+
+    /// Grows with each statement that has written rows, of those whose step may still fail.
+    pub fn writes(&self) -> u64 {
+        self.writes
     }
 
     /// Writes rows that are all canonical or all not; returns how many were inserted or changed.
@@ -95,7 +102,9 @@ where
             });
             // Only statements of full length come again often enough to be kept prepared.
             let statement = insert.build().persistent(rows.len() == ROWS_PER_STATEMENT);
-            written += DB::rows(&statement.execute(&mut *self.transaction).await.map_err(DB::error)?);
+            let rows = DB::rows(&statement.execute(&mut *self.transaction).await.map_err(DB::error)?);
+            self.writes += u64::from(rows > 0);
+            written += rows;
         }
         self.changed |= written > 0;
         Ok(written)

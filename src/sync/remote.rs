@@ -13,16 +13,15 @@ use crate::{
     protocol::{
         self, Code, Failure, MAX_CHUNK, Query,
         answer::{CanonicalData, ChainInfoData, EpochData, FindAncestorData, HeadersData, RangeData},
+        peers_words,
         query::CheckPoint,
     },
+    source::parsed,
 };
 
 /// Requests that a window of 1000 blocks may take. Today's nodes need 20 when they give the 50 that are their default; a
 /// peer that gives less than 16 at a time is left.
 const MAX_REQUESTS_PER_WINDOW: usize = 64;
-
-/// Answers longer than this are parsed where they don't hold up others.
-const PARSE_ASIDE_BYTES: usize = 32 << 10;
 
 /// Single blocks asked for at once where a peer of the first release is probed.
 const PROBES_AT_ONCE: usize = 8;
@@ -71,12 +70,10 @@ impl Fault {
     }
 }
 
-/// Longest description of a broken answer that is kept, in characters: it may quote the answer.
-const MAX_BROKEN_CHARS: usize = 200;
-
 impl Fault {
+    /// A description may quote the answer.
     fn broken(what: String) -> Self {
-        Self::Broken(what.chars().filter(|c| !c.is_control()).take(MAX_BROKEN_CHARS).collect())
+        Self::Broken(peers_words(&what))
     }
 }
 
@@ -127,14 +124,8 @@ impl Remote {
         let outcome = match answer {
             Ok((body, wire_bytes)) => {
                 self.tracker.received(self.peer, wire_bytes as u64);
-                let parse = move || open(&body, read);
-                match wire_bytes > PARSE_ASIDE_BYTES {
-                    true => tokio::task::spawn_blocking(parse).await.unwrap_or_else(|error| {
-                        tracing::error!(%error, "an answer could not be parsed");
-                        Err(Fault::Silent(P2pError::Stopped))
-                    }),
-                    false => parse(),
-                }
+                let outcome = parsed(body.len(), move || open(&body, read)).await;
+                outcome.unwrap_or(Err(Fault::Silent(P2pError::Stopped)))
             }
             Err(error) => {
                 tracing::debug!(peer = %self.peer, %error, "no answer");

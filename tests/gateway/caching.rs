@@ -1,9 +1,13 @@
 //! What caches and other readers of HTTP rely on: entity tags, freshness, forms.
 
-use modal_gateway::chain::Level;
+use modal_gateway::{
+    chain::Level,
+    protocol::Query,
+    source::{Origin, Settings, Source},
+};
 use serde_json::Value;
 
-use crate::support::gateway::{Backend, Reply, TestGateway, TestStore, chain};
+use crate::support::gateway::{Backend, PATIENCE, Reply, TestGateway, TestStore, chain};
 
 const EPOCH: &str = "/data/miner_block/epoch?epoch=0";
 
@@ -82,4 +86,23 @@ async fn a_chain_of_many_pages_is_streamed_whole() {
     assert_eq!(streamed.header("x-modal-verification"), Some("none"));
     let over_libp2p = gateway.ask(r#"{"path":"/data/miner_block/canonical","data":null}"#).await;
     assert!(streamed.body == over_libp2p, "page by page or at once, the same bytes");
+}
+
+#[tokio::test]
+async fn a_store_that_was_replaced_answers_for_itself() {
+    let [old, new] = [TestStore::create(Backend::Sqlite).await, TestStore::create(Backend::Sqlite).await];
+    old.append(chain(), Level::Linked).await;
+    new.append(chain()[..50].to_vec(), Level::Linked).await;
+    let settings = Settings { finality_depth: 40, peer_timeout: PATIENCE, cache_bytes: 1 << 20, sync: false };
+    let source = Source::new(old.open().await, libp2p::PeerId::random(), settings);
+    let read = async || source.answer(Query::Epoch { epoch: 1 }, &Origin::Local).await.unwrap();
+    let before = read().await;
+    std::fs::rename(new.folder.path().join("store.db"), old.folder.path().join("store.db")).unwrap();
+    let mut ticks = tokio::time::interval(std::time::Duration::from_millis(20));
+    let deadline = std::time::Instant::now() + PATIENCE;
+    // Both are at version 1.
+    while read().await.body == before.body {
+        ticks.tick().await;
+        assert!(std::time::Instant::now() < deadline, "it answers for the old one");
+    }
 }

@@ -211,3 +211,22 @@ async fn any_goes_on_to_the_next_peer_and_auto_asks_only_for_what_is_missing() {
         (json!(21), Some(by_honest.as_str()))
     );
 }
+
+#[tokio::test]
+async fn a_peer_can_not_fill_the_memory_chunk_by_chunk() {
+    let peer = ScriptedPeer::start(|request| {
+        let index = &request["data"]["from_index"];
+        let mut block = serde_json::to_value(&chain()[1]).unwrap();
+        block["index"] = index.clone();
+        block["nominated_peer_id"] = "x".repeat(3 << 20).into();
+        let data = json!({"from_index": index, "to_index": index, "requested_to": 99, "blocks": [block], "count": 1,
+            "has_more": true, "chunk_size": 1, "next_from_index": null});
+        Reply::Json(json!({"ok": true, "data": data, "errors": null}))
+    })
+    .await;
+    let gateway = gateway_with("large", &peer).await;
+    let reply = gateway.get("/data/miner_block/range?from_index=1&to_index=12&peer=large").await;
+    assert_eq!((reply.status, reply.code().as_str()), (413, "answer_too_large"));
+    let asked = peer.requests().iter().filter(|request| request["path"] == "/data/miner_block/range").count();
+    assert_eq!(asked, 4, "no more once it is too much");
+}

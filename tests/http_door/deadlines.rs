@@ -139,17 +139,18 @@ async fn a_head_that_stops_on_a_connection_in_use_is_not_waited_for() {
 }
 
 #[rstest]
-#[case::http1(false)]
-#[case::http2(true)]
+#[case::http1(None, "/data/miner_block/canonical")]
+#[case::http2(Some(0), "/data/miner_block/canonical")]
+#[case::http2_all_but_a_byte(Some(1), "/data/miner_block/epoch?epoch=0")]
 #[tokio::test]
-async fn an_answer_that_nobody_takes_is_not_kept(#[case] h2: bool) {
+async fn an_answer_that_nobody_takes_is_not_kept(#[case] window: Option<u32>, #[case] path: &str) {
     let door = open_long(terms()).await;
     let mut wire = Wire::connect(door.public).await;
-    match h2 {
-        false => wire.send("GET /data/miner_block/canonical HTTP/1.1\r\nhost: x\r\n\r\n").await,
-        true => {
-            wire.send(h2_preface(0)).await;
-            wire.send(h2_get(1, "/data/miner_block/canonical")).await;
+    match window {
+        None => wire.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")).await,
+        Some(window) => {
+            wire.send(h2_preface(window)).await;
+            wire.send(h2_get(1, path)).await;
         }
     }
     // Nothing is read until the gateway has given up.

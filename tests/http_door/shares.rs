@@ -92,13 +92,15 @@ async fn clients_are_told_apart_by_what_they_can_not_choose(
 
 #[tokio::test]
 async fn a_strangers_word_about_its_address_counts_nothing() {
-    // No proxy is trusted: all that comes from this machine is this machine's, which has no limit.
+    // No proxy is trusted: what comes from this machine for somebody else counts as this machine's, but not as local.
     let settings = Settings { rate_limit: 1, rate_burst: 100, ..Settings::default() };
     let door = open(Terms { settings, ..Terms::default() }).await;
-    for _ in 0..150 {
-        let response = ask(&door, "192.0.2.1", EPOCH).await;
+    for number in 0..150 {
+        let response = send(door.public(Method::GET, EPOCH)).await;
         assert_eq!((response.status().as_u16(), response.headers().get("ratelimit")), (200, None));
+        _ = ask(&door, &format!("192.0.2.{number}"), EPOCH).await;
     }
+    assert_eq!(ask(&door, "192.0.2.200", EPOCH).await.status(), 429);
 }
 
 #[rstest]
@@ -248,6 +250,52 @@ async fn who_sends_slowly_takes_no_room() {
         assert!(wire.answer().await.0.starts_with("http/1.1 200"));
     }
     wait_for(&door, "http_body_bytes", 0).await;
+}
+
+#[tokio::test]
+async fn a_client_sends_so_many_bodies_at_once() {
+    let door = limited(1000, 1000).await;
+    let post = "POST /ping HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4\r\n";
+    let mut slow = Vec::new();
+    for number in 1..=16 {
+        let mut wire = Wire::connect(door.public).await;
+        wire.send(format!("{post}x-forwarded-for: 192.0.2.1\r\n\r\nnu")).await;
+        slow.push(wire);
+        wait_for(&door, "http_body_bytes", 2 * number).await;
+    }
+    let send = async |client: &str| {
+        let mut wire = Wire::connect(door.public).await;
+        wire.send(format!("{post}x-forwarded-for: {client}\r\n\r\nnull")).await;
+        wire.answer().await.0
+    };
+    assert!(send("192.0.2.1").await.starts_with("http/1.1 429"));
+    assert!(send("192.0.2.2").await.starts_with("http/1.1 200"));
+    for wire in &mut slow {
+        wire.send("ll").await;
+        assert!(wire.answer().await.0.starts_with("http/1.1 200"));
+    }
+    assert!(send("192.0.2.1").await.starts_with("http/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_request_has_one_time_for_its_body_and_its_answer() {
+    let peer = ScriptedPeer::start(|_| Reply::Silence).await;
+    let store = TestStore::create(Backend::Sqlite).await;
+    let second = Duration::from_secs(1);
+    let peers = [format!("silent={}", peer.address)];
+    let longer = |config| Config { request_timeout: 2 * second, peer_timeout: 10 * second, ..config };
+    let gateway = TestGateway::over(store, &peers, longer).await;
+    gateway.p2p.wait_connected("silent", PATIENCE).await.unwrap();
+    let mut wire = Wire::connect(gateway.base.strip_prefix("http://").unwrap().parse().unwrap()).await;
+    let start = Instant::now();
+    wire.send(
+        "POST /ping?peer=silent HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\nnu",
+    )
+    .await;
+    sleep_until(start + second.mul_f64(1.5)).await;
+    wire.send("ll").await;
+    assert!(wire.answer().await.0.starts_with("http/1.1 503"));
+    assert!(start.elapsed() >= 2 * second && start.elapsed() < 3 * second, "{:?}", start.elapsed());
 }
 
 #[tokio::test]

@@ -221,3 +221,17 @@ async fn a_second_writer_waits_and_then_gives_up(#[values(Sqlite, Postgres)] kin
     drop(writer);
     assert!(other.write().await.is_ok());
 }
+
+#[rstest]
+#[tokio::test]
+async fn what_is_half_done_is_not_committed(#[values(Sqlite, Postgres)] kind: Kind) {
+    let (_place, store) = holding(kind, plain(3)).await;
+    let mut blocks = branch("new", "block_hash_002", 3, 303);
+    let mut writer = store.write().await.unwrap();
+    // Nothing is written of what does not follow, and the same write may go on.
+    assert!(matches!(writer.append(verified(plain(2))).await, Err(StoreError::Conflict(_))));
+    blocks.last_mut().unwrap().hash = "block_hash_000".into();
+    assert!(matches!(writer.append(verified(blocks)).await, Err(StoreError::Conflict(_))));
+    assert!(matches!(writer.commit().await, Err(StoreError::Conflict(_))));
+    assert_eq!(store.state().await.unwrap(), recount(&store).await);
+}

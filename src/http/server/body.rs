@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -63,36 +64,59 @@ where
     }
 }
 
-/// Most of an answer that is handed over at once over HTTP/2, in bytes: what is handed over is out of our sight, whether or
-/// not the client's window lets it go.
+/// Most of an answer that is handed over at once over HTTP/2, in bytes.
 const PIECE: usize = 16 << 10;
+
+/// What was handed over over HTTP/2, until that lets go of it: it is sent, or will never be. Meanwhile the client's window
+/// may keep it, also when the body has ended.
+struct Piece {
+    data: Bytes,
+    turn: Arc<Turn>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        // What it earns, it has when the next one is asked for.
+        self.turn.taken(0);
+    }
+}
 
 /// An answer's body, which the client must keep taking.
 pub(super) struct Offered<B> {
     body: B,
-    turn: Turn,
+    turn: Arc<Turn>,
     /// Size of the piece that was handed over last.
     last: usize,
     /// What comes next, where the body's own pieces are cut up.
     rest: Bytes,
-    cut: bool,
+    h2: bool,
 }
 
 impl<B: Body> Offered<B> {
-    pub(super) fn new(body: B, mut turn: Turn, h2: bool) -> Self {
+    pub(super) fn new(body: B, turn: Turn, h2: bool) -> Self {
         if !body.is_end_stream() {
             turn.offer();
         }
-        Self { body, turn, last: 0, rest: Bytes::new(), cut: h2 }
+        Self { body, turn: Arc::new(turn), last: 0, rest: Bytes::new(), h2 }
     }
 
     /// Hands over what remains of a piece, or all of it.
     fn hand_over(&mut self, mut data: Bytes) -> Frame<Bytes> {
-        if self.cut && data.len() > PIECE {
+        if self.h2 && data.len() > PIECE {
             self.rest = data.split_off(PIECE);
         }
         self.last = data.len();
         self.turn.offer();
+        if self.h2 {
+            self.turn.offer();
+            data = Bytes::from_owner(Piece { data, turn: self.turn.clone() });
+        }
         Frame::data(data)
     }
 }

@@ -84,8 +84,8 @@ struct State {
     /// Since when the connection is to end.
     finishing: Option<Instant>,
     wire: Pace,
-    /// Answers in progress, by number.
-    answers: Vec<(u64, Pace)>,
+    /// Answers in progress, by number, and how often each is waited for.
+    answers: Vec<(u64, Pace, usize)>,
     number: u64,
 }
 
@@ -136,15 +136,15 @@ impl Pulse {
         let mut state = self.lock();
         (state.head, state.h2) = (None, h2);
         state.requests += 1;
-        drop(state);
-        Turn { pulse: self.clone(), answer: None }
+        state.number += 1;
+        Turn { pulse: self.clone(), number: state.number }
     }
 
     /// What has taken too long by now, or when to ask again. Whatever is waited for from now on has at least until then.
     pub(super) fn expired(&self, now: Instant) -> Result<Ending, Instant> {
         let Limits { header_timeout, idle_timeout, stall_timeout, .. } = &self.limits;
         let state = self.lock();
-        let stalled = state.answers.iter().map(|(_, pace)| pace).chain([&state.wire]).filter_map(Pace::until).min();
+        let stalled = state.answers.iter().map(|(_, pace, _)| pace).chain([&state.wire]).filter_map(Pace::until).min();
         let mut deadlines = [(stalled, Ending::Stalled), (None, Ending::Idle)];
         if state.requests == 0 {
             deadlines[1] = match (state.finishing, state.head) {
@@ -197,33 +197,31 @@ impl Pulse {
 /// One request in progress, until this is dropped.
 pub(super) struct Turn {
     pulse: Arc<Pulse>,
-    answer: Option<u64>,
+    number: u64,
 }
 
 impl Turn {
     /// The client is to take a piece of the answer.
-    pub(super) fn offer(&mut self) {
-        let (mut state, now) = (self.pulse.lock(), Instant::now());
-        let number = *self.answer.get_or_insert_with(|| {
-            state.number += 1;
-            state.number
+    pub(super) fn offer(&self) {
+        let mut state = self.pulse.lock();
+        let at = state.answers.iter().position(|(own, ..)| *own == self.number).unwrap_or_else(|| {
+            state.answers.push((self.number, Pace::new(self.pulse.limits.stall_timeout), 0));
+            state.answers.len() - 1
         });
-        match state.answers.iter_mut().find(|(own, _)| *own == number) {
-            Some((_, pace)) => _ = pace.wait(now),
-            None => {
-                let mut pace = Pace::new(self.pulse.limits.stall_timeout);
-                pace.wait(now);
-                state.answers.push((number, pace));
-            }
-        }
+        let (_, pace, waits) = &mut state.answers[at];
+        *waits += 1;
+        pace.wait(Instant::now());
     }
 
-    /// It has taken one of so many bytes.
-    pub(super) fn taken(&mut self, bytes: usize) {
-        let mut state = self.pulse.lock();
-        let own = state.answers.iter_mut().find(|(own, _)| Some(*own) == self.answer);
-        if let Some((_, pace)) = own {
-            pace.moved(Instant::now(), bytes);
+    /// It has taken one of those on offer, of so many bytes.
+    pub(super) fn taken(&self, bytes: usize) {
+        let (mut state, now) = (self.pulse.lock(), Instant::now());
+        if let Some((_, pace, waits)) = state.answers.iter_mut().find(|(own, ..)| *own == self.number) {
+            pace.moved(now, bytes);
+            *waits = waits.saturating_sub(1);
+            if *waits > 0 {
+                pace.wait(now);
+            }
         }
     }
 }
@@ -233,9 +231,7 @@ impl Drop for Turn {
         let mut state = self.pulse.lock();
         state.requests -= 1;
         state.idle = Instant::now();
-        if let Some(answer) = self.answer {
-            state.answers.retain(|(own, _)| *own != answer);
-        }
+        state.answers.retain(|(own, ..)| *own != self.number);
     }
 }
 
@@ -277,13 +273,18 @@ mod tests {
         let expired = |at: Instant| pulse.expired(at).ok();
         assert_eq!(expired(in_seconds(4)), None);
         assert_eq!(expired(in_seconds(6)), Some(Ending::HeaderTimeout), "nothing came");
-        let mut turn = pulse.begin(false);
+        let turn = pulse.begin(false);
         assert_eq!((expired(in_seconds(1000)), pulse.waiting_since()), (None, None), "we are at it");
         turn.offer();
         assert_eq!(expired(in_seconds(9)), None);
         assert_eq!(expired(in_seconds(11)), Some(Ending::Stalled), "nobody takes the answer");
         turn.taken(10);
         assert_eq!(expired(in_seconds(1000)), None, "the answer waits for us");
+        turn.offer();
+        turn.offer();
+        turn.taken(10);
+        assert_eq!(expired(in_seconds(11)), Some(Ending::Stalled), "one more is on offer");
+        turn.taken(10);
         drop(turn);
         assert_eq!(expired(in_seconds(59)), None);
         assert_eq!(expired(in_seconds(61)), Some(Ending::Idle));

@@ -67,6 +67,7 @@ where
             });
             let statement = insert.build().persistent(rows.len() == ROWS_PER_STATEMENT);
             statement.execute(&mut *self.transaction).await.map_err(DB::error)?;
+            self.writes += 1;
         }
         query(
             "INSERT INTO stage (id, fork_index, fork_hash, tip_index, level, job) VALUES (1, $1, $2, $3, $4, $5) \
