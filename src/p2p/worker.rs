@@ -88,7 +88,7 @@ pub(super) struct Worker {
     pub(super) responder: Arc<dyn Responder>,
     commands: mpsc::Receiver<Command>,
     pub(super) inbound: Inbound,
-    /// At most `max_inbound`.
+    /// At most `max_inbound`: `inbound` gives a place back when the work is done, not when its asker hangs up.
     pub(super) answering: JoinSet<Answered>,
     pub(super) request_timeout: Duration,
     /// At most `max_outbound_per_peer` per peer; the codec's deadline, or the behaviour's timeout, ends each.
