@@ -105,10 +105,10 @@ async fn remove_peer(
 ) -> Result<impl IntoResponse, Rejection> {
     let parameters = extract::parameters(PEER, REMOVAL, &uri)?;
     let p2p = client(&gateway)?;
-    let id = id.ok().and_then(|Path(id)| p2p.known(&id)).ok_or_else(|| Failure::new(Code::UnknownPeer))?;
+    let Path(name) = id.map_err(|_| Failure::new(Code::UnknownPeer))?;
     let ban = parameters["ban_seconds"].as_u64().map(Duration::from_secs);
-    p2p.remove_peer(id, ban).await.map_err(|error| failure(&error))?;
-    Ok(enveloped(PeerData { peer: info(p2p, id) }))
+    let id = p2p.remove_peer(&name, ban).await.map_err(|error| failure(&error))?;
+    Ok(enveloped(PeerData { peer: id.and_then(|id| info(p2p, id)) }))
 }
 
 fn client(gateway: &Gateway) -> Result<&P2pClient, Failure> {

@@ -58,10 +58,10 @@ pub(super) enum Command {
         peer: PeerAddress,
         reply: oneshot::Sender<Result<bool, P2pError>>,
     },
-    /// No longer to; tells whether it was known.
+    /// No longer to; tells who it is, where that is known.
     Forget {
-        peer: PeerId,
-        reply: oneshot::Sender<bool>,
+        name: String,
+        reply: oneshot::Sender<Result<Option<PeerId>, P2pError>>,
     },
     /// To look after whom we should not be connected with.
     Enforce,
@@ -196,7 +196,7 @@ impl Worker {
             },
             Command::Dial { address, reply } => self.dial(address, reply),
             Command::Add { peer, reply } => _ = reply.send(self.add(&peer)),
-            Command::Forget { peer, reply } => _ = reply.send(self.forget(peer)),
+            Command::Forget { name, reply } => _ = reply.send(self.forget(&name)),
             Command::Enforce => self.enforce(),
             Command::Publish { data } => self.publish(data),
             Command::Judge { id, from, verdict } => self.judge(&id, &from, verdict),
