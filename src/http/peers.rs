@@ -97,7 +97,8 @@ async fn add_peer(State(gateway): State<Gateway>, request: Request) -> Result<im
     Ok((status, enveloped(PeerData { peer: found })))
 }
 
-/// Forgets that the operator named the peer, and disconnects it; with `?ban_seconds=` it is refused for so long.
+/// Forgets that the operator named the peer, and disconnects it; with `?ban_seconds=` it is refused for so long. One that
+/// was never reached has an alias only, and nobody is told of then.
 async fn remove_peer(
     State(gateway): State<Gateway>,
     id: Result<Path<String>, PathRejection>,

@@ -21,7 +21,8 @@ use super::rate::Bucket;
 pub(super) const MAX_ADDRESSES: usize = 8;
 /// Dials of the network's under way; each may try [`MAX_ADDRESSES`] at once.
 const MAX_PENDING: usize = 16;
-/// Connections that came of the network's dials, those under way included; the rest of those that we may make are the operator's.
+/// Connections that came of the network's dials, those under way included; the rest of those that we may make are the
+/// operator's.
 const MAX_OPEN: usize = 48;
 /// Addresses of the internet that the network makes us dial per second, on average, so that nobody makes us scan or
 /// flood others.
