@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     chain::Level,
-    p2p::{BLOCK_BYTES, P2pClient, P2pError, Responder},
+    p2p::{P2pClient, P2pError, Responder},
     protocol::{Answer, CLOSING, Code, Failure, MAX_RESPONSE_BYTES, OPENING, Query, Request},
     store::{self, BlockStore, Blocks, ChainState, Tip},
 };
@@ -27,6 +27,7 @@ mod fresh;
 pub mod job;
 mod local;
 mod remote;
+mod weight;
 
 pub use events::News;
 pub use remote::parsed;
@@ -46,13 +47,6 @@ const TIP_PATIENCE: Duration = Duration::from_millis(250);
 const LOCAL_PATIENCE: Duration = Duration::from_secs(4);
 /// Peers that `any` asks, one after the other, before it gives up.
 const MAX_ASKED_PEERS: usize = 3;
-
-/// Longest request whose answer's length is estimated.
-const MAX_WEIGHED_BYTES: usize = 8 << 10;
-/// What an answer takes while it is being made, in sizes of the answer: rows of the store, and the text.
-const WORKING_FACTOR: usize = 2;
-/// Blocks of an epoch, the first one's 41 included.
-const EPOCH_BLOCKS: u64 = 41;
 
 /// How to answer.
 #[derive(Debug, Clone)]
@@ -424,23 +418,6 @@ impl Responder for Source {
     }
 
     fn weight(&self, request: &Bytes) -> usize {
-        // A longer one asks by many hashes; to read it twice would cost more than to set too much aside.
-        if request.len() > MAX_WEIGHED_BYTES {
-            return 0;
-        }
-        let Ok(query) = Request::parse(request).and_then(|request| request.query()) else { return 0 };
-        let chain = || self.fresh.last().map_or(u64::MAX, |state| state.length);
-        let blocks = match query {
-            Query::Canonical | Query::ChainInfo { include_blocks: true, .. } => chain(),
-            Query::Range { from_index, to_index, chunk_size } | Query::Headers { from_index, to_index, chunk_size } => {
-                (to_index.saturating_sub(from_index).saturating_add(1)).min(chunk_size).min(chain())
-            }
-            Query::Epoch { .. } => EPOCH_BLOCKS,
-            _ => 0,
-        };
-        usize::try_from(blocks)
-            .unwrap_or(usize::MAX)
-            .saturating_mul(WORKING_FACTOR * BLOCK_BYTES)
-            .min(MAX_RESPONSE_BYTES)
+        weight::weight(request, self.fresh.last().map_or(u64::MAX, |state| state.length))
     }
 }

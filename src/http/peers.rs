@@ -97,7 +97,8 @@ async fn add_peer(State(gateway): State<Gateway>, request: Request) -> Result<im
     Ok((status, enveloped(PeerData { peer: found })))
 }
 
-/// Forgets that the operator named the peer, and disconnects it; with `?ban_seconds=` it is refused for so long.
+/// Forgets that the operator named the peer, and disconnects it; with `?ban_seconds=` it is refused for so long. One that
+/// was never reached has an alias only, and nobody is told of then.
 async fn remove_peer(
     State(gateway): State<Gateway>,
     id: Result<Path<String>, PathRejection>,
@@ -105,10 +106,10 @@ async fn remove_peer(
 ) -> Result<impl IntoResponse, Rejection> {
     let parameters = extract::parameters(PEER, REMOVAL, &uri)?;
     let p2p = client(&gateway)?;
-    let id = id.ok().and_then(|Path(id)| p2p.known(&id)).ok_or_else(|| Failure::new(Code::UnknownPeer))?;
+    let Path(name) = id.map_err(|_| Failure::new(Code::UnknownPeer))?;
     let ban = parameters["ban_seconds"].as_u64().map(Duration::from_secs);
-    p2p.remove_peer(id, ban).await.map_err(|error| failure(&error))?;
-    Ok(enveloped(PeerData { peer: info(p2p, id) }))
+    let id = p2p.remove_peer(&name, ban).await.map_err(|error| failure(&error))?;
+    Ok(enveloped(PeerData { peer: id.and_then(|id| info(p2p, id)) }))
 }
 
 fn client(gateway: &Gateway) -> Result<&P2pClient, Failure> {

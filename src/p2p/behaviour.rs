@@ -1,8 +1,7 @@
-//! What our node speaks: the sync protocol, gossip, identify, ping, Kademlia, mDNS; and the limits on connections.
+//! What our node speaks: the sync protocol, gossip, identify, ping, Kademlia, mDNS; and a limit on memory.
 
 use std::time::Duration;
 
-use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::memory_connection_limits as memory_limits;
 use libp2p::request_response::{self, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
@@ -15,18 +14,9 @@ use super::{P2pConfig, P2pError, gossip, memory};
 use crate::protocol::codec::JsonCodec;
 use crate::protocol::{COMPRESSED_PROTOCOL, IDENTIFY_PROTOCOL, PROTOCOL};
 
-/// Connections that others may hold open with us. With [`MAX_OUTGOING`] it keeps the process well under the usual
-/// limit of 1024 open files, HTTP clients and database included.
-pub(super) const MAX_INCOMING: u32 = 256;
-/// Connections that we open: to configured peers, to those that the network tells of, and Kademlia's.
-const MAX_OUTGOING: u32 = 64;
-/// Handshakes at once, in either direction.
-const MAX_PENDING: u32 = 64;
 /// Streams of requests that one connection may have open with us, those included that are only being read: twice what
 /// a peer may have answered at once, so that what exceeds that is told so. Of libp2p's nodes none opens more than 100.
 const MAX_INBOUND_STREAMS: usize = 128;
-/// Connections with one peer: each side may dial the other, over TCP and over WebSocket.
-const MAX_PER_PEER: u32 = 4;
 /// Records that others may leave in our Kademlia store; the network's protocol uses none.
 const MAX_KAD_RECORDS: usize = 128;
 /// How long a connection without streams is kept, unless its peer is configured.
@@ -35,7 +25,6 @@ pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// The behaviours of our node.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
-    pub limits: connection_limits::Behaviour,
     pub memory: memory_limits::Behaviour,
     /// Ours to others. libp2p counts the streams of a behaviour and connection in both directions together and silently
     /// drops what exceeds its limit: so each direction has a behaviour, and theirs can't take the place of ours.
@@ -53,12 +42,6 @@ pub(super) struct Behaviour {
 impl Behaviour {
     pub fn new(config: &P2pConfig) -> Result<Self, P2pError> {
         let local = config.keypair.public().to_peer_id();
-        let limits = ConnectionLimits::default()
-            .with_max_pending_incoming(Some(MAX_PENDING))
-            .with_max_pending_outgoing(Some(MAX_PENDING))
-            .with_max_established_incoming(Some(MAX_INCOMING))
-            .with_max_established_outgoing(Some(MAX_OUTGOING))
-            .with_max_established_per_peer(Some(MAX_PER_PEER));
         let requests = |codec, support: ProtocolSupport, streams| {
             // Both sides take the first that both know.
             let protocols = [COMPRESSED_PROTOCOL, PROTOCOL].map(|id| (StreamProtocol::new(id), support.clone()));
@@ -91,7 +74,6 @@ impl Behaviour {
         let mdns = config.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local));
         let gossip = config.gossip.then(|| gossip::behaviour(&config.keypair)).transpose()?;
         Ok(Self {
-            limits: connection_limits::Behaviour::new(limits),
             memory: memory_limits::Behaviour::with_max_bytes(memory::limit(config.memory_limit)),
             requests: requests(JsonCodec::default(), ProtocolSupport::Outbound, config.max_outbound_per_peer),
             inbound: requests(JsonCodec::serving(), ProtocolSupport::Inbound, MAX_INBOUND_STREAMS),

@@ -57,11 +57,6 @@ impl P2pClient {
         self.shared.book().find(name)
     }
 
-    /// The id behind an alias or a base58 id of anybody whom we know, denied ones included: for the operator.
-    pub fn known(&self, name: &str) -> Option<PeerId> {
-        self.shared.book().known(name)
-    }
-
     /// Sends an encoded request and waits for the encoded answer, for `timeout` at most (and never longer than the
     /// configured request timeout). A peer of the operator's that is not connected is dialled first. Dropping the
     /// future leaves the stream to its timeout.

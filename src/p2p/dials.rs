@@ -21,7 +21,8 @@ use super::rate::Bucket;
 pub(super) const MAX_ADDRESSES: usize = 8;
 /// Dials of the network's under way; each may try [`MAX_ADDRESSES`] at once.
 const MAX_PENDING: usize = 16;
-/// Connections that came of the network's dials; the rest of those that we may make are the operator's.
+/// Connections that came of the network's dials, those under way included; the rest of those that we may make are the
+/// operator's.
 const MAX_OPEN: usize = 48;
 /// Addresses of the internet that the network makes us dial per second, on average, so that nobody makes us scan or
 /// flood others.
@@ -102,7 +103,7 @@ impl Dials {
 
     /// Begins a dial of the network's; it ends with [`ended`](Self::ended).
     pub fn begin(&mut self, connection: ConnectionId) -> Result<(), Refused> {
-        if self.pending.len() >= MAX_PENDING || self.open.len() >= MAX_OPEN {
+        if self.pending.len() >= MAX_PENDING || self.pending.len() + self.open.len() >= MAX_OPEN {
             return Err(Refused::Full);
         }
         self.pending.insert(connection);
@@ -135,7 +136,7 @@ impl Dials {
         true
     }
 
-    /// A connection stands. Returns whether there is room for it.
+    /// A connection stands.
     pub fn established(&mut self, connection: ConnectionId, remote: &Multiaddr, dialled: bool) {
         self.pending.remove(&connection);
         if dialled && !self.operators.remove(&connection) {

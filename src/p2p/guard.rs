@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use libp2p::connection_limits::Exceeded;
 use libp2p::core::transport::PortUse;
 use libp2p::core::{ConnectedPoint, Endpoint, Multiaddr};
 use libp2p::memory_connection_limits::MemoryUsageLimitExceeded;
@@ -60,11 +59,10 @@ impl Refused {
         }
     }
 
-    /// What a behaviour of ours, or one of libp2p's that keep limits, meant.
+    /// What the guard, or libp2p's behaviour that keeps a limit, meant.
     pub fn of(cause: &ConnectionDenied) -> Option<Self> {
-        let full = cause.downcast_ref::<Exceeded>().map(|_| Self::Full);
-        let memory = || cause.downcast_ref::<MemoryUsageLimitExceeded>().map(|_| Self::Memory);
-        full.or_else(memory).or_else(|| cause.downcast_ref::<Self>().copied())
+        let memory = cause.downcast_ref::<MemoryUsageLimitExceeded>().map(|_| Self::Memory);
+        memory.or_else(|| cause.downcast_ref::<Self>().copied())
     }
 }
 
@@ -95,6 +93,7 @@ impl Guard {
         if let Some(peer) = peer {
             self.admits(&peer, operators)?;
         }
+        self.entrance.dial(connection).map_err(ConnectionDenied::new)?;
         let told = self.parts.handle_pending_outbound_connection(connection, peer, addresses, role)?;
         if operators {
             return Ok(Vec::new());
@@ -159,7 +158,8 @@ impl NetworkBehaviour for Guard {
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let trusted = self.shared.book().is_trusted(&peer);
         let admitted = self.admits(&peer, false);
-        let place = admitted.and_then(|()| self.entrance.enter(connection, trusted).map_err(ConnectionDenied::new));
+        let place =
+            admitted.and_then(|()| self.entrance.enter(connection, peer, trusted).map_err(ConnectionDenied::new));
         let handler =
             place.and_then(|()| self.parts.handle_established_inbound_connection(connection, peer, local, remote));
         self.counted(handler)
@@ -184,8 +184,11 @@ impl NetworkBehaviour for Guard {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
+        let trusted = self.shared.book().is_trusted(&peer);
         let admitted = self.admits(&peer, self.dials.is_operators(&connection));
-        let handler = admitted
+        let place =
+            admitted.and_then(|()| self.entrance.enter(connection, peer, trusted).map_err(ConnectionDenied::new));
+        let handler = place
             .and_then(|()| self.parts.handle_established_outbound_connection(connection, peer, address, role, port));
         self.counted(handler)
     }
@@ -208,7 +211,10 @@ impl NetworkBehaviour for Guard {
                 self.dials.ended(&closed.connection_id, now);
                 self.entrance.leave(&closed.connection_id);
             }
-            FromSwarm::DialFailure(failed) => self.dials.ended(&failed.connection_id, now),
+            FromSwarm::DialFailure(failed) => {
+                self.dials.ended(&failed.connection_id, now);
+                self.entrance.leave(&failed.connection_id);
+            }
             FromSwarm::ListenFailure(failed) => self.entrance.leave(&failed.connection_id),
             FromSwarm::NewListenAddr(new) => self.dials.listening(new.addr),
             _ => {}

@@ -1,6 +1,7 @@
 //! How much others may ask of us, and how much their answers may take.
 //!
-//! A request is held from its arrival until its answer is sent or its stream has ended. What exceeds a limit is answered
+//! A request is held from its arrival until its answer is sent or its stream has ended, and in any case until the work at
+//! it is done: who hangs up and comes back under a new id gains nothing by it. What exceeds a limit is answered
 //! at once with a failure, which costs next to nothing: a peer that stalls has its own places and memory, and no more.
 
 use std::collections::HashMap;
@@ -34,6 +35,10 @@ pub(super) struct Asker {
 struct Held {
     asker: Asker,
     bytes: usize,
+    /// It is being worked at.
+    working: bool,
+    /// Its stream has ended meanwhile.
+    gone: bool,
 }
 
 /// The requests of others that are being worked at, and what they used of late.
@@ -63,7 +68,7 @@ impl Inbound {
         }
     }
 
-    /// Requests held.
+    /// Requests held; at most `max_inbound`.
     pub fn len(&self) -> usize {
         self.held.len()
     }
@@ -82,10 +87,12 @@ impl Inbound {
             }
         }
         let (requests, _) = self.by_peer.get(&asker.peer).copied().unwrap_or_default();
-        if self.held.len() >= self.max || requests >= self.max_per_peer || !self.has_room(&asker, bytes) {
+        // Strangers leave a quarter of the places, too.
+        let places = if asker.trusted { self.max } else { self.max - self.max / 4 };
+        if self.held.len() >= places || requests >= self.max_per_peer || !self.has_room(&asker, bytes) {
             return Err(Code::Busy);
         }
-        self.held.insert(id, Held { asker, bytes });
+        self.held.insert(id, Held { asker, bytes, working: true, gone: false });
         let (requests, sum) = self.by_peer.entry(asker.peer).or_default();
         *requests += 1;
         *sum += bytes;
@@ -98,22 +105,26 @@ impl Inbound {
         let (_, of_peer) = self.by_peer.get(&asker.peer).copied().unwrap_or_default();
         let all = if asker.trusted { self.max_bytes } else { self.max_bytes / 4 * 3 };
         let share = if asker.trusted { all } else { self.max_bytes / 2 };
-        let first = of_peer == 0 && self.bytes + more <= self.max_bytes;
+        let first = of_peer == 0 && self.bytes + more <= all.max(MAX_RESPONSE_BYTES);
         first || self.bytes + more <= all && of_peer + more <= share
     }
 
     /// The answer is there, and has so many bytes: they are charged. False if there is no room for it.
     pub fn answered(&mut self, id: &InboundRequestId, bytes: usize, now: Instant) -> bool {
-        let Some(Held { asker, bytes: reserved }) = self.held.get(id).map(|held| Held { ..*held }) else { return true };
-        if bytes > reserved && !self.has_room(&asker, bytes - reserved) {
-            return false;
-        }
+        let Some(&Held { asker, bytes: reserved, gone, .. }) = self.held.get(id) else { return true };
         if !asker.trusted {
             let cost = (bytes / BLOCK_BYTES) as f64;
             self.peers.charge(asker.peer, cost, now);
             if let Some(subnet) = asker.subnet {
                 self.subnets.charge(subnet, cost, now);
             }
+        }
+        self.finished(id);
+        if gone {
+            return true;
+        }
+        if bytes > reserved && !self.has_room(&asker, bytes - reserved) {
+            return false;
         }
         self.bytes = self.bytes - reserved + bytes;
         if let Some(held) = self.held.get_mut(id) {
@@ -125,9 +136,26 @@ impl Inbound {
         true
     }
 
+    /// The work at the request is done, with an answer or without.
+    pub fn finished(&mut self, id: &InboundRequestId) {
+        let Some(held) = self.held.get_mut(id) else { return };
+        held.working = false;
+        if held.gone {
+            self.release(id);
+        }
+    }
+
     /// The request's stream has ended.
     pub fn ended(&mut self, id: &InboundRequestId) {
-        let Some(Held { asker, bytes }) = self.held.remove(id) else { return };
+        let Some(held) = self.held.get_mut(id) else { return };
+        held.gone = true;
+        if !held.working {
+            self.release(id);
+        }
+    }
+
+    fn release(&mut self, id: &InboundRequestId) {
+        let Some(Held { asker, bytes, .. }) = self.held.remove(id) else { return };
         self.bytes -= bytes;
         if let Some((requests, sum)) = self.by_peer.get_mut(&asker.peer) {
             *requests -= 1;

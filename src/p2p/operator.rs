@@ -25,21 +25,21 @@ impl P2pClient {
         added.await.unwrap_or(Err(P2pError::Stopped))
     }
 
-    /// Makes a peer a stranger like any other, bans it for a time if one is given (a year at most), and disconnects it.
+    /// Makes a peer, by its alias or its base58 id, a stranger like any other, bans it for a time if one is given (a year
+    /// at most), and disconnects it. Tells who it is: `None` for one that was never reached, which nobody can ban.
     ///
     /// # Errors
     /// [`P2pError::UnknownPeer`], [`P2pError::Busy`], [`P2pError::Stopped`].
-    pub async fn remove_peer(&self, peer: PeerId, ban: Option<Duration>) -> Result<(), P2pError> {
+    pub async fn remove_peer(&self, name: &str, ban: Option<Duration>) -> Result<Option<PeerId>, P2pError> {
         let (reply, removed) = oneshot::channel();
-        if let Some(time) = ban.filter(|_| self.shared.book().addresses(&peer).is_some()) {
-            self.shared.book_mut().ban(peer, time, Instant::now());
+        if let Some(time) = ban {
+            let mut book = self.shared.book_mut();
+            if let Some(peer) = book.known(name) {
+                book.ban(peer, time, Instant::now());
+            }
         }
-        self.send(Command::Forget { peer, reply })?;
-        match removed.await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(P2pError::UnknownPeer),
-            Err(_) => Err(P2pError::Stopped),
-        }
+        self.send(Command::Forget { name: name.into(), reply })?;
+        removed.await.unwrap_or(Err(P2pError::Stopped))
     }
 
     /// Puts a peer on the allow-list or the deny-list until the end of the process; a denied one is disconnected.
@@ -105,15 +105,17 @@ impl Worker {
         Ok(new)
     }
 
-    pub fn forget(&mut self, peer: PeerId) -> bool {
-        let Some(places) = self.shared.book_mut().forget(&peer) else { return false };
+    pub fn forget(&mut self, name: &str) -> Result<Option<PeerId>, P2pError> {
+        let (peer, places) = self.shared.book_mut().forget(name).ok_or(P2pError::UnknownPeer)?;
         for place in places {
             self.dialer.remove(place);
         }
-        // It is not connected: that is what was wanted.
-        let _ = self.swarm.disconnect_peer_id(peer);
+        if let Some(peer) = peer {
+            // It is not connected: that is what was wanted.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
         self.schedule();
-        true
+        Ok(peer)
     }
 
     /// Disconnects who is no longer admitted.

@@ -139,21 +139,26 @@ impl PeerBook {
         Ok(true)
     }
 
-    /// The peer is no longer one of the operator's. Tells which places of the list are gone, last one first; `None` for
-    /// one that we don't know.
-    pub fn forget(&mut self, id: &PeerId) -> Option<Vec<usize>> {
-        let peer = self.peers.get_mut(id)?;
-        (peer.configured, peer.alias) = (false, None);
-        peer.addresses.clear();
-        self.trust.allow.remove(id);
-        let mut gone = Vec::new();
-        for index in (0..self.configured.len()).rev() {
-            if self.configured[index].peer == Some(*id) {
-                self.configured.remove(index);
-                gone.push(index);
+    /// The peer with this alias or id is no longer one of the operator's. Tells who it is, unless it was never reached,
+    /// and which places of the list are gone, last one first; `None` for one that we don't know.
+    pub fn forget(&mut self, name: &str) -> Option<(Option<PeerId>, Vec<usize>)> {
+        let id = self.known(name);
+        let meant = |peer: &Configured| match id {
+            Some(_) => peer.peer == id,
+            None => peer.peer.is_none() && peer.alias.as_deref() == Some(name),
+        };
+        let gone: Vec<_> = (0..self.configured.len()).rev().filter(|index| meant(&self.configured[*index])).collect();
+        for index in &gone {
+            self.configured.remove(*index);
+        }
+        if let Some(id) = id {
+            self.trust.allow.remove(&id);
+            if let Some(peer) = self.peers.get_mut(&id) {
+                (peer.configured, peer.alias) = (false, None);
+                peer.addresses.clear();
             }
         }
-        Some(gone)
+        (id.is_some() || !gone.is_empty()).then_some((id, gone))
     }
 
     /// Puts a peer on the allow-list or the deny-list, and takes it off the other one.
@@ -219,9 +224,10 @@ impl PeerBook {
         if let Some(before) = before.filter(|before| *before != id)
             && let Some(peer) = self.peers.get_mut(&before)
         {
-            // Somebody else answers at this address now.
-            peer.alias = None;
-            peer.configured = false;
+            // Somebody else answers at this address now; others may lead to it still.
+            let others = || self.configured.iter().filter(|other| other.peer == Some(before));
+            peer.alias = others().find_map(|other| other.alias.clone());
+            peer.configured = others().next().is_some();
             peer.addresses.retain(|known| *known != address);
         }
         let peer = self.entry(id);
@@ -233,8 +239,13 @@ impl PeerBook {
     fn entry(&mut self, id: PeerId) -> &mut Peer {
         if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&id) {
             let idle = self.peers.iter().filter(|(_, peer)| peer.connections == 0 && !peer.configured);
-            // Ids are free to make: a crowd of new ones must not make us forget an old offender.
-            let place = |(_, peer): &(&PeerId, &Peer)| (peer.offences.count > 0, peer.last_seen);
+            // Ids are free to make: a crowd of new ones must not make us forget a ban, nor an old offender, of an earlier
+            // run and not seen since.
+            let now = Instant::now();
+            let place = |(_, peer): &(&PeerId, &Peer)| {
+                let offended = peer.offences.count > 0;
+                (peer.offences.banned(now), offended, offended && peer.last_seen.is_none(), peer.last_seen)
+            };
             if let Some(oldest) = idle.min_by_key(place).map(|(id, _)| *id) {
                 self.peers.remove(&oldest);
             }
@@ -257,11 +268,11 @@ impl PeerBook {
         if self.peers.contains_key(&id) && self.may_be_asked(&id) { Ok(id) } else { Err(P2pError::UnknownPeer) }
     }
 
-    /// See [`P2pClient::known`](super::P2pClient::known).
+    /// The id behind an alias or a base58 id of anybody whom we know, denied ones included: for the operator.
     pub fn known(&self, name: &str) -> Option<PeerId> {
         let named = self.configured.iter().find(|peer| peer.alias.as_deref() == Some(name));
         let id = named.map_or_else(|| name.parse().ok(), |configured| configured.peer)?;
-        self.peers.contains_key(&id).then_some(id)
+        (self.peers.contains_key(&id) || self.trust.allow.contains(&id)).then_some(id)
     }
 
     /// Where to dial a peer of the operator's; empty for others, `None` for one that we don't know.

@@ -69,7 +69,6 @@ impl Worker {
     pub fn answer(&mut self, id: InboundRequestId, channel: ResponseChannel<Response>, answer: Option<Bytes>) {
         match answer {
             Some(answer) if self.inbound.answered(&id, answer.len(), Instant::now()) => {
-                self.measure();
                 // Fails when the peer is gone or its stream timed out: an `InboundFailure` tells, and is counted.
                 match self.swarm.behaviour_mut().parts.inbound.send_response(channel, answer.into()) {
                     Ok(()) => self.shared.counters.answered.add(),
@@ -78,8 +77,12 @@ impl Worker {
             }
             Some(_) => self.refuse(channel, Code::Busy),
             // Dropping the channel ends the stream, and an `InboundFailure` counts it.
-            None => tracing::error!("a request got no answer: the responder panicked or took too long"),
+            None => {
+                tracing::error!("a request got no answer: the responder panicked or took too long");
+                self.inbound.finished(&id);
+            }
         }
+        self.measure();
     }
 
     /// Answers that there is no answer, which is short enough to be held by nobody.

@@ -58,10 +58,10 @@ pub(super) enum Command {
         peer: PeerAddress,
         reply: oneshot::Sender<Result<bool, P2pError>>,
     },
-    /// No longer to; tells whether it was known.
+    /// No longer to; tells who it is, where that is known.
     Forget {
-        peer: PeerId,
-        reply: oneshot::Sender<bool>,
+        name: String,
+        reply: oneshot::Sender<Result<Option<PeerId>, P2pError>>,
     },
     /// To look after whom we should not be connected with.
     Enforce,
@@ -88,7 +88,7 @@ pub(super) struct Worker {
     pub(super) responder: Arc<dyn Responder>,
     commands: mpsc::Receiver<Command>,
     pub(super) inbound: Inbound,
-    /// At most `max_inbound`.
+    /// At most `max_inbound`: `inbound` gives a place back when the work is done, not when its asker hangs up.
     pub(super) answering: JoinSet<Answered>,
     pub(super) request_timeout: Duration,
     /// At most `max_outbound_per_peer` per peer; the codec's deadline, or the behaviour's timeout, ends each.
@@ -196,7 +196,7 @@ impl Worker {
             },
             Command::Dial { address, reply } => self.dial(address, reply),
             Command::Add { peer, reply } => _ = reply.send(self.add(&peer)),
-            Command::Forget { peer, reply } => _ = reply.send(self.forget(peer)),
+            Command::Forget { name, reply } => _ = reply.send(self.forget(&name)),
             Command::Enforce => self.enforce(),
             Command::Publish { data } => self.publish(data),
             Command::Judge { id, from, verdict } => self.judge(&id, &from, verdict),

@@ -8,7 +8,7 @@ use modal_gateway::protocol::MAX_RESPONSE_BYTES;
 use serde_json::json;
 
 use crate::peer::{Reply, ScriptedPeer};
-use crate::{Node, PATIENCE, TCP, WEBSOCKET};
+use crate::{Node, PATIENCE, TCP, WEBSOCKET, eventually, until};
 
 #[tokio::test]
 async fn two_nodes_ask_each_other_over_tcp_and_websocket() {
@@ -135,16 +135,43 @@ async fn requests_of_others_are_bounded() {
 }
 
 #[tokio::test]
+async fn who_hangs_up_has_its_place_until_the_work_is_done() {
+    let far = Node::start(|config| {
+        config.listen = vec![TCP.parse().unwrap()];
+        config.max_inbound = 1;
+    })
+    .await;
+    let gone = Node::knowing("far", &far.address()).await;
+    let (client, id) = (gone.client.clone(), gone.client.resolve("far").unwrap());
+    let (asked, ()) = tokio::join!(client.request(id, "wait".into(), PATIENCE), async {
+        while far.client.inbound().requests == 0 {
+            tokio::task::yield_now().await;
+        }
+        gone.stop().await;
+    });
+    assert_eq!(asked, Err(P2pError::Stopped));
+    until(&far.client, |client| client.peers().iter().all(|peer| !peer.connected)).await;
+    let near = Node::knowing("far", &far.address()).await;
+    assert_ne!(near.ask("far", "is there place").await.unwrap(), "is there place");
+    far.gate.add_permits(1);
+    eventually(async || (near.ask("far", "now").await.unwrap() == "now").then_some(())).await;
+}
+
+#[tokio::test]
 async fn answers_that_cannot_be_sent_end_their_stream_only() {
-    let far = Node::listening(TCP).await;
+    let far = Node::start(|config| {
+        config.listen = vec![TCP.parse().unwrap()];
+        config.max_inbound = 1;
+    })
+    .await;
     let near = Node::knowing("far", &far.address()).await;
     for request in ["long", "panic"] {
-        let error = near.ask("far", request).await.unwrap_err();
+        let error = eventually(async || near.ask("far", request).await.err()).await;
         assert!(matches!(error, P2pError::BadAnswer(_)), "{request}: {error:?}");
     }
     let long = vec![b'x'; modal_gateway::protocol::MAX_REQUEST_BYTES + 1];
     assert_eq!(near.ask("far", long).await, Err(P2pError::TooLarge));
-    assert_eq!(near.ask("far", "fine").await.unwrap(), "fine");
+    eventually(async || (near.ask("far", "fine").await.unwrap() == "fine").then_some(())).await;
 }
 
 #[tokio::test]

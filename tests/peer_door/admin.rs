@@ -91,6 +91,14 @@ async fn peers_are_added_put_on_lists_and_sent_away_at_the_admin_door_only() {
     }
     assert_eq!(send(Method::DELETE, format!("{peers}/{id}?ban_seconds=x"), None).await.0, 400);
 
+    // One that was never reached has no id yet, and one that was never seen is on a list only.
+    assert_eq!(post(json!({"address": "nowhere=/ip4/127.0.0.1/tcp/1"})).await.0, 202);
+    let unseen = libp2p::PeerId::random().to_string();
+    assert_eq!(post(json!({"peer": unseen, "trust": "allow"})).await.0, 200);
+    for (name, status) in [("nowhere", 200), ("nowhere", 404), (&*unseen, 200)] {
+        assert_eq!(send(Method::DELETE, format!("{peers}/{name}"), None).await.0, status, "{name}");
+    }
+
     // The public door has none of it.
     let there = format!("{public}/peers");
     assert_eq!(send(Method::POST, there.clone(), Some(json!({ "address": address }))).await.0, 405);

@@ -93,7 +93,7 @@ async fn a_liar_is_disconnected_and_cannot_come_back_while_its_ban_lasts() {
     let _ = liar.client.dial(node.address()).await;
     until("it is refused", async || refused(&node, "banned") > 0 && !liar.is_connected(&node)).await;
     assert!(node.is_connected(&slow), "slow is not malicious");
-    node.client.remove_peer(slow.id(), Some(Duration::from_secs(2))).await.unwrap();
+    node.client.remove_peer(&slow.id().to_string(), Some(Duration::from_secs(2))).await.unwrap();
     until("it is gone", async || !node.is_connected(&slow)).await;
     until("a ban expires", async || {
         let _ = slow.client.dial(node.address()).await;
@@ -143,9 +143,19 @@ async fn scores_and_bans_outlive_a_restart(#[case] backend: Backend) {
     stop.cancel();
     running.await.unwrap().unwrap();
 
-    // Another node on the same store has an opinion of its own.
-    let (client, running, stop) = start(&Keypair::generate_ed25519()).await;
+    // Another node on the same store has an opinion of its own. When it knows the marker, it has read all that it will.
+    let (another, marker) = (Keypair::generate_ed25519(), libp2p::PeerId::random());
+    let (client, running, stop) = start(&another).await;
+    client.penalise(marker, Offence::InvalidBlock);
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    let (client, running, stop) = start(&another).await;
+    until("the marker is remembered", async || info(&client, &marker).is_some_and(|peer| peer.score > 0.0)).await;
     liar.client.dial(client.dial_addresses()[0].clone()).await.unwrap();
+    let known = async || info(&client, &liar.id()).is_some_and(|peer| peer.connected && peer.agent.is_some());
+    until("the liar is let in", known).await;
+    let peer = info(&client, &liar.id()).unwrap();
+    assert_eq!((peer.banned_until, peer.penalties), (None, 0));
     stop.cancel();
     running.await.unwrap().unwrap();
 }

@@ -1,5 +1,6 @@
 //! Listeners on addresses where nobody may send us, which count who comes.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,6 +11,9 @@ use tokio::task::JoinSet;
 /// The addresses watched.
 pub const TARGETS: [&str; 3] = ["127.0.0.1", "127.0.0.2", "::1"];
 
+/// Ports tried before it is given up.
+const MAX_TRIES: usize = 20;
+
 /// One port, watched on all of [`TARGETS`].
 pub struct Watcher {
     pub port: u16,
@@ -19,13 +23,17 @@ pub struct Watcher {
 
 impl Watcher {
     pub async fn start() -> Self {
+        let mut tries = 0;
         let (port, listeners) = loop {
             let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = first.local_addr().unwrap().port();
             let others = TARGETS[1..].iter().map(|ip| TcpListener::bind(address(ip, port)));
-            // The port may be taken on another address.
-            if let Ok(others) = futures::future::try_join_all(others).await {
-                break (port, [first].into_iter().chain(others));
+            tries += 1;
+            match futures::future::try_join_all(others).await {
+                Ok(others) => break (port, [first].into_iter().chain(others)),
+                // The port may be taken on another address.
+                Err(error) if error.kind() == ErrorKind::AddrInUse && tries < MAX_TRIES => {}
+                Err(error) => panic!("{TARGETS:?} can't be watched: {error}"),
             }
         };
         let (counts, mut tasks) = ([(); TARGETS.len()].map(|()| Arc::default()), JoinSet::new());

@@ -74,10 +74,14 @@ fn dials_of_the_network_leave_room_for_the_operators() {
     assert_eq!(dials.begin(id(100)), Err(Refused::Full));
     dials.ended(&id(0), now);
     dials.begin(id(100)).unwrap();
+    for n in 0..=100 {
+        dials.ended(&id(n), now);
+    }
     for n in 200..200 + MAX_OPEN {
+        dials.begin(id(n)).unwrap();
+        assert!(n < 199 + MAX_OPEN || dials.begin(id(101)) == Err(Refused::Full), "those under way count as well");
         dials.established(id(n), &address("/ip4/1.1.1.1/tcp/1"), true);
     }
-    dials.ended(&id(100), now);
     assert_eq!(dials.begin(id(101)), Err(Refused::Full));
     dials.permit(id(102));
     assert!(dials.is_operators(&id(102)));

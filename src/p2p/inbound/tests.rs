@@ -58,22 +58,46 @@ const MIB: usize = 1 << 20;
 async fn one_peer_and_all_together_have_so_many_places() {
     let (ids, now) = (ids(12).await, Instant::now());
     let mut inbound = inbound(|config| (config.max_inbound, config.max_inbound_per_peer) = (10, 4));
-    let (greedy, others) = (asker("1.1.1.1", false), [asker("1.1.1.1", false), asker("1.1.1.1", false)]);
+    let (greedy, trusted) = (asker("1.1.1.1", false), asker("1.1.1.1", true));
     for id in &ids[..4] {
         inbound.admit(*id, greedy, 0, now).unwrap();
     }
     assert_eq!(inbound.admit(ids[4], greedy, 0, now), Err(Code::Busy), "its places are taken");
-    for (n, id) in ids[4..10].iter().enumerate() {
-        inbound.admit(*id, others[n / 4], 0, now).unwrap();
+    for id in &ids[4..8] {
+        inbound.admit(*id, asker("1.1.1.1", false), 0, now).unwrap();
     }
-    assert_eq!(inbound.admit(ids[10], asker("1.1.1.1", true), 0, now), Err(Code::Busy), "all are taken");
+    assert_eq!(inbound.admit(ids[8], asker("2.2.2.2", false), 0, now), Err(Code::Busy), "strangers leave a quarter");
+    for id in &ids[8..10] {
+        inbound.admit(*id, trusted, 0, now).unwrap();
+    }
+    assert_eq!(inbound.admit(ids[10], trusted, 0, now), Err(Code::Busy), "all are taken");
+    inbound.finished(&ids[0]);
     inbound.ended(&ids[0]);
-    inbound.admit(ids[10], asker("1.1.1.1", false), 0, now).unwrap();
+    inbound.admit(ids[10], trusted, 0, now).unwrap();
     for id in &ids {
         inbound.ended(id);
         inbound.ended(id);
+        inbound.finished(id);
     }
     assert_eq!((inbound.len(), inbound.bytes(), inbound.by_peer.len()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn who_hangs_up_has_its_place_until_the_work_is_done_and_pays() {
+    let (ids, now) = (ids(6).await, Instant::now());
+    let mut inbound = inbound(|config| (config.max_inbound, config.peer_rate_limit) = (4, 10));
+    let (asks, again) = (asker("127.0.0.1", false), asker("127.0.0.1", false));
+    for id in &ids[..3] {
+        inbound.admit(*id, asks, MIB, now).unwrap();
+        inbound.ended(id);
+    }
+    assert_eq!((inbound.len(), inbound.bytes()), (3, 3 * MIB), "the work goes on");
+    assert_eq!(inbound.admit(ids[3], again, 0, now), Err(Code::Busy), "under whatever id");
+    assert!(inbound.answered(&ids[0], 2 * MIB, now), "to nobody");
+    inbound.finished(&ids[1]);
+    assert_eq!((inbound.len(), inbound.bytes()), (1, MIB));
+    inbound.admit(ids[3], again, 0, now).unwrap();
+    assert_eq!(inbound.admit(ids[4], asks, 0, now), Err(Code::RateLimited), "the answer was charged");
 }
 
 #[tokio::test]
@@ -86,6 +110,7 @@ async fn answers_have_so_much_memory_and_no_peer_has_all_of_it() {
     inbound.admit(ids[1], first, 5 * MIB, now).unwrap();
     inbound.admit(ids[2], second, 4 * MIB, now).unwrap();
     assert_eq!(inbound.admit(ids[3], second, 7 * MIB, now), Err(Code::Busy), "strangers leave a quarter");
+    assert_eq!(inbound.admit(ids[3], asker("3.3.3.3", false), 7 * MIB, now), Err(Code::Busy), "a new one as well");
     inbound.admit(ids[3], asker("3.3.3.3", true), 16 * MIB, now).unwrap();
     assert_eq!(inbound.bytes(), 40 * MIB);
     assert!(!inbound.answered(&ids[2], 5 * MIB, now), "longer than was set aside, and no room");
@@ -93,6 +118,7 @@ async fn answers_have_so_much_memory_and_no_peer_has_all_of_it() {
     assert_eq!(inbound.bytes(), 26 * MIB);
     assert!(inbound.answered(&ids[2], 5 * MIB, now));
     for id in &ids {
+        inbound.finished(id);
         inbound.ended(id);
     }
     assert_eq!(inbound.bytes(), 0);

@@ -77,7 +77,8 @@ impl PeerBook {
             let latest = known.last_penalty.as_deref().and_then(Offence::named);
             let offences = &mut self.entry(id).offences;
             offences.restore(score, known.penalties, latest, now);
-            let left = known.banned_until.and_then(|until| u64::try_from(until.saturating_sub(clock)).ok());
+            let written = clock.max(known.since);
+            let left = known.banned_until.and_then(|until| u64::try_from(until.saturating_sub(written)).ok());
             if let Some(left) = left.filter(|left| *left > 0) {
                 offences.ban(now + Duration::from_secs(left).min(MAX_BAN), now);
             }

@@ -211,6 +211,14 @@ fn a_provable_wrong_bans_until_it_has_faded_and_a_restart_does_not_help() {
     assert!(later.admits(&bad, now + Duration::from_secs(602)).is_ok(), "time counts while we are down");
     let info = later.infos(now).into_iter().find(|info| info.peer_id == Some(bad.to_string())).unwrap();
     assert!((99.0..101.0).contains(&info.score) && info.last_penalty == Some("invalid_block"), "{}", info.score);
+    for known in &mut old {
+        known.since += 4200;
+        known.banned_until = known.banned_until.map(|until| until + 4200);
+    }
+    let mut back = PeerBook::new(&[]);
+    back.restore(&old, now);
+    assert!(back.admits(&bad, now + Duration::from_secs(1195)).is_err());
+    assert!(back.admits(&bad, now + Duration::from_secs(1202)).is_ok(), "a clock that went back makes no ban longer");
     for nonsense in [f64::NAN, -1.0, f64::INFINITY] {
         let mut book = PeerBook::new(&[]);
         book.restore(&[Reputation { score: nonsense, ..kept[0].clone() }], now);
@@ -222,14 +230,36 @@ fn a_provable_wrong_bans_until_it_has_faded_and_a_restart_does_not_help() {
 fn a_crowd_of_new_ids_makes_no_offender_forgotten() {
     let now = Instant::now();
     let mut book = PeerBook::new(&[]);
-    let bad = connected(&mut book, &[OURS]);
+    let (bad, unwanted, old) = (connected(&mut book, &[OURS]), connected(&mut book, &[OURS]), PeerId::random());
     book.penalise(bad, Offence::InvalidBlock, now);
-    book.disconnected(&bad, 0);
+    book.ban(unwanted, Duration::from_secs(600), now);
+    let mut before = PeerBook::new(&[]);
+    before.penalise(old, Offence::BrokenAnswer, now);
+    book.restore(&before.reputations(now), now);
+    for id in [bad, unwanted] {
+        book.disconnected(&id, 0);
+    }
     for _ in 0..2 * MAX_PEERS {
         let id = connected(&mut book, &[OURS]);
+        book.penalise(id, Offence::Unreliable, now);
         book.disconnected(&id, 0);
     }
     assert_eq!(book.admits(&bad, now), Err(Refused::Banned));
+    assert_eq!(book.admits(&unwanted, now), Err(Refused::Banned), "the operator's ban needs no offence");
+    assert!(book.is_shunned(&old, now), "remembered from an earlier run");
+}
+
+#[test]
+fn a_peer_at_two_addresses_stays_configured_when_another_answers_at_one() {
+    let configured = ["a=/ip4/127.0.0.1/tcp/1", "b=/ip4/127.0.0.1/tcp/2"].map(|peer| peer.parse().unwrap());
+    let mut book = PeerBook::new(&configured);
+    let (one, other) = (connected(&mut book, &[OURS]), connected(&mut book, &[OURS]));
+    book.learn(1, one);
+    book.learn(0, one);
+    book.learn(0, other);
+    assert!(book.is_configured(&one) && book.is_configured(&other));
+    let names: Vec<_> = book.infos(Instant::now()).into_iter().map(|info| (info.alias, info.peer_id)).collect();
+    assert_eq!(names, [("a", other), ("b", one)].map(|(alias, id)| (Some(alias.into()), Some(id.to_string()))));
 }
 
 #[test]
@@ -244,8 +274,14 @@ fn the_operator_adds_and_forgets_peers() {
     assert!(book.is_trusted(&id) && book.resolve("b") == Some(id));
     book.ban(id, Duration::from_secs(60), now);
     assert!(book.admits(&id, now).is_ok(), "it is the operator's own");
-    assert_eq!(book.forget(&id), Some(vec![1]));
+    assert_eq!(book.forget("b"), Some((Some(id), vec![1])));
     assert!(!book.is_trusted(&id) && book.resolve("b").is_none());
     assert_eq!(book.admits(&id, now), Err(Refused::Banned));
-    assert_eq!(book.forget(&PeerId::random()), None);
+    assert_eq!(book.forget(&PeerId::random().to_string()), None);
+    assert_eq!(book.forget("a"), Some((None, vec![0])), "it was never reached");
+    assert_eq!(book.forget("a"), None);
+    let unseen = PeerId::random();
+    let mut book = book.trusting(TrustList { allow: [unseen].into(), ..TrustList::default() });
+    assert_eq!(book.forget(&unseen.to_string()), Some((Some(unseen), vec![])));
+    assert!(!book.is_trusted(&unseen));
 }

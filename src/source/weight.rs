@@ -1,0 +1,62 @@
+//! How long an answer may become, told from its request alone: so much memory is set aside before anything is read.
+
+use bytes::Bytes;
+
+use crate::{
+    p2p::BLOCK_BYTES,
+    protocol::{MAX_CHUNK, MAX_RESPONSE_BYTES, Query, Request},
+};
+
+/// What an answer takes while it is being made, in sizes of the answer: rows of the store, and the text.
+const WORKING_FACTOR: usize = 2;
+/// Blocks of an epoch, the first one's 41 included.
+const EPOCH_BLOCKS: u64 = 41;
+
+/// Bytes that the answer to `request` takes at most, about, where the chain has `length` blocks.
+pub(super) fn weight(request: &Bytes, length: u64) -> usize {
+    let Ok(query) = Request::parse(request).and_then(|request| request.query()) else { return 0 };
+    let blocks = match query {
+        // Its check points, read.
+        Query::FindAncestor { .. } => return request.len(),
+        Query::Canonical => length,
+        Query::ChainInfo { include_blocks: true, .. } => length.min(MAX_CHUNK),
+        Query::Range { from_index, to_index, chunk_size } | Query::Headers { from_index, to_index, chunk_size } => {
+            (to_index.saturating_sub(from_index).saturating_add(1)).min(chunk_size).min(length)
+        }
+        Query::Epoch { .. } => EPOCH_BLOCKS,
+        _ => 0,
+    };
+    usize::try_from(blocks).unwrap_or(usize::MAX).saturating_mul(WORKING_FACTOR * BLOCK_BYTES).min(MAX_RESPONSE_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("range", r#"{"from_index":5,"to_index":14}"#, 10)]
+    #[case("range", r#"{"from_index":0,"to_index":4000,"max_chunk_size":7}"#, 7)]
+    #[case("range", r#"{"from_index":0,"to_index":4000}"#, 1000)]
+    #[case("canonical", "{}", 3000)]
+    #[case("chain_info", r#"{"include_blocks":true}"#, 1000)]
+    #[case("chain_info", "{}", 0)]
+    #[case("epoch", r#"{"epoch":1}"#, 41)]
+    fn as_much_is_set_aside_as_blocks_are_asked_for_however_long_the_request(
+        #[case] path: &str,
+        #[case] data: &str,
+        #[case] blocks: usize,
+        #[values(0, 1 << 20)] padding: usize,
+    ) {
+        let request = format!(r#"{{"path":"/data/miner_block/{path}","data":{data}{}}}"#, " ".repeat(padding));
+        assert_eq!(weight(&request.into(), 3000), blocks * WORKING_FACTOR * BLOCK_BYTES);
+    }
+
+    #[test]
+    fn check_points_weigh_what_they_have_and_nonsense_nothing() {
+        let request = Bytes::from(r#"{"path":"/data/miner_block/find_ancestor","data":{"check_points":[]}}"#);
+        assert_eq!(weight(&request, 3000), request.len());
+        assert_eq!(weight(&Bytes::from("nonsense"), 3000), 0);
+    }
+}
