@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -157,6 +157,8 @@ struct Shared {
     gossip: Mutex<Option<mpsc::Receiver<Gossip>>>,
     /// Its other end, to see how full it is; `None` where gossip is off.
     heard: Option<mpsc::WeakSender<Gossip>>,
+    /// A message was dropped.
+    missed: Notify,
     /// Counts connections made and lost, and identifications.
     changes: watch::Sender<u64>,
 }
@@ -204,6 +206,7 @@ fn build(config: P2pConfig, responder: Arc<dyn Responder>) -> Result<(P2pClient,
         counters: Counters::default(),
         heard: config.gossip.then(|| heard.downgrade()),
         gossip: Mutex::new(config.gossip.then_some(gossip)),
+        missed: Notify::new(),
         changes: watch::Sender::new(0),
     });
     let (commands, queue) = mpsc::channel(config.command_queue.max(1));

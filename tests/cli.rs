@@ -5,11 +5,10 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    time::Duration,
 };
 
 use sqlx::{Connection, SqliteConnection};
-use support::gateway::PATIENCE;
+use support::process;
 
 mod support;
 
@@ -108,9 +107,7 @@ impl Place {
 
     /// The program with nothing of our environment.
     fn command<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_modal-gateway"));
-        command.env_clear().current_dir(self.0.path()).stdin(Stdio::null()).args(args);
-        command
+        process::program(self.0.path(), args)
     }
 
     fn run<S: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Outcome {
@@ -145,17 +142,6 @@ impl Place {
         let url = format!("sqlite://{}", self.path("modal-gateway.db").display());
         SqliteConnection::connect(&url).await.unwrap()
     }
-}
-
-/// Waits until a condition holds.
-async fn until<F: Future<Output = bool>>(holds: impl Fn() -> F) {
-    let mut looks = tokio::time::interval(Duration::from_millis(20));
-    let wait = async {
-        while !holds().await {
-            looks.tick().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait).await.unwrap();
 }
 
 fn edit(line: &[u8], key: &str, value: serde_json::Value) -> Vec<u8> {

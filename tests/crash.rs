@@ -24,6 +24,7 @@ use support::{
     gateway::Backend,
     linked::{NETWORK_FILE, linked, network},
     postgres::Database,
+    process::program,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -87,12 +88,16 @@ impl Victim {
 
     /// A process that syncs it from `peer`.
     fn sync(&self, peer: &str) -> Child {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_modal-gateway"));
-        let network = self.file("network.toml");
-        std::fs::write(&network, NETWORK_FILE).unwrap();
-        command.args(["sync", peer, "--verify", "linked", "--database-url", &self.url(), "--network"]).arg(network);
-        command.env("RUST_LOG", "modal_gateway::sync=trace").current_dir(self.folder.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        std::fs::write(self.file("network.toml"), NETWORK_FILE).unwrap();
+        let url = self.url();
+        let args = ["sync", peer, "--verify", "linked", "--database-url", &url, "--network", "network.toml"];
+        let mut command = program(self.folder.path(), args);
+        command
+            .env("RUST_LOG", "modal_gateway::sync=trace")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
     }
 }
 

@@ -5,6 +5,9 @@
 mod licences;
 #[path = "supply/lock_file.rs"]
 mod lock_file;
+#[path = "support/process.rs"]
+#[allow(dead_code, reason = "each test program uses its own part of this")]
+mod process;
 #[path = "supply/secrets.rs"]
 mod secrets;
 

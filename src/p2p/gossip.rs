@@ -7,8 +7,8 @@ use libp2p::gossipsub::{
 };
 use libp2p::{PeerId, identity::Keypair};
 
-use super::P2pError;
 use super::worker::Worker;
+use super::{P2pClient, P2pError};
 use crate::protocol::gossip::BLOCK_TOPIC;
 
 /// Longest message on the wire, envelope and signature included: what the network's nodes take (gossipsub's default).
@@ -84,6 +84,7 @@ impl Worker {
         let gossip = Gossip { from, author: message.source, data: message.data.into(), id: id.clone() };
         if !self.shared.book().is_heard(&from, std::time::Instant::now()) || self.heard.try_send(gossip).is_err() {
             counters.gossip_dropped.add();
+            self.shared.missed.notify_one();
             self.judge(&id, &from, Verdict::Ignore);
         }
     }
@@ -101,6 +102,15 @@ impl Worker {
         if let Some(gossip) = self.swarm.behaviour_mut().parts.gossip.as_mut() {
             gossip.report_message_validation_result(id, from, verdict.into());
         }
+    }
+}
+
+impl P2pClient {
+    /// Waits until a message is dropped: its sender is not listened to, or there is no room. The same message from
+    /// somebody else is not told again, so that what it was about must be asked for. At once if one was dropped since
+    /// the last call; for one caller at a time.
+    pub async fn missed_gossip(&self) {
+        self.shared.missed.notified().await;
     }
 }
 

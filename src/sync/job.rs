@@ -189,6 +189,7 @@ impl Service {
             verifier,
             mode: spec.mode,
             only,
+            first: self.teller,
             left_alone: self.distrusted().filter(|peer| Some(*peer) != only).collect(),
             job,
             timeout: self.peer_timeout,

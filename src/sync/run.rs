@@ -62,6 +62,8 @@ pub(super) struct Run {
     pub mode: Mode,
     /// The only peer to sync from.
     pub only: Option<PeerId>,
+    /// Asked before the others.
+    pub first: Option<PeerId>,
     /// Peers that are not asked.
     pub left_alone: HashSet<PeerId>,
     /// Its number.
@@ -177,7 +179,8 @@ impl Run {
 
     /// What peers claim that nothing speaks against. Whoever takes much longer than the first one is not waited for.
     async fn claims(&self, state: &ChainState, record: &mut Record) -> Vec<(Remote, Claim)> {
-        let peers = self.only.map_or_else(|| self.p2p.candidates(), |peer| vec![peer]);
+        let mut peers = self.only.map_or_else(|| self.p2p.candidates(), |peer| vec![peer]);
+        peers.sort_by_key(|peer| self.first != Some(*peer));
         let hopeless = |peer: &PeerId| {
             [&self.left_alone, &record.found.wrong, &record.mute].iter().any(|peers| peers.contains(peer))
         };

@@ -29,6 +29,8 @@ const IDLE_EVERY: Duration = Duration::from_millis(500);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long until another try to get the lease, or to reach the store.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
+/// How long until the peers are looked at after gossip that was not listened to: others have the block by then.
+const LOOK_AFTER: Duration = Duration::from_secs(5);
 /// How long a peer is left alone that was proven wrong,
 const DISTRUST_WRONG: Duration = Duration::from_secs(600);
 /// and one that claims a better chain and does not give it.
@@ -85,8 +87,12 @@ pub struct Service {
     pub(super) peer_timeout: Duration,
     /// Peers that are left alone until then.
     pub(super) distrust: HashMap<PeerId, Instant>,
-    /// Peers whose gossip started a sync, and when.
+    /// Peers whose gossip started a look at the peers, and when.
     pub(super) gossip_asked: HashMap<PeerId, Instant>,
+    /// The last of them: among those that are asked, however many there are.
+    pub(super) teller: Option<PeerId>,
+    /// When gossip came that was not listened to, and the peers have not been looked at since.
+    missed: Option<Instant>,
     pub(super) status: SyncStatus,
     status_written: Option<Instant>,
 }
@@ -106,6 +112,8 @@ impl Service {
             peer_timeout: settings.peer_timeout,
             distrust: HashMap::new(),
             gossip_asked: HashMap::new(),
+            teller: None,
+            missed: None,
             status: SyncStatus::stalled("the sync has not begun yet"),
             status_written: None,
         })
@@ -159,6 +167,9 @@ impl Service {
                             self.check(lease, shutdown).await?;
                         }
                     }
+                    if self.missed.is_some_and(|at| at.elapsed() >= LOOK_AFTER) {
+                        self.check(lease, shutdown).await?;
+                    }
                     self.heartbeat().await?;
                 }
                 _ = check.tick() => self.check(lease, shutdown).await?,
@@ -168,11 +179,10 @@ impl Service {
                         self.check(lease, shutdown).await?;
                     }
                 }
+                () = self.p2p.missed_gossip(), if self.missed.is_none() => self.missed = Some(Instant::now()),
                 Some(message) = next_of(gossip) => {
-                    if let Some(spec) = self.on_gossip(message).await? {
-                        let id = self.create_job(&spec).await?;
-                        self.run_job(id, &spec, lease, shutdown).await?;
-                        // One peer's word, which may be worth nothing, is not the state of the network.
+                    if self.on_gossip(message).await? {
+                        // All of them: whoever told of it may have nothing to give, and be slow to say so.
                         self.check(lease, shutdown).await?;
                     }
                 }
@@ -182,6 +192,7 @@ impl Service {
 
     /// Looks at the peers' tips, and syncs if one of them claims a better chain.
     async fn check(&mut self, lease: &mut dyn Lease, shutdown: &CancellationToken) -> Result<(), StoreError> {
+        self.missed = None;
         let run = self.prepare(0, &JobSpec::default(), Arc::new(Tracker::new(Progress::default())), None);
         let run = run.map_err(|error| StoreError::Conflict(error.to_string()))?;
         let (useful, better, reason) = run.look().await?;
@@ -215,10 +226,7 @@ impl Service {
             Ok(Ended::Ran(found, outcome)) => {
                 self.status.checked_at = Some(unix_now());
                 self.status.useful_peers = found.useful;
-                let Found { wrong, silent, .. } = found;
-                let wrong = wrong.into_iter().map(|peer| (peer, DISTRUST_WRONG));
-                let silent = silent.into_iter().map(|peer| (peer, DISTRUST_SILENT));
-                self.distrust.extend(wrong.chain(silent).map(|(peer, time)| (peer, Instant::now() + time)));
+                leave_alone(&mut self.distrust, found, Instant::now());
                 self.set_state(match outcome {
                     Ok(()) => SyncStatus { state: SyncState::Synced, ..SyncStatus::default() },
                     Err(error) => {
@@ -262,6 +270,14 @@ impl Service {
     }
 }
 
+/// Adds to the peers that are left alone those that a job found wanting; whose time is over is forgotten.
+fn leave_alone(distrust: &mut HashMap<PeerId, Instant>, Found { wrong, silent, .. }: Found, now: Instant) {
+    distrust.retain(|_, until| *until > now);
+    let wrong = wrong.into_iter().map(|peer| (peer, DISTRUST_WRONG));
+    let silent = silent.into_iter().map(|peer| (peer, DISTRUST_SILENT));
+    distrust.extend(wrong.chain(silent).map(|(peer, time)| (peer, now + time)));
+}
+
 fn lease_lost() -> StoreError {
     StoreError::Busy("the lease is lost".into())
 }
@@ -271,5 +287,21 @@ async fn next_of(gossip: &mut Option<mpsc::Receiver<Gossip>>) -> Option<Gossip> 
     match gossip {
         Some(gossip) => gossip.recv().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_left_alone_is_forgotten_when_the_time_is_over() {
+        let (wrong, silent, now) = (PeerId::random(), PeerId::random(), Instant::now());
+        let found = Found { wrong: [wrong].into(), silent: [silent].into(), ..Found::default() };
+        let mut distrust = HashMap::new();
+        leave_alone(&mut distrust, found, now);
+        assert_eq!(distrust.len(), 2);
+        leave_alone(&mut distrust, Found::default(), now + DISTRUST_SILENT);
+        assert_eq!(distrust.into_keys().collect::<Vec<_>>(), [wrong]);
     }
 }

@@ -12,7 +12,7 @@ use modal_gateway::{
     store::{self, BlockStore, OpenOptions},
 };
 
-use crate::{Place, until};
+use crate::{Place, support::until::eventually};
 
 /// SHA-256, and no schedule, so that blocks come at a steady pace: some 200,000 hashes each.
 const NETWORK: &str = "name = 'fast'\ninitial_difficulty = 800\ndifficulty_schedule = false\n\
@@ -68,13 +68,13 @@ async fn mined_blocks_reach_a_node_that_listens() {
     let peer = format!("miner={address}");
     let (listener, _) = node(&place, "listener", &["--peer", &peer, "--sync-interval", "60m"]);
     let (mined, heard) = (open(&place, "miner").await, open(&place, "listener").await);
-    until(async || {
-        SyncStatus::read(&*heard, true, unix_now()).await.unwrap().state == SyncState::Synced
-            && length(&heard).await > 0
+    eventually(async || {
+        let status = SyncStatus::read(&*heard, true, unix_now()).await.unwrap();
+        (status.state == SyncState::Synced && length(&heard).await > 0).then_some(())
     })
     .await;
     let level = length(&heard).await;
-    until(async || length(&heard).await >= level + 3).await;
+    eventually(async || (length(&heard).await >= level + 3).then_some(())).await;
 
     let tip = heard.state().await.unwrap().tip.unwrap();
     let (block, _) = mined.block_at(tip.index).await.unwrap().unwrap();

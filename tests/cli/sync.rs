@@ -17,8 +17,8 @@ use crate::{
     support::{
         gateway::{Backend, TestStore, chain},
         peer::{Reply, ScriptedPeer},
+        until::eventually,
     },
-    until,
 };
 
 /// A node that serves the first `length` blocks of the bundled chain.
@@ -160,7 +160,7 @@ async fn an_interrupted_sync_goes_on_where_it_was(#[case] backend: Backend) {
     let peer = ScriptedPeer::start(|request| first_epoch_only(&request)).await;
     let args = [&peer.address.to_string(), "--mode", "epoch", "--verify", "linked"];
     let child = sync(&place, &store, &args).stderr(Stdio::piped()).spawn().unwrap();
-    until(async || handle.state().await.unwrap().length == 41).await;
+    eventually(async || (handle.state().await.unwrap().length == 41).then_some(())).await;
     interrupt(&child);
     Outcome::from(child.wait_with_output().unwrap()).fails(1, &["error: interrupted"]);
 

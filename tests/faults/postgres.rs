@@ -5,10 +5,7 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection};
 
 use crate::{
-    support::{
-        cluster::{Cluster, fill},
-        hole::Hole,
-    },
+    support::{cluster::Cluster, hole::Hole},
     world::{Reads, World, alone},
 };
 
@@ -75,10 +72,10 @@ async fn a_server_whose_disk_is_full() {
     let _alone = alone().await;
     let cluster = Cluster::start();
     let disk = cluster.small_disk(24);
-    cluster.sql(&format!("CREATE TABLESPACE small LOCATION '{}'", disk.display()));
+    cluster.sql(&format!("CREATE TABLESPACE small LOCATION '{}'", disk.path().display()));
     cluster.sql("CREATE DATABASE chain TABLESPACE small");
     let mut world = World::over(&cluster.url(cluster.address, "chain")).await;
-    let (full, room) = (async || _ = fill(&disk), async || std::fs::remove_file(disk.join("filling")).unwrap());
+    let (full, room) = (async || disk.fill(), async || disk.clear());
     world.fault("disk full", LONG, (Reads::GoOn, false), full, room).await;
     world.end().await;
 }

@@ -8,6 +8,8 @@ use std::{
 
 use modal_gateway::{config::LogFormat, telemetry};
 
+use crate::support::process::{SERVE, program};
+
 /// Set for the process that panics.
 const CHILD: &str = "FAULTS_PANIC";
 
@@ -46,10 +48,9 @@ fn a_gateway_that_finds_no_database_ends_and_says_so() {
     for (address, said) in [(gone, "can't be reached"), (silent.local_addr().unwrap(), "no answer within")] {
         let folder = tempfile::tempdir().unwrap();
         let started = Instant::now();
-        let mut serve = Command::new(env!("CARGO_BIN_EXE_modal-gateway"));
-        serve.args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--database-url"]);
-        let output = serve.arg(format!("postgres://user:hunter2@{address}/chain")).current_dir(folder.path()).output();
-        let output = output.unwrap();
+        let mut serve = program(folder.path(), SERVE);
+        serve.arg("--database-url").arg(format!("postgres://user:hunter2@{address}/chain"));
+        let output = serve.output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(stderr.contains(said) && !stderr.contains("hunter2"), "{stderr}");

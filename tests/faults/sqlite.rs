@@ -5,21 +5,11 @@ use std::time::Duration;
 use sqlx::{Connection, SqliteConnection};
 
 use crate::{
-    support::cluster::{fill, mount},
+    support::disk::SmallDisk,
     world::{Reads, World, alone},
 };
 
 const LASTS: Duration = Duration::from_secs(5);
-
-/// A folder in memory, unmounted when it is dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let unmounted = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
-        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_file_that_is_locked() {
@@ -37,11 +27,9 @@ async fn a_file_that_is_locked() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_file_without_room_to_grow() {
     let _alone = alone().await;
-    let disk = SmallDisk(tempfile::tempdir().unwrap());
-    mount(disk.0.path(), 6);
-    let mut world = World::over(&format!("sqlite://{}/store.db", disk.0.path().display())).await;
-    let (full, room) =
-        (async || _ = fill(disk.0.path()), async || std::fs::remove_file(disk.0.path().join("filling")).unwrap());
+    let disk = SmallDisk::mount(6);
+    let mut world = World::over(&format!("sqlite://{}/store.db", disk.path().display())).await;
+    let (full, room) = (async || disk.fill(), async || disk.clear());
     world.fault("disk full (SQLite)", LASTS, (Reads::GoOn, false), full, room).await;
     world.end().await;
 }

@@ -1,5 +1,7 @@
 //! Before anybody is known to anybody: the negotiation of protocols, and the handshake.
 
+use std::time::Duration;
+
 use futures::StreamExt;
 use rstest::rstest;
 
@@ -10,6 +12,9 @@ use crate::{
 
 /// Connections at once: far fewer than may knock at the same time.
 pub const AT_ONCE: usize = 8;
+
+/// A refusal takes no longer.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Bytes of the whole handshake that a client sends: 27 to agree on Noise, 34 with its key, and its identity.
 const HANDSHAKE: usize = 300;
@@ -67,10 +72,14 @@ async fn handshakes_that_break_off_or_are_forged(#[values(Transport::Tcp, Transp
     assert!(spoiled(Tamper::Cut(1000)).await.is_ok(), "nothing is spoiled so far back");
     let attack = async {
         let tampers = (0..HANDSHAKE).map(Tamper::Cut).chain((0..HANDSHAKE).step_by(3).map(Tamper::Change));
-        let tampered = tampers.map(|tamper| tokio::time::timeout(std::time::Duration::from_secs(1), spoiled(tamper)));
+        let tampered = tampers.map(async |tamper| (tamper, tokio::time::timeout(SOON, spoiled(tamper)).await));
         let outcomes: Vec<_> = futures::stream::iter(tampered).buffer_unordered(AT_ONCE).collect().await;
-        let failed = outcomes.iter().filter(|outcome| !matches!(outcome, Ok(Ok(())))).count();
-        assert!(failed > 150, "only {failed} handshakes failed");
+        // What is cut off fails on our side; what is changed, on theirs, or it has them wait for more.
+        let changed: Vec<_> = outcomes.iter().filter(|(tamper, _)| matches!(tamper, Tamper::Change(_))).collect();
+        let refused = changed.iter().filter(|(_, outcome)| matches!(outcome, Ok(Err(_)))).count();
+        let waiting = changed.iter().filter(|(_, outcome)| outcome.is_err()).count();
+        eprintln!("{} changed handshakes: {refused} refused, {waiting} waited for", changed.len());
+        assert!(refused > 60, "only {refused} handshakes were refused");
     };
     program.survives(&format!("handshakes, {transport:?}"), attack).await;
 }

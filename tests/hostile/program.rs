@@ -130,6 +130,7 @@ impl Program {
             start.elapsed()
         );
         assert!(self.process.runs(), "it has ended");
+        self.process.kill();
         let log = self.process.log.lock().unwrap();
         assert!(!log.iter().any(|line| line.contains("panicked")), "{log:?}");
         assert!(after.max(most) <= before + MOST_GROWTH, "{before} MiB before, {after} after, {most} at most");

@@ -26,9 +26,8 @@ fn terms() -> Terms {
     Terms { limits, ..Terms::default() }
 }
 
-/// Sends `first`, then the rest a byte at a time, until the other end closes; returns after which time.
-async fn drip(wire: &mut Wire, first: &[u8], rest: &[u8]) -> (Vec<u8>, Duration) {
-    let start = Instant::now();
+/// Sends `first`, then the rest a byte at a time, until the other end closes; returns how long after `start`.
+async fn drip(start: Instant, wire: &mut Wire, first: &[u8], rest: &[u8]) -> (Vec<u8>, Duration) {
     wire.send(first).await;
     let (mut from, mut to) = wire.0.split();
     let mut bytes = Vec::new();
@@ -63,7 +62,8 @@ async fn a_request_that_does_not_come_is_not_waited_for(
     #[case] limit: Duration,
 ) {
     let door = open(terms()).await;
-    let (_, after) = drip(&mut Wire::connect(door.public).await, first, rest).await;
+    let start = Instant::now();
+    let (_, after) = drip(start, &mut Wire::connect(door.public).await, first, rest).await;
     assert!(after > limit.mul_f64(0.9) && after < limit + SLACK, "{after:?}");
     assert_eq!(door.counters.public.ended(Ending::HeaderTimeout), 1);
     // One that comes is answered, on a connection that is as old.
@@ -78,7 +78,8 @@ async fn a_request_that_does_not_come_is_not_waited_for(
 async fn a_body_that_stops_coming_is_answered_408_and_cut_off(#[case] rest: &[u8]) {
     let door = open(terms()).await;
     let first = b"POST /ping HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{";
-    let (bytes, after) = drip(&mut Wire::connect(door.public).await, first, rest).await;
+    let start = Instant::now();
+    let (bytes, after) = drip(start, &mut Wire::connect(door.public).await, first, rest).await;
     let answer = String::from_utf8_lossy(&bytes);
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains(r#""code":"request_timeout""#), "{answer}");
     assert!(after > HEADER.mul_f64(0.9) && after < HEADER + SLACK, "{after:?}");
@@ -118,9 +119,10 @@ async fn who_has_nothing_more_to_ask_is_disconnected_but_not_at_once() {
     // Over HTTP/2 it is told, though it answers and sends pings.
     let mut wire = Wire::connect(door.public).await;
     wire.send(h2_preface(65_535)).await;
+    let start = Instant::now();
     wire.send(h2_get(1, "/health/live")).await;
     let ping = h2_frame(6, 0, 0, b"01234567");
-    let (bytes, after) = drip(&mut wire, &[], &ping).await;
+    let (bytes, after) = drip(start, &mut wire, &[], &ping).await;
     assert!(after > IDLE.mul_f64(0.9) && after < IDLE + SLACK, "{after:?}");
     // GOAWAY is a frame of type 7, whose last stream is the one that was asked on.
     assert!(bytes.windows(9).any(|frame| frame[3] == 7 && frame[5..9] == [0; 4]), "{bytes:?}");

@@ -10,17 +10,13 @@ use crate::{
     support::{
         door::{Door, Terms},
         gateway::PATIENCE,
+        until::eventually,
     },
     wire::{Wire, h2_get, h2_preface},
 };
 
 async fn begun(door: &Door, requests: u64) {
-    let mut ticks = tokio::time::interval(Duration::from_millis(10));
-    let deadline = Instant::now() + PATIENCE;
-    while door.counters.public.requests() < requests {
-        ticks.tick().await;
-        assert!(Instant::now() < deadline);
-    }
+    eventually(async || (door.counters.public.requests() >= requests).then_some(())).await;
 }
 
 const HALF: &str = "POST /ping HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\nnu";

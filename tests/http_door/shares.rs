@@ -16,6 +16,7 @@ use crate::{
         door::{Door, Terms, send},
         gateway::{Backend, PATIENCE, TestGateway, TestStore},
         peer::{Reply, ScriptedPeer},
+        until::eventually,
     },
     wire::Wire,
 };
@@ -140,13 +141,12 @@ async fn occupy(door: &Door) -> Wire {
 }
 
 async fn wait_for(door: &Door, name: &str, value: u64) {
-    let mut ticks = tokio::time::interval(Duration::from_millis(10));
     let line = format!("modal_{name} {value}");
-    let deadline = Instant::now() + PATIENCE;
-    while !send(door.admin(Method::GET, "/metrics")).await.text().await.unwrap().lines().any(|own| own == line) {
-        ticks.tick().await;
-        assert!(Instant::now() < deadline, "{line}");
-    }
+    eventually(async || {
+        let metrics = send(door.admin(Method::GET, "/metrics")).await.text().await.unwrap();
+        metrics.lines().any(|own| own == line).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

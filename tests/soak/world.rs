@@ -1,7 +1,6 @@
 //! The programs that run, and what befalls them.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, atomic::AtomicBool},
@@ -18,10 +17,12 @@ use modal_gateway::{
 use reqwest::Client;
 use serde_json::{Value, json};
 
-use super::{Duration, interval};
+use super::Duration;
 use crate::support::{
     cluster::Cluster,
+    ports::free_port,
     process::{Process, SERVE, program},
+    until::within,
 };
 
 /// Kinds of trouble.
@@ -48,11 +49,12 @@ pub struct End {
 
 /// Two nodes that mine, and a gateway that follows them.
 pub struct World {
-    folder: tempfile::TempDir,
-    cluster: Cluster,
-    nodes: [Node; 2],
     pub gateway: Process,
+    nodes: [Node; 2],
+    cluster: Cluster,
     client: Client,
+    /// Deleted when nobody writes there any more.
+    folder: tempfile::TempDir,
 }
 
 /// A node, which keeps its store, key and port while it comes and goes.
@@ -221,7 +223,7 @@ impl World {
 
 impl Node {
     async fn new(name: &'static str, folder: &Path) -> Self {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let store = store::open(&url(name, folder), &OpenOptions::default()).await.unwrap();
         Self { name, port, store, running: None }
     }
@@ -272,17 +274,8 @@ fn network_program(folder: &Path, command: &str) -> Command {
 }
 
 /// Looks until there is something.
-async fn until<T>(look: impl AsyncFn() -> Option<T>) -> T {
-    let mut looks = interval(Duration::from_millis(50));
-    let wait = async {
-        loop {
-            looks.tick().await;
-            if let Some(found) = look().await {
-                return found;
-            }
-        }
-    };
-    tokio::time::timeout(LONG, wait).await.expect("it happens in time")
+async fn until<T>(look: impl AsyncFnMut() -> Option<T>) -> T {
+    within(LONG, look).await
 }
 
 /// The difficulty at which two nodes on this machine keep the [`PACE`].

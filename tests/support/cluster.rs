@@ -1,13 +1,13 @@
 //! Postgres servers of a test's own, over TCP on loopback, which it may stop, freeze, fill and replicate.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Output, Stdio},
 };
 
-use super::postgres::programs;
+use super::{disk::SmallDisk, ports::free_port, postgres::programs};
 
 /// A server. Stopped, and its files deleted, when this is dropped or the test program ends in any way.
 pub struct Cluster {
@@ -61,13 +61,13 @@ impl Cluster {
         let clear = format!(
             "trap '' HUP INT TERM; cat >/dev/null; pid=$(head -n 1 {0}/data/postmaster.pid 2>/dev/null); \
              [ -z \"$pid\" ] || kill -CONT $pid $(pgrep -P $pid) 2>/dev/null; {1} {2}/pg_ctl -D {0}/data -m immediate stop >/dev/null 2>&1; \
-             umount {0}/small 2>/dev/null; rm -rf {0}",
+             rm -rf {0}",
             folder.display(),
             server_rights().join(" "),
             programs().display()
         );
         let watcher = Command::new("sh").args(["-c", &clear]).stdin(Stdio::piped()).spawn().unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         Self { address, folder, watcher }
     }
 
@@ -121,12 +121,10 @@ impl Cluster {
     }
 
     /// A file system of so many MiB, in which the server may write.
-    pub fn small_disk(&self, mib: u32) -> PathBuf {
-        let disk = self.folder.join("small");
-        std::fs::create_dir(&disk).unwrap();
-        mount(&disk, mib);
+    pub fn small_disk(&self, mib: u32) -> SmallDisk {
+        let disk = SmallDisk::mount(mib);
         if is_root() {
-            assert!(Command::new("chown").arg(server_user()).arg(&disk).status().unwrap().success());
+            assert!(Command::new("chown").arg(server_user()).arg(disk.path()).status().unwrap().success());
         }
         disk
     }
@@ -155,24 +153,6 @@ impl Drop for Cluster {
         drop(self.watcher.stdin.take());
         let _ = self.watcher.wait();
     }
-}
-
-/// Mounts a file system of so many MiB in memory.
-pub fn mount(folder: &Path, mib: u32) {
-    let size = format!("size={mib}m");
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder).status().unwrap();
-    assert!(mounted.success(), "a full disk can only be tried by root, who may mount a small one");
-}
-
-/// Fills a file system to its last byte; the file that does it.
-pub fn fill(disk: &Path) -> PathBuf {
-    use std::io::Write;
-    let path = disk.join("filling");
-    let mut file = std::fs::File::create(&path).unwrap();
-    for size in [1 << 16, 1 << 12, 1] {
-        while file.write_all(&vec![0; size]).is_ok() {}
-    }
-    path
 }
 
 fn is_root() -> bool {

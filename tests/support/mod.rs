@@ -5,14 +5,17 @@
 pub mod bytes_codec;
 pub mod chain;
 pub mod cluster;
+pub mod disk;
 pub mod door;
 pub mod follower;
 pub mod gateway;
 pub mod hole;
 pub mod linked;
 pub mod peer;
+pub mod ports;
 pub mod postgres;
 pub mod process;
 pub mod python;
 pub mod relay;
 pub mod serving;
+pub mod until;

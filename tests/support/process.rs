@@ -2,9 +2,9 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex},
     thread::JoinHandle,
 };
@@ -32,14 +32,23 @@ pub struct Process {
     pub admin: String,
     /// Where its libp2p listens, with its id.
     pub libp2p: Vec<String>,
-    /// What it has written on stderr after the addresses.
+    /// The lines that it has written on stderr.
     pub log: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
 }
 
 impl Process {
-    /// Starts the command and waits until it has told its addresses.
-    pub fn start(mut command: Command) -> Self {
+    /// Starts the command and waits until it has told its addresses. Prints what it logs.
+    pub fn start(command: Command) -> Self {
+        Self::watched(command, |line| eprintln!("{line}"))
+    }
+
+    /// The same, of one that logs more than anybody wants to read.
+    pub fn start_quietly(command: Command) -> Self {
+        Self::watched(command, |_| {})
+    }
+
+    fn watched(mut command: Command, watch: fn(&str)) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
         let (mut http, mut admin, mut libp2p, mut before) = (String::new(), String::new(), Vec::new(), Vec::new());
@@ -47,18 +56,23 @@ impl Process {
             let Some(line) = lines.next() else {
                 panic!("it ended before it was ready: {:?}\n{}", child.wait(), before.join("\n"))
             };
-            match line.split_once(' ') {
+            let told = line.split_once(' ');
+            match told {
                 Some(("http", url)) => http = url.into(),
                 Some(("admin", url)) => admin = url.into(),
                 Some(("libp2p", address)) => libp2p.push(address.into()),
-                Some(("peer-id", _)) => break,
-                _ => before.push(line),
+                _ => {}
+            }
+            let ready = told.is_some_and(|(name, _)| name == "peer-id");
+            before.push(line);
+            if ready {
+                break;
             }
         }
         let log = Arc::new(Mutex::new(before));
         let told = log.clone();
         let tell = move |line: String| {
-            eprintln!("{line}");
+            watch(&line);
             told.lock().unwrap().push(line);
         };
         let reader = std::thread::spawn(move || lines.for_each(tell));
@@ -91,14 +105,30 @@ impl Process {
         self.signal("TERM");
         self.child.wait().unwrap().code()
     }
-}
 
-impl Drop for Process {
-    fn drop(&mut self) {
+    /// The same, of one whose stdout is a pipe; all that it has printed.
+    pub fn stop_with_output(mut self) -> Output {
+        self.signal("TERM");
+        let mut stdout = Vec::new();
+        self.child.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
+        let status = self.child.wait().unwrap();
+        self.kill();
+        let stderr = self.log.lock().unwrap().join("\n").into();
+        Output { status, stdout, stderr }
+    }
+
+    /// Ends it at once. The log is complete then.
+    pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
         // The end of the process is the end of its stderr.
         let _ = self.reader.take().map(JoinHandle::join);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

@@ -1,22 +1,23 @@
 //! A service that follows: gossip, peers that come and go.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use libp2p::identity::Keypair;
 use modal_gateway::{
-    chain::MinerBlock,
-    p2p::{self, P2pConfig, Verdict},
-    source::job::{JobSpec, SyncState},
+    chain::{Level, MinerBlock},
+    p2p::{self, Offence, P2pConfig, Verdict},
+    source::job::SyncState,
+    sync::{Service, Settings},
 };
 use rstest::rstest;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::node::{Syncing, eventually, serve};
+use super::node::{Syncing, eventually, serve, settings};
 use crate::support::{
     chain::{Chain, HEAVY, LIGHT, MIDDLE, main_chain},
     gateway::{Backend, Mute, PATIENCE},
-    peer::ScriptedPeer,
+    peer::{Reply, ScriptedPeer},
     serving::Serving,
 };
 
@@ -140,16 +141,53 @@ async fn an_unknown_parent_starts_a_sync_from_the_teller(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     let chain = main_chain().first(70);
-    let (syncing, [(teller, node), (other, _)], _running) = level(backend, &chain.first(50)).await;
+    let (syncing, [(teller, node), others @ ..], _running) = level::<17>(backend, &chain.first(50)).await;
+    // Of these many only the best are asked, and the teller is not one of them.
+    let _ = syncing.p2p.request(teller.peer_id, "too late".into(), Duration::ZERO).await;
+    eventually(async || (syncing.p2p.candidates().last() == Some(&teller.peer_id)).then_some(())).await;
     *node.chain().lock().unwrap() = chain.to_vec();
     teller.publish(told(chain.tip()));
     syncing.wait_for_tip(chain.tip()).await;
     syncing.wait_for(SyncState::Synced).await;
     syncing.assert_holds(&chain).await;
-    let job = syncing.store.jobs(10).await.unwrap().remove(0);
-    let spec: JobSpec = serde_json::from_str(&job.spec).unwrap();
-    assert_eq!(spec.peer, Some(teller.peer_id.to_string()));
-    assert!(other.requests().iter().all(|request| request["path"] != "/data/miner_block/range"));
+    let fetched = |peer: &ScriptedPeer| peer.requests().iter().any(|asked| asked["path"] == "/data/miner_block/range");
+    assert!(fetched(&teller) && !others.iter().any(|(other, _)| fetched(other)));
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_teller_that_gives_nothing_holds_nobody_up(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let chain = main_chain().first(51);
+    let syncing = Syncing::with(backend, &chain.first(50)).await;
+    let honest = serve(&Serving::of(&chain.first(50))).await;
+    let mute = ScriptedPeer::start(|_| Reply::Silence).await;
+    syncing.meet(&honest).await;
+    syncing.meet(&mute).await;
+    // For as long as the test has, and longer.
+    let settings = Settings { peer_timeout: 2 * PATIENCE, ..settings(Level::Pow) };
+    let service = Service::new(syncing.store.clone(), syncing.p2p.clone(), &settings).unwrap();
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    tokio::spawn(service.run(stop));
+    syncing.wait_for(SyncState::Synced).await;
+    let before = mute.requests().len();
+    mute.publish(told(&main_chain()[60]));
+    eventually(async || (mute.requests().len() > before).then_some(())).await;
+    honest.publish(told(chain.tip()));
+    syncing.wait_for_tip(chain.tip()).await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn what_only_a_shunned_peer_tells_is_looked_for_elsewhere(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let chain = main_chain().first(51);
+    let (syncing, [(shunned, _), (_honest, node)], _running) = level(backend, &chain.first(50)).await;
+    syncing.p2p.penalise(shunned.peer_id, Offence::BrokenAnswer);
+    *node.chain().lock().unwrap() = chain.to_vec();
+    shunned.publish(told(chain.tip()));
+    syncing.wait_for_tip(chain.tip()).await;
 }
 
 #[rstest]

@@ -21,6 +21,8 @@ use crate::support::{
     serving::Serving,
 };
 
+pub use crate::support::until::eventually;
+
 /// Longest wait for a peer's answer.
 pub const PEER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -75,7 +77,9 @@ impl Syncing {
     async fn over(test: Arc<TestStore>, level: Level) -> Self {
         let store = test.open().await;
         let running = CancellationToken::new();
-        let config = P2pConfig { target_peers: 0, ..P2pConfig::new(Keypair::generate_ed25519()) };
+        // How long a peer is waited for is for the sync to say.
+        let config =
+            P2pConfig { target_peers: 0, request_timeout: 3 * PATIENCE, ..P2pConfig::new(Keypair::generate_ed25519()) };
         let (p2p, _) = p2p::start(config, Arc::new(Mute), running.clone()).await.unwrap();
         Self { store, p2p, test, level, _running: running.drop_guard() }
     }
@@ -161,20 +165,6 @@ impl Syncing {
         assert_eq!(state.level, (!expected.is_empty()).then_some(self.level));
         assert_eq!(self.store.staged().await.unwrap(), None, "a branch is still kept aside");
     }
-}
-
-/// Looks again and again until there is something to see.
-pub async fn eventually<T>(mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let seen = async {
-        let mut ticks = tokio::time::interval(Duration::from_millis(20));
-        loop {
-            ticks.tick().await;
-            if let Some(seen) = look().await {
-                return seen;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, seen).await.expect("it never happened")
 }
 
 /// What a job tells of a peer.
