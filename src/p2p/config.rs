@@ -19,8 +19,8 @@ pub struct P2pConfig {
     pub agent: String,
     /// Longest life of any request, ours and others'; default 60 s, as the network's nodes have it.
     pub request_timeout: Duration,
-    /// Requests of others that are held at once, over all peers, from their arrival until the answer is sent; what exceeds
-    /// it is answered `busy`. Default 256.
+    /// Requests of others that are held at once, over all peers, from their arrival until the answer is sent, or made for
+    /// nobody; strangers leave a quarter of the places. What exceeds it is answered `busy`. Default 256.
     pub max_inbound: usize,
     /// Those of one peer. Default 64.
     pub max_inbound_per_peer: usize,
@@ -53,7 +53,7 @@ pub struct P2pConfig {
     /// answered `rate_limited`. 0 is no limit. Default 10,000.
     pub peer_rate_limit: u32,
     /// Memory in bytes for requests of others and their answers until they are sent, at least 10 MiB; one peer may have
-    /// half of it. What exceeds it is answered `busy`. Default 24 MiB.
+    /// half of it, and strangers leave a quarter. What exceeds it is answered `busy`. Default 24 MiB.
     pub answer_bytes: usize,
     /// Memory in bytes of this process from which on no more connections are made; 0 is nine tenths of the machine's, or
     /// the container's. Default 0.
