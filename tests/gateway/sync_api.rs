@@ -1,5 +1,7 @@
 //! The sync as a resource: `/sync`, what `/status` and `/health/ready` say of it, and what the operator may do.
 
+use std::time::{Duration, Instant};
+
 use modal_gateway::{
     chain::{Level, unix_now},
     source::job::{Phase, Progress, SyncState, SyncStatus},
@@ -10,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     door::{Door, send},
-    gateway::{Backend, Reply, TestStore},
+    gateway::{Backend, PATIENCE, Reply, TestStore},
 };
 
 async fn door(backend: Backend) -> Door {
@@ -41,6 +43,7 @@ async fn synced_syncing_and_stalled_are_told_apart(#[case] backend: Backend) {
     let door = door(backend).await;
     let level = SyncStatus { state: SyncState::Synced, useful_peers: 2, checked_at: Some(7), ..SyncStatus::default() };
     let busy = SyncStatus { state: SyncState::Syncing, job: Some(3), ..SyncStatus::default() };
+    let mut last = Value::Null;
     for (written, age, state, detail) in [
         (None, 0, "stalled", Some("stalled: the sync has not begun yet")),
         (Some(&level), 0, "synced", None),
@@ -51,7 +54,17 @@ async fn synced_syncing_and_stalled_are_told_apart(#[case] backend: Backend) {
         if let Some(status) = written {
             status.write(&*door.store, unix_now() - age).await.unwrap();
         }
-        let status = get(&door, "/status").await.json()["data"]["sync"].take();
+        // What was just read counts as current for a moment.
+        let (mut ticks, deadline) = (tokio::time::interval(Duration::from_millis(10)), Instant::now() + PATIENCE);
+        let status = loop {
+            ticks.tick().await;
+            let status = get(&door, "/status").await.json()["data"]["sync"].take();
+            if status != last {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "it is never told");
+        };
+        last = status.clone();
         assert_eq!(status["state"], state);
         if age == 0
             && let Some(written) = written
