@@ -70,7 +70,7 @@ pub struct Settings {
     pub rate_burst: u32,
     /// Requests in progress at once.
     pub max_requests: usize,
-    /// How long a request may take until its answer begins.
+    /// How long a request may take until its answer begins, its body included.
     pub request_timeout: Duration,
     /// Origins whose pages may read answers; `*` is any.
     pub cors_origins: Vec<HeaderValue>,

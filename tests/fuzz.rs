@@ -53,7 +53,11 @@ fn promises_hold(#[case] target: &str, #[case] check: fn(&[u8]), #[case] mutated
         let inputs = inputs.clone();
         move |(first, mutations)| mutations.iter().fold(first.get(&inputs).clone(), |bytes, m| m.apply(bytes, &inputs))
     });
-    TestRunner::new(config).run(&strategy, |input| Ok(check(&input))).unwrap_or_else(|broken| panic!("{broken}"));
+    let holds = |input: Vec<u8>| {
+        check(&input);
+        Ok(())
+    };
+    TestRunner::new(config).run(&strategy, holds).unwrap_or_else(|broken| panic!("{broken}"));
     eprintln!(
         "{target}: {} inputs in {known:?}, {mutated} mutated ones in {:?}",
         inputs.len(),

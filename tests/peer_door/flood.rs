@@ -114,7 +114,7 @@ async fn attack(target: Multiaddr, number: usize, begun: Arc<AtomicUsize>, ids: 
     let partial = Bytes::from(format!(r#"{{"path":"/ping","data":"{}"#, "x".repeat(PARTIAL_BYTES)));
     let mut next = number;
     let mut request = move |which: usize| {
-        if which % 2 == 0 {
+        if which.is_multiple_of(2) {
             return (partial.clone(), false);
         }
         // Each another answer, of some 600 kB.
