@@ -17,6 +17,7 @@ struct Behaviour {
 /// Gone when dropped.
 pub struct Hostile {
     pub address: Multiaddr,
+    pub id: PeerId,
     _stop: DropGuard,
 }
 
@@ -66,6 +67,6 @@ impl Hostile {
                 swarm.select_next_some().await;
             }
         }));
-        Self { address, _stop: guard }
+        Self { address, id, _stop: guard }
     }
 }
