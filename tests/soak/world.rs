@@ -34,11 +34,11 @@ pub const SPELL: u64 = 10;
 /// Blocks a second of the whole network: a week of one a minute in an hour.
 const PACE: f64 = 7.0 * 24.0 * 60.0 / 3600.0;
 
-/// The part of a core that a node gets for mining, about: the nodes give way to everything else.
-const SHARE: f64 = 0.4;
+/// The part of a core that a node gets for mining, about: the nodes give way to everything else, and are away at times.
+const SHARE: f64 = 0.15;
 
-/// Longest wait for anything that must happen: mining is slow where the machine is busy.
-const LONG: Duration = Duration::from_secs(120);
+/// Longest wait for anything that must happen: mining is slow where the machine, or its disk, is busy.
+const LONG: Duration = Duration::from_secs(300);
 
 /// The canonical chain in the end.
 #[derive(Debug)]
