@@ -46,7 +46,11 @@ pub fn next_template(network: &Network, parent: &ChainEnd, nominee: &str, number
         epoch: network.epoch_numbering.epoch(index),
         timestamp: now.max(parent.timestamp),
         previous_hash: parent.hash.clone(),
-        target_difficulty: network.next_difficulty(Some(parent)),
+        target_difficulty: match network.difficulty_schedule {
+            true => network.next_difficulty(Some(parent)),
+            // Nothing says what it should be: it stays.
+            false => parent.target_difficulty,
+        },
         nominated_peer_id: nominee.into(),
         miner_number: number,
         is_canonical: true,
@@ -171,6 +175,14 @@ mod tests {
             assert_eq!(difficulties, [3, 12, 48, 24]);
             assert_eq!(verifier.verify(None, blocks).unwrap().end(), Some(&end));
         }
+    }
+
+    #[test]
+    fn without_a_schedule_the_difficulty_stays() {
+        let end = |index| ChainEnd { index, hash: "0".into(), timestamp: 0, target_difficulty: 7, epoch_started: 0 };
+        let mined = |network: &Network| next_template(network, &end(40), "nominee", 0, 0).target_difficulty;
+        assert_eq!(mined(&Network { difficulty_schedule: false, ..quick() }), 7);
+        assert_eq!(mined(&quick()), 56, "an epoch that took no time");
     }
 
     #[test]
