@@ -13,7 +13,7 @@
 //! * [`sync`]: keeps the store level with the network: jobs, gossip, mining
 //! * [`http`]: routes that mirror the protocol, OpenAPI, status; what keeps the door open to good clients
 //! * [`config`]: defaults < file < environment < flags
-//! * [`telemetry`]: what is logged, and how
+//! * [`telemetry`]: what is logged, and how; panics, counted
 //! * [`app`]: what starts, in which order; what stops, in reverse
 //! * [`cli`]: the commands
 #![deny(missing_docs)]

@@ -1,7 +1,7 @@
 //! The one place where a question is answered: from the local store, from a peer, or from whichever knows.
 //!
 //! Both doors, HTTP and libp2p, hand the same typed query in and get the same bytes out. An answer is encoded once
-//! and kept in a bounded cache, by the version of the chain that it is true of.
+//! and kept in a bounded cache, by the version and the tip of the chain that it is true of.
 
 use std::{
     sync::{Arc, OnceLock},
