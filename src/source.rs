@@ -13,13 +13,12 @@ use bytes::Bytes;
 use futures::stream::Stream;
 use libp2p::PeerId;
 use moka::future::Cache;
-use sha2::{Digest, Sha256};
 
 use crate::{
     chain::Level,
     p2p::{P2pClient, P2pError, Responder},
-    protocol::{Answer, CLOSING, Code, Failure, MAX_RESPONSE_BYTES, OPENING, Query, Request},
-    store::{self, BlockStore, Blocks, ChainState, Tip},
+    protocol::{Answer, Code, Failure, Query, Request},
+    store::{self, BlockStore, Blocks, ChainState},
 };
 
 mod events;
@@ -27,14 +26,16 @@ mod fresh;
 pub mod job;
 mod local;
 mod remote;
+mod served;
 mod weight;
 
 pub use events::News;
 pub use remote::parsed;
+pub use served::{Answerer, Declined, Origin, Served};
 
 use events::Followers;
 use fresh::Fresh;
-use job::SyncStatus;
+use job::{Stages, SyncStatus};
 use local::Local;
 
 /// Largest answer that the cache keeps.
@@ -61,96 +62,6 @@ pub struct Settings {
     pub sync: bool,
 }
 
-/// Who is to answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// The store.
-    Local,
-    /// This peer.
-    Peer(PeerId),
-    /// The best peer.
-    Any,
-    /// The store and, where it lacks the answer, the best peer.
-    Auto,
-}
-
-/// Who answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answerer {
-    /// The store.
-    Local,
-    /// A peer.
-    Peer(PeerId),
-}
-
-impl std::fmt::Display for Answerer {
-    /// `local` or `peer:<id>`.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Local => f.write_str("local"),
-            Self::Peer(id) => write!(f, "peer:{id}"),
-        }
-    }
-}
-
-/// A good answer, encoded, and where it came from.
-#[derive(Debug)]
-pub struct Served {
-    /// The whole envelope.
-    pub body: Bytes,
-    /// Who answered.
-    pub answerer: Answerer,
-    /// The store's tip when it was answered.
-    pub tip: Option<Tip>,
-    /// How far the blocks in it are verified: the weakest. `None` where it holds none.
-    pub level: Option<Level>,
-    /// Whether every block that it can hold is deeper than the finality depth.
-    pub settled: bool,
-    /// See [`Self::tag`].
-    tag: OnceLock<String>,
-    /// The version of the chain that it is true of; 0 where it is not of the store's.
-    version: u64,
-    /// Whether the store had all that was asked for.
-    complete: bool,
-}
-
-impl Served {
-    /// The JSON text of `data`.
-    pub fn data(&self) -> &[u8] {
-        &self.body[OPENING.len()..self.body.len() - CLOSING.len()]
-    }
-
-    /// Changes when [`body`](Self::body) does: the start of its SHA-256 in hex. Computed when it is first asked for,
-    /// which libp2p never does.
-    pub fn tag(&self) -> &str {
-        self.tag.get_or_init(|| hex::encode(&Sha256::digest(&self.body)[..16]))
-    }
-
-    fn new(answer: &Answer, answerer: Answerer, tip: Option<Tip>) -> Result<Self, Failure> {
-        let body = answer.encode();
-        if body.len() > MAX_RESPONSE_BYTES {
-            return Err(Failure::new(Code::AnswerTooLarge));
-        }
-        let (body, tag) = (body.into(), OnceLock::new());
-        Ok(Self { body, answerer, tip, level: None, settled: false, tag, version: 0, complete: true })
-    }
-}
-
-/// Why there is no answer, and who said so.
-#[derive(Debug, Clone)]
-pub struct Declined {
-    /// What went wrong.
-    pub failure: Failure,
-    /// Who said so.
-    pub answerer: Answerer,
-}
-
-impl From<Failure> for Declined {
-    fn from(failure: Failure) -> Self {
-        Self { failure, answerer: Answerer::Local }
-    }
-}
-
 /// How the store does, and how full what stands before it is.
 #[derive(Debug, Clone, Copy)]
 pub struct Figures {
@@ -174,6 +85,7 @@ pub struct Source {
     fresh: Fresh<ChainState>,
     status: Fresh<SyncStatus>,
     followers: Followers,
+    stages: Arc<Stages>,
     p2p: OnceLock<P2pClient>,
     cache: Cache<Key, Arc<Served>>,
     settings: Settings,
@@ -189,8 +101,8 @@ impl Source {
             })
             .build();
         let local = Local::new(store.clone(), peer_id.to_string(), settings.finality_depth);
-        let (fresh, status, followers) = (Fresh::new(), Fresh::new(), Followers::new(store));
-        Self { local, fresh, status, followers, p2p: OnceLock::new(), cache, settings }
+        let (fresh, status, followers, stages) = (Fresh::new(), Fresh::new(), Followers::new(store), Arc::default());
+        Self { local, fresh, status, followers, stages, p2p: OnceLock::new(), cache, settings }
     }
 
     /// Lets peers be asked through this client. Later calls change nothing.
@@ -201,6 +113,11 @@ impl Source {
     /// The client for asking peers, if there is one.
     pub fn p2p(&self) -> Option<&P2pClient> {
         self.p2p.get()
+    }
+
+    /// What waits for the stages of the sync: for the service that syncs this store to tell.
+    pub fn stages(&self) -> &Arc<Stages> {
+        &self.stages
     }
 
     /// The state of the chain, at most [`fresh::MAX_AGE`] old.

@@ -49,6 +49,12 @@ impl Responder for Echo {
             _ => request,
         }
     }
+
+    /// Is called by the swarm's own task.
+    fn weight(&self, request: &Bytes) -> usize {
+        assert_ne!(&request[..], b"die", "the swarm of a test");
+        0
+    }
 }
 
 struct Node {

@@ -79,22 +79,21 @@ impl Gateway {
         format!("{}://{}", if self.tls { "https" } else { "http" }, self.http)
     }
 
-    /// Runs until `shutdown`, then stops: no new requests, those in progress finish, then the node.
+    /// Runs until `shutdown`, then stops: no new requests, those in progress finish, then the node. The same when a part
+    /// ends before that: what is left is stopped in order, and whoever started us can start us anew.
     ///
     /// # Errors
-    /// [`AppError::Ended`] if a part ends before that.
+    /// What the part ended with; [`AppError::Ended`] where it says nothing.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), AppError> {
         let [(http, http_task), (admin, admin_task)] = &mut self.doors;
-        let name = tokio::select! {
-            () = shutdown.cancelled() => {
-                self.stop().await;
-                return Ok(());
-            }
-            error = self.node.ended() => return Err(error),
-            _ = http_task => *http,
-            _ = admin_task => *admin,
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            error = self.node.ended() => Err(error),
+            _ = http_task => Err(AppError::Ended(http)),
+            _ = admin_task => Err(AppError::Ended(admin)),
         };
-        Err(AppError::Ended(name))
+        self.stop().await;
+        ended
     }
 
     /// Stops in reverse order.
@@ -102,7 +101,8 @@ impl Gateway {
         self.closing.cancel();
         // Each cuts off what has not finished in time.
         for (name, door) in self.doors {
-            if door.await.is_err() {
+            // One that has ended by itself is the reason why we stop, and was looked at then.
+            if !door.is_finished() && door.await.is_err() {
                 tracing::error!(door = name, "the listener's task panicked");
             }
         }
@@ -169,5 +169,36 @@ fn limits(config: &Config) -> Limits {
         idle_timeout: config.idle_timeout,
         drain: DRAIN,
         ..Limits::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::identity::Keypair;
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::store::{self, OpenOptions};
+
+    #[tokio::test]
+    async fn a_dead_swarm_stops_the_whole_gateway_in_order() {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+        let config = Config { http: anywhere, admin: anywhere, listen, sync: false, ..Config::default() };
+        let store = store::open("sqlite::memory:", &OpenOptions::default()).await.unwrap();
+        let node = Node::start_with(&config, store.clone(), Keypair::generate_ed25519()).await.unwrap();
+        let gateway = Gateway::open(node, bind(&config).await.unwrap(), &config);
+        let (doors, p2p) = ([gateway.http, gateway.admin], gateway.node.p2p.clone());
+        for door in doors {
+            TcpStream::connect(door).await.unwrap();
+        }
+        gateway.node.cut_off("libp2p");
+        let error = gateway.run(CancellationToken::new()).await.unwrap_err();
+        assert_eq!(error.to_string(), "the libp2p task ended unexpectedly");
+        for door in doors {
+            TcpStream::connect(door).await.unwrap_err();
+        }
+        assert_eq!(p2p.wait_connected("anybody", super::DRAIN).await, Err(crate::p2p::P2pError::Stopped));
+        store.state().await.expect_err("the store is closed");
     }
 }

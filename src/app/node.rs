@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use tokio::{task::JoinHandle, time::timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{AppError, DRAIN, reputation};
 use crate::{
@@ -87,7 +87,8 @@ impl Node {
         let stop = CancellationToken::new();
         let (p2p, swarm) = p2p::start(p2p_config, source.clone(), stop.clone()).await?;
         source.join(p2p.clone());
-        // A swarm that panicked ends here too.
+        // A swarm that panicked ends here too; one that does not stop in time is cut off with this task.
+        let swarm = AbortOnDropHandle::new(swarm);
         let task = tokio::spawn(async { swarm.await.map_err(|_| AppError::Ended("libp2p")) });
         let mut node = Self { source, p2p, store, parts: vec![Part { name: "libp2p", stop, task }] };
         let (store, p2p) = (node.store.clone(), node.p2p.clone());
@@ -104,6 +105,7 @@ impl Node {
     /// Keeps the store level with the network from now on.
     fn sync(&mut self, config: &Config) -> Result<(), AppError> {
         let service = sync::Service::new(self.store.clone(), self.p2p.clone(), &sync_settings(config))?;
+        let service = service.watched(self.source.stages().clone());
         self.add("sync", async |stop| {
             service.run(stop).await;
             Ok(())
@@ -132,17 +134,17 @@ impl Node {
         self.p2p.dial_addresses()
     }
 
-    /// Runs until `shutdown`, then stops.
+    /// Runs until `shutdown` or until a part ends, then stops.
     ///
     /// # Errors
     /// Those of a part that ends before that.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), AppError> {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            error = self.ended() => return Err(error),
-        }
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            error = self.ended() => Err(error),
+        };
         self.stop().await;
-        Ok(())
+        ended
     }
 
     /// Waits until a part ends by itself, which none should, and says which and why.
@@ -159,6 +161,10 @@ impl Node {
     pub async fn stop(self) {
         for Part { name, stop, task } in self.parts.into_iter().rev() {
             stop.cancel();
+            // One that has ended by itself is the reason why we stop, and was looked at then.
+            if task.is_finished() {
+                continue;
+            }
             let aborter = task.abort_handle();
             if timeout(DRAIN, task).await.is_err() {
                 tracing::warn!(part = name, "not stopped in time: it is cut off");
@@ -185,6 +191,13 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+
+    impl Node {
+        /// Ends a part from outside.
+        pub(in crate::app) fn cut_off(&self, name: &str) {
+            self.parts.iter().filter(|part| part.name == name).for_each(|part| part.task.abort());
+        }
+    }
 
     async fn node() -> Node {
         let config = Config { listen: Vec::new(), sync: false, ..Config::default() };

@@ -1,20 +1,17 @@
 //! The peer book: whom we know, under which names, and how they did.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use libp2p::{Multiaddr, PeerId};
 
 use super::P2pError;
 use super::address::PeerAddress;
-use super::guard::Refused;
-use super::place::ip;
-use super::trust::{Trust, TrustList};
+use super::trust::TrustList;
 use crate::chain::CumulativeDifficulty;
 use crate::protocol::{COMPRESSED_PROTOCOL, PROTOCOL};
 
+mod admission;
 mod info;
 mod reputation;
 mod score;
@@ -159,61 +156,6 @@ impl PeerBook {
             }
         }
         (id.is_some() || !gone.is_empty()).then_some((id, gone))
-    }
-
-    /// Puts a peer on the allow-list or the deny-list, and takes it off the other one.
-    pub fn set_trust(&mut self, id: PeerId, allow: bool) {
-        let TrustList { allow: allowed, deny: denied, .. } = &mut self.trust;
-        let (to, from) = if allow { (allowed, denied) } else { (denied, allowed) };
-        from.remove(&id);
-        to.insert(id);
-        self.entry(id);
-    }
-
-    /// Whether the operator named it, in the settings, on the allow-list, or by dialling it.
-    pub fn is_trusted(&self, id: &PeerId) -> bool {
-        let named = |peer: &Peer| peer.configured || !peer.addresses.is_empty();
-        !self.is_denied(id) && (self.trust.allow.contains(id) || self.peers.get(id).is_some_and(named))
-    }
-
-    fn is_denied(&self, id: &PeerId) -> bool {
-        self.trust.deny.contains(id)
-    }
-
-    /// Whether we have to do with it at all.
-    pub fn admits(&self, id: &PeerId, now: Instant) -> Result<(), Refused> {
-        if self.is_denied(id) {
-            Err(Refused::Denied)
-        } else if self.is_trusted(id) {
-            Ok(())
-        } else if self.peers.get(id).is_some_and(|peer| peer.offences.banned(now)) {
-            Err(Refused::Banned)
-        } else if self.trust.mode == Trust::Closed {
-            Err(Refused::Stranger)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Whether it may be asked, and its gossip heard: not a stranger's where those are not trusted.
-    pub fn may_be_asked(&self, id: &PeerId) -> bool {
-        !self.is_denied(id) && (self.trust.mode == Trust::Open || self.is_trusted(id))
-    }
-
-    /// Whether it may be listened to, and asked without being named: of those that may be asked, who is not shunned.
-    pub fn is_heard(&self, id: &PeerId, now: Instant) -> bool {
-        self.may_be_asked(id) && !self.is_shunned(id, now)
-    }
-
-    /// Whether a configured address is at this ip.
-    pub fn is_at_configured_address(&self, address: IpAddr) -> bool {
-        self.configured.iter().any(|peer| ip(&peer.address) == Some(address))
-    }
-
-    /// Everybody who is connected and should not be.
-    pub fn intruders(&self, now: Instant) -> Vec<PeerId> {
-        let connected = self.peers.iter().filter(|(_, peer)| peer.connections > 0);
-        connected.filter(|(id, _)| self.admits(id, now).is_err()).map(|(id, _)| *id).collect()
     }
 
     /// The configured address at `index` is that of `id`.
@@ -382,50 +324,6 @@ impl PeerBook {
 
     pub fn verified_work(&self, id: &PeerId) -> CumulativeDifficulty {
         self.peers.get(id).and_then(|peer| peer.verified_work).unwrap_or_default()
-    }
-
-    /// See [`P2pClient::candidates`](super::P2pClient::candidates).
-    pub fn candidates(&self, now: Instant) -> Vec<PeerId> {
-        // A configured peer that hung up (real nodes close idle connections) is dialled again by the request itself.
-        let usable =
-            |peer: &Peer| peer.speaks && (peer.connections > 0 || peer.configured && peer.dial_error.is_none());
-        let mut best: Vec<_> = self
-            .peers
-            .iter()
-            .filter(|(id, peer)| usable(peer) && self.is_heard(id, now))
-            .map(|(id, peer)| {
-                let failures = peer.recent_failures.at(now, FAILURE_HALF_LIFE).round() as u64;
-                let micros = peer.latency_ms.or(peer.ping_ms).map_or(u64::MAX, |ms| (ms * 1e3) as u64);
-                ((Reverse(peer.connections.min(1)), failures, micros), *id)
-            })
-            .collect();
-        best.sort_unstable();
-        best.into_iter().map(|(_, id)| id).collect()
-    }
-
-    /// Every peer, configured ones first in the operator's order, then by id.
-    pub fn infos(&self, now: Instant) -> Vec<PeerInfo> {
-        let unreached = self.configured.iter().filter(|peer| peer.peer.is_none()).map(|configured| {
-            let peer = Peer {
-                alias: configured.alias.clone(),
-                configured: true,
-                addresses: vec![configured.address.clone()],
-                ..Peer::default()
-            };
-            peer.info(None, true, now)
-        });
-        let mut infos: Vec<_> = self
-            .peers
-            .iter()
-            .map(|(id, peer)| peer.info(Some(id), self.is_trusted(id), now))
-            .chain(unreached)
-            .collect();
-        let place = |info: &PeerInfo| {
-            let configured = |peer: &Configured| info.addresses.contains(&peer.address);
-            self.configured.iter().position(configured).filter(|_| info.configured).unwrap_or(usize::MAX)
-        };
-        infos.sort_by_cached_key(|info| (place(info), info.peer_id.clone()));
-        infos
     }
 }
 

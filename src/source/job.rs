@@ -13,8 +13,10 @@ use crate::{
     store::{Job, StoreError},
 };
 
+mod stages;
 mod status;
 
+pub use stages::{Stage, Stages};
 pub use status::{SyncState, SyncStatus};
 
 /// Jobs that may wait for their turn.

@@ -5,13 +5,13 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{
-    AssertSqlSafe, ColumnIndex, Connection, Database, Decode, Encode, Executor, FromRow, IntoArguments, Type,
+    AssertSqlSafe, ColumnIndex, Connection, Database, Decode, Encode, Executor, IntoArguments, Type,
     database::HasStatementCache, query_as,
 };
 
 use super::{
     Anchor, BlockStore, Blocks, ChainState, ChainWriter, Figures, Found, IndexEntry, Lease, MAX_BLOCKS_PER_INDEX,
-    OpenOptions, Result, StoreError, Tip,
+    OpenOptions, Result, StoreError,
     attended::Attended,
     health::{Health, Options},
     pool::Pool,
@@ -19,6 +19,11 @@ use super::{
     statements,
 };
 use crate::chain::{ChainEnd, CumulativeDifficulty, EpochNumbering, Level, MinerBlock};
+
+mod rows;
+
+pub(super) use rows::ChainRow;
+use rows::{AnchorRow, BlocksRow, FoundRow, IndexRow};
 
 /// Generations that [`BlockStore::anchor`] follows a branch down to the canonical chain.
 const MAX_ANCHOR_STEPS: i64 = 10_000;
@@ -97,121 +102,9 @@ impl<DB: Backend> SqlStore<DB> {
     }
 }
 
-/// Columns of `chain` that every read gives.
-#[derive(FromRow)]
-struct Seen {
-    version: i64,
-    tip_index: Option<i64>,
-    tip_hash: Option<String>,
-    tip_epoch: Option<i64>,
-}
-
-impl Seen {
-    fn split(self) -> Result<(u64, Option<Tip>)> {
-        Ok((self.version as u64, tip(self.tip_index, self.tip_hash, self.tip_epoch)?))
-    }
-}
-
-fn tip(index: Option<i64>, hash: Option<String>, epoch: Option<i64>) -> Result<Option<Tip>> {
-    match (index, hash, epoch) {
-        (Some(index), Some(hash), Some(epoch)) => Ok(Some(Tip { index: index as u64, hash, epoch: epoch as u64 })),
-        (None, None, None) => Ok(None),
-        _ => Err(StoreError::Damaged("the tip of the chain is incomplete".into())),
-    }
-}
-
 /// The level that `code` stands for.
 pub(super) fn level(code: i64) -> Result<Level> {
     Level::from_code(code).ok_or_else(|| StoreError::Damaged(format!("verification level {code}")))
-}
-
-/// The row of `chain`.
-#[derive(FromRow)]
-pub(super) struct ChainRow {
-    #[sqlx(flatten)]
-    seen: Seen,
-    length: i64,
-    total_blocks: i64,
-    cumulative_difficulty: String,
-    bytes: i64,
-    epochs: i64,
-    miners: i64,
-    level: Option<i64>,
-}
-
-impl TryFrom<ChainRow> for ChainState {
-    type Error = StoreError;
-    fn try_from(row: ChainRow) -> Result<Self> {
-        let (version, tip) = row.seen.split()?;
-        let damaged = |error| StoreError::Damaged(format!("{error}: {}", row.cumulative_difficulty));
-        Ok(Self {
-            version,
-            tip,
-            length: row.length as u64,
-            total_blocks: row.total_blocks as u64,
-            cumulative_difficulty: row.cumulative_difficulty.parse().map_err(damaged)?,
-            bytes: row.bytes as u64,
-            epochs: row.epochs as u64,
-            miners: row.miners as u64,
-            level: row.level.map(level).transpose()?,
-        })
-    }
-}
-
-#[derive(FromRow)]
-struct FoundRow {
-    #[sqlx(flatten)]
-    seen: Seen,
-    document: String,
-    idx: i64,
-    canonical: bool,
-    level: i64,
-}
-
-#[derive(FromRow)]
-struct BlocksRow {
-    #[sqlx(flatten)]
-    seen: Seen,
-    json: Option<String>,
-    count: i64,
-    last_index: Option<i64>,
-    last_hash: Option<String>,
-    level: Option<i64>,
-}
-
-impl TryFrom<BlocksRow> for Blocks {
-    type Error = StoreError;
-    fn try_from(row: BlocksRow) -> Result<Self> {
-        let (version, tip) = row.seen.split()?;
-        Ok(Self {
-            version,
-            tip,
-            json: row.json.unwrap_or_default(),
-            count: row.count as u64,
-            last_index: row.last_index.map(|index| index as u64),
-            last_hash: row.last_hash,
-            level: row.level.map(level).transpose()?,
-        })
-    }
-}
-
-#[derive(FromRow)]
-struct IndexRow {
-    orphans: i64,
-    idx: i64,
-    hash: String,
-    previous_hash: String,
-    canonical: bool,
-    orphan_reason: Option<String>,
-}
-
-#[derive(FromRow)]
-struct AnchorRow {
-    version: i64,
-    known: bool,
-    idx: Option<i64>,
-    hash: Option<String>,
-    steps: Option<i64>,
 }
 
 /// Binds `$value`s to the statement and fetches from the readers with `$fetch`. Evaluates them again for a second try.
@@ -248,11 +141,7 @@ where
     async fn get(&self, hash: &str) -> Result<Option<Found>> {
         let Some(hash) = storable(hash) else { return Ok(None) };
         let row: Option<FoundRow> = read!(self.fetch_optional(statements::GET, hash.clone()))?;
-        let Some(row) = row else { return Ok(None) };
-        let (version, tip) = row.seen.split()?;
-        let level = level(row.level)?;
-        let (json, index, canonical) = (row.document, row.idx as u64, row.canonical);
-        Ok(Some(Found { version, tip, json, index, canonical, level }))
+        row.map(Found::try_from).transpose()
     }
 
     async fn epoch(&self, epoch: u64, limit: u64) -> Result<Blocks> {
@@ -295,12 +184,7 @@ where
 
     async fn anchor(&self, hash: &str) -> Result<(Anchor, u64)> {
         let row: AnchorRow = read!(self.fetch_one(statements::ANCHOR, storable(hash), MAX_ANCHOR_STEPS))?;
-        let anchor = match (row.known, row.idx.zip(row.hash)) {
-            (false, _) => Anchor::Unknown,
-            (true, Some(_)) if row.steps == Some(0) => Anchor::Canonical,
-            (true, ancestor) => Anchor::Orphaned(ancestor.map(|(index, hash)| (index as u64, hash))),
-        };
-        Ok((anchor, row.version as u64))
+        Ok(row.read())
     }
 
     async fn block_at(&self, index: u64) -> Result<Option<(MinerBlock, Level)>> {
@@ -337,19 +221,6 @@ where
         // Last, since only a connection that may write can fold SQLite's log into the file when it is the last one.
         if let Some(writer) = &self.writer {
             writer.close().await;
-        }
-    }
-}
-
-impl From<IndexRow> for IndexEntry {
-    fn from(row: IndexRow) -> Self {
-        Self {
-            index: row.idx as u64,
-            hash: row.hash,
-            previous_hash: row.previous_hash,
-            canonical: row.canonical,
-            orphaned: !row.canonical,
-            orphan_reason: row.orphan_reason,
         }
     }
 }

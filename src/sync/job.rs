@@ -194,6 +194,7 @@ impl Service {
             job,
             timeout: self.peer_timeout,
             tracker,
+            stages: self.stages.clone(),
         })
     }
 

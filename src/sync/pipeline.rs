@@ -21,7 +21,7 @@ use crate::{
         ChainEnd, CumulativeDifficulty, Level, Rule, VerifiedBlocks, Verifier, VerifyError, Violation,
         fork_choice::Weight, unix_now,
     },
-    source::job::{Mode, Phase},
+    source::job::{Mode, Phase, Stage},
     store::{ChainWriter, StoreError},
 };
 
@@ -63,6 +63,7 @@ impl Run {
         let report = self.reporter();
         let spans = download::fetched(self.mode, numbering, spans, sources, report);
         let (to_verify, fetched) = mpsc::channel(WAITING);
+        self.stages.watch(Stage::Verify, &to_verify);
         let _download = AbortOnDropHandle::new(tokio::spawn(async move {
             pin_mut!(spans);
             while let Some(Fetched { windows, failed }) = spans.next().await {
@@ -79,6 +80,7 @@ impl Run {
             }
         }));
         let (to_commit, verified) = mpsc::channel(WAITING);
+        self.stages.watch(Stage::Commit, &to_commit);
         let (verifier, parent, end) = (self.verifier.clone(), plan.parent.clone(), plan.to);
         let _verify = AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(setback) = verify(&verifier, parent, end, fetched, &to_commit).await {
@@ -135,7 +137,6 @@ impl Run {
                     false => writer.append(batch).await.map_err(moved)?,
                 }
             }
-
             writer.commit().await?;
             tracing::trace!(blocks, "transaction ends");
             self.tracker.update(|progress| progress.aside = aside);

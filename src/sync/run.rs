@@ -20,10 +20,10 @@ use super::{
     tracker::Tracker,
 };
 use crate::{
-    chain::{Network, Rule, Verifier},
-    p2p::{Offence, P2pClient},
+    chain::{Network, Verifier},
+    p2p::P2pClient,
     protocol::query::CheckPoint,
-    source::job::{Mode, Phase},
+    source::job::{Mode, Phase, Stages},
     store::{BlockStore, ChainState, StoreError},
 };
 
@@ -71,27 +71,29 @@ pub(super) struct Run {
     /// Longest wait for an answer.
     pub timeout: Duration,
     pub tracker: Arc<Tracker>,
+    pub stages: Arc<Stages>,
 }
 
 /// What is known of the peers in the course of one job.
 #[derive(Default)]
-struct Record {
-    found: Found,
+pub(super) struct Record {
+    pub found: Found,
     /// Told no tip in time: not waited for again.
     mute: HashSet<PeerId>,
     /// Their chains are verified, and ours is the better one.
     weighed: HashSet<PeerId>,
     /// Whom the latest plan followed.
-    lead: Option<PeerId>,
+    pub lead: Option<PeerId>,
     /// How often plans came to nothing that nobody is to blame for, by whom they followed.
     seams: HashMap<PeerId, u32>,
     paces: Paces,
-    last: Option<String>,
+    /// The latest setback.
+    pub last: Option<String>,
 }
 
 impl Record {
     /// A plan came to nothing, and it is open whose fault that is; whether the peer that it followed is left out for it.
-    fn seam(&mut self) -> bool {
+    pub fn seam(&mut self) -> bool {
         let Some(lead) = self.lead else { return false };
         let seams = self.seams.entry(lead).or_default();
         *seams += 1;
@@ -301,61 +303,5 @@ impl Run {
             });
         }
         asking
-    }
-
-    /// Draws the consequences of a setback; whether somebody is left out because of it, so that the next plan differs.
-    fn judge(&self, setback: &Setback, record: &mut Record) -> bool {
-        let text = setback.to_string();
-        tracing::debug!(setback = text, "a setback");
-        self.tracker.update(|progress| {
-            progress.retries += 1;
-            progress.last_error = Some(text.clone());
-        });
-        record.last = Some(text);
-        match setback {
-            Setback::Peer(peer, fault) => {
-                self.hold_against(*peer, fault.offence());
-                match fault.offence() {
-                    Some(Offence::BrokenAnswer) => record.found.wrong.insert(*peer),
-                    _ => record.found.silent.insert(*peer),
-                }
-            }
-            Setback::Invalid(peer, violation) => {
-                match violation.rule {
-                    // Our own clock may be wrong; and whoever is on another network does nothing wrong.
-                    Rule::Timestamp | Rule::Genesis | Rule::Checkpoint => {}
-                    _ => self.hold_against(*peer, Some(Offence::InvalidBlock)),
-                }
-                record.found.wrong.insert(*peer)
-            }
-            Setback::FalseClaim(peer) => {
-                self.hold_against(*peer, Some(Offence::FalseClaim));
-                record.found.wrong.insert(*peer)
-            }
-            Setback::OtherGenesis { peer, .. } => record.found.wrong.insert(*peer),
-            Setback::Seam { peer, before } => {
-                let helpers = [Some(*peer), *before].into_iter().flatten().filter(|peer| Some(*peer) != record.lead);
-                let helpers: Vec<_> = helpers.collect();
-                match helpers.is_empty() {
-                    true => record.seam(),
-                    // Whoever only helps can be done without.
-                    false => {
-                        let before = record.found.silent.len();
-                        record.found.silent.extend(helpers);
-                        record.found.silent.len() > before
-                    }
-                }
-            }
-            // If nobody but the lead has a part in it, it may be its doing.
-            Setback::Moved => record.seam(),
-            Setback::Store(_) | Setback::Pow(_) | Setback::Stopped => false,
-        }
-    }
-
-    fn hold_against(&self, peer: PeerId, offence: Option<Offence>) {
-        if let Some(offence) = offence {
-            self.p2p.penalise(peer, offence);
-            self.tracker.penalty(peer, offence.as_str());
-        }
     }
 }

@@ -19,7 +19,7 @@ use super::{job::Ended, run::Found, setback::RunError, tracker::Tracker};
 use crate::{
     chain::{Level, Network, PowError, PowOptions, Verifier, unix_now},
     p2p::{Gossip, P2pClient},
-    source::job::{JobSpec, Progress, SyncState, SyncStatus},
+    source::job::{JobSpec, Progress, Stages, SyncState, SyncStatus},
     store::{BlockStore, Lease, StoreError},
 };
 
@@ -83,6 +83,7 @@ pub struct Service {
     pub(super) p2p: P2pClient,
     pub(super) network: Arc<Network>,
     pub(super) verifier: Verifier,
+    pub(super) stages: Arc<Stages>,
     interval: Duration,
     pub(super) peer_timeout: Duration,
     /// Peers that are left alone until then.
@@ -108,6 +109,7 @@ impl Service {
             p2p,
             network: Arc::new(settings.network.clone()),
             verifier: Verifier::new(&settings.network, settings.level, settings.pow)?,
+            stages: Arc::default(),
             interval: settings.interval,
             peer_timeout: settings.peer_timeout,
             distrust: HashMap::new(),
@@ -117,6 +119,11 @@ impl Service {
             status: SyncStatus::stalled("the sync has not begun yet"),
             status_written: None,
         })
+    }
+
+    /// The same, telling `stages` how full they are.
+    pub fn watched(self, stages: Arc<Stages>) -> Self {
+        Self { stages, ..self }
     }
 
     /// Runs until `shutdown`. A store that fails is waited for.

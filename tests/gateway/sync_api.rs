@@ -240,6 +240,8 @@ async fn the_figures_tell_of_the_sync() {
         "# TYPE modal_sync_state gauge",
         "modal_sync_job_blocks 1234",
         "modal_sync_useful_peers 3",
+        "modal_sync_waiting{stage=\"verify\"} 0",
+        "modal_sync_waiting{stage=\"commit\"} 0",
         "modal_event_streams 0",
         "modal_chain_blocks 0",
     ] {

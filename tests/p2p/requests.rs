@@ -191,3 +191,23 @@ async fn shutdown_ends_the_task_and_everything_that_waits() {
     assert_eq!(client.wait_connected("nobody", PATIENCE).await, Err(P2pError::Stopped));
     far.stop().await;
 }
+
+#[tokio::test]
+async fn a_swarm_that_panics_ends_its_task_and_everything_that_waits() {
+    let far = Node::listening(TCP).await;
+    let near = Node::knowing("far", &far.address()).await;
+    let id = near.client.local_peer_id();
+    let asked = far.client.request(id, "wait".into(), PATIENCE);
+    let (asked, killed) = tokio::join!(asked, async {
+        while near.client.inbound().requests == 0 {
+            tokio::task::yield_now().await;
+        }
+        near.ask("far", "die").await
+    });
+    assert_eq!(asked, Err(P2pError::Stopped));
+    assert!(killed.is_err(), "{killed:?}");
+    assert!(far.task.await.unwrap_err().is_panic());
+    assert_eq!(far.client.request(id, "{}".into(), PATIENCE).await, Err(P2pError::Stopped));
+    assert_eq!(far.client.wait_connected("nobody", PATIENCE).await, Err(P2pError::Stopped));
+    near.stop().await;
+}

@@ -1,11 +1,14 @@
 //! Jobs are rows: they outlive the process, can be cancelled, and one process at a time does them.
 
+use std::sync::Arc;
+
 use modal_gateway::{
-    source::job::{JobSpec, Mode, Phase, Progress, SyncState},
+    source::job::{JobSpec, Mode, Phase, Progress, Stage, Stages, SyncState},
     store::Job,
     sync::SyncError,
 };
 use rstest::rstest;
+use tokio_util::sync::CancellationToken;
 
 use super::node::{Syncing, by, eventually, serve};
 use crate::support::{chain::main_chain, gateway::Backend, peer::ScriptedPeer, serving::Serving};
@@ -60,7 +63,7 @@ async fn a_job_can_be_cancelled(#[values(Backend::Sqlite, Backend::Postgres)] ba
     let syncing = Syncing::with(backend, &[]).await;
     let (peer, node) = stalling().await;
     syncing.meet(&peer).await;
-    let stop = tokio_util::sync::CancellationToken::new();
+    let stop = CancellationToken::new();
     let (service, job) = (syncing.service(), by(Mode::Delta));
     let cancel = async {
         stalled(&syncing, &node).await;
@@ -138,4 +141,24 @@ async fn one_process_at_a_time_syncs_and_another_takes_over(
     follower.wait_for(SyncState::Synced).await;
     follower.assert_holds(chain).await;
     leader.assert_holds(chain).await;
+}
+
+/// With Postgres, where a writer of the chain keeps nobody from writing how a job does.
+#[tokio::test]
+async fn what_waits_for_a_writer_is_little_and_told() {
+    let peer = serve(&Serving::of(main_chain())).await;
+    let syncing = Syncing::with(Backend::Postgres, &[]).await;
+    syncing.meet(&peer).await;
+    let other = syncing.beside().await;
+    let writer = other.store.write().await.unwrap();
+    let stages = Arc::new(Stages::default());
+    let (service, spec, stop) = (syncing.service().watched(stages.clone()), by(Mode::Epoch), CancellationToken::new());
+    let full = async {
+        eventually(async || (Stage::ALL.map(|stage| stages.waiting(stage)) == [2, 2]).then_some(())).await;
+        drop(writer);
+    };
+    let (ended, ()) = tokio::join!(service.sync_once(&spec, &stop, |_| {}), full);
+    assert_eq!(ended.unwrap().blocks, main_chain().len() as u64);
+    assert_eq!(Stage::ALL.map(|stage| stages.waiting(stage)), [0, 0]);
+    syncing.assert_holds(main_chain()).await;
 }

@@ -7,7 +7,10 @@ use crate::{
     chain::unix_now,
     http::Gateway,
     protocol::Failure,
-    source::{self, job::SyncState},
+    source::{
+        self,
+        job::{Stage, SyncState},
+    },
     store, telemetry,
 };
 
@@ -45,6 +48,9 @@ pub(super) async fn add_fill(figures: &mut Figures, gateway: &Gateway) {
     figures.one("cache_entries", "gauge", "Encoded answers that are kept.", cache_entries);
     figures.one("cache_bytes", "gauge", "Bytes that they take.", cache_bytes);
     figures.one("news_entries", "gauge", "Answers to followers of events that are kept.", news_entries);
+    let waiting = Stage::ALL
+        .map(|stage| (format!("{{stage=\"{}\"}}", stage.as_str()), gateway.source.stages().waiting(stage) as u64));
+    figures.all("sync_waiting", "gauge", "Windows or batches that wait for a stage of the sync.", &waiting);
     figures.one("panics_total", "counter", "Panics, wherever they were contained.", telemetry::panics());
     let tasks = Handle::current().metrics().num_alive_tasks();
     figures.one("tasks", "gauge", "Tasks alive.", tasks as u64);

@@ -6,7 +6,7 @@ use libp2p::{Multiaddr, PeerId};
 use serde::Serialize;
 
 use super::reputation::unix;
-use super::{Offence, Peer};
+use super::{Configured, Offence, Peer, PeerBook};
 
 /// What we tell about a peer. Its ip addresses are not part of the serialized form: strangers may read that.
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
@@ -85,5 +85,32 @@ impl Peer {
             last_seen: self.last_seen,
             addresses: self.addresses.iter().chain(&self.remote).cloned().collect(),
         }
+    }
+}
+
+impl PeerBook {
+    /// Every peer, configured ones first in the operator's order, then by id.
+    pub fn infos(&self, now: Instant) -> Vec<PeerInfo> {
+        let unreached = self.configured.iter().filter(|peer| peer.peer.is_none()).map(|configured| {
+            let peer = Peer {
+                alias: configured.alias.clone(),
+                configured: true,
+                addresses: vec![configured.address.clone()],
+                ..Peer::default()
+            };
+            peer.info(None, true, now)
+        });
+        let mut infos: Vec<_> = self
+            .peers
+            .iter()
+            .map(|(id, peer)| peer.info(Some(id), self.is_trusted(id), now))
+            .chain(unreached)
+            .collect();
+        let place = |info: &PeerInfo| {
+            let configured = |peer: &Configured| info.addresses.contains(&peer.address);
+            self.configured.iter().position(configured).filter(|_| info.configured).unwrap_or(usize::MAX)
+        };
+        infos.sort_by_cached_key(|info| (place(info), info.peer_id.clone()));
+        infos
     }
 }
