@@ -211,5 +211,5 @@ fn build(config: P2pConfig, responder: Arc<dyn Responder>) -> Result<(P2pClient,
     });
     let (commands, queue) = mpsc::channel(config.command_queue.max(1));
     let worker = Worker::new(&config, Arc::clone(&shared), responder, queue, heard)?;
-    Ok((P2pClient { commands, shared }, worker))
+    Ok((P2pClient { commands, shared, room: None }, worker))
 }

@@ -46,6 +46,9 @@ const ENTRY_OVERHEAD: usize = 512;
 const TIP_PATIENCE: Duration = Duration::from_millis(250);
 /// Longest that an answer from the store may take, of however many reads.
 const LOCAL_PATIENCE: Duration = Duration::from_secs(4);
+/// What peers' answers take while they arrive, together: 25 of the longest. Peers that stall on purpose must not take all
+/// memory; most answers are short.
+const ARRIVING_BYTES: usize = 256 << 20;
 /// Peers that `any` asks, one after the other, before it gives up.
 const MAX_ASKED_PEERS: usize = 3;
 
@@ -107,7 +110,7 @@ impl Source {
 
     /// Lets peers be asked through this client. Later calls change nothing.
     pub fn join(&self, p2p: P2pClient) {
-        let _ = self.p2p.set(p2p);
+        let _ = self.p2p.set(p2p.sharing(ARRIVING_BYTES));
     }
 
     /// The client for asking peers, if there is one.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{timeout, timeout_at};
 
 use super::gossip::{Gossip, MAX_GOSSIP_BYTES, Verdict};
@@ -24,9 +24,17 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct P2pClient {
     pub(super) commands: mpsc::Sender<Command>,
     pub(super) shared: Arc<Shared>,
+    /// What answers take while they arrive; `None`: as much as there is.
+    pub(super) room: Option<Arc<Semaphore>>,
 }
 
 impl P2pClient {
+    /// The same handle, for many who ask at once: answers longer than 4 KiB share `bytes` while they arrive. One for which
+    /// there is no room left is given up with [`P2pError::Busy`].
+    pub fn sharing(self, bytes: usize) -> Self {
+        Self { room: Some(Arc::new(Semaphore::new(bytes))), ..self }
+    }
+
     /// Our own id.
     pub fn local_peer_id(&self) -> PeerId {
         self.shared.local
@@ -80,7 +88,7 @@ impl P2pClient {
     ) -> Result<(Bytes, usize), P2pError> {
         let (reply, answer) = oneshot::channel();
         let deadline = Instant::now() + timeout;
-        self.send(Command::Request { peer, request, deadline, reply })?;
+        self.send(Command::Request { peer, request, deadline, room: self.room.clone(), reply })?;
         match timeout_at(deadline.into(), answer).await {
             Ok(answer) => answer.unwrap_or(Err(P2pError::Stopped)).map(|answer| (answer.body, answer.wire_bytes)),
             Err(_) => Err(P2pError::Timeout),

@@ -18,7 +18,7 @@ use libp2p::gossipsub::MessageId;
 use libp2p::request_response::{self, Message, OutboundFailure, OutboundRequestId};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,8 @@ pub(super) enum Command {
         peer: PeerId,
         request: Bytes,
         deadline: Instant,
+        /// What the answer takes while it arrives.
+        room: Option<Arc<Semaphore>>,
         reply: oneshot::Sender<Result<Response, P2pError>>,
     },
     Dial {
@@ -190,8 +192,8 @@ impl Worker {
         match command {
             // Whoever asked may have given up while the command waited.
             Command::Request { reply, .. } if reply.is_closed() => {}
-            Command::Request { peer, request, deadline, reply } => match self.reach(peer) {
-                Ok(()) => self.send(peer, Request::until(deadline, request), reply),
+            Command::Request { peer, request, deadline, room, reply } => match self.reach(peer) {
+                Ok(()) => self.send(peer, Request::until(deadline, request).answered_within(room), reply),
                 Err(error) => _ = reply.send(Err(error)),
             },
             Command::Dial { address, reply } => self.dial(address, reply),
@@ -257,6 +259,7 @@ impl Worker {
             OutboundFailure::Timeout => P2pError::Timeout,
             OutboundFailure::UnsupportedProtocols => P2pError::Unsupported,
             OutboundFailure::Io(error) if error.kind() == io::ErrorKind::TimedOut => P2pError::Timeout,
+            OutboundFailure::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => P2pError::Busy,
             OutboundFailure::Io(error) if TooLarge::is(&error) => P2pError::TooLarge,
             OutboundFailure::Io(error) => P2pError::BadAnswer(error.to_string()),
         }
@@ -273,6 +276,8 @@ impl Worker {
         let now = Instant::now();
         match &result {
             Ok(_) => self.shared.book_mut().answered(peer, now - sent),
+            // We have no room for the answer, which is not the peer's fault.
+            Err(P2pError::Busy) => {}
             Err(error) => self.shared.book_mut().failed(peer, error, now),
         }
         let _ = reply.send(result);

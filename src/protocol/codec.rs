@@ -24,11 +24,11 @@ mod compressed;
 /// streams and sends nothing costs us this much and no more.
 const INITIAL_BUFFER_BYTES: usize = 512;
 
-/// What each request of others may have while it arrives. Nearly all fit.
+/// What each document may have while it arrives, where memory is shared. Nearly all requests fit.
 const FREE_BYTES: usize = 4096;
 
-/// What the longer ones may have together, in all connections, until their turn comes: four of the longest. Who would
-/// exceed it is cut off.
+/// What longer requests of others may have together, in all connections, until their turn comes: four of the longest. Who
+/// would exceed it is cut off.
 const SHARED_BYTES: usize = 4 * MAX_REQUEST_BYTES;
 
 /// By this the part of one grows, as more of it arrives.
@@ -57,6 +57,12 @@ impl Request {
     pub fn until(deadline: Instant, body: Bytes) -> Self {
         Self { deadline: Some(deadline), ..body.into() }
     }
+
+    /// The same, whose answer shares memory with others while it arrives: what is longer than 4 KiB takes of `room`, which
+    /// is in bytes. Where that has not enough left, the stream ends with an error of the kind `OutOfMemory`.
+    pub fn answered_within(self, room: Option<Arc<Semaphore>>) -> Self {
+        Self { room: Room { for_answer: room, ..self.room }, ..self }
+    }
 }
 
 impl From<Bytes> for Request {
@@ -65,10 +71,12 @@ impl From<Bytes> for Request {
     }
 }
 
-/// What a long request of others takes of the memory for such, until it is dropped. Of no meaning to whoever compares.
+/// What a document takes of the memory that it shares with others, until it is dropped, and what its answer may take. Of
+/// no meaning to whoever compares.
 #[derive(Debug, Clone, Default)]
 struct Room {
     _held: Option<Arc<OwnedSemaphorePermit>>,
+    for_answer: Option<Arc<Semaphore>>,
 }
 
 impl PartialEq for Room {
@@ -86,11 +94,12 @@ pub struct Response {
     pub body: Bytes,
     /// Bytes of it that the stream carried, which are fewer where it came compressed. 0 on answers of ours.
     pub wire_bytes: usize,
+    room: Room,
 }
 
 impl From<Bytes> for Response {
     fn from(body: Bytes) -> Self {
-        Self { body, wire_bytes: 0 }
+        Self { body, wire_bytes: 0, room: Room::default() }
     }
 }
 
@@ -115,6 +124,8 @@ impl TooLarge {
 pub struct JsonCodec {
     /// Of the request that this clone wrote: libp2p clones the codec for each stream.
     deadline: Option<Instant>,
+    /// Room for the answer to it.
+    for_answer: Option<Arc<Semaphore>>,
     /// Room for requests of others.
     room: Option<Arc<Semaphore>>,
 }
@@ -123,7 +134,7 @@ impl JsonCodec {
     /// A codec for requests of others: they and their clones have 4 MiB together for what is longer than 4 KiB, 10 s to
     /// arrive, and 10 s for each 64 KiB of the answer.
     pub fn serving() -> Self {
-        Self { deadline: None, room: Some(Arc::new(Semaphore::new(SHARED_BYTES))) }
+        Self { room: Some(Arc::new(Semaphore::new(SHARED_BYTES))), ..Self::default() }
     }
 }
 
@@ -136,24 +147,24 @@ impl request_response::Codec for JsonCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        match &self.room {
-            Some(shared) => before(Some(Instant::now() + ARRIVAL_TIMEOUT), arrive(protocol, io, shared)).await,
-            None => Ok(read(protocol, io, MAX_REQUEST_BYTES).await?.body.into()),
-        }
+        let deadline = self.room.as_ref().map(|_| Instant::now() + ARRIVAL_TIMEOUT);
+        let Response { body, room, .. } =
+            before(deadline, arrive(protocol, io, MAX_REQUEST_BYTES, self.room.as_ref())).await?;
+        Ok(Request { room, ..body.into() })
     }
 
     async fn read_response<T>(&mut self, protocol: &StreamProtocol, io: &mut T) -> io::Result<Response>
     where
         T: AsyncRead + Unpin + Send,
     {
-        before(self.deadline, read(protocol, io, MAX_RESPONSE_BYTES)).await
+        before(self.deadline, arrive(protocol, io, MAX_RESPONSE_BYTES, self.for_answer.as_ref())).await
     }
 
     async fn write_request<T>(&mut self, protocol: &StreamProtocol, io: &mut T, request: Request) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        self.deadline = request.deadline;
+        (self.deadline, self.for_answer) = (request.deadline, request.room.for_answer);
         before(self.deadline, write(protocol, io, request.body, MAX_REQUEST_BYTES)).await
     }
 
@@ -191,17 +202,18 @@ async fn read<T: AsyncRead + Unpin + Send>(
     document(protocol, wire, limit)
 }
 
-/// Reads a request of others, with as much memory as it needs and `shared` has.
+/// Reads a document, with as much memory as it needs and `shared` has, where that is shared.
 async fn arrive<T: AsyncRead + Unpin + Send>(
     protocol: &StreamProtocol,
     io: &mut T,
-    shared: &Arc<Semaphore>,
-) -> io::Result<Request> {
-    let limit = MAX_REQUEST_BYTES;
+    limit: usize,
+    shared: Option<&Arc<Semaphore>>,
+) -> io::Result<Response> {
+    let Some(shared) = shared else { return read(protocol, io, limit).await };
     let wire_limit = if is_compressed(protocol) { compressed::most_bytes(limit) } else { limit };
     let mut held: Option<OwnedSemaphorePermit> = None;
     let mut grow = |bytes: usize| {
-        let full = |_| io::Error::new(io::ErrorKind::OutOfMemory, "too many long requests at once");
+        let full = |_| io::Error::new(io::ErrorKind::OutOfMemory, "too many long documents at once");
         let more = Arc::clone(shared).try_acquire_many_owned(bytes as u32).map_err(full)?;
         match &mut held {
             Some(held) => held.merge(more),
@@ -223,8 +235,11 @@ async fn arrive<T: AsyncRead + Unpin + Send>(
     if is_compressed(protocol) && compressed::is_frame(&wire) {
         grow(limit)?;
     }
-    let body = document(protocol, wire, limit)?.body;
-    Ok(Request { room: Room { _held: held.map(Arc::new) }, ..body.into() })
+    let document = document(protocol, wire, limit)?;
+    // What it might have become is given back.
+    let spare = held.as_ref().map_or(0, |held| held.num_permits().saturating_sub(document.body.len()));
+    drop(held.as_mut().and_then(|held| held.split(spare)));
+    Ok(Response { room: Room { _held: held.map(Arc::new), for_answer: None }, ..document })
 }
 
 /// What the bytes of a stream mean.
@@ -238,7 +253,7 @@ fn document(protocol: &StreamProtocol, wire: Vec<u8>, limit: usize) -> io::Resul
     if document.is_empty() {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the stream ended without a document"));
     }
-    Ok(Response { body: document.into(), wire_bytes })
+    Ok(Response { wire_bytes, ..Bytes::from(document).into() })
 }
 
 async fn write<T: AsyncWrite + Unpin + Send>(

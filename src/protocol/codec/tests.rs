@@ -52,7 +52,7 @@ async fn speaks_the_bytes_of_libp2ps_json_codec() {
     let mut wire = Vec::new();
     theirs.write_response(&ID, &mut wire, value).await.unwrap();
     let wire_bytes = wire.len();
-    assert_eq!(ours.read_response(&ID, &mut &wire[..]).await.unwrap(), Response { body, wire_bytes });
+    assert_eq!(ours.read_response(&ID, &mut &wire[..]).await.unwrap(), Response { wire_bytes, ..body.into() });
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn documents_of_any_length_come_back_from_the_compressed_protocol() {
         let mut wire = Vec::new();
         codec.write_response(&COMPRESSED, &mut wire, document.clone().into()).await.unwrap();
         let response = codec.read_response(&COMPRESSED, &mut &wire[..]).await.unwrap();
-        assert_eq!(response, Response { body: document, wire_bytes: wire.len() });
+        assert_eq!(response, Response { wire_bytes: wire.len(), ..document.into() });
     }
     let mut wire = Vec::new();
     codec.write_response(&COMPRESSED, &mut wire, noise.clone().into()).await.unwrap();
@@ -213,4 +213,29 @@ async fn long_requests_that_stall_share_little_memory_and_short_ones_need_none_o
     assert!(decode().await.is_err(), "those that are read and not dropped count too");
     drop(whole);
     assert!(decode().await.is_ok());
+}
+
+#[tokio::test]
+async fn answers_that_stall_share_the_memory_that_their_requests_were_given() {
+    let room = Arc::new(Semaphore::new(MAX_RESPONSE_BYTES + FREE_BYTES));
+    let asked = async |room: Option<&Arc<Semaphore>>| {
+        let (mut codec, deadline) = (JsonCodec::default(), Instant::now() + Duration::from_secs(60));
+        let request = Request::until(deadline, Bytes::from_static(b"{}")).answered_within(room.cloned());
+        codec.write_request(&ID, &mut Vec::new(), request).await.unwrap();
+        codec
+    };
+    let mut codec = asked(Some(&room)).await;
+    let mut long = Stalling(MAX_RESPONSE_BYTES - 1);
+    let mut first = Box::pin(codec.read_response(&ID, &mut long));
+    assert!((&mut first).now_or_never().is_none(), "it waits for the last byte");
+    let answer = vec![b' '; MAX_RESPONSE_BYTES];
+    let mut second = asked(Some(&room)).await;
+    assert_eq!(second.read_response(&ID, &mut &answer[..]).await.unwrap_err().kind(), io::ErrorKind::OutOfMemory);
+    assert!(second.read_response(&ID, &mut &answer[..FREE_BYTES - 1]).await.is_ok(), "a short one");
+    assert!(asked(None).await.read_response(&ID, &mut &answer[..]).await.is_ok(), "who shares nothing");
+    drop(first);
+    let whole = second.read_response(&ID, &mut &answer[..]).await.unwrap();
+    assert!(room.available_permits() < 2 * FREE_BYTES, "it counts while it is kept");
+    drop(whole);
+    assert_eq!(room.available_permits(), MAX_RESPONSE_BYTES + FREE_BYTES);
 }
