@@ -1,7 +1,7 @@
 //! The HTTP door: routes that mirror the protocol's paths, and what a gateway tells of itself.
 //!
 //! * [`server`]: the accept loop: connections, their deadlines and bounds, TLS
-//! * [`client`]: who a client is; [`shares`]: how many of something each holds
+//! * [`client`]: who a client is; [`shares`]: how many of something each holds; `room`: how much there is
 //! * [`rate`]: how much a client may ask
 //! * `guard`: what each request passes: its client's share, room, time
 //! * `pages`: what browsers are told
@@ -30,11 +30,10 @@ use axum::{
     response::{Redirect, Response},
     routing::get,
 };
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use self::{client::Proxies, counters::Counters, guard::Room, rate::RateLimit, shares::Shares};
+use self::{client::Proxies, counters::Counters, rate::RateLimit, room::Room};
 use crate::source::Source;
 
 pub use docs::openapi_json;
@@ -54,6 +53,7 @@ mod pages;
 pub mod peers;
 pub mod rate;
 pub mod respond;
+mod room;
 pub mod server;
 pub mod shares;
 pub mod status;
@@ -101,11 +101,7 @@ pub struct Gateway {
     rate: Option<Arc<RateLimit>>,
     room: Arc<Room>,
     counters: Arc<Counters>,
-    /// Room for streams of events.
-    streams: Arc<Semaphore>,
-    /// How much of it each client takes.
-    client_streams: Arc<Shares>,
-    /// What ends them.
+    /// What ends streams of events.
     closing: CancellationToken,
 }
 
@@ -118,8 +114,6 @@ impl Gateway {
             rate: RateLimit::new(settings.rate_limit, settings.rate_burst).map(Arc::new),
             room: Arc::new(Room::new(&settings)),
             counters: Arc::default(),
-            streams: Arc::new(Semaphore::new(events::MAX_STREAMS)),
-            client_streams: Shares::new(events::MAX_CLIENT_STREAMS),
             settings: Arc::new(settings),
             closing,
         }

@@ -10,6 +10,8 @@ mod deadlines;
 mod ending;
 #[path = "http_door/pages.rs"]
 mod pages;
+#[path = "http_door/room.rs"]
+mod room;
 #[path = "http_door/shares.rs"]
 mod shares;
 #[path = "http_door/tls.rs"]

@@ -49,8 +49,11 @@ impl Access {
                 let host = host.or_else(|| request.headers().get(header::HOST)?.to_str().ok());
                 let origin = request.headers().get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
                 let origin = origin.map(|origin| origin.split_once("://").map_or("", |(_, host)| host));
+                // Browsers say so of what they send without an origin: images, scripts, links.
+                let site = request.headers().get("sec-fetch-site").map(|site| site.to_str().unwrap_or_default());
                 match host.is_some_and(|host| is_ours(host, *address))
                     && origin.is_none_or(|origin| Some(origin) == host)
+                    && site.is_none_or(|site| matches!(site, "same-origin" | "none"))
                 {
                     true => Ok(()),
                     false => {
@@ -129,6 +132,10 @@ mod tests {
     #[case::v6(&[("host", "[::1]:9090")], true)]
     #[case::no_port(&[("host", "localhost")], true)]
     #[case::same_origin(&[("host", "localhost:9090"), ("origin", "http://localhost:9090")], true)]
+    #[case::typed_by_hand(&[("host", "localhost:9090"), ("sec-fetch-site", "none")], true)]
+    #[case::own_page(&[("host", "localhost:9090"), ("sec-fetch-site", "same-origin")], true)]
+    #[case::image_of_a_page(&[("host", "localhost:9090"), ("sec-fetch-site", "cross-site")], false)]
+    #[case::page_of_a_neighbour(&[("host", "localhost:9090"), ("sec-fetch-site", "same-site")], false)]
     #[case::no_host(&[], false)]
     #[case::rebound(&[("host", "attacker.example:9090")], false)]
     #[case::looks_alike(&[("host", "localhost.attacker.example:9090")], false)]

@@ -4,12 +4,18 @@
 
 use std::fmt::Write as _;
 
-use axum::{Router, extract::State, middleware, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    middleware,
+    response::{IntoResponse, Response},
+    routing::get,
+};
 
 use super::{
     Gateway,
     access::{self, Access},
-    contain_panics, error, status, sync,
+    contain_panics, error, pages, status, sync,
 };
 
 mod door;
@@ -27,6 +33,10 @@ pub fn router(gateway: Gateway, access: Access) -> Router {
         .layer(middleware::from_fn_with_state(access, access::guard))
         .merge(status::health_routes())
         .layer(contain_panics(&gateway.counters))
+        .layer(middleware::map_response(|mut response: Response| async {
+            pages::secure(response.headers_mut(), false);
+            response
+        }))
         .with_state(gateway)
 }
 

@@ -11,8 +11,7 @@ use ipnet::IpNet;
 /// What proxies tell about where a request came from, without a standard.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// What tells clients apart: the IPv4 address, or the first 64 bits of an IPv6 one, all of which belong to one customer
-/// (RFC 6177).
+/// What tells clients apart: the IPv4 address, or the first 64 bits of an IPv6 one, all of which belong to one customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientKey(IpAddr);
 
@@ -23,6 +22,16 @@ impl ClientKey {
             IpAddr::V6(ip) if !ip.is_loopback() => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
             address => address,
         })
+    }
+
+    /// The network that may be all one customer's: the first 48 bits of an IPv6 address, the most that a site is given
+    /// (RFC 6177), and what tunnel brokers give for nothing. `None` for IPv4, where addresses cost money, and for this
+    /// machine.
+    pub fn network(self) -> Option<Self> {
+        match self.0 {
+            IpAddr::V6(ip) if !ip.is_loopback() => Some(Self(Ipv6Addr::from_bits(ip.to_bits() >> 80 << 80).into())),
+            _ => None,
+        }
     }
 
     /// What it shares with all of its first 16 bits: for when there are too many to tell apart.

@@ -5,7 +5,12 @@
 
 use std::fmt::Write as _;
 
-use axum::Router;
+use axum::{
+    Router,
+    http::StatusCode,
+    middleware,
+    response::{IntoResponse, Response},
+};
 use serde_json::Value;
 use utoipa::{OpenApi, openapi};
 use utoipa_axum::router::OpenApiRouter;
@@ -65,7 +70,15 @@ pub fn openapi_json() -> String {
 
 /// `/openapi.json`, and Swagger UI at `/docs`.
 pub fn pages(document: &openapi::OpenApi) -> Router<Gateway> {
-    SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", finished(document)).into()
+    let pages: Router<Gateway> =
+        SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", finished(document)).into();
+    // What they don't know, they have words of their own for.
+    pages.layer(middleware::map_response(|response: Response| async {
+        match response.status() {
+            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => error::unknown_path().await.into_response(),
+            _ => response,
+        }
+    }))
 }
 
 /// The document as JSON, mended where the derived schemas say what isn't so: they call a u64 an `int64` of at least 0,

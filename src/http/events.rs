@@ -18,24 +18,14 @@ use futures::{
     StreamExt,
     stream::{self, Stream},
 };
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Gateway, client::Client, error::Rejection, extract, shares::Share, status::OWN};
+use super::{Gateway, client::Client, error::Rejection, extract, room::Part, status::OWN};
 use crate::{
-    protocol::{
-        Code, Failure,
-        query::{Kind, Parameter, optional},
-    },
+    protocol::query::{Kind, Parameter, optional},
     source::{News, Source},
 };
-
-/// Most streams at once.
-pub const MAX_STREAMS: usize = 256;
-
-/// Most streams of one client. Programs on this machine may have any number.
-pub const MAX_CLIENT_STREAMS: usize = 16;
 
 /// How often a stream looks for news. All of them share what the source has read.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -74,21 +64,14 @@ async fn follow_chain(
     let parameters = extract::parameters("/events", PARAMETERS, &uri)?;
     let known = headers.get(LAST_EVENT_ID).map(|id| extract::integer(LAST_EVENT_ID, id.to_str().unwrap_or("?")));
     let known = known.transpose()?.or(parameters["after"].as_u64());
-    let room = gateway.streams.clone().try_acquire_owned();
-    let room = room.map_err(|_| Failure::with_detail(Code::Busy, format!("{MAX_STREAMS} event streams are open")))?;
-    let share = match client.local {
-        true => None,
-        false => Some(gateway.client_streams.take(client.key).ok_or_else(|| {
-            Failure::with_detail(Code::RateLimited, format!("{MAX_CLIENT_STREAMS} event streams are open"))
-        })?),
-    };
+    let place = gateway.room.streams.take(client, 1).map_err(|taken| taken.failure("event streams are open"))?;
     let version = gateway.source.state().await?.version;
     let follower = Follower {
         source: gateway.source,
         closing: gateway.closing,
         after: known.unwrap_or(version),
         batch: None,
-        _room: (room, share),
+        _place: place,
     };
     Ok((OWN, Sse::new(follower.stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"))))
 }
@@ -101,7 +84,7 @@ struct Follower {
     after: u64,
     /// What the source has told, and how much of it was passed on.
     batch: Option<(Arc<[News]>, usize)>,
-    _room: (OwnedSemaphorePermit, Option<Share>),
+    _place: Part,
 }
 
 impl Follower {

@@ -1,6 +1,6 @@
 //! A request at the HTTP door becomes a typed query, a place to ask it, and a form to answer in.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -22,6 +22,10 @@ use crate::{
     source::Origin,
 };
 
+/// How much of a body that is too long is taken before its client is told, in bytes, and for how long.
+const MAX_DRAINED_BYTES: usize = 8 * MAX_REQUEST_BYTES;
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
 /// What a client wants to know, from whom, and in which form.
 #[derive(Debug)]
 pub struct Read {
@@ -33,8 +37,8 @@ pub struct Read {
     pub anchor: Option<String>,
     /// The form of the answer.
     pub format: Format,
-    /// The client's copies: `If-None-Match`.
-    pub if_none_match: Option<HeaderValue>,
+    /// The tags of the client's copies, separated by commas: `If-None-Match`.
+    pub if_none_match: Option<String>,
 }
 
 /// The form of an answer.
@@ -85,7 +89,7 @@ impl FromRequest<Gateway> for Read {
             origin,
             anchor: control.anchor.map(str::to_owned),
             format: format(&parts.headers, is_list)?,
-            if_none_match: parts.headers.get(header::IF_NONE_MATCH).cloned(),
+            if_none_match: copies(&parts.headers),
         })
     }
 }
@@ -151,18 +155,42 @@ pub(super) async fn receive(
     };
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > MAX_REQUEST_BYTES as u64) {
+        // Who asks first whether it may send, does not.
+        if !headers.contains_key(header::EXPECT) {
+            drain(body).await;
+        }
         return Err(too_large());
     }
     let (mut bytes, mut taken) = (BytesMut::new(), take(0)?);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
         if bytes.len() + data.len() > MAX_REQUEST_BYTES {
+            drop((bytes, taken));
+            drain(body).await;
             return Err(too_large());
         }
         taken.merge(take(data.len())?);
+        if bytes.is_empty() && hyper::body::Body::is_end_stream(&body) {
+            return Ok((data, taken));
+        }
         bytes.extend_from_slice(&data);
     }
     Ok((bytes.freeze(), taken))
+}
+
+/// Takes what a client still sends, for a while: one that is answered while it sends may find its connection reset, and
+/// never read why.
+async fn drain(mut body: Body) {
+    let rest = async {
+        let mut left = MAX_DRAINED_BYTES;
+        while let Some(Ok(frame)) = body.frame().await
+            && let Some(less) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len))
+        {
+            left = less;
+        }
+    };
+    // Whether it came to its end is its own affair.
+    let _ = tokio::time::timeout(DRAIN_TIME, rest).await;
 }
 
 /// Why a body did not come to its end.
@@ -184,6 +212,12 @@ pub(super) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, 
         return Err(Failure::with_detail(Code::UnsupportedMediaType, "a body is sent as application/json"));
     }
     Ok(bytes)
+}
+
+/// All that is said in `If-None-Match`.
+fn copies(headers: &HeaderMap) -> Option<String> {
+    let lines: Vec<_> = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok()).collect();
+    (!lines.is_empty()).then(|| lines.join(","))
 }
 
 /// Which form the client accepts. JSON wins where it takes both alike.

@@ -3,8 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -17,91 +16,23 @@ use axum::{
 };
 use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
+    sync::OwnedSemaphorePermit,
+    time::{Instant, Sleep, sleep, timeout_at},
 };
 
 use super::{
-    Gateway, Settings,
+    Gateway,
     client::{Client, ClientKey},
     error::Rejection,
     extract, pages,
     rate::{Price, RateLimit},
+    room::{Part, Place},
     server::Remote,
-    shares::{Share, Shares},
 };
 use crate::protocol::{Code, Failure};
 
-/// Answers of at most so many bytes leave without a place of their own.
-const SMALL: u64 = 64 << 10;
-
-/// Larger answers to one client that are on their way at once. Programs on this machine may have any number.
-const MAX_CLIENT_ANSWERS: usize = 16;
-
-/// Bytes of all requests' bodies that are in memory at once.
-const MAX_BODY_BYTES: usize = 64 << 20;
-
-/// Bodies that are received from one client at once: it must not have all of [`MAX_BODY_BYTES`]. Programs on this machine
-/// may send any number.
-const MAX_CLIENT_BODIES: usize = 16;
-
 /// The path whose answer is made while it is sent.
 const STREAMED: &str = "/data/miner_block/canonical";
-
-/// Room for requests.
-pub(super) struct Room {
-    /// For those that are worked at.
-    all: Arc<Semaphore>,
-    /// For those of them that wait for a peer: its slowness must not stand in the way of answers from the store.
-    forwarded: Arc<Semaphore>,
-    /// For large answers on their way: who reads slowly must keep nobody from being answered.
-    leaving: Arc<Semaphore>,
-    most: usize,
-    clients: Arc<Shares>,
-    /// Bytes of bodies.
-    bodies: Arc<Semaphore>,
-    client_bodies: Arc<Shares>,
-}
-
-/// A place in it.
-struct Place {
-    _permits: (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>),
-    _share: Option<Share>,
-}
-
-impl Room {
-    pub(super) fn new(settings: &Settings) -> Self {
-        let most = settings.max_requests;
-        let [all, forwarded, leaving, bodies] =
-            [most, (most / 2).max(1), most, MAX_BODY_BYTES].map(|size| Arc::new(Semaphore::new(size)));
-        let [clients, client_bodies] = [MAX_CLIENT_ANSWERS, MAX_CLIENT_BODIES].map(Shares::new);
-        Self { all, forwarded, leaving, most, clients, bodies, client_bodies }
-    }
-
-    /// Requests that are worked at, how many of them are forwarded, and large answers on their way.
-    pub(super) fn taken(&self) -> [usize; 3] {
-        [
-            self.most - self.all.available_permits(),
-            (self.most / 2).max(1) - self.forwarded.available_permits(),
-            self.most - self.leaving.available_permits(),
-        ]
-    }
-
-    /// Bytes of bodies in memory.
-    pub(super) fn body_bytes(&self) -> usize {
-        MAX_BODY_BYTES - self.bodies.available_permits()
-    }
-
-    fn enter(&self, forwarded: bool) -> Option<Place> {
-        let second = if forwarded { Some(self.forwarded.clone().try_acquire_owned().ok()?) } else { None };
-        Some(Place { _permits: (self.all.clone().try_acquire_owned().ok()?, second), _share: None })
-    }
-
-    fn leave(&self, client: Client) -> Option<Place> {
-        let share = if client.local { None } else { Some(self.clients.take(client.key)?) };
-        Some(Place { _permits: (self.leaving.clone().try_acquire_owned().ok()?, None), _share: share })
-    }
-}
 
 /// Lets a request through, if its client may and there is room.
 pub(super) async fn guard(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
@@ -138,37 +69,51 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
         }
         response
     };
-    let request = match received(gateway, client, deadline, request).await {
-        Ok(request) => request,
+    let path_and_query = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
+    let (request, body) = match received(gateway, client, deadline, request).await {
+        Ok(received) => received,
         Err(rejection) => return tell(rejection.into_response()),
     };
+    if let Some(limit) = limit {
+        let asked = path_and_query + body.as_ref().map_or(0, |(_, bytes)| bytes.num_permits());
+        limit.take_question(client.key, price, asked as u64);
+    }
     let shed = || {
         gateway.counters.shed.add();
         tell(Rejection::from(Failure::new(Code::Busy)).into_response())
     };
-    let streamed = !forwarded && request.uri().path() == STREAMED;
-    let place = if streamed { gateway.room.leave(client) } else { gateway.room.enter(forwarded) };
-    let Some(mut place) = place else { return shed() };
-    // A stream of events has room of its own.
-    let endless = request.uri().path() == "/events";
-    let mut response = answer(gateway, deadline, request, next).await;
+    let (streamed, endless) = (!forwarded && request.uri().path() == STREAMED, request.uri().path() == "/events");
+    let Ok(place) = gateway.room.enter(client, forwarded, streamed) else { return shed() };
+    let (mut response, place) = match forwarded {
+        false => (answer(gateway, deadline, request, next).await, place),
+        // Who hangs up keeps its place until the peer is done: that one goes on.
+        true => {
+            let gateway = gateway.clone();
+            let work = tokio::spawn(async move { (answer(&gateway, deadline, request, next).await, place, body) });
+            match work.await {
+                Ok((response, place, _)) => (response, place),
+                // The program ends: handlers that panic are contained before.
+                Err(_) => return Rejection::from(Failure::new(Code::Internal)).into_response(),
+            }
+        }
+    };
     let size = response.body().size_hint().exact();
+    let leaving = match streamed || endless && size.is_none() {
+        // A stream of the chain keeps its place, and a stream of events has room of its own.
+        true => Ok(streamed.then_some(place)),
+        false => gateway.room.leave(client, size),
+    };
+    let Ok(leaving) = leaving else { return shed() };
     if let Some(limit) = limit {
         let left = limit.take_bytes(client.key, price, size.unwrap_or(0));
         limit.tell(response.headers_mut(), left);
     }
-    if endless || size.is_some_and(|size| size <= SMALL) {
-        return response;
-    }
-    if !streamed {
-        match gateway.room.leave(client) {
-            Some(leaving) => place = leaving,
-            None => return shed(),
-        }
-    }
     let charge =
         limit.filter(|_| size.is_none()).map(|_| Charge { gateway: gateway.clone(), client: client.key, price });
-    response.map(|body| Body::new(Held { body, charge, uncharged: 0, _place: place }))
+    if leaving.is_none() && charge.is_none() {
+        return response;
+    }
+    response.map(|body| Body::new(Held { body, charge, uncharged: 0, pause: None, _place: leaving }))
 }
 
 /// Answers a request in time, or says that there was none.
@@ -189,33 +134,29 @@ fn late(code: Code, limit: Duration) -> Rejection {
     Failure::with_detail(code, format!("not within {} s", limit.as_secs_f64())).into()
 }
 
+/// What a request's body takes until it is answered: one of its client's, and its bytes.
+type Weight = (Part, OwnedSemaphorePermit);
+
 /// A request whose body is all there. It takes no place while it comes: who sends slowly must not keep others out.
 async fn received(
     gateway: &Gateway,
     client: Client,
     deadline: Instant,
     request: Request,
-) -> Result<Request, Rejection> {
+) -> Result<(Request, Option<Weight>), Rejection> {
     // No other method's body is looked at.
     if request.method() != Method::POST || request.body().is_end_stream() {
-        return Ok(request);
+        return Ok((request, None));
     }
-    let _share = match client.local {
-        true => None,
-        false => Some(gateway.room.client_bodies.take(client.key).ok_or_else(|| {
-            Failure::with_detail(Code::RateLimited, format!("{MAX_CLIENT_BODIES} bodies are being received"))
-        })?),
-    };
+    let place = gateway.room.bodies.take(client, 1).map_err(|taken| taken.failure("bodies are worked at"))?;
     let (parts, body) = request.into_parts();
-    let Ok(bytes) = timeout_at(deadline, extract::receive(&parts.headers, body, &gateway.room.bodies)).await else {
+    let bytes = timeout_at(deadline, extract::receive(&parts.headers, body, &gateway.room.body_bytes)).await;
+    let Ok(bytes) = bytes else {
         gateway.counters.timed_out.add();
         return Err(late(Code::RequestTimeout, gateway.settings.request_timeout));
     };
     let (bytes, weight) = bytes?;
-    let mut request = Request::from_parts(parts, Body::from(bytes));
-    // Given back with the request, once it is answered.
-    request.extensions_mut().insert(Arc::new(weight));
-    Ok(request)
+    Ok((Request::from_parts(parts, Body::from(bytes)), Some((place, weight))))
 }
 
 fn refuse(limit: Option<&RateLimit>, seconds: u64) -> Response {
@@ -235,12 +176,15 @@ struct Charge {
     price: Price,
 }
 
-/// An answer that keeps its place until it is sent, and is paid for as it goes if nobody knew its size.
+/// An answer that keeps its place until it is sent, and is paid for as it goes if nobody knew its size: what its client
+/// can't pay yet waits.
 struct Held {
     body: Body,
     charge: Option<Charge>,
     uncharged: u64,
-    _place: Place,
+    /// Until the client is out of debt.
+    pause: Option<Pin<Box<Sleep>>>,
+    _place: Option<Place>,
 }
 
 /// Bytes of a stream that are paid for at once.
@@ -254,11 +198,16 @@ impl hyper::body::Body for Held {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(context));
+            self.pause = None;
+        }
         let frame = Pin::new(&mut self.body).poll_frame(context);
         if let (Poll::Ready(Some(Ok(frame))), Some(_)) = (&frame, &self.charge) {
             self.uncharged += frame.data_ref().map_or(0, |data| data.len() as u64);
             if self.uncharged >= INSTALMENT {
-                self.pay();
+                let debt = self.pay();
+                self.pause = (debt > Duration::ZERO).then(|| Box::pin(sleep(debt)));
             }
         }
         frame
@@ -274,12 +223,15 @@ impl hyper::body::Body for Held {
 }
 
 impl Held {
-    fn pay(&mut self) {
+    /// Returns how long its client is in debt then.
+    fn pay(&mut self) -> Duration {
         let bytes = std::mem::take(&mut self.uncharged);
-        if let Some(Charge { gateway, client, price }) = &self.charge
-            && let Some(limit) = &gateway.rate
-        {
-            limit.take_bytes(*client, *price, bytes);
+        match &self.charge {
+            Some(Charge { gateway, client, price }) => gateway.rate.as_ref().map_or(Duration::ZERO, |limit| {
+                limit.take_bytes(*client, *price, bytes);
+                limit.debt(*client)
+            }),
+            None => Duration::ZERO,
         }
     }
 }

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::client::ClientKey;
+use super::{client::ClientKey, shares::NETWORK};
 
 /// What a client has left, as draft-ietf-httpapi-ratelimit-headers has it: `r` units, and the bucket full in `t` seconds.
 pub const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -25,11 +25,16 @@ const FORGET_EVERY: Duration = Duration::from_secs(10);
 /// Bytes of an answer that cost a unit.
 const UNIT_BYTES: u64 = 64 << 10;
 
+/// By this a request's own bytes are dearer: each may be a hash to look for.
+const QUESTION: u64 = 8;
+
 /// What a request costs that is forwarded to a peer, compared with one that is answered from the store.
 const FORWARDED: u32 = 5;
 
 /// A unit in ticks: a bucket gets one for each nanosecond and each unit that it gets a second.
 const UNIT: u128 = 1_000_000_000;
+/// The same in the bucket of a network, which has the ticks of one client for those of [`NETWORK`].
+const NETWORK_UNIT: u128 = UNIT / NETWORK as u128;
 
 /// The buckets, by the generic cell rate algorithm (ITU-T I.371): all that is kept of one is when it will be full.
 pub struct RateLimit {
@@ -44,6 +49,8 @@ pub struct RateLimit {
 struct Buckets {
     /// When each is full again, in ticks since the start.
     full_at: HashMap<ClientKey, u128>,
+    /// The same of networks.
+    networks: HashMap<ClientKey, u128>,
     /// When those that are full are forgotten, likewise.
     forget_at: u128,
 }
@@ -95,29 +102,56 @@ impl RateLimit {
         self.spend(client, price.of_bytes(bytes), true).unwrap_or(0)
     }
 
+    /// Takes what a request of so many bytes costs besides, likewise.
+    pub fn take_question(&self, client: ClientKey, price: Price, bytes: u64) {
+        self.take_bytes(client, price, bytes.saturating_mul(QUESTION));
+    }
+
+    /// How long the client is in debt.
+    pub fn debt(&self, client: ClientKey) -> Duration {
+        self.spend(client, 0, false).err().map_or(Duration::ZERO, |empty| empty.wait)
+    }
+
     fn spend(&self, client: ClientKey, units: u32, on_credit: bool) -> Result<u32, Empty> {
         let rate = u128::from(self.rate);
         let mut buckets = self.buckets();
         let now = self.started.elapsed().as_nanos() * rate;
         if now > buckets.forget_at {
             buckets.forget_at = now + FORGET_EVERY.as_nanos() * rate;
-            buckets.full_at.retain(|_, full_at| *full_at > now);
-            buckets.full_at.shrink_to_fit();
+            let Buckets { full_at, networks, .. } = &mut *buckets;
+            for buckets in [full_at, networks] {
+                buckets.retain(|_, full_at| *full_at > now);
+                buckets.shrink_to_fit();
+            }
         }
-        let told_apart = buckets.full_at.len() < MAX_CLIENTS || buckets.full_at.contains_key(&client);
-        let full_at = buckets.full_at.entry(if told_apart { client } else { client.coarse() }).or_default();
+        let bucket = |buckets: &HashMap<ClientKey, u128>, key: ClientKey, unit: u128| {
+            let told_apart = buckets.len() < MAX_CLIENTS || buckets.contains_key(&key);
+            let key = if told_apart { key } else { key.coarse() };
+            let full_at = buckets.get(&key).copied().unwrap_or(0);
+            (key, full_at.saturating_sub(now) + u128::from(units) * unit)
+        };
+        let (key, lacks) = bucket(&buckets.full_at, client, UNIT);
+        let network = client.network().map(|network| bucket(&buckets.networks, network, NETWORK_UNIT));
         let most = u128::from(self.burst) * UNIT;
-        let lacks = full_at.saturating_sub(now) + u128::from(units) * UNIT;
-        if lacks > most && !on_credit {
-            let nanos = (lacks - most).div_ceil(rate);
+        let worst = network.map_or(lacks, |(_, shared)| lacks.max(shared));
+        if worst > most && !on_credit {
+            let nanos = (worst - most).div_ceil(rate);
             return Err(Empty { wait: Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)) });
         }
-        *full_at = now + lacks.min(2 * most);
-        Ok((most.saturating_sub(lacks) / UNIT) as u32)
+        buckets.full_at.insert(key, now + lacks.min(2 * most));
+        let mut left = most.saturating_sub(lacks) / UNIT;
+        if let Some((key, shared)) = network {
+            buckets.networks.insert(key, now + shared.min(2 * most));
+            left = left.min(most.saturating_sub(shared) / NETWORK_UNIT);
+        }
+        Ok(left as u32)
     }
 
-    /// Says what a client has left.
+    /// Says what a client has left, but in an answer that any cache may keep: others would read it as theirs.
     pub fn tell(&self, headers: &mut HeaderMap, left: u32) {
+        if headers.get(header::CACHE_CONTROL).is_some_and(|caches| caches.as_bytes().starts_with(b"public")) {
+            return;
+        }
         headers.insert(RATELIMIT_POLICY, self.policy.clone());
         let until_full = self.burst.saturating_sub(left).div_ceil(self.rate);
         if let Ok(value) = HeaderValue::try_from(format!("\"client\";r={left};t={until_full}")) {
@@ -167,6 +201,28 @@ mod tests {
             (&headers[RATELIMIT], &headers[RATELIMIT_POLICY]),
             (&HeaderValue::from_static("\"client\";r=94;t=6"), &HeaderValue::from_static("\"client\";q=100;w=100"))
         );
+    }
+
+    #[test]
+    fn a_network_of_many_clients_has_what_four_have() {
+        let limit = RateLimit::new(1, 100).unwrap();
+        let nth = |n: u32| key(&format!("2001:db8:0:{n:x}::1"));
+        let taken = (0..1000).filter(|n| limit.take(nth(n % 100), Price::of(false)).is_ok()).count();
+        assert!((400..=402).contains(&taken), "{taken}");
+        let wait = limit.take(nth(500), Price::of(false)).unwrap_err().wait;
+        assert!(wait <= Duration::from_millis(250), "{wait:?}");
+        assert_eq!(limit.take(key("2001:db8:1::1"), Price::of(false)).unwrap(), 99, "another network");
+    }
+
+    #[test]
+    fn an_answer_for_everybody_says_nothing_of_one_client() {
+        let limit = RateLimit::new(1, 100).unwrap();
+        let told = |caches: &'static str| {
+            let mut headers = HeaderMap::from_iter([(header::CACHE_CONTROL, HeaderValue::from_static(caches))]);
+            limit.tell(&mut headers, 1);
+            headers.contains_key(RATELIMIT)
+        };
+        assert!(told("private, no-cache") && !told("public, max-age=86400"));
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> 
     };
     let mut headers = provenance(served.answerer, served.tip.as_ref(), served.level);
     let tag = cached(&mut headers, served.tag(), read.format, served.settled);
-    if matches(read.if_none_match.as_ref(), &tag) {
+    if matches(read.if_none_match.as_deref(), &tag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
     Ok(match read.format {
@@ -82,7 +82,7 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
     // The tip's hash stands for the whole chain. The length is there for chains whose hashes mean nothing.
     let name = state.tip.as_ref().map_or("empty", |tip| tip.hash.as_str());
     let tag = cached(&mut headers, &format!("{}-{name}", state.length), read.format, false);
-    if matches(read.if_none_match.as_ref(), &tag) {
+    if matches(read.if_none_match.as_deref(), &tag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
     let mut pages = Box::pin(source.pages(state).peekable());
@@ -153,10 +153,8 @@ fn cached(headers: &mut HeaderMap, tag: &str, format: Format, settled: bool) -> 
 }
 
 /// Whether one of the client's copies is the current one. Weak comparison, as RFC 9110 has it for `If-None-Match`.
-fn matches(if_none_match: Option<&HeaderValue>, tag: &HeaderValue) -> bool {
-    let (Some(copies), Ok(tag)) = (if_none_match.and_then(|value| value.to_str().ok()), tag.to_str()) else {
-        return false;
-    };
+fn matches(if_none_match: Option<&str>, tag: &HeaderValue) -> bool {
+    let (Some(copies), Ok(tag)) = (if_none_match, tag.to_str()) else { return false };
     copies.split(',').map(str::trim).any(|copy| copy == "*" || copy.strip_prefix("W/").unwrap_or(copy) == tag)
 }
 

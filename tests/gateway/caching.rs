@@ -22,6 +22,10 @@ async fn a_copy_that_is_current_is_not_sent_again() {
         assert_eq!((second.status, second.body.len()), (304, 0), "{path}");
         assert_eq!(second.header("etag"), Some(tag.as_str()));
         assert_eq!(gateway.get_with(path, "if-none-match", "\"other\"").await.status, 200);
+        let in_lines = gateway.request(|http, base| {
+            http.get(format!("{base}{path}")).header("if-none-match", "\"other\"").header("if-none-match", &tag)
+        });
+        assert_eq!(in_lines.await.status, 304, "{path}");
     }
 }
 

@@ -76,4 +76,11 @@ async fn pages_load_nothing_from_elsewhere_and_are_not_framed() {
         assert_eq!(response.headers()["x-content-type-options"], "nosniff", "{path}");
         assert!(!response.headers().contains_key("strict-transport-security"), "{path}: there is no TLS");
     }
+    let metrics = send(door.admin(Method::GET, "/metrics")).await;
+    assert_eq!(metrics.headers()["x-content-type-options"], "nosniff");
+    for path in ["/docs/nowhere", "/docs/%ff"] {
+        let error = send(door.public(Method::GET, path)).await;
+        assert_eq!(error.status(), 404, "{path}");
+        assert_eq!(error.json::<serde_json::Value>().await.unwrap()["errors"]["code"], "unknown_path", "{path}");
+    }
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Instant};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::{Duration, timeout},
 };
 
@@ -17,6 +17,13 @@ impl Wire {
     pub async fn connect(address: SocketAddr) -> Self {
         Self(TcpStream::connect(address).await.unwrap())
     }
+
+    /// One whose system takes little of what it does not read.
+    pub async fn narrow(address: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        Self(socket.connect(address).await.unwrap())
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
@@ -26,16 +33,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Reads an answer over HTTP/1.1 that has a length: its head and its body.
     pub async fn answer(&mut self) -> (String, Vec<u8>) {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(self.byte().await);
-        }
-        let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+        let head = self.head().await;
         let length =
             head.split("content-length: ").nth(1).map_or(0, |rest| rest.lines().next().unwrap().parse().unwrap());
         let mut body = vec![0; length];
         timeout(PATIENCE, self.0.read_exact(&mut body)).await.expect("a body in time").unwrap();
         (head, body)
+    }
+
+    /// Reads the head of an answer.
+    pub async fn head(&mut self) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(self.byte().await);
+        }
+        String::from_utf8(head).unwrap().to_ascii_lowercase()
     }
 
     pub async fn get(&mut self, path: &str) -> (String, Vec<u8>) {

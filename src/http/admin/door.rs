@@ -1,7 +1,7 @@
 //! Figures of the HTTP doors.
 
 use super::Figures;
-use crate::http::{Gateway, counters::Ending, events::MAX_STREAMS};
+use crate::http::{Gateway, counters::Ending};
 
 /// Adds them.
 pub(super) fn add(figures: &mut Figures, gateway: &Gateway) {
@@ -23,12 +23,17 @@ pub(super) fn add(figures: &mut Figures, gateway: &Gateway) {
     figures.all("http_requests_total", "counter", "HTTP requests that came.", &requests);
     let answers = counters.classes().map(|(class, count)| (format!("{{class=\"{class}\"}}"), count));
     figures.all("http_answers_total", "counter", "Answers at the public door, by class of status.", &answers);
-    let [taken, forwarded, leaving] = gateway.room.taken();
-    figures.one("http_requests_in_progress", "gauge", "Requests that are worked at.", taken as u64);
-    figures.one("http_requests_forwarded", "gauge", "Those of them that wait for a peer.", forwarded as u64);
-    figures.one("http_answers_leaving", "gauge", "Large answers that are on their way.", leaving as u64);
-    let bodies = gateway.room.body_bytes() as u64;
-    figures.one("http_body_bytes", "gauge", "Bytes of requests' bodies in memory.", bodies);
+    let room = &gateway.room;
+    for (name, help, taken) in [
+        ("http_requests_in_progress", "Requests that are worked at.", room.working.taken()),
+        ("http_requests_forwarded", "Those of them that wait for a peer.", room.forwarded.taken()),
+        ("http_answer_bytes", "Bytes of large answers that are on their way.", room.leaving.taken()),
+        ("http_bodies", "Requests with a body, received or worked at.", room.bodies.taken()),
+        ("http_body_bytes", "Bytes of their bodies.", room.body_bytes()),
+        ("event_streams", "Streams of events that are open.", room.streams.taken()),
+    ] {
+        figures.one(name, "gauge", help, taken as u64);
+    }
     figures.one("http_shed_total", "counter", "Requests refused for want of room.", counters.shed.get());
     let refused = counters.rate_limited.get();
     figures.one("http_rate_limited_total", "counter", "Requests of clients that asked too much.", refused);
@@ -36,6 +41,4 @@ pub(super) fn add(figures: &mut Figures, gateway: &Gateway) {
     figures.one("http_panics_total", "counter", "Handlers that panicked.", counters.panics.get());
     let clients = gateway.rate.as_ref().map_or(0, |rate| rate.clients());
     figures.one("http_rate_clients", "gauge", "Clients whose share is not full again.", clients as u64);
-    let streams = MAX_STREAMS - gateway.streams.available_permits();
-    figures.one("event_streams", "gauge", "Streams of events that are open.", streams as u64);
 }

@@ -50,7 +50,7 @@ impl Admission {
         let remote = remote.to_canonical();
         let share = match &self.clients {
             Some(clients) if !(remote.is_loopback() || self.proxies.trust(remote)) => {
-                let share = clients.take(ClientKey::of(remote));
+                let share = clients.take(ClientKey::of(remote), 1);
                 if share.is_none() {
                     self.counters.count(Ending::ClientCap);
                 }

@@ -66,6 +66,9 @@ where
 
 /// Most of an answer that is handed over at once over HTTP/2, in bytes.
 const PIECE: usize = 16 << 10;
+/// The same over HTTP/1, where a body is let go of as soon as its last piece is handed over: what is longer than this is in
+/// progress until it is nearly sent.
+const LONG_PIECE: usize = 64 << 10;
 
 /// What was handed over over HTTP/2, until that lets go of it: it is sent, or will never be. Meanwhile the client's window
 /// may keep it, also when the body has ended.
@@ -108,8 +111,9 @@ impl<B: Body> Offered<B> {
 
     /// Hands over what remains of a piece, or all of it.
     fn hand_over(&mut self, mut data: Bytes) -> Frame<Bytes> {
-        if self.h2 && data.len() > PIECE {
-            self.rest = data.split_off(PIECE);
+        let most = if self.h2 { PIECE } else { LONG_PIECE };
+        if data.len() > most {
+            self.rest = data.split_off(most);
         }
         self.last = data.len();
         self.turn.offer();

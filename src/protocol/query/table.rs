@@ -7,6 +7,10 @@ use serde_json::{Map, Value};
 use super::{CheckPoint, Query};
 use crate::protocol::{Code, Failure, MAX_CHUNK};
 
+/// Most members of a list. A request of 1 MiB can't have more whole hashes; of short made-up ones it would, each of which
+/// takes memory and is looked for.
+pub const MAX_LIST: usize = 16_384;
+
 /// What a parameter holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -285,8 +289,19 @@ fn part(data: &Map<String, Value>) -> Result<(u64, u64, u64), Failure> {
     Ok((from_index, to_index, chunk_size))
 }
 
+/// A list that is not too long, if there is one.
+fn list<'a>(data: &'a Map<String, Value>, name: &str) -> Result<Option<&'a Vec<Value>>, Failure> {
+    let list = data.get(name).and_then(Value::as_array);
+    match list {
+        Some(list) if list.len() > MAX_LIST => {
+            Err(Failure::with_detail(Code::InvalidParameter, format!("{name}: expected at most {MAX_LIST} members")))
+        }
+        list => Ok(list),
+    }
+}
+
 fn chain_info(data: &Map<String, Value>) -> Result<Query, Failure> {
-    let hashes = data.get("local_block_hashes").and_then(Value::as_array);
+    let hashes = list(data, "local_block_hashes")?;
     let texts = |list: &Vec<Value>| list.iter().filter_map(Value::as_str).map(str::to_owned).collect();
     Ok(Query::ChainInfo {
         local_block_hashes: hashes.map(texts).unwrap_or_default(),
@@ -296,7 +311,7 @@ fn chain_info(data: &Map<String, Value>) -> Result<Query, Failure> {
 }
 
 fn find_ancestor(data: &Map<String, Value>) -> Result<Query, Failure> {
-    let list = data.get("check_points").and_then(Value::as_array).ok_or_else(|| missing("check_points"))?;
+    let list = list(data, "check_points")?.ok_or_else(|| missing("check_points"))?;
     let check_point =
         |item: &Value| Some(CheckPoint { index: whole(&item["index"])?, hash: item["hash"].as_str()?.to_owned() });
     let check_points: Option<_> = list.iter().map(check_point).collect();

@@ -1,0 +1,165 @@
+//! Room at the public door: how much of everything there is, and how much of it one client may take.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{
+    Settings,
+    client::Client,
+    shares::{Share, Shares},
+};
+use crate::protocol::{Code, Failure};
+
+/// Bytes of answers on their way, for each request that may be worked at.
+const LEAVING_BYTES: usize = 1 << 20;
+
+/// What a stream takes of that: a page of it, and a part of the next one.
+const STREAM_BYTES: usize = 1 << 20;
+/// Answers of so few bytes leave without being counted.
+const TINY: u64 = 4 << 10;
+/// Answers of at most so many bytes leave whatever else does: only their own client can have too many of them.
+const SMALL: u64 = 64 << 10;
+
+/// Bytes of all requests' bodies that are in memory at once.
+const BODY_BYTES: usize = 64 << 20;
+/// Bodies of one client: it must not have all of [`BODY_BYTES`].
+const MAX_CLIENT_BODIES: usize = 16;
+
+/// Most streams of events at once.
+pub const MAX_STREAMS: usize = 256;
+/// Most of one client.
+pub const MAX_CLIENT_STREAMS: usize = 16;
+
+/// So much of something, of which each client may have its part. Programs on this machine may have all of it.
+pub(super) struct Pool {
+    size: usize,
+    free: Arc<Semaphore>,
+    shares: Arc<Shares>,
+}
+
+/// What somebody has of it, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Part {
+    _permit: Option<OwnedSemaphorePermit>,
+    _share: Option<Share>,
+}
+
+/// What a request or an answer has.
+pub(super) type Place = (Part, Option<Part>);
+
+/// Who has taken too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// All together.
+    All,
+    /// The client that asks, or those of its network: so much is theirs.
+    Yours(usize),
+}
+
+impl Taken {
+    /// What the client is told: that there are so many of `what` already.
+    pub(super) fn failure(self, what: &str) -> Failure {
+        match self {
+            Self::All => Failure::with_detail(Code::Busy, format!("too many {what}")),
+            Self::Yours(most) => Failure::with_detail(Code::RateLimited, format!("{most} {what}")),
+        }
+    }
+}
+
+impl Pool {
+    fn new(size: usize, of_one_client: usize) -> Self {
+        Self { size, free: Arc::new(Semaphore::new(size)), shares: Shares::new(of_one_client) }
+    }
+
+    /// So much of it for this client; no more than all that a client may have, for who wants that much.
+    ///
+    /// # Errors
+    /// [`Taken`], and nothing is taken.
+    pub(super) fn take(&self, client: Client, count: usize) -> Result<Part, Taken> {
+        let count = count.min(self.shares.most());
+        let part = self.take_share(client, count)?;
+        let permits = u32::try_from(count).map_err(|_| Taken::All)?;
+        let permit = self.free.clone().try_acquire_many_owned(permits).map_err(|_| Taken::All)?;
+        Ok(Part { _permit: Some(permit), ..part })
+    }
+
+    /// So much of what this client may have, whatever others have.
+    ///
+    /// # Errors
+    /// [`Taken::Yours`].
+    pub(super) fn take_share(&self, client: Client, count: usize) -> Result<Part, Taken> {
+        let share = match client.local {
+            true => None,
+            false => Some(self.shares.take(client.key, count).ok_or(Taken::Yours(self.shares.most()))?),
+        };
+        Ok(Part { _permit: None, _share: share })
+    }
+
+    /// What is taken of it.
+    pub(super) fn taken(&self) -> usize {
+        self.size - self.free.available_permits()
+    }
+}
+
+/// Room for requests and their answers.
+pub(super) struct Room {
+    /// Requests that are worked at.
+    pub(super) working: Pool,
+    /// Those of them that wait for a peer: its slowness must not stand in the way of answers from the store.
+    pub(super) forwarded: Pool,
+    /// Bytes of answers on their way: who reads slowly must keep nobody from being answered.
+    pub(super) leaving: Pool,
+    /// Bodies that are received.
+    pub(super) bodies: Pool,
+    /// Their bytes, those of requests that are worked at included.
+    pub(super) body_bytes: Arc<Semaphore>,
+    /// Streams of events.
+    pub(super) streams: Pool,
+}
+
+impl Room {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let most = settings.max_requests;
+        let part = |of: usize, divisor: usize| (of / divisor).max(1);
+        Self {
+            working: Pool::new(most, part(most, 2)),
+            forwarded: Pool::new(part(most, 2), part(most, 8)),
+            leaving: Pool::new(most * LEAVING_BYTES, part(most * LEAVING_BYTES, 8)),
+            bodies: Pool::new(Semaphore::MAX_PERMITS, MAX_CLIENT_BODIES),
+            body_bytes: Arc::new(Semaphore::new(BODY_BYTES)),
+            streams: Pool::new(MAX_STREAMS, MAX_CLIENT_STREAMS),
+        }
+    }
+
+    /// A place for a request: one that is worked at, twice where it waits for a peer. A stream of the chain begins to leave
+    /// at once.
+    ///
+    /// # Errors
+    /// [`Taken`].
+    pub(super) fn enter(&self, client: Client, forwarded: bool, streamed: bool) -> Result<Place, Taken> {
+        if streamed {
+            return Ok((self.leaving.take(client, STREAM_BYTES)?, None));
+        }
+        let second = if forwarded { Some(self.forwarded.take(client, 1)?) } else { None };
+        Ok((self.working.take(client, 1)?, second))
+    }
+
+    /// A place for an answer on its way, of so many bytes; `None` where it needs none.
+    ///
+    /// # Errors
+    /// [`Taken`].
+    pub(super) fn leave(&self, client: Client, size: Option<u64>) -> Result<Option<Place>, Taken> {
+        let part = match size {
+            Some(size) if size <= TINY || client.local && size <= SMALL => return Ok(None),
+            Some(size) if size <= SMALL => self.leaving.take_share(client, size as usize)?,
+            size => self.leaving.take(client, size.map_or(STREAM_BYTES, |size| size as usize))?,
+        };
+        Ok(Some((part, None)))
+    }
+
+    /// Bytes of bodies in memory.
+    pub(super) fn body_bytes(&self) -> usize {
+        BODY_BYTES - self.body_bytes.available_permits()
+    }
+}
