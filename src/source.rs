@@ -21,6 +21,7 @@ use crate::{
     store::{self, BlockStore, Blocks, ChainState},
 };
 
+mod cursor;
 mod events;
 mod fresh;
 pub mod job;
@@ -29,6 +30,7 @@ mod remote;
 mod served;
 mod weight;
 
+pub use cursor::{Cursor, MalformedCursor};
 pub use events::News;
 pub use remote::parsed;
 pub use served::{Answerer, Declined, Origin, Served};

@@ -28,7 +28,7 @@ use crate::{
         Code, Failure,
         query::{Kind, Parameter, optional},
     },
-    source::{News, Source},
+    source::{Cursor, News, Source},
 };
 
 /// Most streams at once.
@@ -44,7 +44,8 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// How long a stream may be silent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-const PARAMETERS: &[Parameter] = &[optional("after", Kind::Integer)];
+const AFTER: &str = "after";
+const PARAMETERS: &[Parameter] = &[optional(AFTER, Kind::Text)];
 /// What browsers send when they connect again.
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -56,12 +57,15 @@ pub fn routes() -> OpenApiRouter<Gateway> {
 /// What becomes of the chain
 ///
 /// Server-sent events, without end. `extended`: blocks were appended. `reorganised`: blocks left the chain, and others may
-/// have come. `reset`: events are missing before this one, so read the chain anew. Each has a JSON object as `data`, with
-/// the `tip` after it, and an `id` to go on after. Without an id only what happens from now on is told.
+/// have come. `reset`: events are missing before this one, or some that were told are lost, so read the chain anew. Each
+/// has a JSON object as `data`, with the `tip` after it, and an `id` to go on after, which stands for that tip too. Without
+/// an id only what happens from now on is told.
 #[utoipa::path(get, path = "/events", tag = "gateway",
     params(
-        ("after" = Option<u64>, Query, description = "Id of the last event that is known; 0: from the first one on"),
-        ("last-event-id" = Option<u64>, Header, example = 1,
+        ("after" = Option<String>, Query, pattern = "^[0-9]{1,19}(-[0-9a-f]{16})?$",
+            description = "Id of the last event that is known; 0: from the first one on"),
+        ("last-event-id" = Option<String>, Header, pattern = "^[0-9]{1,19}(-[0-9a-f]{16})?$",
+            example = "1-1a31748356cf9498",
             description = "The same, as browsers send it when they connect again; it wins")
     ),
     responses((status = 200, description = "The events", body = String, content_type = "text/event-stream")))]
@@ -72,8 +76,8 @@ async fn follow_chain(
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Rejection> {
     let parameters = extract::parameters("/events", PARAMETERS, &uri)?;
-    let known = headers.get(LAST_EVENT_ID).map(|id| extract::integer(LAST_EVENT_ID, id.to_str().unwrap_or("?")));
-    let known = known.transpose()?.or(parameters["after"].as_u64());
+    let after = parameters[AFTER].as_str().map(|id| cursor(AFTER, id)).transpose()?;
+    let last = headers.get(LAST_EVENT_ID).map(|id| cursor(LAST_EVENT_ID, id.to_str().unwrap_or("?"))).transpose()?;
     let room = gateway.streams.clone().try_acquire_owned();
     let room = room.map_err(|_| Failure::with_detail(Code::Busy, format!("{MAX_STREAMS} event streams are open")))?;
     let share = match client.local {
@@ -82,15 +86,20 @@ async fn follow_chain(
             Failure::with_detail(Code::RateLimited, format!("{MAX_CLIENT_STREAMS} event streams are open"))
         })?),
     };
-    let version = gateway.source.state().await?.version;
+    let state = gateway.source.state().await?;
     let follower = Follower {
         source: gateway.source,
         closing: gateway.closing,
-        after: known.unwrap_or(version),
+        after: last.or(after).unwrap_or_else(|| Cursor::from(&*state)),
         batch: None,
         _room: (room, share),
     };
     Ok((OWN, Sse::new(follower.stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"))))
+}
+
+/// The id of an event, from the part of the request that has this name.
+fn cursor(name: &str, id: &str) -> Result<Cursor, Failure> {
+    id.parse::<Cursor>().map_err(|error| Failure::with_detail(Code::InvalidParameter, format!("{name}: {error}")))
 }
 
 /// One who follows the chain.
@@ -98,7 +107,7 @@ struct Follower {
     source: Arc<Source>,
     closing: CancellationToken,
     /// The last event told.
-    after: u64,
+    after: Cursor,
     /// What the source has told, and how much of it was passed on.
     batch: Option<(Arc<[News]>, usize)>,
     _room: (OwnedSemaphorePermit, Option<Share>),
