@@ -258,14 +258,17 @@ impl Source {
         if let Some(served) = self.cache.get(&key).await {
             return Ok(served);
         }
-        // Several who ask the same at once wait for one read. What is too large to keep goes out all the same.
+        // Several who ask the same at once wait for one read. What is not to be kept goes out all the same, in the place of
+        // an error: what is too large, and what is not of the key's chain. A standby that takes over may be behind it, and
+        // come to it later: an older answer would then be told for as long as the chain stays there.
         let query = key.2.clone();
-        let read = async { self.local.answer(&query).await.map(Arc::new) };
-        let served = self.cache.try_get_with(key.clone(), read).await.map_err(Arc::unwrap_or_clone)?;
-        if served.body.len() > MAX_CACHED_BYTES {
-            self.cache.invalidate(&key).await;
-        }
-        Ok(served)
+        let read = async {
+            match self.local.answer(&query).await.map(Arc::new) {
+                Ok(served) if served.body.len() <= MAX_CACHED_BYTES && served.is_of(state) => Ok(served),
+                other => Err(other),
+            }
+        };
+        self.cache.try_get_with(key, read).await.or_else(Arc::unwrap_or_clone)
     }
 
     async fn answer_by_any(&self, query: &Query) -> Result<Arc<Served>, Declined> {
@@ -340,3 +343,6 @@ impl Responder for Source {
         weight::weight(request, self.fresh.last().map_or(u64::MAX, |state| state.length))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! What is answered when the store is not where it was seen to be: another process writes to it, or a standby that is
+//! behind has taken over.
+
+use std::ops::Range;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    chain::{ChainEnd, MinerBlock, Network, PowOptions, Verifier},
+    store::{OpenOptions, Tip},
+};
+
+/// A store of its own, with the first three blocks of a chain, and its URL.
+async fn place() -> (TempDir, String, Arc<dyn BlockStore>) {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}/store.db", folder.path().display());
+    let store = store::open(&url, &OpenOptions::default()).await.unwrap();
+    append(&*store, 0..3).await;
+    (folder, url, store)
+}
+
+/// Appends the blocks with these indexes.
+async fn append(store: &dyn BlockStore, indexes: Range<u64>) -> ChainState {
+    let hash = |index: u64| format!("main-{index}");
+    let parent = indexes.start.checked_sub(1).map(|index| {
+        let parent = MinerBlock { index, hash: hash(index), ..MinerBlock::default() };
+        ChainEnd::new(&parent, &parent)
+    });
+    let block = |index: u64| MinerBlock {
+        hash: hash(index),
+        index,
+        previous_hash: index.checked_sub(1).map_or_else(|| "0".into(), hash),
+        target_difficulty: 1,
+        actualized_difficulty: 1,
+        is_canonical: true,
+        ..MinerBlock::default()
+    };
+    let network = Network { genesis_hash: None, difficulty_schedule: false, ..Network::devnet() };
+    let verifier = Verifier::new(&network, Level::None, PowOptions::default()).unwrap();
+    let mut writer = store.write().await.unwrap();
+    writer.append(verifier.verify(parent.as_ref(), indexes.map(block).collect()).unwrap()).await.unwrap();
+    writer.commit().await.unwrap()
+}
+
+fn tip(index: u64, hash: &str) -> Option<Tip> {
+    Some(Tip { index, hash: hash.into(), epoch: 0 })
+}
+
+fn source(store: Arc<dyn BlockStore>) -> Source {
+    let settings =
+        Settings { finality_depth: 40, peer_timeout: Duration::from_secs(1), cache_bytes: 1 << 20, sync: false };
+    Source::new(store, PeerId::random(), settings)
+}
+
+fn all() -> Query {
+    Query::Range { from_index: 0, to_index: 9, chunk_size: 10 }
+}
+
+#[tokio::test]
+async fn only_an_answer_of_the_state_that_was_seen_is_kept() {
+    let (_folder, _, store) = place().await;
+    let source = source(store.clone());
+    let before = source.state_now().await.unwrap();
+    let last = async |state: &ChainState| source.answer_at(state, all()).await.unwrap().tip.clone();
+    // Seen at a server that had the next block, asked of one that lacks it.
+    let later = ChainState { version: before.version + 1, tip: tip(3, "main-3"), ..before.clone() };
+    assert_eq!(last(&later).await, tip(2, "main-2"));
+    let other = ChainState { tip: tip(2, "other-2"), ..before.clone() };
+    assert_eq!(last(&other).await, tip(2, "main-2"));
+    assert!(source.cache.get(&(other.version, tip_hash(&other), all())).await.is_none());
+
+    let state = append(&*store, 3..4).await;
+    assert_eq!((state.version, &state.tip), (later.version, &later.tip), "the chain comes to what was seen");
+    assert_eq!(last(&later).await, tip(3, "main-3"));
+    let [first, second] =
+        [source.answer_at(&state, all()).await.unwrap(), source.answer_at(&state, all()).await.unwrap()];
+    assert!(Arc::ptr_eq(&first, &second), "it is kept");
+}
