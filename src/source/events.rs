@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use super::{Cursor, Source, local::store_failure, tip_hash};
 use crate::{
     protocol::{Code, Failure},
-    store::{BlockStore, Event},
+    store::{BlockStore, ChainState, Event},
 };
 
 /// Most events that are told at once.
@@ -44,7 +44,8 @@ impl Followers {
         Self { store, told: Cache::new(KEPT) }
     }
 
-    async fn read(&self, after: Cursor) -> Result<Arc<[News]>, Failure> {
+    /// What comes after `after`, for those who saw the state `seen` just now.
+    pub(super) async fn read(&self, after: Cursor, seen: &ChainState) -> Result<Arc<[News]>, Failure> {
         let events = self.store.events(after.version(), BATCH).await.map_err(store_failure)?;
         // Read after the events, so that those of a store that has other ones now don't pass for what comes next. If it is
         // replaced between the two reads, the next look finds it out.
@@ -53,20 +54,31 @@ impl Followers {
             false => None,
         };
         let replaced = known.is_some_and(|known| !after.fits(known.tip.as_ref().map(|tip| tip.hash.as_str())));
-        if replaced || events.first().is_none_or(|first| first.id.saturating_sub(1) != after.version()) {
-            // Versions without an event leave gaps between ids. Events that are gone leave one before the oldest. The
-            // state is read last, so that it is at least as new as what is compared with it.
-            let oldest = self.store.events(0, 1).await.map_err(store_failure)?;
-            let state = self.store.state().await.map_err(store_failure)?;
-            let oldest = oldest.first().map_or(state.version, |oldest| oldest.id.saturating_sub(1));
-            let passed = (oldest..=state.version).contains(&after.version());
-            // A chain that is older than its first event has none to compare with.
-            let other = state.version == after.version() && !after.fits(tip_hash(&state).as_deref());
-            if replaced || other || !passed {
-                let id = Cursor::from(&state);
-                let tip = state.tip.map(|tip| json!({"index": tip.index, "hash": tip.hash}));
-                return Ok([News { id, name: "reset", data: json!({ "tip": tip }).to_string() }].into());
-            }
+        let follows = events.first().is_some_and(|first| first.id.saturating_sub(1) == after.version());
+        if follows && !replaced {
+            return events.into_iter().map(news).collect();
+        }
+        // Versions without an event leave gaps between ids. Events that are gone leave one before the oldest. The state is
+        // read last, so that it is at least as new as what is compared with it.
+        let oldest = self.store.events(0, 1).await.map_err(store_failure)?;
+        let state = self.store.state().await.map_err(store_failure)?;
+        let oldest = oldest.first().map_or(state.version, |oldest| oldest.id.saturating_sub(1));
+        let passed = (oldest..=state.version).contains(&after.version());
+        // Events that are not kept can't be compared with; the current tip can.
+        let fits = after.fits(tip_hash(&state).as_deref());
+        let reset = replaced || !passed || state.version == after.version() && !fits;
+        let nothing = events.is_empty() && !reset;
+        // What is told is kept by what was seen, and the chain may come to that again. So a store that is behind it, as a
+        // standby may be that takes over, says neither that nothing comes nor that it is another one; nor does one that
+        // has gone on since the events were read. The next look sees it as it is.
+        let behind = state.version < seen.version || state.version == seen.version && state.tip != seen.tip;
+        if (reset || nothing) && behind || nothing && !fits {
+            return Err(Failure::new(Code::StoreUnavailable));
+        }
+        if reset {
+            let id = Cursor::from(&state);
+            let tip = state.tip.map(|tip| json!({"index": tip.index, "hash": tip.hash}));
+            return Ok([News { id, name: "reset", data: json!({ "tip": tip }).to_string() }].into());
         }
         events.into_iter().map(news).collect()
     }
@@ -97,6 +109,6 @@ impl Source {
         }
         let Followers { told, .. } = &self.followers;
         let key = (after, state.version, tip_hash(&state));
-        told.try_get_with(key, self.followers.read(after)).await.map_err(Arc::unwrap_or_clone)
+        told.try_get_with(key, self.followers.read(after, &state)).await.map_err(Arc::unwrap_or_clone)
     }
 }

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 
 use super::*;
@@ -43,6 +44,12 @@ async fn append(store: &dyn BlockStore, indexes: Range<u64>) -> ChainState {
     writer.commit().await.unwrap()
 }
 
+/// Runs SQL past the store.
+async fn execute(url: &str, sql: &'static str) {
+    let mut connection = SqliteConnection::connect(url).await.unwrap();
+    sqlx::query(sql).execute(&mut connection).await.unwrap();
+}
+
 fn tip(index: u64, hash: &str) -> Option<Tip> {
     Some(Tip { index, hash: hash.into(), epoch: 0 })
 }
@@ -76,4 +83,32 @@ async fn only_an_answer_of_the_state_that_was_seen_is_kept() {
     let [first, second] =
         [source.answer_at(&state, all()).await.unwrap(), source.answer_at(&state, all()).await.unwrap()];
     assert!(Arc::ptr_eq(&first, &second), "it is kept");
+}
+
+#[tokio::test]
+async fn a_store_that_is_behind_what_was_seen_does_not_say_that_nothing_comes() {
+    let (_folder, url, store) = place().await;
+    let followers = Followers::new(store.clone());
+    let told = async |after: Cursor, seen: &ChainState| match followers.read(after, seen).await {
+        Ok(news) => Ok(news.iter().map(|news| news.name).collect::<Vec<_>>()),
+        Err(failure) => Err(failure.code),
+    };
+    let now = store.state().await.unwrap();
+    let later = ChainState { version: now.version + 1, tip: tip(3, "main-3"), ..now.clone() };
+    let other = ChainState { tip: tip(2, "other-2"), ..now.clone() };
+    let (current, unknown) = (Cursor::from(&now), "7".parse::<Cursor>().unwrap());
+    for seen in [&later, &other] {
+        assert_eq!(told(current, seen).await, Err(Code::StoreUnavailable), "{seen:?}");
+        assert_eq!(told(unknown, seen).await, Err(Code::StoreUnavailable), "{seen:?}");
+    }
+    assert_eq!(told(current, &now).await, Ok(vec![]));
+    assert_eq!(told(unknown, &now).await, Ok(vec!["reset"]));
+
+    let state = append(&*store, 3..4).await;
+    assert_eq!(told(current, &later).await, Ok(vec!["extended"]));
+    assert_eq!(told(Cursor::from(&state), &now).await, Ok(vec![]), "a store that is ahead knows all that was seen");
+
+    // Between the reads it came to what it lacked at the first of them.
+    execute(&url, "DELETE FROM event WHERE id = 2").await;
+    assert_eq!(told(current, &later).await, Err(Code::StoreUnavailable));
 }
