@@ -193,16 +193,15 @@ impl Source {
     }
 
     async fn pinned(&self, query: Query, anchor: &str) -> Result<Arc<Served>, Failure> {
+        let mut state = self.state().await?;
         for _ in 0..local::MAX_ATTEMPTS {
-            let version = self.check_anchor(anchor).await?;
-            let mut state = self.state().await?;
-            if state.version != version {
-                state = Arc::new(self.state_now().await?);
+            if self.check_anchor(anchor).await? == state.version {
+                let served = self.answer_at(&state, query.clone()).await?;
+                if served.is_of(&state) {
+                    return Ok(served);
+                }
             }
-            let served = self.answer_at(&state, query.clone()).await?;
-            if served.version == version {
-                return Ok(served);
-            }
+            state = Arc::new(self.state_now().await?);
         }
         Err(local::unsteady())
     }

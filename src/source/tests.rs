@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use futures::StreamExt;
 use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 
@@ -111,4 +112,48 @@ async fn a_store_that_is_behind_what_was_seen_does_not_say_that_nothing_comes() 
     // Between the reads it came to what it lacked at the first of them.
     execute(&url, "DELETE FROM event WHERE id = 2").await;
     assert_eq!(told(current, &later).await, Err(Code::StoreUnavailable));
+}
+
+#[tokio::test]
+async fn a_pinned_answer_is_of_the_chain_that_is_there() {
+    let (_folder, _, store) = place().await;
+    let source = source(store);
+    let now = source.state_now().await.unwrap();
+    let lost = ChainState { tip: tip(2, "lost-2"), ..now.clone() };
+    // Taken as current for as long as it is not too old.
+    let _ = source.fresh.get(async { Ok(lost) }).await;
+    let served = source.pinned(all(), "main-1").await.unwrap();
+    assert_eq!(served.tip, now.tip);
+    assert_eq!(source.pinned(all(), "lost-1").await.unwrap_err().code, Code::BlockNotFound);
+}
+
+#[tokio::test]
+async fn reads_of_one_chain_begin_anew_when_its_version_has_another_tip() {
+    let (_folder, url, store) = place().await;
+    let mut reads = 0;
+    let read = |state: ChainState| {
+        reads += 1;
+        let (is_first, url) = (reads == 1, url.clone());
+        async move {
+            if is_first {
+                execute(&url, "UPDATE chain SET tip_hash = 'other-2'").await;
+            }
+            Ok(state.tip)
+        }
+    };
+    let (state, read) = Local::new(store, String::new(), 40).stable(read).await.unwrap();
+    assert_eq!((&state.tip, read), (&tip(2, "other-2"), tip(2, "other-2")));
+    assert_eq!(reads, 2);
+}
+
+#[tokio::test]
+async fn pages_end_where_the_version_has_another_tip() {
+    let (_folder, _, store) = place().await;
+    let state = store.state().await.unwrap();
+    let pages = async |tip: Option<Tip>| {
+        let pages = local::pages(store.clone(), state.version, tip);
+        pages.map(|page| page.map_or_else(|failure| Err(failure.code), |page| Ok(page.count))).collect::<Vec<_>>().await
+    };
+    assert_eq!(pages(state.tip.clone()).await, [Ok(3)]);
+    assert_eq!(pages(tip(2, "lost-2")).await, [Err(Code::AnchorNotCanonical)]);
 }
