@@ -21,6 +21,7 @@ use crate::{
     store::{self, BlockStore, Blocks, ChainState},
 };
 
+mod cursor;
 mod events;
 mod fresh;
 pub mod job;
@@ -29,6 +30,7 @@ mod remote;
 mod served;
 mod weight;
 
+pub use cursor::{Cursor, MalformedCursor};
 pub use events::News;
 pub use remote::parsed;
 pub use served::{Answerer, Declined, Origin, Served};
@@ -194,16 +196,15 @@ impl Source {
     }
 
     async fn pinned(&self, query: Query, anchor: &str) -> Result<Arc<Served>, Failure> {
+        let mut state = self.state().await?;
         for _ in 0..local::MAX_ATTEMPTS {
-            let version = self.check_anchor(anchor).await?;
-            let mut state = self.state().await?;
-            if state.version != version {
-                state = Arc::new(self.state_now().await?);
+            if self.check_anchor(anchor).await? == state.version {
+                let served = self.answer_at(&state, query.clone()).await?;
+                if served.is_of(&state) {
+                    return Ok(served);
+                }
             }
-            let served = self.answer_at(&state, query.clone()).await?;
-            if served.version == version {
-                return Ok(served);
-            }
+            state = Arc::new(self.state_now().await?);
         }
         Err(local::unsteady())
     }
@@ -259,14 +260,17 @@ impl Source {
         if let Some(served) = self.cache.get(&key).await {
             return Ok(served);
         }
-        // Several who ask the same at once wait for one read. What is too large to keep goes out all the same.
+        // Several who ask the same at once wait for one read. What is not to be kept goes out all the same, in the place of
+        // an error: what is too large, and what is not of the key's chain. A standby that takes over may be behind it, and
+        // come to it later: an older answer would then be told for as long as the chain stays there.
         let query = key.2.clone();
-        let read = async { self.local.answer(&query).await.map(Arc::new) };
-        let served = self.cache.try_get_with(key.clone(), read).await.map_err(Arc::unwrap_or_clone)?;
-        if served.body.len() > MAX_CACHED_BYTES {
-            self.cache.invalidate(&key).await;
-        }
-        Ok(served)
+        let read = async {
+            match self.local.answer(&query).await.map(Arc::new) {
+                Ok(served) if served.body.len() <= MAX_CACHED_BYTES && served.is_of(state) => Ok(served),
+                other => Err(other),
+            }
+        };
+        self.cache.try_get_with(key, read).await.or_else(Arc::unwrap_or_clone)
     }
 
     async fn answer_by_any(&self, query: &Query) -> Result<Arc<Served>, Declined> {
@@ -341,3 +345,6 @@ impl Responder for Source {
         weight::weight(request, self.fresh.last().map_or(u64::MAX, |state| state.length))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,7 +53,8 @@ impl From<&Tip> for Position {
 /// What is known of the canonical chain without reading it: one row, kept with each write.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ChainState {
-    /// Grows by one with each committed write that changes a block; two reads of equal version saw the same chain.
+    /// Grows by one with each committed write that changes a block: two reads of equal version and tip saw the same
+    /// chain. A store that loses its last writes, by a failover or with an older backup, uses versions anew.
     pub version: u64,
     /// The last block, `None` for an empty chain.
     pub tip: Option<Tip>,

@@ -23,8 +23,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Gateway, client::Client, error::Rejection, extract, room::Part, status::OWN};
 use crate::{
-    protocol::query::{Kind, Parameter, optional},
-    source::{News, Source},
+    protocol::{
+        Code, Failure,
+        query::{Kind, Parameter, optional},
+    },
+    source::{Cursor, News, Source},
 };
 
 /// How often a stream looks for news. All of them share what the source has read.
@@ -34,7 +37,8 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// How long a stream may be silent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-const PARAMETERS: &[Parameter] = &[optional("after", Kind::Integer)];
+const AFTER: &str = "after";
+const PARAMETERS: &[Parameter] = &[optional(AFTER, Kind::Text)];
 /// What browsers send when they connect again.
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -46,12 +50,15 @@ pub fn routes() -> OpenApiRouter<Gateway> {
 /// What becomes of the chain
 ///
 /// Server-sent events, without end. `extended`: blocks were appended. `reorganised`: blocks left the chain, and others may
-/// have come. `reset`: events are missing before this one, so read the chain anew. Each has a JSON object as `data`, with
-/// the `tip` after it, and an `id` to go on after. Without an id only what happens from now on is told.
+/// have come. `reset`: events are missing before this one, or some that were told are lost, so read the chain anew. Each
+/// has a JSON object as `data`, with the `tip` after it, and an `id` to go on after, which stands for that tip too. Without
+/// an id only what happens from now on is told.
 #[utoipa::path(get, path = "/events", tag = "gateway",
     params(
-        ("after" = Option<u64>, Query, description = "Id of the last event that is known; 0: from the first one on"),
-        ("last-event-id" = Option<u64>, Header, example = 1,
+        ("after" = Option<String>, Query, pattern = "^[0-9]{1,19}(-[0-9a-f]{16})?$",
+            description = "Id of the last event that is known; 0: from the first one on"),
+        ("last-event-id" = Option<String>, Header, pattern = "^[0-9]{1,19}(-[0-9a-f]{16})?$",
+            example = "1-1a31748356cf9498",
             description = "The same, as browsers send it when they connect again; it wins")
     ),
     responses((status = 200, description = "The events", body = String, content_type = "text/event-stream")))]
@@ -62,18 +69,23 @@ async fn follow_chain(
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Rejection> {
     let parameters = extract::parameters("/events", PARAMETERS, &uri)?;
-    let known = headers.get(LAST_EVENT_ID).map(|id| extract::integer(LAST_EVENT_ID, id.to_str().unwrap_or("?")));
-    let known = known.transpose()?.or(parameters["after"].as_u64());
+    let after = parameters[AFTER].as_str().map(|id| cursor(AFTER, id)).transpose()?;
+    let last = headers.get(LAST_EVENT_ID).map(|id| cursor(LAST_EVENT_ID, id.to_str().unwrap_or("?"))).transpose()?;
     let place = gateway.room.streams.take(client, 1).map_err(|taken| taken.failure("event streams are open"))?;
-    let version = gateway.source.state().await?.version;
+    let state = gateway.source.state().await?;
     let follower = Follower {
         source: gateway.source,
         closing: gateway.closing,
-        after: known.unwrap_or(version),
+        after: last.or(after).unwrap_or_else(|| Cursor::from(&*state)),
         batch: None,
         _place: place,
     };
     Ok((OWN, Sse::new(follower.stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"))))
+}
+
+/// The id of an event, from the part of the request that has this name.
+fn cursor(name: &str, id: &str) -> Result<Cursor, Failure> {
+    id.parse::<Cursor>().map_err(|error| Failure::with_detail(Code::InvalidParameter, format!("{name}: {error}")))
 }
 
 /// One who follows the chain.
@@ -81,7 +93,7 @@ struct Follower {
     source: Arc<Source>,
     closing: CancellationToken,
     /// The last event told.
-    after: u64,
+    after: Cursor,
     /// What the source has told, and how much of it was passed on.
     batch: Option<(Arc<[News]>, usize)>,
     _place: Part,

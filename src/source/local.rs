@@ -216,14 +216,16 @@ impl Local {
     }
 
     /// Runs reads that must see one chain: again, if it changed between the first and the last.
-    async fn stable<T, R>(&self, mut read: impl FnMut(ChainState) -> R) -> Result<(ChainState, T), Failure>
+    pub(super) async fn stable<T, R>(&self, mut read: impl FnMut(ChainState) -> R) -> Result<(ChainState, T), Failure>
     where
         R: Future<Output = Result<T, StoreError>>,
     {
         for _ in 0..MAX_ATTEMPTS {
             let state = self.store.state().await.map_err(store_failure)?;
             let read = read(state.clone()).await.map_err(store_failure)?;
-            if self.store.state().await.map_err(store_failure)?.version == state.version {
+            let after = self.store.state().await.map_err(store_failure)?;
+            // A store that is replaced may have another chain of the same version.
+            if (after.version, &after.tip) == (state.version, &state.tip) {
                 return Ok((state, read));
             }
         }
@@ -237,16 +239,16 @@ pub(super) fn pages(
     version: u64,
     tip: Option<Tip>,
 ) -> impl Stream<Item = Result<Blocks, Failure>> + Send + use<> {
-    stream::try_unfold((0, version), move |(from, version)| {
+    stream::try_unfold((0, version, tip.clone()), move |(from, version, seen)| {
         let (store, tip) = (store.clone(), tip.clone());
         async move {
             let Some(tip) = tip.filter(|tip| from <= tip.index) else { return Ok(None) };
             let page = store.range(from, tip.index.min(from + PAGE - 1)).await.map_err(store_failure)?;
-            let same_chain = version == page.version
+            let same_chain = (version, &seen) == (page.version, &page.tip)
                 || store.anchor(&tip.hash).await.map_err(store_failure)? == (Anchor::Canonical, page.version);
             match page.last_index.filter(|_| same_chain) {
                 Some(last_index) => {
-                    let next = (last_index + 1, page.version);
+                    let next = (last_index + 1, page.version, page.tip.clone());
                     Ok(Some((page, next)))
                 }
                 None => Err(Failure::new(Code::AnchorNotCanonical)),

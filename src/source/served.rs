@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     chain::Level,
     protocol::{Answer, CLOSING, Code, Failure, MAX_RESPONSE_BYTES, OPENING},
-    store::Tip,
+    store::{ChainState, Tip},
 };
 
 /// Who is to answer.
@@ -75,6 +75,11 @@ impl Served {
     /// which libp2p never does.
     pub fn tag(&self) -> &str {
         self.tag.get_or_init(|| hex::encode(&Sha256::digest(&self.body)[..16]))
+    }
+
+    /// Whether it was read from the chain that `state` is of.
+    pub(super) fn is_of(&self, state: &ChainState) -> bool {
+        (self.version, &self.tip) == (state.version, &state.tip)
     }
 
     pub(super) fn new(answer: &Answer, answerer: Answerer, tip: Option<Tip>) -> Result<Self, Failure> {

@@ -78,7 +78,8 @@ impl EventKind {
 /// One committed change of the canonical chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// The version that the chain got with it: ascending, never used again, with gaps.
+    /// The version that the chain got with it: ascending, with gaps. Never used again, unless the store loses its last
+    /// writes.
     pub id: u64,
     /// When it was committed, unix seconds.
     pub at: i64,
@@ -134,6 +135,10 @@ pub trait SyncStore: Send + Sync + 'static {
     /// The first `limit` events after the one with the id `after`, in ascending order. The last [`KEPT_EVENTS`] versions
     /// of the chain are covered.
     async fn events(&self, after: u64, limit: u64) -> Result<Vec<Event>>;
+
+    /// The last event up to and with the id `id`: its tip is the one that the chain had at that version, since versions
+    /// without an event leave it as it is. `None` too if it was so long ago that it isn't kept.
+    async fn event_at(&self, id: u64) -> Result<Option<Event>>;
 
     /// The last `limit` jobs, newest first.
     async fn jobs(&self, limit: u64) -> Result<Vec<Job>>;

@@ -139,6 +139,12 @@ where
         rows.into_iter().map(Event::try_from).collect()
     }
 
+    async fn event_at(&self, id: u64) -> Result<Option<Event>> {
+        let sql = "SELECT * FROM event WHERE id <= $1 ORDER BY id DESC LIMIT 1";
+        let row: Option<EventRow> = read!(self.fetch_optional(sql, clamp(id)))?;
+        row.map(Event::try_from).transpose()
+    }
+
     async fn jobs(&self, limit: u64) -> Result<Vec<Job>> {
         let sql = "SELECT * FROM job ORDER BY id DESC LIMIT CAST($1 AS BIGINT)";
         let rows: Vec<JobRow> = read!(self.fetch_all(sql, clamp(limit)))?;

@@ -9,6 +9,7 @@ use modal_gateway::{
 use reqwest::{Method, Response};
 use rstest::rstest;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::support::{
     door::{Door, send},
@@ -33,14 +34,14 @@ struct Stream {
 /// What a server-sent event says, its data as JSON.
 #[derive(Debug, PartialEq)]
 struct Told {
-    id: u64,
+    id: String,
     event: String,
     data: Value,
 }
 
 impl Stream {
     /// Opened with a query and perhaps a `Last-Event-ID`; the id that it begins after.
-    async fn open(door: &Door, query: &str, last: Option<u64>) -> (Self, u64) {
+    async fn open(door: &Door, query: &str, last: Option<&str>) -> (Self, String) {
         let mut request = door.public(Method::GET, &format!("/events{query}"));
         if let Some(last) = last {
             request = request.header("last-event-id", last);
@@ -52,7 +53,7 @@ impl Stream {
         let mut stream = Self { response, text: String::new() };
         let first = stream.block().await.unwrap();
         let id = first.strip_prefix("id: ").and_then(|rest| rest.strip_suffix("\n: following")).expect(&first);
-        (stream, id.parse().unwrap())
+        (stream, id.to_owned())
     }
 
     /// The lines up to the next empty one; `None` at the end.
@@ -78,7 +79,7 @@ impl Stream {
             line.unwrap_or_else(|| panic!("no {name} in {block:?}"))
         };
         let data = serde_json::from_str(field("data")).unwrap();
-        Told { id: field("id").parse().unwrap(), event: field("event").to_owned(), data }
+        Told { id: field("id").to_owned(), event: field("event").to_owned(), data }
     }
 }
 
@@ -86,6 +87,11 @@ async fn append(store: &dyn BlockStore, after: (u64, &str), blocks: Vec<MinerBlo
     let mut writer = store.write().await.unwrap();
     writer.append(verifier(Level::None).verify(Some(&parent(after.0, after.1)), blocks).unwrap()).await.unwrap();
     writer.commit().await.unwrap();
+}
+
+/// The id of what led to a version with the tip `<branch>-<index>`.
+fn id(version: u64, index: u64, branch: &str) -> String {
+    format!("{version}-{}", hex::encode(&Sha256::digest(format!("{branch}-{index}"))[..8]))
 }
 
 fn at(index: u64, branch: &str) -> Value {
@@ -99,7 +105,7 @@ fn at(index: u64, branch: &str) -> Value {
 async fn every_change_is_told_once_and_in_order(#[case] backend: Backend) {
     let door = door(backend, 3).await;
     let (mut stream, begin) = Stream::open(&door, "", None).await;
-    assert_eq!(begin, 1, "where to go on, though nothing has happened yet");
+    assert_eq!(begin, id(1, 2, "main"), "where to go on, though nothing has happened yet");
 
     // Another process on the same store.
     let other = door.place.open().await;
@@ -108,7 +114,7 @@ async fn every_change_is_told_once_and_in_order(#[case] backend: Backend) {
     let since = unix_now() - extended.data["at"].take().as_i64().unwrap();
     assert!((0..60).contains(&since), "{since}");
     let data = json!({"at": null, "from": 3, "to": 4, "tip": at(4, "main")});
-    assert_eq!(extended, Told { id: 2, event: "extended".into(), data });
+    assert_eq!(extended, Told { id: id(2, 4, "main"), event: "extended".into(), data });
 
     let mut writer = other.write().await.unwrap();
     writer.rewind(Some(3), "heavier", Some("side-5"), 1).await.unwrap();
@@ -121,15 +127,20 @@ async fn every_change_is_told_once_and_in_order(#[case] backend: Backend) {
         "at": null, "ancestor": at(3, "main"), "old_tip": at(4, "main"), "new_tip": at(5, "side"), "tip": at(5, "side"),
         "orphaned": 1, "adopted": 2, "reason": "heavier",
     });
-    assert_eq!(reorganised, Told { id: 3, event: "reorganised".into(), data });
+    assert_eq!(reorganised, Told { id: id(3, 5, "side"), event: "reorganised".into(), data });
 
-    for (query, last, expected) in
-        [("?after=0", None, vec![1, 2, 3]), ("", Some(2), vec![3]), ("?after=0", Some(1), vec![2, 3])]
-    {
-        let (mut again, begin) = Stream::open(&door, query, last).await;
-        assert_eq!(begin, last.unwrap_or(0), "{query} {last:?}");
+    let ids = [id(1, 2, "main"), id(2, 4, "main"), id(3, 5, "side")];
+    for (after, last, expected) in [
+        ("0", None, &ids[..]),
+        ("0", Some("2"), &ids[2..]),
+        ("0", Some("1"), &ids[1..]),
+        ("0", Some(ids[0].as_str()), &ids[1..]),
+        (ids[1].as_str(), None, &ids[2..]),
+    ] {
+        let (mut again, begin) = Stream::open(&door, &format!("?after={after}"), last).await;
+        assert_eq!(begin, last.unwrap_or(after), "{after} {last:?}");
         for id in expected {
-            assert_eq!(again.next().await.id, id, "{query} {last:?}");
+            assert_eq!(again.next().await.id, *id, "{after} {last:?}");
         }
     }
 }
@@ -146,19 +157,61 @@ async fn who_was_away_for_too_long_is_told_to_begin_anew(#[case] backend: Backen
     door.place.execute(&format!("UPDATE chain SET version = {}", KEPT_EVENTS + 1)).await;
     append(&*door.store, (2, "main-2"), vec![synthetic_block(3, "main", "main")]).await;
     let newest = KEPT_EVENTS + 2;
-    let reset = Told { id: newest, event: "reset".into(), data: json!({"tip": at(3, "main")}) };
-    for after in [0, 1, newest + 1, u64::MAX] {
+    let reset = Told { id: id(newest, 3, "main"), event: "reset".into(), data: json!({"tip": at(3, "main")}) };
+    let later = (newest + 1).to_string();
+    for after in ["0", "1", &id(1, 0, "main"), &later, "9999999999999999999"] {
         let (mut stream, _) = Stream::open(&door, &format!("?after={after}"), None).await;
         assert_eq!(stream.next().await, reset, "after {after}");
     }
-    let (mut complete, _) = Stream::open(&door, "?after=2", None).await;
-    assert_eq!((complete.next().await.id, complete.next().await.id), (3, newest));
+    for after in ["2", &id(2, 1, "main")] {
+        let (mut complete, _) = Stream::open(&door, &format!("?after={after}"), None).await;
+        assert_eq!(complete.next().await.id, id(3, 2, "main"), "after {after}");
+        assert_eq!(complete.next().await.id, reset.id, "after {after}");
+    }
 
     // And what comes after a reset is told.
     let (mut stream, _) = Stream::open(&door, "?after=0", None).await;
     assert_eq!(stream.next().await, reset);
     append(&*door.store, (3, "main-3"), vec![synthetic_block(4, "main", "main")]).await;
     assert_eq!(stream.next().await.data["from"], 4);
+}
+
+#[rstest]
+#[case(Backend::Sqlite)]
+#[case(Backend::Postgres)]
+#[tokio::test]
+async fn who_was_told_of_what_is_lost_is_told_to_begin_anew(#[case] backend: Backend) {
+    let door = door(backend, 3).await;
+    let (mut stream, _) = Stream::open(&door, "", None).await;
+    append(&*door.store, (2, "main-2"), vec![synthetic_block(3, "main", "main")]).await;
+    let lost = stream.next().await.id;
+    assert_eq!(lost, id(2, 3, "main"));
+    drop(stream);
+
+    // As after a failover to a standby that did not have it yet: version 2 comes anew, with another block.
+    let mut writer = door.store.write().await.unwrap();
+    writer.rewind(Some(2), "lost", None, 1).await.unwrap();
+    writer.commit().await.unwrap();
+    door.place.execute("DELETE FROM event WHERE id > 1").await;
+    door.place.execute("UPDATE chain SET version = 1").await;
+    append(&*door.store, (2, "main-2"), vec![synthetic_block(3, "side", "main")]).await;
+    let reset = |version, index| {
+        let id = id(version, index, "side");
+        Told { id, event: "reset".into(), data: json!({"tip": at(index, "side")}) }
+    };
+    let (mut stream, _) = Stream::open(&door, "", Some(&lost)).await;
+    assert_eq!(stream.next().await, reset(2, 3), "the version is the same");
+    append(&*door.store, (3, "side-3"), vec![synthetic_block(4, "side", "side")]).await;
+    let next = stream.next().await;
+    assert_eq!((next.id, next.event.as_str()), (id(3, 4, "side"), "extended"));
+    let (mut stream, _) = Stream::open(&door, &format!("?after={lost}"), None).await;
+    assert_eq!(stream.next().await, reset(3, 4), "there is a next version");
+
+    // Whoever knows nothing that was lost goes on, and so does who doesn't say what it knows.
+    for (after, expected) in [(id(1, 2, "main"), id(2, 3, "side")), ("2".into(), id(3, 4, "side"))] {
+        let (mut stream, _) = Stream::open(&door, &format!("?after={after}"), None).await;
+        assert_eq!(stream.next().await.id, expected, "after {after}");
+    }
 }
 
 #[tokio::test]
@@ -169,8 +222,8 @@ async fn more_than_is_read_at_once_is_told_whole() {
         append(&*door.store, (index - 1, &after), vec![synthetic_block(index, "main", "main")]).await;
     }
     let (mut stream, _) = Stream::open(&door, "?after=0", None).await;
-    for id in 1..=231 {
-        assert_eq!(stream.next().await.id, id);
+    for version in 1..=231 {
+        assert_eq!(stream.next().await.id, id(version, version - 1, "main"));
     }
 }
 
@@ -232,7 +285,10 @@ async fn an_id_that_is_none_is_named() {
     let door = door(Backend::Sqlite, 1).await;
     for (query, last, code, named) in [
         ("?after=now", None, "invalid_parameter", "after"),
-        ("?after=-1", None, "invalid_parameter", "after"),
+        ("?after=-1", None, "invalid_parameter", "after: expected the id of an event"),
+        ("?after=1-9708332BE0E95EFC", None, "invalid_parameter", "after"),
+        ("?after=now", Some("1"), "invalid_parameter", "after"),
+        ("?after=1&after=1", None, "invalid_parameter", "after"),
         ("?since=1", None, "unknown_parameter", "since"),
         ("", Some("x"), "invalid_parameter", "last-event-id"),
         ("?after=1", Some("18446744073709551616"), "invalid_parameter", "last-event-id"),

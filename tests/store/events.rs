@@ -69,6 +69,35 @@ async fn every_change_of_the_chain_is_told_once(#[values(Sqlite, Postgres)] kind
 
 #[rstest]
 #[tokio::test]
+async fn the_last_event_up_to_a_version_has_its_tip(#[values(Sqlite, Postgres)] kind: Kind) {
+    let (_place, store) = holding(kind, plain(3)).await;
+    assert_eq!(store.event_at(0).await.unwrap(), None);
+    let mut states = vec![store.state().await.unwrap()];
+    // Three versions without an event: more is verified, an orphan comes, and what was appended is taken back at once.
+    let mut writer = store.write().await.unwrap();
+    writer.raise(0, 2, Level::Linked).await.unwrap();
+    states.push(writer.commit().await.unwrap());
+    let mut writer = store.write().await.unwrap();
+    writer.add_orphans(&branch("side", "block_hash_001", 2, 3), Level::None).await.unwrap();
+    states.push(writer.commit().await.unwrap());
+    let mut writer = store.write().await.unwrap();
+    writer.append(verified(branch("a", "block_hash_002", 3, 5))).await.unwrap();
+    writer.rewind(Some(2), "taken back", None, 1).await.unwrap();
+    states.push(writer.commit().await.unwrap());
+    states.push(append(&store, branch("b", "block_hash_002", 3, 5)).await);
+    let mut writer = store.write().await.unwrap();
+    writer.rewind(None, "all of it", None, 1).await.unwrap();
+    states.push(writer.commit().await.unwrap());
+    for (state, event) in states.iter().zip([1, 1, 1, 1, 5, 6]) {
+        let last = store.event_at(state.version).await.unwrap().unwrap();
+        assert_eq!((last.id, last.tip), (event, state.tip.as_ref().map(Position::from)), "{state:?}");
+    }
+    assert_eq!(states.iter().map(|state| state.version).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(store.event_at(u64::MAX).await.unwrap().unwrap().id, 6);
+}
+
+#[rstest]
+#[tokio::test]
 async fn old_events_are_deleted(#[values(Sqlite, Postgres)] kind: Kind) {
     let (place, store) = holding(kind, plain(1)).await;
     append(&store, branch("a", "block_hash_000", 1, 2)).await;
@@ -77,4 +106,5 @@ async fn old_events_are_deleted(#[values(Sqlite, Postgres)] kind: Kind) {
     append(&store, branch("c", "b_002", 3, 4)).await;
     let ids: Vec<_> = store.events(0, 99).await.unwrap().into_iter().map(|event| event.id).collect();
     assert_eq!(ids, [3, KEPT_EVENTS + 2]);
+    assert_eq!(store.event_at(2).await.unwrap(), None);
 }

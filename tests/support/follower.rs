@@ -8,8 +8,10 @@ use tokio::sync::watch;
 /// What it was told so far.
 #[derive(Default)]
 pub struct Told {
-    /// Ids, in the order in which they came.
+    /// The versions in the ids, in the order in which they came.
     pub ids: Vec<u64>,
+    /// The last id, with which to come back.
+    pub last: String,
     /// The tip after the last of them.
     pub tip: Value,
     /// How many blocks left the chain, each time that some did.
@@ -19,7 +21,8 @@ pub struct Told {
 }
 
 impl Told {
-    fn take(&mut self, id: u64, name: &str, data: &Value) {
+    fn take(&mut self, id: &str, name: &str, data: &Value) {
+        let version: u64 = id.split('-').next().unwrap().parse().unwrap();
         let fits = match name {
             "extended" => {
                 let next = self.tip["index"].as_u64().map_or(0, |index| index + 1);
@@ -28,18 +31,19 @@ impl Told {
             "reorganised" => data["old_tip"] == self.tip && data["new_tip"] == data["tip"],
             _ => false,
         };
-        if !fits || self.ids.last().is_some_and(|last| *last >= id) {
+        if !fits || self.ids.last().is_some_and(|last| *last >= version) {
             self.broken.push(format!("{name} {id}: {data} after {} and {:?}", self.tip, self.ids.last()));
         }
         self.orphaned.extend(data["orphaned"].as_u64());
-        self.ids.push(id);
+        self.ids.push(version);
+        self.last = id.to_owned();
         self.tip = data["tip"].clone();
     }
 }
 
 /// Follows until the receiver is dropped.
 pub fn follow(base: &str) -> watch::Receiver<Told> {
-    let (told, seen) = watch::channel(Told::default());
+    let (told, seen) = watch::channel(Told { last: "0".into(), ..Told::default() });
     let (told, url) = (Arc::new(told), format!("{base}/events"));
     let watching = told.clone();
     let following = async move {
@@ -47,7 +51,7 @@ pub fn follow(base: &str) -> watch::Receiver<Told> {
         let mut again = tokio::time::interval(Duration::from_millis(100));
         loop {
             again.tick().await;
-            let last = told.borrow().ids.last().copied().unwrap_or_default();
+            let last = told.borrow().last.clone();
             if let Ok(response) = client.get(&url).header("last-event-id", last).send().await {
                 read(response, &told).await;
             }
@@ -67,7 +71,7 @@ async fn read(mut response: reqwest::Response, told: &watch::Sender<Told>) {
             let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
             if let (Some(id), Some(name), Some(data)) = (field("id"), field("event"), field("data")) {
                 let data = serde_json::from_str(data).unwrap();
-                told.send_modify(|told| told.take(id.parse().unwrap(), name, &data));
+                told.send_modify(|told| told.take(id, name, &data));
             }
             text = rest.to_owned();
         }

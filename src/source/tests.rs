@@ -1,0 +1,159 @@
+//! What is answered when the store is not where it was seen to be: another process writes to it, or a standby that is
+//! behind has taken over.
+
+use std::ops::Range;
+
+use futures::StreamExt;
+use sqlx::{Connection, SqliteConnection};
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    chain::{ChainEnd, MinerBlock, Network, PowOptions, Verifier},
+    store::{OpenOptions, Tip},
+};
+
+/// A store of its own, with the first three blocks of a chain, and its URL.
+async fn place() -> (TempDir, String, Arc<dyn BlockStore>) {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}/store.db", folder.path().display());
+    let store = store::open(&url, &OpenOptions::default()).await.unwrap();
+    append(&*store, 0..3).await;
+    (folder, url, store)
+}
+
+/// Appends the blocks with these indexes.
+async fn append(store: &dyn BlockStore, indexes: Range<u64>) -> ChainState {
+    let hash = |index: u64| format!("main-{index}");
+    let parent = indexes.start.checked_sub(1).map(|index| {
+        let parent = MinerBlock { index, hash: hash(index), ..MinerBlock::default() };
+        ChainEnd::new(&parent, &parent)
+    });
+    let block = |index: u64| MinerBlock {
+        hash: hash(index),
+        index,
+        previous_hash: index.checked_sub(1).map_or_else(|| "0".into(), hash),
+        target_difficulty: 1,
+        actualized_difficulty: 1,
+        is_canonical: true,
+        ..MinerBlock::default()
+    };
+    let network = Network { genesis_hash: None, difficulty_schedule: false, ..Network::devnet() };
+    let verifier = Verifier::new(&network, Level::None, PowOptions::default()).unwrap();
+    let mut writer = store.write().await.unwrap();
+    writer.append(verifier.verify(parent.as_ref(), indexes.map(block).collect()).unwrap()).await.unwrap();
+    writer.commit().await.unwrap()
+}
+
+/// Runs SQL past the store.
+async fn execute(url: &str, sql: &'static str) {
+    let mut connection = SqliteConnection::connect(url).await.unwrap();
+    sqlx::query(sql).execute(&mut connection).await.unwrap();
+}
+
+fn tip(index: u64, hash: &str) -> Option<Tip> {
+    Some(Tip { index, hash: hash.into(), epoch: 0 })
+}
+
+fn source(store: Arc<dyn BlockStore>) -> Source {
+    let settings =
+        Settings { finality_depth: 40, peer_timeout: Duration::from_secs(1), cache_bytes: 1 << 20, sync: false };
+    Source::new(store, PeerId::random(), settings)
+}
+
+fn all() -> Query {
+    Query::Range { from_index: 0, to_index: 9, chunk_size: 10 }
+}
+
+#[tokio::test]
+async fn only_an_answer_of_the_state_that_was_seen_is_kept() {
+    let (_folder, _, store) = place().await;
+    let source = source(store.clone());
+    let before = source.state_now().await.unwrap();
+    let last = async |state: &ChainState| source.answer_at(state, all()).await.unwrap().tip.clone();
+    // Seen at a server that had the next block, asked of one that lacks it.
+    let later = ChainState { version: before.version + 1, tip: tip(3, "main-3"), ..before.clone() };
+    assert_eq!(last(&later).await, tip(2, "main-2"));
+    let other = ChainState { tip: tip(2, "other-2"), ..before.clone() };
+    assert_eq!(last(&other).await, tip(2, "main-2"));
+    assert!(source.cache.get(&(other.version, tip_hash(&other), all())).await.is_none());
+
+    let state = append(&*store, 3..4).await;
+    assert_eq!((state.version, &state.tip), (later.version, &later.tip), "the chain comes to what was seen");
+    assert_eq!(last(&later).await, tip(3, "main-3"));
+    let [first, second] =
+        [source.answer_at(&state, all()).await.unwrap(), source.answer_at(&state, all()).await.unwrap()];
+    assert!(Arc::ptr_eq(&first, &second), "it is kept");
+}
+
+#[tokio::test]
+async fn a_store_that_is_behind_what_was_seen_does_not_say_that_nothing_comes() {
+    let (_folder, url, store) = place().await;
+    let followers = Followers::new(store.clone());
+    let told = async |after: Cursor, seen: &ChainState| match followers.read(after, seen).await {
+        Ok(news) => Ok(news.iter().map(|news| news.name).collect::<Vec<_>>()),
+        Err(failure) => Err(failure.code),
+    };
+    let now = store.state().await.unwrap();
+    let later = ChainState { version: now.version + 1, tip: tip(3, "main-3"), ..now.clone() };
+    let other = ChainState { tip: tip(2, "other-2"), ..now.clone() };
+    let (current, unknown) = (Cursor::from(&now), "7".parse::<Cursor>().unwrap());
+    for seen in [&later, &other] {
+        assert_eq!(told(current, seen).await, Err(Code::StoreUnavailable), "{seen:?}");
+        assert_eq!(told(unknown, seen).await, Err(Code::StoreUnavailable), "{seen:?}");
+    }
+    assert_eq!(told(current, &now).await, Ok(vec![]));
+    assert_eq!(told(unknown, &now).await, Ok(vec!["reset"]));
+
+    let state = append(&*store, 3..4).await;
+    assert_eq!(told(current, &later).await, Ok(vec!["extended"]));
+    assert_eq!(told(Cursor::from(&state), &now).await, Ok(vec![]), "a store that is ahead knows all that was seen");
+
+    // Between the reads it came to what it lacked at the first of them.
+    execute(&url, "DELETE FROM event WHERE id = 2").await;
+    assert_eq!(told(current, &later).await, Err(Code::StoreUnavailable));
+}
+
+#[tokio::test]
+async fn a_pinned_answer_is_of_the_chain_that_is_there() {
+    let (_folder, _, store) = place().await;
+    let source = source(store);
+    let now = source.state_now().await.unwrap();
+    let lost = ChainState { tip: tip(2, "lost-2"), ..now.clone() };
+    // Taken as current for as long as it is not too old.
+    let _ = source.fresh.get(async { Ok(lost) }).await;
+    let served = source.pinned(all(), "main-1").await.unwrap();
+    assert_eq!(served.tip, now.tip);
+    assert_eq!(source.pinned(all(), "lost-1").await.unwrap_err().code, Code::BlockNotFound);
+}
+
+#[tokio::test]
+async fn reads_of_one_chain_begin_anew_when_its_version_has_another_tip() {
+    let (_folder, url, store) = place().await;
+    let mut reads = 0;
+    let read = |state: ChainState| {
+        reads += 1;
+        let (is_first, url) = (reads == 1, url.clone());
+        async move {
+            if is_first {
+                execute(&url, "UPDATE chain SET tip_hash = 'other-2'").await;
+            }
+            Ok(state.tip)
+        }
+    };
+    let (state, read) = Local::new(store, String::new(), 40).stable(read).await.unwrap();
+    assert_eq!((&state.tip, read), (&tip(2, "other-2"), tip(2, "other-2")));
+    assert_eq!(reads, 2);
+}
+
+#[tokio::test]
+async fn pages_end_where_the_version_has_another_tip() {
+    let (_folder, _, store) = place().await;
+    let state = store.state().await.unwrap();
+    let pages = async |tip: Option<Tip>| {
+        let pages = local::pages(store.clone(), state.version, tip);
+        pages.map(|page| page.map_or_else(|failure| Err(failure.code), |page| Ok(page.count))).collect::<Vec<_>>().await
+    };
+    assert_eq!(pages(state.tip.clone()).await, [Ok(3)]);
+    assert_eq!(pages(tip(2, "lost-2")).await, [Err(Code::AnchorNotCanonical)]);
+}
