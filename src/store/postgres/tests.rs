@@ -43,3 +43,20 @@ async fn every_error_has_its_meaning() {
         query_as("SELECT 1 WHERE false").fetch_one(&mut connection).await.map_err(Postgres::error);
     assert!(matches!(missing, Err(StoreError::Damaged(_))), "{missing:?}");
 }
+
+#[test]
+fn parameters_of_a_url_are_those_that_the_driver_knows() {
+    let read = |parameters: &str| {
+        let url = format!("postgres://user@host/db{parameters}");
+        connect_options(&url, STATEMENT_TIMEOUT, STATEMENT_TIMEOUT).map(|_| ())
+    };
+    for known in ["", "?sslmode=disable&port=5433", "?options=-c%20geqo%3Doff&options[geqo]=off", "?password=a%26b"] {
+        read(known).unwrap();
+    }
+    for unknown in ["?sslpassword=hunter2", "?password=a&hunter2", "?hunter2=b", "?options[hunter2=b", "?SSLMODE=b"] {
+        let error = read(unknown).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, StoreError::Url(_)), "{unknown}: {error:?}");
+        assert!(text.contains("sslmode, ") && !text.contains("hunter2"), "{unknown}: {text}");
+    }
+}
