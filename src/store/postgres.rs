@@ -21,6 +21,11 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 /// Longest that the server works at one statement of a write.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Longest that a transaction may wait for its next statement, after which the server ends it: it may hold the writers'
+/// lock, and its process may have been stopped. Ours wait for the hashes of a batch or the next line of an import, both
+/// much shorter, unless whoever pipes the lines has stalled.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
 /// Longest wait for the answer to whether a lease is still held.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -109,6 +114,8 @@ impl Backend for Postgres {
             "25006" | "42501" => StoreError::ReadOnly,
             "55P03" | "55006" | "57014" => StoreError::Busy(message),
             "53100" => StoreError::Full,
+            // A transaction that idled for too long, and its connection with it.
+            "25P03" => StoreError::Unreachable(message),
             "XX001" | "XX002" => StoreError::Damaged(message),
             code => match code.get(..2) {
                 // The connection, the right to connect, and a server that stops, starts or is told to drop us.
@@ -198,6 +205,7 @@ fn connect_options(url: &str, lock: Duration, statement: Duration) -> Result<PgC
     let settings = [
         ("lock_timeout", milliseconds(lock)),
         ("statement_timeout", milliseconds(statement)),
+        ("idle_in_transaction_session_timeout", milliseconds(IDLE_TIMEOUT)),
         // All our statements find their rows by index, whatever the values. Left to itself, the server takes a range of
         // a long chain for a wide one and plans it anew each time, which takes it longer than reading the blocks.
         ("plan_cache_mode", "force_generic_plan".to_owned()),
