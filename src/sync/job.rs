@@ -224,6 +224,7 @@ impl Service {
             left_alone: self.distrusted().filter(|peer| Some(*peer) != only).collect(),
             job,
             timeout: self.peer_timeout,
+            plan_blocks: self.plan_blocks,
             tracker,
             stages: self.stages.clone(),
         })
