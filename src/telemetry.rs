@@ -18,6 +18,9 @@ pub const SERVICE_FILTER: &str = "info,libp2p=warn,yamux=warn,multistream_select
 /// What a command logs that does one thing and ends: its results are its output.
 pub const COMMAND_FILTER: &str = "warn";
 
+/// What is never logged, whatever is asked for: the driver quotes lines of a password file that it can't read.
+const NEVER: &str = "sqlx_postgres::options::pgpass=off";
+
 /// Logging can't be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
@@ -50,7 +53,7 @@ pub fn resident_bytes() -> Option<u64> {
 /// [`TelemetryError::Filter`] for a malformed `RUST_LOG`, [`TelemetryError::Init`] when called twice.
 pub fn init(format: LogFormat, default_filter: &str) -> Result<(), TelemetryError> {
     let directives = env::var("RUST_LOG").ok().filter(|value| !value.trim().is_empty());
-    let filter = EnvFilter::try_new(directives.as_deref().unwrap_or(default_filter))
+    let filter = EnvFilter::try_new(format!("{},{NEVER}", directives.as_deref().unwrap_or(default_filter)))
         .map_err(|error| TelemetryError::Filter(error.to_string()))?;
     let registry = tracing_subscriber::registry().with(filter);
     match format {

@@ -7,6 +7,8 @@ mod support;
 mod calls;
 #[path = "faults/load.rs"]
 mod load;
+#[path = "faults/mining.rs"]
+mod mining;
 #[path = "faults/postgres.rs"]
 mod postgres;
 #[path = "faults/program.rs"]

@@ -26,6 +26,8 @@ mod support;
 mod branch;
 #[path = "store/events.rs"]
 mod events;
+#[path = "store/given_up.rs"]
+mod given_up;
 #[path = "store/jobs.rs"]
 mod jobs;
 #[path = "store/lease.rs"]

@@ -1,4 +1,5 @@
-//! `import`: blocks from a file into the store, in one transaction: all of them or none.
+//! `import`: blocks from a file into the store, in one transaction: all of them or none. It begins with the first block,
+//! since other writers wait for its end.
 
 use std::{fmt, io, path::Path};
 
@@ -100,13 +101,8 @@ async fn import(
     file: &str,
     size: Option<u64>,
 ) -> Result<Summary, ImportError> {
-    let writer = store.write().await?;
-    let end = match &writer.state().tip {
-        Some(tip) => store.chain_end(tip.index, config.network.epoch_numbering).await?,
-        None => None,
-    };
-    let mut importer = Importer::new(writer, config, file, end);
-    tracing::debug!(file, "transaction begun");
+    tracing::debug!(file, "the store is open");
+    let mut importer: Option<Importer<'_>> = None;
     let mut progress = Progress::new("import", size);
     let (mut count, mut ended) = (0, false);
     loop {
@@ -124,6 +120,10 @@ async fn import(
             _ if ended => return Err(at(Problem::AfterRecord)),
             Entry::Block(block) => {
                 count += 1;
+                let importer = match &mut importer {
+                    Some(importer) => importer,
+                    None => importer.insert(Importer::begin(store, config, file).await?),
+                };
                 importer.take(line, *block).await?;
                 progress.set(lines.bytes, count);
             }
@@ -133,6 +133,11 @@ async fn import(
             }
         }
     }
+    let importer = match importer {
+        Some(importer) => importer,
+        // Without a block too it is told what the chain is, and whether the store can be written at all.
+        None => Importer::begin(store, config, file).await?,
+    };
     importer.finish().await
 }
 
@@ -195,11 +200,18 @@ struct Importer<'a> {
 }
 
 impl<'a> Importer<'a> {
-    fn new(writer: Box<dyn ChainWriter>, config: &'a Config, file: &'a str, end: Option<ChainEnd>) -> Self {
+    /// Begins the transaction.
+    async fn begin(store: &dyn BlockStore, config: &'a Config, file: &'a str) -> Result<Self, StoreError> {
+        let writer = store.write().await?;
+        tracing::debug!(file, "transaction begun");
         let (state, level) = (writer.state().clone(), config.verify);
+        let end = match &state.tip {
+            Some(tip) => store.chain_end(tip.index, config.network.epoch_numbering).await?,
+            None => None,
+        };
         let summary = Summary { imported: 0, already_there: 0, orphans: 0, duplicates: 0, level, state };
         let (pending, pending_lines, orphans) = (Vec::new(), Vec::new(), Vec::new());
-        Self { writer, config, file, verifier: None, end, pending, pending_lines, orphans, seen: None, summary }
+        Ok(Self { writer, config, file, verifier: None, end, pending, pending_lines, orphans, seen: None, summary })
     }
 
     fn error(&self, line: u64, problem: impl Into<Problem>) -> ImportError {

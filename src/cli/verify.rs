@@ -234,6 +234,7 @@ impl Audit<'_> {
         }
     }
 
+    /// Says that the blocks from `from` to `to`, the last that are audited, are verified.
     async fn raise(&mut self, from: u64, to: u64) -> Result<(), AuditError> {
         if let Some(lease) = &mut self.lease
             && !lease.held().await
@@ -241,6 +242,12 @@ impl Audit<'_> {
             return Err(AuditError::Leased);
         }
         let mut writer = self.store.write().await?;
+        // Nobody else writes from here on. While that was waited for, the lease may have been lost and another chain have
+        // come; as each block names its parent, the last one tells.
+        let last = writer.canonical_at(to).await?.map(|(hash, _)| hash);
+        if last.as_ref() != self.end.as_ref().map(|end| &end.hash) {
+            return Err(AuditError::Reorganised);
+        }
         self.raised += writer.raise(from, to, self.verifier.level()).await?;
         writer.commit().await?;
         Ok(())
@@ -275,4 +282,42 @@ impl Audit<'_> {
 fn add(work: &mut CumulativeDifficulty, block: &MinerBlock) -> CumulativeDifficulty {
     *work = *work + block.actualized_difficulty;
     *work
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        app::BUNDLED_CHAIN,
+        chain::{Network, PowOptions},
+    };
+
+    #[tokio::test]
+    async fn blocks_that_took_the_place_of_audited_ones_are_not_raised() {
+        let blocks = BUNDLED_CHAIN.lines().take(3).map(|line| serde_json::from_str(line).unwrap());
+        let blocks: Vec<MinerBlock> = blocks.collect();
+        let verifier = |level| Verifier::new(&Network::devnet(), level, PowOptions::default()).unwrap();
+        let store = store::open("sqlite::memory:", &OpenOptions::default()).await.unwrap();
+        let mut writer = store.write().await.unwrap();
+        writer.append(verifier(Level::None).verify(None, blocks.clone()).unwrap()).await.unwrap();
+        writer.commit().await.unwrap();
+
+        let end = ChainEnd::new(&blocks[2], &blocks[1]);
+        let mut audit = Audit {
+            store: &*store,
+            verifier: verifier(Level::Linked),
+            lease: None,
+            end: Some(ChainEnd { hash: "another".into(), ..end.clone() }),
+            work: CumulativeDifficulty::default(),
+            level: None,
+            raised: 0,
+        };
+        let error = audit.raise(0, 2).await.unwrap_err();
+        assert!(matches!(error, AuditError::Reorganised), "{error:?}");
+        assert_eq!(store.state().await.unwrap().level, Some(Level::None));
+
+        audit.end = Some(end);
+        audit.raise(0, 2).await.unwrap();
+        assert_eq!((audit.raised, store.state().await.unwrap().level), (3, Some(Level::Linked)));
+    }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use sqlx::{ConnectOptions, Connection};
-use tokio::{sync::watch, time::timeout};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use super::{StoreError, sql::Backend};
 
@@ -20,6 +20,9 @@ const LOOK_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Pause between two looks at a database that can't be reached.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// An attempt to connect, and to part again.
+type Attempt = JoinHandle<sqlx::Result<()>>;
 
 /// How a database is connected to.
 pub(super) type Options<DB> = <<DB as sqlx::Database>::Connection as Connection>::Options;
@@ -88,8 +91,9 @@ impl<DB: Backend> Health<DB> {
         // Weak: a store that is dropped is not looked for.
         let health = Arc::downgrade(self);
         tokio::spawn(async move {
+            let mut attempt = None;
             while let Some(health) = health.upgrade() {
-                let outcome = health.connect().await;
+                let outcome = health.connect(&mut attempt).await;
                 match outcome {
                     Ok(()) => {
                         health.looking.store(false, Ordering::Release);
@@ -114,9 +118,25 @@ impl<DB: Backend> Health<DB> {
         });
     }
 
-    async fn connect(&self) -> Result<(), StoreError> {
-        let connected = timeout(LOOK_TIMEOUT, async { self.options.connect().await?.close().await }).await;
-        match connected.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())) {
+    /// Connects. An attempt that can't be called off, since it is a thread that waits for a disk, is left in `attempt` and
+    /// waited for again by the next call: there is never more than one.
+    async fn connect(&self, attempt: &mut Option<Attempt>) -> Result<(), StoreError> {
+        let mut going = attempt.take().unwrap_or_else(|| {
+            let options = self.options.clone();
+            tokio::spawn(async move { options.connect().await?.close().await })
+        });
+        let connected = match timeout(LOOK_TIMEOUT, &mut going).await {
+            Ok(ended) => ended.unwrap_or(Err(sqlx::Error::WorkerCrashed)),
+            Err(_) => {
+                if DB::LOCAL {
+                    *attempt = Some(going);
+                } else {
+                    going.abort();
+                }
+                Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
+            }
+        };
+        match connected {
             Ok(()) => Ok(()),
             Err(error) => match DB::error(error) {
                 // It is there, and has no room, or is locked.

@@ -4,6 +4,9 @@
 //! swallows packets takes all of its connections away for as long as the system repeats them: a quarter of an hour. It
 //! also tries a server that refuses connections again for as long as the caller has patience. In this one every wait has
 //! an end.
+//!
+//! A connection to a file is a thread, which nothing calls off: on a disk that hangs it goes on after its user has given
+//! up. It keeps its place until it is done, so that there are never more threads than places.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -20,6 +23,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Fill, Result, StoreError,
@@ -33,7 +37,7 @@ pub const MAX_WAITING: usize = 256;
 /// A connection that has been idle for longer is tried before it is used: the server may have gone meanwhile.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
-/// How long that trial may take, and the answer to a question that nobody waits for any more.
+/// How long that trial may take, and a server's answer to a question that nobody waits for any more.
 const PING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Oldest connection to a server that is used: servers, and what stands before them, leak or forget older ones.
@@ -185,8 +189,16 @@ impl<DB: Backend> Pool<DB> {
         let place = DB::place(&self.options);
         // From before it was made: what is heard of the database meanwhile counts for it.
         let made = Instant::now();
-        match timeout(self.wait, self.options.connect()).await {
-            Ok(connected) => Ok(self.lend(connected.map_err(DB::error)?, made, place, room)),
+        let options = self.options.clone();
+        // With its place, which is taken for as long as it takes to open a file.
+        let opening = tokio::spawn(async move { (options.connect().await, room) });
+        let opened = match DB::LOCAL {
+            true => timeout(self.wait, opening).await,
+            false => timeout(self.wait, AbortOnDropHandle::new(opening)).await,
+        };
+        match opened {
+            Ok(Ok((connected, room))) => Ok(self.lend(connected.map_err(DB::error)?, made, place, room)),
+            Ok(Err(_)) => Err(DB::error(sqlx::Error::WorkerCrashed)),
             Err(_) => Err(StoreError::Unreachable(format!("no connection within {:?}", self.wait))),
         }
     }
@@ -260,11 +272,23 @@ impl<DB: Backend> Drop for Lent<DB> {
         match (self.state, Handle::try_current()) {
             (State::Clean, _) => pool.keep(connection, made, place),
             // Its user has lost patience, or is gone: not worth a new connection, as long as the answer comes soon.
-            (State::Due, Ok(runtime)) if pool.health.is_up() => {
+            (State::Due, Ok(runtime)) if DB::LOCAL || pool.health.is_up() => {
                 runtime.spawn(async move {
-                    if let Ok(Ok(())) = timeout(PING_TIMEOUT, connection.ping()).await {
+                    let answer = connection.ping();
+                    let answered = match DB::LOCAL {
+                        true => answer.await.is_ok(),
+                        false => matches!(timeout(PING_TIMEOUT, answer).await, Ok(Ok(()))),
+                    };
+                    if answered {
                         pool.keep(connection, made, place);
                     }
+                    drop(room);
+                });
+            }
+            (State::Broken, Ok(runtime)) if DB::LOCAL => {
+                runtime.spawn(async move {
+                    // Whatever is said of its end, its thread has got there.
+                    let _ = connection.close().await;
                     drop(room);
                 });
             }

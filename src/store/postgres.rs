@@ -9,6 +9,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgQueryResult},
     query_as, raw_sql,
 };
+use url::Url;
 
 use super::{
     Lease, OpenOptions, Result, StoreError, schema,
@@ -19,6 +20,11 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// Longest that the server works at one statement of a write.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest that a transaction may wait for its next statement, after which the server ends it: it may hold the writers'
+/// lock, and its process may have been stopped. Ours wait for the hashes of a batch or the next line of an import, both
+/// much shorter, unless whoever pipes the lines has stalled.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// Longest wait for the answer to whether a lease is still held.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,6 +37,28 @@ const TAKE_LEASE: &str = "SELECT pg_try_advisory_lock(CAST(CAST('chain' AS regcl
 /// locks that it holds for it.
 const KEEPALIVE: [(&str, u32); 3] =
     [("tcp_keepalives_idle", 10), ("tcp_keepalives_interval", 5), ("tcp_keepalives_count", 3)];
+
+/// The parameters that the driver takes from a URL, beside `options[NAME]`.
+const PARAMETERS: &[&str] = &[
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
 
 /// How the connection of a lease is made.
 pub(super) struct Lessor {
@@ -86,6 +114,8 @@ impl Backend for Postgres {
             "25006" | "42501" => StoreError::ReadOnly,
             "55P03" | "55006" | "57014" => StoreError::Busy(message),
             "53100" => StoreError::Full,
+            // A transaction that idled for too long, and its connection with it.
+            "25P03" => StoreError::Unreachable(message),
             "XX001" | "XX002" => StoreError::Damaged(message),
             code => match code.get(..2) {
                 // The connection, the right to connect, and a server that stops, starts or is told to drop us.
@@ -151,14 +181,31 @@ async fn first_connection(connect: &PgConnectOptions, wait: Duration) -> Result<
     }
 }
 
+/// Refuses parameters that the driver would log, with their values, and otherwise ignore: one may hold a secret, or be
+/// the rest of a password with a `&` in it, so it is not named.
+fn check_parameters(url: &str) -> Result<()> {
+    // What is wrong with a URL that can't be read is the driver's to say.
+    let Ok(url) = Url::parse(url) else { return Ok(()) };
+    let is_option = |name: &str| name.starts_with("options[") && name.ends_with(']');
+    match url.query_pairs().all(|(name, _)| PARAMETERS.contains(&&*name) || is_option(&name)) {
+        true => Ok(()),
+        false => Err(StoreError::Url(format!(
+            "a parameter is unknown: expected {}, options[NAME]; a `&` in a password is written as %26",
+            PARAMETERS.join(", ")
+        ))),
+    }
+}
+
 /// How to connect for statements that wait so long for locks, and take so long.
 fn connect_options(url: &str, lock: Duration, statement: Duration) -> Result<PgConnectOptions> {
+    check_parameters(url)?;
     let parsed = PgConnectOptions::from_str(url).map_err(|error| StoreError::Url(error.to_string()))?;
     let name = parsed.get_application_name().unwrap_or("modal-gateway").to_owned();
     let milliseconds = |time: Duration| time.as_millis().max(1).to_string();
     let settings = [
         ("lock_timeout", milliseconds(lock)),
         ("statement_timeout", milliseconds(statement)),
+        ("idle_in_transaction_session_timeout", milliseconds(IDLE_TIMEOUT)),
         // All our statements find their rows by index, whatever the values. Left to itself, the server takes a range of
         // a long chain for a wide one and plans it anew each time, which takes it longer than reading the blocks.
         ("plan_cache_mode", "force_generic_plan".to_owned()),

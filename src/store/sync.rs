@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::Result;
 use crate::chain::{ChainEnd, CumulativeDifficulty, EpochNumbering, Level, MinerBlock, Position};
 
-/// How many versions back events are kept, and so the most of them that there are.
+/// How many events are kept: the latest. There may be a few more, since older ones are deleted now and then.
 pub const KEPT_EVENTS: u64 = 10_000;
 
 /// How many finished jobs are kept.
@@ -132,8 +132,7 @@ pub trait SyncStore: Send + Sync + 'static {
     /// that isn't there any more.
     async fn staged_end(&self, numbering: EpochNumbering) -> Result<Option<ChainEnd>>;
 
-    /// The first `limit` events after the one with the id `after`, in ascending order. The last [`KEPT_EVENTS`] versions
-    /// of the chain are covered.
+    /// The first `limit` events after the one with the id `after`, in ascending order. The last [`KEPT_EVENTS`] are there.
     async fn events(&self, after: u64, limit: u64) -> Result<Vec<Event>>;
 
     /// The last event up to and with the id `id`: its tip is the one that the chain had at that version, since versions

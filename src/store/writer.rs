@@ -292,6 +292,7 @@ where
         if self.changed {
             self.state.version += 1;
             self.tell(unix_now()).await?;
+            self.forget_events().await?;
             self.write_state().await?;
         }
         self.transaction.commit().await?;

@@ -24,6 +24,11 @@ use crate::{
 /// How often progress is written, and wishes of others are looked for.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a lost lease is tried for, and the pause between two tries: a server may take 25 s to notice that the
+/// connection with the lost one is gone, and until then it looks as if somebody else had it.
+const LEASE_PATIENCE: Duration = Duration::from_secs(30);
+const LEASE_PAUSE: Duration = Duration::from_millis(500);
+
 /// How a job ended that was not cancelled.
 pub(super) enum Ended {
     /// By itself, and with what it found out about the peers.
@@ -33,7 +38,8 @@ pub(super) enum Ended {
 }
 
 impl Service {
-    /// Does one job in the foreground, and tells `watch` of its progress.
+    /// Does one job in the foreground, and tells `watch` of its progress. Where the lease is lost, with a database that was
+    /// away for a while, it is taken again and the job goes on.
     ///
     /// # Errors
     /// [`SyncError`]; what was verified until then is in the store.
@@ -47,15 +53,40 @@ impl Service {
         self.end_stale(0).await?;
         let id = self.create_job(spec).await?;
         let tracker = Arc::new(Tracker::new(Progress::default()));
-        match self.job(id, spec, &tracker, &mut *lease, shutdown, watch).await? {
-            Ended::Ran(_, outcome) => Ok(outcome.map(|()| tracker.snapshot())?),
-            Ended::Interrupted => {
-                // Whoever waits for it here will not do so again.
-                tracker.enter(Phase::Cancelled);
-                write_progress(&*self.store, id, &tracker.snapshot()).await?;
-                Err(SyncError::Cancelled)
+        loop {
+            match self.job(id, spec, &tracker, &mut *lease, shutdown, &watch).await? {
+                Ended::Ran(_, outcome) => return Ok(outcome.map(|()| tracker.snapshot())?),
+                Ended::Interrupted => {
+                    // Given back first: it may be there still, if only its connection was slow to say so.
+                    drop(lease);
+                    match self.lease_again(shutdown).await? {
+                        Some(again) => lease = again,
+                        None => break,
+                    }
+                }
             }
         }
+        // Whoever waits for it here will not do so again.
+        tracker.enter(Phase::Cancelled);
+        write_progress(&*self.store, id, &tracker.snapshot()).await?;
+        Err(SyncError::Cancelled)
+    }
+
+    /// The lease once more, after it was lost; `None` if the shutdown comes first.
+    async fn lease_again(&self, shutdown: &CancellationToken) -> Result<Option<Box<dyn Lease>>, SyncError> {
+        let give_up = Instant::now() + LEASE_PATIENCE;
+        while !shutdown.is_cancelled() {
+            match self.store.lease().await {
+                Ok(Some(lease)) => return Ok(Some(lease)),
+                Ok(None) if Instant::now() >= give_up => return Err(SyncError::Leased),
+                Err(error) if Instant::now() >= give_up => return Err(error.into()),
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "the lost lease can't be taken again yet"),
+            }
+            let pause = tokio::time::sleep(LEASE_PAUSE);
+            tokio::select! { () = pause => {}, () = shutdown.cancelled() => {} }
+        }
+        Ok(None)
     }
 
     pub(super) async fn create_job(&self, spec: &JobSpec) -> Result<u64, StoreError> {
@@ -131,9 +162,9 @@ impl Service {
                     match self.tell(id, &progress).await {
                         Ok(false) => {}
                         Ok(true) => break Err(SyncError::Cancelled),
-                        // A long transaction is under way: there is another second.
-                        Err(StoreError::Busy(_)) => {}
-                        Err(error) => break Err(error.into()),
+                        // There is another second. The job itself waits for the store and knows when to give up, and the
+                        // lease says whether somebody else may go on with it.
+                        Err(error) => tracing::debug!(%error, "the progress of a job was not written"),
                     }
                     if !lease.held().await {
                         return Ok(Ended::Interrupted);
@@ -193,6 +224,7 @@ impl Service {
             left_alone: self.distrusted().filter(|peer| Some(*peer) != only).collect(),
             job,
             timeout: self.peer_timeout,
+            plan_blocks: self.plan_blocks,
             tracker,
             stages: self.stages.clone(),
         })

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     chain::{
-        ChainEnd, Level, MinerBlock, Network, PowError, PowOptions, Verifier, VerifyError,
+        ChainEnd, Level, MinerBlock, Network, PowError, PowOptions, VerifiedBlocks, Verifier, VerifyError,
         miner::{self, Miner},
         unix_now,
     },
@@ -89,32 +89,49 @@ pub async fn mine(
             Err(VerifyError::Pow(error)) => return Err(error.into()),
             Err(VerifyError::Violation(violation)) => return Err(MiningError::Invalid(violation.to_string())),
         };
-        let written = async {
-            let mut writer = store.write().await?;
-            writer.append(verified).await?;
-            writer.commit().await
-        };
-        match written.await {
-            Ok(_) => {
-                mined += 1;
-                tracing::info!(index = block.index, hash = block.hash, "mined a block");
-                // Whoever misses it finds it at the next look at our tip.
-                if let Err(error) = p2p.publish(gossip::encode(&block)) {
-                    tracing::debug!(%error, "the block was not published");
-                }
+        if write(&*store, &verified, &block.hash, &shutdown).await {
+            mined += 1;
+            tracing::info!(index = block.index, hash = block.hash, "mined a block");
+            // Whoever misses it finds it at the next look at our tip.
+            if let Err(error) = p2p.publish(gossip::encode(&block)) {
+                tracing::debug!(%error, "the block was not published");
             }
-            Err(StoreError::Conflict(_)) => tracing::debug!(index = block.index, "another block was faster"),
-            Err(error) => tracing::warn!(%error, "a mined block could not be written"),
         }
     }
     Ok(())
 }
 
-async fn tip(store: &dyn BlockStore, network: &Network) -> Result<Option<ChainEnd>, StoreError> {
-    match store.state().await?.tip {
-        Some(tip) => store.chain_end(tip.index, network.epoch_numbering).await,
-        None => Ok(None),
+/// Writes a block of our own, which has this hash; whether it is in the store. It is tried again until another block has
+/// its place, or the shutdown. A write that failed may count all the same, so it is looked up first.
+async fn write(store: &dyn BlockStore, block: &VerifiedBlocks, hash: &str, shutdown: &CancellationToken) -> bool {
+    loop {
+        let written = async {
+            let mut writer = store.write().await?;
+            writer.append(block.clone()).await?;
+            writer.commit().await
+        };
+        let Err(error) = written.await else { return true };
+        match (store.get(hash).await, error) {
+            (Ok(Some(_)), _) => return true,
+            (Ok(None), StoreError::Conflict(_)) => {
+                tracing::debug!(hash, "another block was faster");
+                return false;
+            }
+            (_, error) => tracing::warn!(%error, "a mined block could not be written; trying on"),
+        }
+        tokio::select! { () = tokio::time::sleep(RETRY_EVERY) => {}, () = shutdown.cancelled() => return false }
     }
+}
+
+/// The end of the chain to mine on; `None` in an empty store.
+///
+/// # Errors
+/// The store's; [`StoreError::Conflict`] if the chain changed between two reads.
+async fn tip(store: &dyn BlockStore, network: &Network) -> Result<Option<ChainEnd>, StoreError> {
+    let Some(tip) = store.state().await?.tip else { return Ok(None) };
+    let end = store.chain_end(tip.index, network.epoch_numbering).await?;
+    // Taken for the end of an empty chain, it would get another genesis.
+    end.map(Some).ok_or_else(|| StoreError::Conflict("the chain changed while its tip was read".into()))
 }
 
 /// Searches a nonce until there is one, the chain has another tip, or the shutdown.
@@ -142,5 +159,39 @@ async fn search(
         if stop.load(Ordering::Relaxed) {
             return Ok(search.await.map_err(|_| MiningError::Panicked)??);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection, SqliteConnection};
+
+    use super::*;
+    use crate::{
+        chain::PowAlgorithm,
+        store::{self, OpenOptions},
+    };
+
+    #[tokio::test]
+    async fn a_tip_that_is_gone_is_not_an_empty_chain() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/chain.db", folder.path().display());
+        let store = store::open(&url, &OpenOptions::default()).await.unwrap();
+        let (pow, genesis_hash) = (PowAlgorithm::Sha256, None);
+        let network = Network { pow, genesis_hash, initial_difficulty: 1, ..Network::default() };
+        assert_eq!(tip(&*store, &network).await.unwrap(), None);
+
+        let verifier = Verifier::new(&network, Level::Pow, PowOptions::default()).unwrap();
+        let genesis = miner::genesis(&network).unwrap();
+        let verified = verifier.verify(None, vec![genesis.clone()]).unwrap();
+        assert!(write(&*store, &verified, &genesis.hash, &CancellationToken::new()).await);
+        assert_eq!(tip(&*store, &network).await.unwrap().unwrap().hash, genesis.hash);
+        assert!(write(&*store, &verified, &genesis.hash, &CancellationToken::new()).await, "it is there already");
+
+        // As a reader finds it who knows the tip and looks for the block when a reorganisation has taken it away.
+        let mut other = SqliteConnection::connect(&url).await.unwrap();
+        sqlx::query("DELETE FROM block").execute(&mut other).await.unwrap();
+        let error = tip(&*store, &network).await.unwrap_err();
+        assert!(matches!(error, StoreError::Conflict(_)), "{error:?}");
     }
 }

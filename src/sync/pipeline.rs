@@ -37,7 +37,8 @@ const POW_BATCH: usize = 64;
 /// How a plan ended that met no setback.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Outcome {
-    /// Whether our chain is now the planned one. If not, all of it was verified, weighs less, and was dropped.
+    /// Whether our chain is now the planned one. If not, all of it was verified and weighs less; it was dropped, unless
+    /// the next plan goes on behind it.
     pub adopted: bool,
     /// The work that the planned chain has.
     pub work: CumulativeDifficulty,
@@ -145,7 +146,7 @@ impl Run {
         if let Some(setback) = setback {
             return Err(setback);
         }
-        if aside {
+        if aside && plan.is_last() {
             let mut writer = self.write().await?;
             writer.clear_stage().await?;
             writer.commit().await?;

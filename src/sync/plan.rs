@@ -30,13 +30,15 @@ pub(super) struct Plan {
     pub to: u64,
 }
 
-/// Most blocks of one plan: what a peer claims shall not size our lists. A longer stretch takes several.
-const MAX_BLOCKS: u64 = 1_000_000;
-
-/// Index of the last block of a plan that begins at `from`.
-fn end(from: u64, claim: &Claim) -> u64 {
-    claim.height.min(from.saturating_add(MAX_BLOCKS - 1))
+impl Plan {
+    /// Whether it leads to the claimed tip. Another one goes on behind its end if not.
+    pub fn is_last(&self) -> bool {
+        self.to >= self.claim.height
+    }
 }
+
+/// Most blocks of one plan: what a peer claims shall not size our lists. A longer stretch takes several.
+pub(super) const MAX_BLOCKS: u64 = 1_000_000;
 
 /// The weight of the chain in the store.
 pub(super) fn weight(state: &ChainState) -> Weight {
@@ -57,6 +59,11 @@ pub(super) fn is_better(claim: &Claim, state: &ChainState) -> bool {
 }
 
 impl Run {
+    /// Index of the last block of a plan that begins at `from`.
+    fn end(&self, from: u64, claim: &Claim) -> u64 {
+        claim.height.min(from.saturating_add(self.plan_blocks - 1))
+    }
+
     /// Plans the way to a peer's claimed tip; `None` where there is nothing to fetch, because its chain is part of ours.
     ///
     /// # Errors
@@ -66,7 +73,7 @@ impl Run {
         let staged = self.store.staged().await?;
         let Some(tip) = &state.tip else {
             self.drop_stage(staged).await?;
-            let (to, work) = (end(0, &claim), CumulativeDifficulty::default());
+            let (to, work) = (self.end(0, &claim), CumulativeDifficulty::default());
             return Ok(Some(Plan { claim, parent: None, ancestor: None, aside: false, work, from: 0, to }));
         };
         let shared = self.common_ancestor(lead, tip.index.min(claim.height)).await?;
@@ -94,7 +101,7 @@ impl Run {
         let shared = Position { index: parent.index, hash: parent.hash.clone() };
         let mut plan = Plan {
             from: parent.index + 1,
-            to: end(parent.index + 1, &claim),
+            to: self.end(parent.index + 1, &claim),
             claim,
             parent: Some(parent),
             ancestor: Some(shared),
@@ -104,6 +111,7 @@ impl Run {
         if let Some(staged) = staged {
             if aside && self.continues(&plan, &staged, lead).await? {
                 plan.from = staged.end.index + 1;
+                plan.to = self.end(plan.from, &plan.claim);
                 plan.work = staged.work;
                 plan.parent = Some(self.store.staged_end(numbering).await?.ok_or(Setback::Moved)?);
             } else {
@@ -113,9 +121,11 @@ impl Run {
         Ok(Some(plan))
     }
 
-    /// Whether the stage is the beginning of what is planned: left there by an attempt that was interrupted.
+    /// Whether the stage is the beginning of what is planned: left there by an attempt that was interrupted, or by a plan
+    /// that was too short.
     async fn continues(&self, plan: &Plan, staged: &Stage, lead: &Remote) -> Result<bool, Setback> {
-        if staged.ancestor != plan.ancestor || staged.end.index >= plan.to || staged.level < self.verifier.level() {
+        let is_whole = staged.end.index >= plan.claim.height;
+        if staged.ancestor != plan.ancestor || is_whole || staged.level < self.verifier.level() {
             return Ok(false);
         }
         let end = CheckPoint { index: staged.end.index, hash: staged.end.hash.clone() };

@@ -70,6 +70,8 @@ pub(super) struct Run {
     pub job: u64,
     /// Longest wait for an answer.
     pub timeout: Duration,
+    /// Most blocks of one plan, at least 1.
+    pub plan_blocks: u64,
     pub tracker: Arc<Tracker>,
     pub stages: Arc<Stages>,
 }
@@ -262,11 +264,12 @@ impl Run {
         let outcome = self.carry_out(&plan, sources.clone()).await;
         record.paces = sources.paces();
         let outcome = outcome?;
-        if !outcome.adopted && plan.to == plan.claim.height && outcome.tip_hash.as_ref() != Some(&plan.claim.hash) {
-            // Not the chain that it claims to have: it has reorganised meanwhile, or never had it.
-            return Err(Setback::Seam { peer: lead.peer, before: None });
-        }
-        if !outcome.adopted {
+        // What there is of a longer branch says nothing of its weight yet.
+        if !outcome.adopted && plan.is_last() {
+            if outcome.tip_hash.as_ref() != Some(&plan.claim.hash) {
+                // Not the chain that it claims to have: it has reorganised meanwhile, or never had it.
+                return Err(Setback::Seam { peer: lead.peer, before: None });
+            }
             record.weighed.insert(lead.peer);
         }
         if outcome.tip_hash.as_ref() == Some(&plan.claim.hash) {

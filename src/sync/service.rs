@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{job::Ended, run::Found, setback::RunError, tracker::Tracker};
+use super::{job::Ended, plan::MAX_BLOCKS, run::Found, setback::RunError, tracker::Tracker};
 use crate::{
     chain::{Level, Network, PowError, PowOptions, Verifier, unix_now},
     p2p::{Gossip, P2pClient},
@@ -86,6 +86,7 @@ pub struct Service {
     pub(super) stages: Arc<Stages>,
     interval: Duration,
     pub(super) peer_timeout: Duration,
+    pub(super) plan_blocks: u64,
     /// Peers that are left alone until then.
     pub(super) distrust: HashMap<PeerId, Instant>,
     /// Peers whose gossip started a look at the peers, and when.
@@ -112,6 +113,7 @@ impl Service {
             stages: Arc::default(),
             interval: settings.interval,
             peer_timeout: settings.peer_timeout,
+            plan_blocks: MAX_BLOCKS,
             distrust: HashMap::new(),
             gossip_asked: HashMap::new(),
             teller: None,
@@ -124,6 +126,12 @@ impl Service {
     /// The same, telling `stages` how full they are.
     pub fn watched(self, stages: Arc<Stages>) -> Self {
         Self { stages, ..self }
+    }
+
+    /// The same, planning no more than `blocks` blocks at a time, at least 1, instead of a million. A longer stretch takes
+    /// several plans.
+    pub fn planning(self, blocks: u64) -> Self {
+        Self { plan_blocks: blocks.max(1), ..self }
     }
 
     /// Runs until `shutdown`. A store that fails is waited for.

@@ -171,6 +171,24 @@ fn an_interrupted_import_imports_nothing() {
 }
 
 #[test]
+fn an_import_without_a_block_yet_keeps_nobody_from_writing() {
+    let place = Place::new();
+    let mut command = place.command(["import", "-", "--network", "devnet", "--verify", "linked"]);
+    command.env("RUST_LOG", "modal_gateway=debug").stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"\n").unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(stderr.any(|line| line.contains("the store is open")));
+    place.import(&fixture()).ok();
+    stdin.write_all(&fs::read(fixture()).unwrap()).unwrap();
+    drop(stdin);
+    let said = stderr.last().unwrap();
+    assert!(said.starts_with("imported 0 blocks (61 already there, 0 orphans), tip 60"), "{said}");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn an_export_is_whole_or_not_there() {
     let place = Place::new();
     place.run(["export", "out.ndjson"]).fails(1, &["the store does not exist", "modal-gateway.db"]);

@@ -154,6 +154,7 @@ async fn who_was_away_for_too_long_is_told_to_begin_anew(#[case] backend: Backen
     append(&*door.store, (0, "main-0"), vec![synthetic_block(1, "main", "main")]).await;
     append(&*door.store, (1, "main-1"), vec![synthetic_block(2, "main", "main")]).await;
     // As if so much had happened that the first two events are too old.
+    door.place.execute("DELETE FROM event WHERE id <= 2").await;
     door.place.execute(&format!("UPDATE chain SET version = {}", KEPT_EVENTS + 1)).await;
     append(&*door.store, (2, "main-2"), vec![synthetic_block(3, "main", "main")]).await;
     let newest = KEPT_EVENTS + 2;

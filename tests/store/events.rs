@@ -100,11 +100,22 @@ async fn the_last_event_up_to_a_version_has_its_tip(#[values(Sqlite, Postgres)] 
 #[tokio::test]
 async fn old_events_are_deleted(#[values(Sqlite, Postgres)] kind: Kind) {
     let (place, store) = holding(kind, plain(1)).await;
-    append(&store, branch("a", "block_hash_000", 1, 2)).await;
-    append(&store, branch("b", "a_001", 2, 3)).await;
-    place.execute(&format!("UPDATE chain SET version = {}", KEPT_EVENTS + 1)).await.unwrap();
-    append(&store, branch("c", "b_002", 3, 4)).await;
-    let ids: Vec<_> = store.events(0, 99).await.unwrap().into_iter().map(|event| event.id).collect();
-    assert_eq!(ids, [3, KEPT_EVENTS + 2]);
-    assert_eq!(store.event_at(2).await.unwrap(), None);
+    // Every other version has none, as where levels were raised.
+    let fill = format!(
+        "INSERT INTO event (id, at, kind, document) WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL \
+         SELECT i + 1 FROM n WHERE i < {KEPT_EVENTS}) SELECT 2 * i, 0, 'extended', '{{}}' FROM n"
+    );
+    place.execute(&fill).await.unwrap();
+    let version = 2 * KEPT_EVENTS;
+    place.execute(&format!("UPDATE chain SET version = {version}")).await.unwrap();
+    // Among so many versions is one with which they are deleted.
+    const MORE: u64 = 64;
+    for index in 1..=MORE {
+        append(&store, branch("block_hash", &format!("block_hash_{:03}", index - 1), index, index + 1)).await;
+    }
+    let ids: Vec<_> = store.events(0, u64::MAX).await.unwrap().into_iter().map(|event| event.id).collect();
+    let all: Vec<_> = (1..=KEPT_EVENTS).map(|i| 2 * i).chain(version + 1..=version + MORE).collect();
+    assert!(all.ends_with(&ids), "the oldest are gone, and no others");
+    assert!((KEPT_EVENTS..KEPT_EVENTS + MORE).contains(&(ids.len() as u64)), "{} are kept", ids.len());
+    assert_eq!(store.event_at(ids[0] - 1).await.unwrap(), None);
 }

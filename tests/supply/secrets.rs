@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output, Stdio},
 };
@@ -144,6 +145,36 @@ fn a_store_that_cannot_be_reached_is_told_without_its_password(#[case] log: &str
         let text = place.check(&output);
         assert!(!output.status.success() && text.contains("error: "), "{command}: {text}");
     }
+}
+
+#[test]
+fn a_parameter_of_the_url_that_is_unknown_is_not_quoted() {
+    let place = Place::new();
+    for parameters in [
+        format!("sslpassword={PASSWORD}"),
+        format!("password=half&{PASSWORD}"),
+        format!("password=half&{PASSWORD}=x&sslmode=require"),
+        format!("options[{PASSWORD}=x"),
+    ] {
+        let url = format!("postgres://user@127.0.0.1:1/db?{parameters}");
+        let output = place.command("text", &["migrate"]).env("DATABASE_URL", &url).output().unwrap();
+        let text = place.check(&output);
+        assert!(!output.status.success() && text.contains("a parameter is unknown"), "{text}");
+    }
+}
+
+#[test]
+fn a_line_of_a_password_file_that_makes_no_sense_is_not_quoted() {
+    let place = Place::new();
+    let file = place.path().join("passwords");
+    // The user is missing.
+    std::fs::write(&file, format!("*:*:*:{PASSWORD}\n")).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let mut command = place.command("text", &["migrate"]);
+    let output = command.env("PGPASSFILE", &file).env("DATABASE_URL", "postgres://user@127.0.0.1:1/db").output();
+    let output = output.unwrap();
+    let text = place.check(&output);
+    assert!(!output.status.success() && text.contains("error: "), "{text}");
 }
 
 /// Sends a request to a door; the answer.

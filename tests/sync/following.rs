@@ -74,6 +74,23 @@ async fn a_block_that_extends_the_chain_is_appended_and_passed_on(
 
 #[rstest]
 #[tokio::test]
+async fn a_block_that_is_there_is_passed_on_as_it_is_and_not_with_other_words(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let chain = main_chain().first(51);
+    let (syncing, [(teller, _), (other, _)], _running) = level(backend, &chain).await;
+    let (mut forged, mut padded) = (told(chain.tip()), told(chain.tip()));
+    forged["miner_number"] = json!(chain.tip().miner_number + 1);
+    padded["padding"] = json!("x".repeat(2_000));
+    for message in [forged, padded, told(&chain[3]), told(chain.tip())] {
+        teller.publish(message);
+    }
+    assert_eq!(heard(&other).await, [told(chain.tip())], "neither forged nor padded nor old");
+    assert_eq!(syncing.info(&teller).penalties, 0);
+}
+
+#[rstest]
+#[tokio::test]
 async fn an_invalid_block_goes_no_further_and_its_sender_is_shunned(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     #[values("nonce", "miner_number", "difficulty", "epoch", "timestamp", "no block at all")] wrong: &str,

@@ -7,6 +7,7 @@ use modal_gateway::{
 };
 use rstest::rstest;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::node::{Syncing, by, serve};
 use crate::support::{
@@ -117,6 +118,29 @@ async fn a_lighter_fork_is_refused(
         ("first release", 1) => assert_eq!((ended.unwrap().phase, blocks, penalty), (Phase::Done, whole_branch, None)),
         _ => assert_eq!((ended.unwrap().phase, blocks, penalty), (Phase::Done, 0, None)),
     }
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_branch_of_several_plans_is_weighed_as_a_whole(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    // The heavier one does not win before its 50th block.
+    #[values(30, 200)] plan: u64,
+    #[values("heavier", "longer")] kind: &str,
+) {
+    let (light, heavy) = branches(200);
+    let longer = main_chain().first(LENGTH + 1);
+    let (ours, theirs) = if kind == "heavier" { (&light, &heavy) } else { (&heavy, &longer) };
+    let node = Serving::of(theirs);
+    // Only its length makes the lighter one look better.
+    let peer = serve(&if kind == "heavier" { node } else { node.first_release() }).await;
+    let syncing = Syncing::with(backend, ours).await;
+    syncing.meet(&peer).await;
+    let service = syncing.service().planning(plan);
+    let progress = service.sync_once(&by(Mode::Delta), &CancellationToken::new(), |_| {}).await.unwrap();
+    syncing.assert_holds(&heavy).await;
+    let fetched = theirs.len() - (LENGTH - 200);
+    assert_eq!((progress.phase, progress.blocks, progress.retries), (Phase::Done, fetched as u64, 0), "each once");
 }
 
 /// Blocks that the latest job has verified.

@@ -11,7 +11,13 @@ use rstest::rstest;
 use tokio_util::sync::CancellationToken;
 
 use super::node::{Syncing, by, eventually, serve};
-use crate::support::{chain::main_chain, gateway::Backend, peer::ScriptedPeer, serving::Serving};
+use crate::support::{
+    chain::main_chain,
+    gateway::{Backend, TestStore},
+    peer::ScriptedPeer,
+    relay::Relay,
+    serving::Serving,
+};
 
 /// A peer that gives the first 1000 blocks, a few at a time, and falls silent after some more.
 async fn stalling() -> (ScriptedPeer, Serving) {
@@ -55,6 +61,32 @@ async fn a_job_goes_on_after_a_restart(#[values(Backend::Sqlite, Backend::Postgr
     let fetched = honest.requests().into_iter().filter(|request| request["path"] == "/data/miner_block/range");
     let firsts: Vec<_> = fetched.filter_map(|request| request["data"]["from_index"].as_u64()).collect();
     assert!(firsts.iter().all(|from| *from >= 1_000), "what was there is not fetched again: {firsts:?}");
+}
+
+#[tokio::test]
+async fn a_job_goes_on_when_its_database_was_away() {
+    let mut test = TestStore::create(Backend::Postgres).await;
+    let relay = Relay::to(&test.url).await;
+    let server = std::mem::replace(&mut test.url, relay.url.clone());
+    let syncing = Syncing::on(test).await;
+    let (peer, node) = stalling().await;
+    syncing.meet(&peer).await;
+    let (service, job, stop) = (syncing.service(), by(Mode::Delta), CancellationToken::new());
+    let outage = async {
+        stalled(&syncing, &node).await;
+        let address = relay.cut().await;
+        // What notices it is the progress that is to be written, if not the job itself.
+        eventually(async || (!syncing.store.figures().up).then_some(())).await;
+        let relay = Relay::at(address, &server).await;
+        let honest = serve(&Serving::of(main_chain())).await;
+        syncing.meet(&honest).await;
+        (relay, honest)
+    };
+    let (ended, _there) = tokio::join!(service.sync_once(&job, &stop, |_| {}), outage);
+    assert_eq!(ended.unwrap().phase, Phase::Done);
+    let jobs = syncing.store.jobs(10).await.unwrap();
+    assert_eq!(jobs.iter().map(|job| job.phase.as_str()).collect::<Vec<_>>(), ["done"], "one job, to its end");
+    syncing.assert_holds(main_chain()).await;
 }
 
 #[rstest]

@@ -69,6 +69,11 @@ impl Syncing {
         Self::over(test, level).await
     }
 
+    /// One over this store, at level `pow`.
+    pub async fn on(test: TestStore) -> Self {
+        Self::over(Arc::new(test), Level::Pow).await
+    }
+
     /// Another process on the same store.
     pub async fn beside(&self) -> Self {
         Self::over(self.test.clone(), self.level).await

@@ -10,7 +10,7 @@ async fn every_error_has_its_meaning() {
     let database = server::Database::create().await;
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
     let meanings = [
-        ("unreachable", "08006 08001 08P01 28000 28P01 57P01 57P02 57P03 57P05"),
+        ("unreachable", "08006 08001 08P01 25P03 28000 28P01 57P01 57P02 57P03 57P05"),
         ("busy", "40001 40P01 53000 53200 53300 53400 55006 55P03 57014"),
         ("full", "53100"),
         ("read-only", "25006 42501"),
@@ -42,4 +42,31 @@ async fn every_error_has_its_meaning() {
     let missing: Result<(i64,)> =
         query_as("SELECT 1 WHERE false").fetch_one(&mut connection).await.map_err(Postgres::error);
     assert!(matches!(missing, Err(StoreError::Damaged(_))), "{missing:?}");
+}
+
+#[tokio::test]
+async fn a_transaction_does_not_idle_for_ever() {
+    let database = server::Database::create().await;
+    let connect = connect_options(&database.url, STATEMENT_TIMEOUT, STATEMENT_TIMEOUT).unwrap();
+    let mut connection = PgConnection::connect_with(&connect).await.unwrap();
+    let limit = query_as("SHOW idle_in_transaction_session_timeout").fetch_one(&mut connection).await;
+    let (limit,): (String,) = limit.unwrap();
+    assert_eq!(limit, "5min");
+}
+
+#[test]
+fn parameters_of_a_url_are_those_that_the_driver_knows() {
+    let read = |parameters: &str| {
+        let url = format!("postgres://user@host/db{parameters}");
+        connect_options(&url, STATEMENT_TIMEOUT, STATEMENT_TIMEOUT).map(|_| ())
+    };
+    for known in ["", "?sslmode=disable&port=5433", "?options=-c%20geqo%3Doff&options[geqo]=off", "?password=a%26b"] {
+        read(known).unwrap();
+    }
+    for unknown in ["?sslpassword=hunter2", "?password=a&hunter2", "?hunter2=b", "?options[hunter2=b", "?SSLMODE=b"] {
+        let error = read(unknown).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, StoreError::Url(_)), "{unknown}: {error:?}");
+        assert!(text.contains("sslmode, ") && !text.contains("hunter2"), "{unknown}: {text}");
+    }
 }

@@ -12,6 +12,9 @@ use crate::{
     },
 };
 
+/// Every how many versions old events are deleted: finding the oldest that is kept takes a walk along all of them.
+const FORGET_EVERY: u64 = 64;
+
 /// What was canonical before the transaction, and how much of it it has kept so far.
 pub(super) struct History {
     old_tip: Option<Position>,
@@ -93,7 +96,7 @@ where
         self.state.tip.as_ref().map(Position::from)
     }
 
-    /// Writes the event, if there is one, and deletes old ones.
+    /// Writes the event, if there is one.
     pub(super) async fn tell(&mut self, now: i64) -> Result<()> {
         let tip = self.tip();
         let Some((kind, change)) = self.history.change(tip.clone(), self.state.length) else { return Ok(()) };
@@ -109,11 +112,17 @@ where
             .execute(&mut *self.transaction)
             .await
             .map_err(DB::error)?;
-        query("DELETE FROM event WHERE id <= $1")
-            .bind(id - KEPT_EVENTS as i64)
-            .execute(&mut *self.transaction)
-            .await
-            .map_err(DB::error)?;
+        Ok(())
+    }
+
+    /// Deletes old events if it is time to. They are counted: an id may have had no event.
+    pub(super) async fn forget_events(&mut self) -> Result<()> {
+        if !self.state.version.is_multiple_of(FORGET_EVERY) {
+            return Ok(());
+        }
+        let forget = "DELETE FROM event WHERE id <= \
+                      (SELECT id FROM event ORDER BY id DESC LIMIT 1 OFFSET CAST($1 AS BIGINT))";
+        query(forget).bind(KEPT_EVENTS as i64).execute(&mut *self.transaction).await.map_err(DB::error)?;
         Ok(())
     }
 }

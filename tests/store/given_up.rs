@@ -1,0 +1,48 @@
+//! Calls whose caller has lost patience.
+
+use super::*;
+use crate::support::until::eventually;
+
+#[tokio::test]
+async fn a_writer_that_is_given_up_spoils_no_connection() {
+    let place = Place::new(Postgres).await;
+    // Longer than the server takes to say that a statement waits, shorter than a transaction is taken back in.
+    let options = OpenOptions { wait: Duration::from_millis(900), ..OpenOptions::default() };
+    let store = store::open(&place.url(), &options).await.unwrap();
+    append(&store, plain(3)).await;
+    let other = place.open().await;
+    let holder = other.write().await.unwrap();
+    let waits = eventually(async || {
+        let waiting =
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        (place.execute(waiting).await.unwrap() > 0).then_some(())
+    });
+    tokio::select! {
+        biased;
+        writer = store.write() => panic!("it does not wait: {:?}", writer.map(|_| ())),
+        () = waits => {}
+    }
+    // The answer that nobody waits for any more is that the lock was not to be had.
+    eventually(async || (store.figures().writer.lent == 0).then_some(())).await;
+    holder.commit().await.unwrap();
+    assert_eq!(append(&store, branch("new", "block_hash_002", 3, 5)).await.length, 5);
+}
+
+#[tokio::test]
+async fn a_thread_that_nobody_waits_for_keeps_its_place_until_it_is_done() {
+    let place = Place::new(Sqlite).await;
+    let options = OpenOptions { read: Duration::from_millis(300), ..OpenOptions::default() };
+    let store = store::open(&place.url(), &options).await.unwrap();
+    append(&store, plain(3)).await;
+    let mut other = SqliteConnection::connect(&place.url()).await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let error = store.put_note("key", "value", 1).await.unwrap_err();
+    assert!(matches!(error, StoreError::Busy(_)), "{error:?}");
+    let free = || eventually(async || (store.figures().writer.lent == 0).then_some(()));
+    // It waits for the lock as it was told to, 5 s at most.
+    assert!(tokio::time::timeout(Duration::from_secs(1), free()).await.is_err(), "another thread would be begun");
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    free().await;
+    store.put_note("key", "other", 2).await.unwrap();
+    assert_eq!(store.get_note("key").await.unwrap(), Some(("other".into(), 2)));
+}
