@@ -65,12 +65,13 @@ pub trait Responder: Send + Sync + 'static {
     /// The answer to an encoded request, at most [`MAX_RESPONSE_BYTES`](crate::protocol::MAX_RESPONSE_BYTES) long: a
     /// longer one is not sent, and the peer sees the stream end.
     ///
-    /// The future is polled once on the swarm's own task, so that an answer which is ready (from a cache) costs no
-    /// task; it goes on elsewhere. Work that takes long belongs behind its first `await`.
+    /// For a request of at most 32 KiB the future is polled once on the swarm's own task, so that an answer which is
+    /// ready (from a cache) costs no task; it goes on elsewhere. Work that takes long belongs behind its first `await`.
     async fn respond(&self, peer: PeerId, request: Bytes) -> Bytes;
 
-    /// Bytes that the answer may have, about: they are set aside before any work is done. An answer that turns out longer
-    /// is sent where there is room for it then. Default 0: short answers.
+    /// Bytes that the answer to a request of at most 32 KiB may have, about: they are set aside before any work is done.
+    /// An answer that turns out longer is sent where there is room for it then. Called on the swarm's own task. Default
+    /// 0: short answers.
     fn weight(&self, _request: &Bytes) -> usize {
         0
     }

@@ -48,8 +48,8 @@ pub struct P2pConfig {
     pub own_ports: Vec<u16>,
     /// With whom we have to do. Default anybody.
     pub trust: TrustList,
-    /// Blocks that a peer whom the operator does not trust is given per second, on average; a request costs one more, and
-    /// ten seconds' worth may be had at once. The peers of a subnet together have four times that. What exceeds it is
+    /// Blocks that a peer whom the operator does not trust is given per second, on average; a request costs one more, a
+    /// long one as many as it is long, and ten seconds' worth may be had at once. The peers of a subnet together have four times that. What exceeds it is
     /// answered `rate_limited`. 0 is no limit. Default 10,000.
     pub peer_rate_limit: u32,
     /// Memory in bytes for requests of others and their answers until they are sent, at least 10 MiB; one peer may have

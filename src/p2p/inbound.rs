@@ -78,14 +78,31 @@ impl Inbound {
         self.bytes
     }
 
-    /// Takes a request whose answer may have so many bytes, or says why not.
-    pub fn admit(&mut self, id: InboundRequestId, asker: Asker, bytes: usize, now: Instant) -> Result<(), Code> {
-        if !asker.trusted {
-            let in_subnet = asker.subnet.is_none_or(|subnet| self.subnets.take(subnet, now));
-            if !(in_subnet && self.peers.take(asker.peer, now)) {
-                return Err(Code::RateLimited);
-            }
+    /// Charges a request of so many bytes, or says that its asker used too much of late. First of all: reading it costs
+    /// us as well.
+    pub fn ask(&mut self, asker: &Asker, length: usize, now: Instant) -> Result<(), Code> {
+        if asker.trusted {
+            return Ok(());
         }
+        let in_subnet = asker.subnet.is_none_or(|subnet| self.subnets.take(subnet, now));
+        if !(in_subnet && self.peers.take(asker.peer, now)) {
+            return Err(Code::RateLimited);
+        }
+        self.charge(asker, length, now);
+        Ok(())
+    }
+
+    /// Charges what the bytes of a request or an answer cost.
+    fn charge(&mut self, asker: &Asker, bytes: usize, now: Instant) {
+        let cost = (bytes / BLOCK_BYTES) as f64;
+        self.peers.charge(asker.peer, cost, now);
+        if let Some(subnet) = asker.subnet {
+            self.subnets.charge(subnet, cost, now);
+        }
+    }
+
+    /// Takes a request that may have so many bytes, its answer included, or says why not.
+    pub fn admit(&mut self, id: InboundRequestId, asker: Asker, bytes: usize) -> Result<(), Code> {
         let (requests, _) = self.by_peer.get(&asker.peer).copied().unwrap_or_default();
         // Strangers leave a quarter of the places, too.
         let places = if asker.trusted { self.max } else { self.max - self.max / 4 };
@@ -113,11 +130,7 @@ impl Inbound {
     pub fn answered(&mut self, id: &InboundRequestId, bytes: usize, now: Instant) -> bool {
         let Some(&Held { asker, bytes: reserved, gone, .. }) = self.held.get(id) else { return true };
         if !asker.trusted {
-            let cost = (bytes / BLOCK_BYTES) as f64;
-            self.peers.charge(asker.peer, cost, now);
-            if let Some(subnet) = asker.subnet {
-                self.subnets.charge(subnet, cost, now);
-            }
+            self.charge(&asker, bytes, now);
         }
         self.finished(id);
         if gone {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 use modal_gateway::p2p::P2pError;
-use modal_gateway::protocol::MAX_RESPONSE_BYTES;
+use modal_gateway::protocol::{MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES};
 use serde_json::json;
 
 use crate::peer::{Reply, ScriptedPeer};
@@ -169,8 +169,10 @@ async fn answers_that_cannot_be_sent_end_their_stream_only() {
         let error = eventually(async || near.ask("far", request).await.err()).await;
         assert!(matches!(error, P2pError::BadAnswer(_)), "{request}: {error:?}");
     }
-    let long = vec![b'x'; modal_gateway::protocol::MAX_REQUEST_BYTES + 1];
+    let long = vec![b'x'; MAX_REQUEST_BYTES + 1];
     assert_eq!(near.ask("far", long).await, Err(P2pError::TooLarge));
+    let longest = vec![b'x'; MAX_REQUEST_BYTES];
+    eventually(async || (near.ask("far", longest.clone()).await.unwrap() == longest).then_some(())).await;
     eventually(async || (near.ask("far", "fine").await.unwrap() == "fine").then_some(())).await;
 }
 
