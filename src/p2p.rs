@@ -34,6 +34,7 @@ mod identity;
 mod inbound;
 mod keep_alive;
 mod memory;
+mod muxer;
 mod operator;
 mod peers;
 mod place;
