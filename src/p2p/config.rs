@@ -55,8 +55,8 @@ pub struct P2pConfig {
     /// Memory in bytes for requests of others and their answers until they are sent, at least 10 MiB; one peer may have
     /// half of it, and strangers leave a quarter. What exceeds it is answered `busy`. Default 24 MiB.
     pub answer_bytes: usize,
-    /// Memory in bytes of this process from which on no more connections are made; 0 is nine tenths of the machine's, or
-    /// the container's. Default 0.
+    /// Memory in bytes of this process from which on no more connections are made and strangers are disconnected; 0 is
+    /// nine tenths of the machine's, or the container's. Default 0.
     pub memory_limit: usize,
 }
 

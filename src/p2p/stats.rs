@@ -32,7 +32,7 @@ pub struct DoorStats {
     pub pending_in: u64,
     /// Dials under way.
     pub dials: u64,
-    /// Connections and dials refused since the start, by reason.
+    /// Connections and dials refused since the start, by reason; under `memory` also strangers that had to go.
     pub refused: Vec<(&'static str, u64)>,
     /// Requests of others held now.
     pub inbound: u64,

@@ -32,7 +32,7 @@ use super::gossip::{Gossip, Verdict};
 use super::guard::Guard;
 use super::inbound::Inbound;
 use super::serving::Answered;
-use super::{P2pConfig, P2pError, Responder, Shared, swarm};
+use super::{P2pConfig, P2pError, Responder, Shared, memory, swarm};
 use crate::protocol::codec::{Request, Response, TooLarge};
 
 /// Rounds of events before other tasks of the same thread get their turn.
@@ -103,6 +103,9 @@ pub(super) struct Worker {
     pub(super) redial: Pin<Box<Sleep>>,
     pub(super) discovery: Discovery,
     search: Interval,
+    /// From how many bytes of this process on strangers go.
+    pub(super) memory_limit: usize,
+    relief: Interval,
     /// To whoever takes gossip.
     pub(super) heard: mpsc::Sender<Gossip>,
 }
@@ -117,7 +120,10 @@ impl Worker {
     ) -> Result<Self, P2pError> {
         let now = Instant::now();
         let mut search = tokio::time::interval(config.discovery_interval.max(MIN_DISCOVERY_INTERVAL));
-        search.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut relief = tokio::time::interval(memory::LOOK_EVERY);
+        for interval in [&mut search, &mut relief] {
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
         Ok(Self {
             swarm: swarm::build(config, Arc::clone(&shared))?,
             shared,
@@ -134,6 +140,8 @@ impl Worker {
             redial: Box::pin(tokio::time::sleep_until(now.into())),
             discovery: Discovery::new(config),
             search,
+            memory_limit: memory::limit(config.memory_limit),
+            relief,
             heard,
         })
     }
@@ -167,6 +175,10 @@ impl Worker {
             }
             if self.search.poll_tick(context).is_ready() {
                 self.discover();
+                idle = false;
+            }
+            if self.relief.poll_tick(context).is_ready() {
+                self.relieve();
                 idle = false;
             }
             if idle {
