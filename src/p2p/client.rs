@@ -15,6 +15,8 @@ use super::stats::{GossipStats, InboundStats};
 use super::worker::Command;
 use super::{P2pError, Shared};
 use crate::chain::CumulativeDifficulty;
+use crate::protocol::MAX_RESPONSE_BYTES;
+use crate::protocol::codec::Request;
 
 /// How long [`P2pClient::dial`] waits: two attempts of the transport, which gives up after 10 s each.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -86,9 +88,26 @@ impl P2pClient {
         request: Bytes,
         timeout: Duration,
     ) -> Result<(Bytes, usize), P2pError> {
+        self.request_within(peer, request, MAX_RESPONSE_BYTES, timeout).await
+    }
+
+    /// Like [`request_counted`](Self::request_counted), of a question whose answer has `most_bytes` at most, rounded up to
+    /// a power of two; a longer one is given up with [`P2pError::TooLarge`], or [`P2pError::BadAnswer`] where it came
+    /// compressed.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn request_within(
+        &self,
+        peer: PeerId,
+        request: Bytes,
+        most_bytes: usize,
+        timeout: Duration,
+    ) -> Result<(Bytes, usize), P2pError> {
         let (reply, answer) = oneshot::channel();
         let deadline = Instant::now() + timeout;
-        self.send(Command::Request { peer, request, deadline, room: self.room.clone(), reply })?;
+        let request = Request::until(deadline, request).answered_in(most_bytes).answered_within(self.room.clone());
+        self.send(Command::Request { peer, request, reply })?;
         match timeout_at(deadline.into(), answer).await {
             Ok(answer) => answer.unwrap_or(Err(P2pError::Stopped)).map(|answer| (answer.body, answer.wire_bytes)),
             Err(_) => Err(P2pError::Timeout),

@@ -18,7 +18,7 @@ use libp2p::gossipsub::MessageId;
 use libp2p::request_response::{self, Message, OutboundFailure, OutboundRequestId};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -45,10 +45,7 @@ const MIN_DISCOVERY_INTERVAL: Duration = Duration::from_millis(1);
 pub(super) enum Command {
     Request {
         peer: PeerId,
-        request: Bytes,
-        deadline: Instant,
-        /// What the answer takes while it arrives.
-        room: Option<Arc<Semaphore>>,
+        request: Request,
         reply: oneshot::Sender<Result<Response, P2pError>>,
     },
     Dial {
@@ -204,8 +201,8 @@ impl Worker {
         match command {
             // Whoever asked may have given up while the command waited.
             Command::Request { reply, .. } if reply.is_closed() => {}
-            Command::Request { peer, request, deadline, room, reply } => match self.reach(peer) {
-                Ok(()) => self.send(peer, Request::until(deadline, request).answered_within(room), reply),
+            Command::Request { peer, request, reply } => match self.reach(peer) {
+                Ok(()) => self.send(peer, request, reply),
                 Err(error) => _ = reply.send(Err(error)),
             },
             Command::Dial { address, reply } => self.dial(address, reply),

@@ -49,6 +49,8 @@ pub struct Request {
     /// When the stream of an outbound request is given up. The behaviour's own timeout is one for all requests; this
     /// one frees the stream as soon as nobody waits any more. `None` on inbound requests.
     pub deadline: Option<Instant>,
+    /// Bytes that the answer may have.
+    answer_limit: usize,
     room: Room,
 }
 
@@ -63,11 +65,19 @@ impl Request {
     pub fn answered_within(self, room: Option<Arc<Semaphore>>) -> Self {
         Self { room: Room { for_answer: room, ..self.room }, ..self }
     }
+
+    /// The same, whose answer has so many bytes at most, rounded up to a power of two (of 4 KiB at least), since zstd's
+    /// windows are; a longer one is an error.
+    pub fn answered_in(self, bytes: usize) -> Self {
+        let bytes = bytes.clamp(FREE_BYTES, MAX_RESPONSE_BYTES);
+        let answer_limit = bytes.next_power_of_two().min(MAX_RESPONSE_BYTES);
+        Self { answer_limit, ..self }
+    }
 }
 
 impl From<Bytes> for Request {
     fn from(body: Bytes) -> Self {
-        Self { body, deadline: None, room: Room::default() }
+        Self { body, deadline: None, answer_limit: MAX_RESPONSE_BYTES, room: Room::default() }
     }
 }
 
@@ -119,11 +129,14 @@ impl TooLarge {
 }
 
 /// The codec of [`PROTOCOL`](super::PROTOCOL) and [`COMPRESSED_PROTOCOL`]. A request over 1 MiB and an answer over 10 MiB
-/// are errors ([`TooLarge`]), read or written; so is a stream that ends before the first byte (`UnexpectedEof`).
+/// are errors ([`TooLarge`]), read or written, and so is an answer longer than its request allows. A stream that ends
+/// before the first byte is one as well (`UnexpectedEof`).
 #[derive(Debug, Clone, Default)]
 pub struct JsonCodec {
     /// Of the request that this clone wrote: libp2p clones the codec for each stream.
     deadline: Option<Instant>,
+    /// Bytes that the answer to it may have; `None`: as many as the protocol allows.
+    answer_limit: Option<usize>,
     /// Room for the answer to it.
     for_answer: Option<Arc<Semaphore>>,
     /// Room for requests of others.
@@ -157,14 +170,16 @@ impl request_response::Codec for JsonCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        before(self.deadline, arrive(protocol, io, MAX_RESPONSE_BYTES, self.for_answer.as_ref())).await
+        let limit = self.answer_limit.unwrap_or(MAX_RESPONSE_BYTES);
+        before(self.deadline, arrive(protocol, io, limit, self.for_answer.as_ref())).await
     }
 
     async fn write_request<T>(&mut self, protocol: &StreamProtocol, io: &mut T, request: Request) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        (self.deadline, self.for_answer) = (request.deadline, request.room.for_answer);
+        (self.deadline, self.answer_limit) = (request.deadline, Some(request.answer_limit));
+        self.for_answer = request.room.for_answer;
         before(self.deadline, write(protocol, io, request.body, MAX_REQUEST_BYTES)).await
     }
 

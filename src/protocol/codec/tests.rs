@@ -239,3 +239,22 @@ async fn answers_that_stall_share_the_memory_that_their_requests_were_given() {
     drop(whole);
     assert_eq!(room.available_permits(), MAX_RESPONSE_BYTES + FREE_BYTES);
 }
+
+#[tokio::test]
+async fn an_answer_is_no_longer_than_its_request_allows() {
+    let answer = vec![b' '; MAX_RESPONSE_BYTES];
+    for (asked, most) in [(0, FREE_BYTES), (70_000, 1 << 17), (1 << 17, 1 << 17), (usize::MAX, MAX_RESPONSE_BYTES)] {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let request = Request::until(deadline, Bytes::from_static(b"{}")).answered_in(asked);
+        let mut codec = JsonCodec::default();
+        codec.write_request(&ID, &mut Vec::new(), request).await.unwrap();
+        assert_eq!(codec.read_response(&ID, &mut &answer[..most]).await.unwrap().body.len(), most);
+        let longer = [&answer[..most], b"x"].concat();
+        assert!(TooLarge::is(&codec.read_response(&ID, &mut &longer[..]).await.unwrap_err()), "{asked}");
+        // In whatever way it is packed: up to the limit it is taken.
+        let frame = |document: &[u8]| zstd::bulk::compress(document, 1).unwrap();
+        let packed = codec.read_response(&COMPRESSED, &mut &frame(&answer[..most])[..]).await.unwrap();
+        assert_eq!(packed.body.len(), most);
+        assert!(codec.read_response(&COMPRESSED, &mut &frame(&longer)[..]).await.is_err(), "{asked}");
+    }
+}
