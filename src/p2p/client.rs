@@ -166,6 +166,11 @@ impl P2pClient {
         self.shared.book().verified_work(peer)
     }
 
+    /// Whether the operator trusts the peer: configured, on the allow-list, or dialled by a command.
+    pub fn is_trusted(&self, peer: &PeerId) -> bool {
+        self.shared.book().is_trusted(peer)
+    }
+
     pub(super) fn send(&self, command: Command) -> Result<(), P2pError> {
         self.commands.try_send(command).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => P2pError::Busy,
