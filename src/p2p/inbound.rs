@@ -17,6 +17,8 @@ use crate::protocol::{Code, MAX_RESPONSE_BYTES};
 
 /// Bytes that a block costs: about its JSON text.
 pub const BLOCK_BYTES: usize = 700;
+/// Longest answer that counts as short: a block, an epoch, what a chain weighs.
+const SHORT_BYTES: usize = 64 << 10;
 /// Seconds' worth of its rate that a peer may use at once.
 const BURST_SECONDS: f64 = 10.0;
 /// What a subnet may use, in shares of a peer: ids are free to make, subnets are not.
@@ -49,8 +51,18 @@ pub(super) struct Inbound {
     peers: Rate<PeerId>,
     subnets: Rate<Subnet>,
     held: HashMap<InboundRequestId, Held>,
+    /// Requests and bytes.
     by_peer: HashMap<PeerId, (usize, usize)>,
+    /// Bytes of strangers.
+    by_subnet: HashMap<Subnet, usize>,
+    /// Bytes of strangers' answers that are not short.
+    long: usize,
     bytes: usize,
+}
+
+/// What an answer of so many bytes takes of the room for long ones.
+fn long(bytes: usize) -> usize {
+    if bytes > SHORT_BYTES { bytes } else { 0 }
 }
 
 impl Inbound {
@@ -64,6 +76,8 @@ impl Inbound {
             subnets: Rate::new(rate * SUBNET_SHARES, rate * SUBNET_SHARES * BURST_SECONDS),
             held: HashMap::new(),
             by_peer: HashMap::new(),
+            by_subnet: HashMap::new(),
+            long: 0,
             bytes: 0,
         }
     }
@@ -106,24 +120,52 @@ impl Inbound {
         let (requests, _) = self.by_peer.get(&asker.peer).copied().unwrap_or_default();
         // Strangers leave a quarter of the places, too.
         let places = if asker.trusted { self.max } else { self.max - self.max / 4 };
-        if self.held.len() >= places || requests >= self.max_per_peer || !self.has_room(&asker, bytes) {
+        if self.held.len() >= places || requests >= self.max_per_peer || !self.has_room(&asker, 0, bytes) {
             return Err(Code::Busy);
         }
         self.held.insert(id, Held { asker, bytes, working: true, gone: false });
-        let (requests, sum) = self.by_peer.entry(asker.peer).or_default();
-        *requests += 1;
-        *sum += bytes;
-        self.bytes += bytes;
+        self.by_peer.entry(asker.peer).or_default().0 += 1;
+        self.change(&asker, 0, bytes);
         Ok(())
     }
 
-    /// A peer may have half of the memory, and at least one answer; strangers together leave a quarter to trusted peers.
-    fn has_room(&self, asker: &Asker, more: usize) -> bool {
-        let (_, of_peer) = self.by_peer.get(&asker.peer).copied().unwrap_or_default();
-        let all = if asker.trusted { self.max_bytes } else { self.max_bytes / 4 * 3 };
-        let share = if asker.trusted { all } else { self.max_bytes / 2 };
-        let first = of_peer == 0 && self.bytes + more <= all.max(MAX_RESPONSE_BYTES);
-        first || self.bytes + more <= all && of_peer + more <= share
+    /// Whether there is room for so many bytes in place of those that the request has already. Strangers together leave a
+    /// quarter of the memory to trusted peers, and their long answers another quarter to short ones. A stranger may have a
+    /// quarter, and those of a subnet three eighths; who has nothing else, any answer for which there is room.
+    fn has_room(&self, asker: &Asker, before: usize, bytes: usize) -> bool {
+        let all = self.bytes - before + bytes;
+        if asker.trusted {
+            return all <= self.max_bytes;
+        }
+        let part = |eighths: usize| self.max_bytes / 8 * eighths;
+        let of_peer = self.by_peer.get(&asker.peer).map_or(0, |(_, sum)| *sum - before);
+        let subnet = asker.subnet.and_then(|subnet| self.by_subnet.get(&subnet));
+        let of_subnet = subnet.map_or(0, |sum| *sum - before);
+        let alone = of_peer == 0 && of_subnet == 0;
+        let all_long = self.long - long(before) + long(bytes);
+        // One answer fits in any case.
+        all <= part(6).max(MAX_RESPONSE_BYTES)
+            && (bytes <= SHORT_BYTES || all_long <= part(4).max(MAX_RESPONSE_BYTES))
+            && (alone || of_peer + bytes <= part(2) && of_subnet + bytes <= part(3))
+    }
+
+    /// A request has so many bytes in place of those that it had.
+    fn change(&mut self, asker: &Asker, before: usize, bytes: usize) {
+        self.bytes = self.bytes - before + bytes;
+        if let Some((_, sum)) = self.by_peer.get_mut(&asker.peer) {
+            *sum = *sum - before + bytes;
+        }
+        if asker.trusted {
+            return;
+        }
+        self.long = self.long - long(before) + long(bytes);
+        if let Some(subnet) = asker.subnet {
+            let sum = self.by_subnet.entry(subnet).or_default();
+            *sum = *sum - before + bytes;
+            if *sum == 0 {
+                self.by_subnet.remove(&subnet);
+            }
+        }
     }
 
     /// The answer is there, and has so many bytes: they are charged. False if there is no room for it.
@@ -136,15 +178,12 @@ impl Inbound {
         if gone {
             return true;
         }
-        if bytes > reserved && !self.has_room(&asker, bytes - reserved) {
+        if bytes > reserved && !self.has_room(&asker, reserved, bytes) {
             return false;
         }
-        self.bytes = self.bytes - reserved + bytes;
+        self.change(&asker, reserved, bytes);
         if let Some(held) = self.held.get_mut(id) {
             held.bytes = bytes;
-        }
-        if let Some((_, sum)) = self.by_peer.get_mut(&asker.peer) {
-            *sum = *sum - reserved + bytes;
         }
         true
     }
@@ -169,10 +208,9 @@ impl Inbound {
 
     fn release(&mut self, id: &InboundRequestId) {
         let Some(Held { asker, bytes, .. }) = self.held.remove(id) else { return };
-        self.bytes -= bytes;
-        if let Some((requests, sum)) = self.by_peer.get_mut(&asker.peer) {
+        self.change(&asker, bytes, 0);
+        if let Some((requests, _)) = self.by_peer.get_mut(&asker.peer) {
             *requests -= 1;
-            *sum -= bytes;
             if *requests == 0 {
                 self.by_peer.remove(&asker.peer);
             }

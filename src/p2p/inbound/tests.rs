@@ -109,27 +109,47 @@ async fn who_hangs_up_has_its_place_until_the_work_is_done_and_pays() {
 }
 
 #[tokio::test]
-async fn answers_have_so_much_memory_and_no_peer_has_all_of_it() {
+async fn answers_have_so_much_memory_and_neither_a_peer_nor_a_subnet_has_all_of_it() {
     let (ids, now) = (ids(8).await, Instant::now());
     let mut inbound = inbound(|config| config.answer_bytes = 40 * MIB);
-    let (first, second) = (asker("1.1.1.1", false), asker("2.2.2.2", false));
-    inbound.enter(ids[0], first, 15 * MIB, now).unwrap();
-    assert_eq!(inbound.enter(ids[1], first, 6 * MIB, now), Err(Code::Busy), "half of it is the most");
-    inbound.enter(ids[1], first, 5 * MIB, now).unwrap();
-    inbound.enter(ids[2], second, 4 * MIB, now).unwrap();
-    assert_eq!(inbound.enter(ids[3], second, 7 * MIB, now), Err(Code::Busy), "strangers leave a quarter");
-    assert_eq!(inbound.enter(ids[3], asker("3.3.3.3", false), 7 * MIB, now), Err(Code::Busy), "a new one as well");
-    inbound.enter(ids[3], asker("3.3.3.3", true), 16 * MIB, now).unwrap();
+    let (first, neighbour, second) = (asker("1.1.1.1", false), asker("1.1.1.9", false), asker("2.2.2.2", false));
+    let (third, trusted) = (asker("3.3.3.3", false), asker("1.1.1.1", true));
+    inbound.enter(ids[0], first, 8 * MIB, now).unwrap();
+    assert_eq!(inbound.enter(ids[1], first, 3 * MIB, now), Err(Code::Busy), "a quarter is the most");
+    inbound.enter(ids[1], first, 2 * MIB, now).unwrap();
+    assert_eq!(inbound.enter(ids[2], neighbour, 6 * MIB, now), Err(Code::Busy), "three eighths for all of a subnet");
+    inbound.enter(ids[2], neighbour, 5 * MIB, now).unwrap();
+    assert_eq!(inbound.enter(ids[3], second, 6 * MIB, now), Err(Code::Busy), "long answers leave half");
+    inbound.enter(ids[3], second, 5 * MIB, now).unwrap();
+    assert_eq!(inbound.enter(ids[4], third, MIB, now), Err(Code::Busy), "of whomever");
+    inbound.enter(ids[4], third, SHORT_BYTES, now).unwrap();
+    inbound.enter(ids[5], trusted, 20 * MIB - SHORT_BYTES, now).unwrap();
     assert_eq!(inbound.bytes(), 40 * MIB);
-    assert!(!inbound.answered(&ids[2], 5 * MIB, now), "longer than was set aside, and no room");
+    assert_eq!(inbound.enter(ids[6], third, 1, now), Err(Code::Busy), "strangers leave a quarter");
+    assert!(!inbound.answered(&ids[3], 6 * MIB, now), "longer than was set aside, and no room");
     assert!(inbound.answered(&ids[0], MIB, now), "shorter: the rest is free again");
-    assert_eq!(inbound.bytes(), 26 * MIB);
-    assert!(inbound.answered(&ids[2], 5 * MIB, now));
+    assert_eq!(inbound.bytes(), 33 * MIB);
+    inbound.finished(&ids[5]);
+    inbound.ended(&ids[5]);
+    assert!(inbound.answered(&ids[3], 11 * MIB, now), "the only one of its subnet");
+    assert!(!inbound.answered(&ids[4], 2 * MIB, now), "a short one that has become long");
     for id in &ids {
         inbound.finished(id);
         inbound.ended(id);
     }
-    assert_eq!(inbound.bytes(), 0);
+    assert_eq!((inbound.bytes(), inbound.long, inbound.by_subnet.len()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn one_answer_fits_wherever_memory_is_least() {
+    let (ids, now) = (ids(2).await, Instant::now());
+    let mut inbound = inbound(|config| config.answer_bytes = 0);
+    let one = asker("1.1.1.1", false);
+    inbound.enter(ids[0], one, MIB, now).unwrap();
+    assert!(inbound.answered(&ids[0], MAX_RESPONSE_BYTES, now));
+    assert_eq!(inbound.enter(ids[1], one, 1, now), Err(Code::Busy));
+    inbound.ended(&ids[0]);
+    inbound.enter(ids[1], one, MAX_RESPONSE_BYTES, now).unwrap();
 }
 
 #[tokio::test]
