@@ -12,7 +12,7 @@ use libp2p::request_response::InboundRequestId;
 
 use super::P2pConfig;
 use super::place::Subnet;
-use super::rate::Rate;
+use super::rate::Shares;
 use crate::protocol::{Code, MAX_RESPONSE_BYTES};
 
 /// Bytes that a block costs: about its JSON text.
@@ -21,10 +21,8 @@ pub const BLOCK_BYTES: usize = 700;
 const SHORT_BYTES: usize = 64 << 10;
 /// Seconds' worth of its rate that a peer may use at once.
 const BURST_SECONDS: f64 = 10.0;
-/// What a subnet may use, in shares of a peer: ids are free to make, subnets are not.
-const SUBNET_SHARES: f64 = 4.0;
 
-/// Who asks.
+/// Who asks, or tells.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asker {
     pub peer: PeerId,
@@ -48,8 +46,7 @@ pub(super) struct Inbound {
     max: usize,
     max_per_peer: usize,
     max_bytes: usize,
-    peers: Rate<PeerId>,
-    subnets: Rate<Subnet>,
+    rate: Shares,
     held: HashMap<InboundRequestId, Held>,
     /// Requests and bytes.
     by_peer: HashMap<PeerId, (usize, usize)>,
@@ -72,8 +69,7 @@ impl Inbound {
             max: config.max_inbound,
             max_per_peer: config.max_inbound_per_peer,
             max_bytes: config.answer_bytes.max(MAX_RESPONSE_BYTES),
-            peers: Rate::new(rate, rate * BURST_SECONDS),
-            subnets: Rate::new(rate * SUBNET_SHARES, rate * SUBNET_SHARES * BURST_SECONDS),
+            rate: Shares::new(rate, rate * BURST_SECONDS),
             held: HashMap::new(),
             by_peer: HashMap::new(),
             by_subnet: HashMap::new(),
@@ -95,11 +91,7 @@ impl Inbound {
     /// Charges a request of so many bytes, or says that its asker used too much of late. First of all: reading it costs
     /// us as well.
     pub fn ask(&mut self, asker: &Asker, length: usize, now: Instant) -> Result<(), Code> {
-        if asker.trusted {
-            return Ok(());
-        }
-        let in_subnet = asker.subnet.is_none_or(|subnet| self.subnets.take(subnet, now));
-        if !(in_subnet && self.peers.take(asker.peer, now)) {
+        if !self.rate.take(asker, now) {
             return Err(Code::RateLimited);
         }
         self.charge(asker, length, now);
@@ -108,11 +100,7 @@ impl Inbound {
 
     /// Charges what the bytes of a request or an answer cost.
     fn charge(&mut self, asker: &Asker, bytes: usize, now: Instant) {
-        let cost = (bytes / BLOCK_BYTES) as f64;
-        self.peers.charge(asker.peer, cost, now);
-        if let Some(subnet) = asker.subnet {
-            self.subnets.charge(subnet, cost, now);
-        }
+        self.rate.charge(asker, (bytes / BLOCK_BYTES) as f64, now);
     }
 
     /// Takes a request that may have so many bytes, its answer included, or says why not.
@@ -171,9 +159,7 @@ impl Inbound {
     /// The answer is there, and has so many bytes: they are charged. False if there is no room for it.
     pub fn answered(&mut self, id: &InboundRequestId, bytes: usize, now: Instant) -> bool {
         let Some(&Held { asker, bytes: reserved, gone, .. }) = self.held.get(id) else { return true };
-        if !asker.trusted {
-            self.charge(&asker, bytes, now);
-        }
+        self.charge(&asker, bytes, now);
         self.finished(id);
         if gone {
             return true;

@@ -40,7 +40,8 @@ impl Worker {
         }
     }
 
-    fn asker(&self, peer: PeerId) -> Asker {
+    /// Who this is, as far as limits go.
+    pub fn asker(&self, peer: PeerId) -> Asker {
         let book = self.shared.book();
         let subnet = book.remote(&peer).and_then(ip).and_then(Subnet::of);
         Asker { peer, subnet, trusted: book.is_trusted(&peer) }

@@ -49,7 +49,8 @@ pub struct DoorStats {
 pub struct GossipStats {
     /// Messages of others that arrived for the first time.
     pub received: u64,
-    /// Those of them dropped: nobody took them out of the full queue in time, or a shunned peer forwarded them.
+    /// Those of them dropped: nobody took them out of the full queue in time, or whoever passed them on is shunned, or a
+    /// stranger that tells too much.
     pub dropped: u64,
     /// Messages of ours.
     pub published: u64,

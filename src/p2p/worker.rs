@@ -28,9 +28,10 @@ use super::behaviour::BehaviourEvent;
 use super::connections::reason;
 use super::dialer::{Dialer, to_peer};
 use super::discovery::Discovery;
-use super::gossip::{Gossip, Verdict};
+use super::gossip::{self, Gossip, Verdict};
 use super::guard::Guard;
 use super::inbound::Inbound;
+use super::rate::Shares;
 use super::serving::Answered;
 use super::{P2pConfig, P2pError, Responder, Shared, memory, swarm};
 use crate::protocol::codec::{Request, Response, TooLarge};
@@ -105,6 +106,7 @@ pub(super) struct Worker {
     relief: Interval,
     /// To whoever takes gossip.
     pub(super) heard: mpsc::Sender<Gossip>,
+    pub(super) gossip_rate: Shares,
 }
 
 impl Worker {
@@ -140,6 +142,7 @@ impl Worker {
             memory_limit: memory::limit(config.memory_limit),
             relief,
             heard,
+            gossip_rate: Shares::new(gossip::PER_SECOND, gossip::BURST),
         })
     }
 
