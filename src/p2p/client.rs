@@ -31,8 +31,9 @@ pub struct P2pClient {
 }
 
 impl P2pClient {
-    /// The same handle, for many who ask at once: answers longer than 4 KiB share `bytes` while they arrive. One for which
-    /// there is no room left is given up with [`P2pError::Busy`].
+    /// The same handle, for many who ask through us at once: answers longer than 4 KiB share `bytes` while they arrive. One
+    /// for which there is no room left is given up with [`P2pError::Busy`]. Of the requests in flight to a peer, a quarter
+    /// is left to other handles.
     pub fn sharing(self, bytes: usize) -> Self {
         Self { room: Some(Arc::new(Semaphore::new(bytes))), ..self }
     }
@@ -107,7 +108,7 @@ impl P2pClient {
         let (reply, answer) = oneshot::channel();
         let deadline = Instant::now() + timeout;
         let request = Request::until(deadline, request).answered_in(most_bytes).answered_within(self.room.clone());
-        self.send(Command::Request { peer, request, reply })?;
+        self.send(Command::Request { peer, request, forwarded: self.room.is_some(), reply })?;
         match timeout_at(deadline.into(), answer).await {
             Ok(answer) => answer.unwrap_or(Err(P2pError::Stopped)).map(|answer| (answer.body, answer.wire_bytes)),
             Err(_) => Err(P2pError::Timeout),

@@ -24,7 +24,8 @@ pub struct P2pConfig {
     pub max_inbound: usize,
     /// Those of one peer. Default 64.
     pub max_inbound_per_peer: usize,
-    /// Requests of ours in flight to one peer; what exceeds it is [`P2pError::Busy`]. Default 64.
+    /// Requests of ours in flight to one peer, of which those that are forwarded leave a quarter; what exceeds it is
+    /// [`P2pError::Busy`](super::P2pError::Busy). Default 64.
     pub max_outbound_per_peer: usize,
     /// Requests that wait for the swarm's task; what exceeds it is [`P2pError::Busy`]. Default 1024.
     pub command_queue: usize,

@@ -47,6 +47,8 @@ pub(super) enum Command {
     Request {
         peer: PeerId,
         request: Request,
+        /// Somebody asks through us.
+        forwarded: bool,
         reply: oneshot::Sender<Result<Response, P2pError>>,
     },
     Dial {
@@ -91,7 +93,8 @@ pub(super) struct Worker {
     /// At most `max_inbound`: `inbound` gives a place back when the work is done, not when its asker hangs up.
     pub(super) answering: JoinSet<Answered>,
     pub(super) request_timeout: Duration,
-    /// At most `max_outbound_per_peer` per peer; the codec's deadline, or the behaviour's timeout, ends each.
+    /// At most `max_outbound_per_peer` per peer, forwarded ones included; the codec's deadline, or the behaviour's
+    /// timeout, ends each.
     pending: HashMap<OutboundRequestId, Pending>,
     in_flight: HashMap<PeerId, usize>,
     max_outbound_per_peer: usize,
@@ -204,7 +207,7 @@ impl Worker {
         match command {
             // Whoever asked may have given up while the command waited.
             Command::Request { reply, .. } if reply.is_closed() => {}
-            Command::Request { peer, request, reply } => match self.reach(peer) {
+            Command::Request { peer, request, forwarded, reply } => match self.reach(peer, forwarded) {
                 Ok(()) => self.send(peer, request, reply),
                 Err(error) => _ = reply.send(Err(error)),
             },
@@ -218,11 +221,14 @@ impl Worker {
     }
 
     /// Checks that a request may go to `peer`, and starts a dial where there is no connection.
-    fn reach(&mut self, peer: PeerId) -> Result<(), P2pError> {
+    fn reach(&mut self, peer: PeerId, forwarded: bool) -> Result<(), P2pError> {
         if !self.shared.book().may_be_asked(&peer) {
             return Err(P2pError::UnknownPeer);
         }
-        if self.in_flight.get(&peer).is_some_and(|count| *count >= self.max_outbound_per_peer) {
+        // What is forwarded leaves a quarter of the places to what we ask ourselves: the sync must go on.
+        let most = self.max_outbound_per_peer;
+        let most = if forwarded { most - most / 4 } else { most };
+        if self.in_flight.get(&peer).is_some_and(|count| *count >= most) {
             return Err(P2pError::Busy);
         }
         if self.swarm.behaviour().parts.requests.is_connected(&peer) {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use libp2p::PeerId;
 use modal_gateway::p2p::P2pError;
 use modal_gateway::protocol::{MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES};
@@ -102,6 +103,23 @@ async fn a_request_that_timed_out_frees_its_place() {
         }
     });
     assert_eq!(answer.await.unwrap().unwrap(), "\"answer\"");
+}
+
+#[tokio::test]
+async fn what_is_forwarded_leaves_places_to_our_own_requests() {
+    let peer = ScriptedPeer::start(|_| Reply::Silence).await;
+    let node = Node::start(|config| {
+        config.peers = vec![format!("peer={}", peer.address).parse().unwrap()];
+        config.max_outbound_per_peer = 4;
+    })
+    .await;
+    let id = node.client.wait_connected("peer", PATIENCE).await.unwrap();
+    let forwarding = node.client.clone().sharing(1 << 20);
+    let clients = [&forwarding, &forwarding, &forwarding, &forwarding, &node.client];
+    let asked = clients.map(|client| client.request(id, "1".into(), Duration::from_millis(300)));
+    let waited = || Err::<Bytes, _>(P2pError::Timeout);
+    let expected = [waited(), waited(), waited(), Err(P2pError::Busy), waited()];
+    assert_eq!(futures::future::join_all(asked).await, expected);
 }
 
 #[tokio::test]
