@@ -186,7 +186,8 @@ impl P2pClient {
     }
 
     /// Connects to an address, and returns who is there. For the operator's own commands: never hand it an address
-    /// that a client or a peer sent. At once when the address names a peer that is connected.
+    /// that a client or a peer sent. At once when the address names a peer that is connected, and well if it connects
+    /// otherwise meanwhile.
     ///
     /// # Errors
     /// [`P2pError::Unreachable`] with the reason, [`P2pError::Timeout`] after 20 s, [`P2pError::Busy`],

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::P2pError;
 use super::address::{is_dialable, peer_id};
 use super::behaviour::BehaviourEvent;
-use super::dialer::{Setback, to_address};
+use super::dialer::{Setback, to_address_at_once};
 use super::dials::MAX_ADDRESSES;
 use super::guard::{Guard, Refused};
 use super::place::ip;
@@ -99,7 +99,7 @@ impl Worker {
             let _ = reply.send(refusal);
             return;
         }
-        let options = to_address(address.clone());
+        let options = to_address_at_once(address.clone());
         let connection = options.connection_id();
         self.dials.insert(connection, (address, reply));
         if let Err(error) = self.dial_for_operator(options) {
@@ -109,8 +109,13 @@ impl Worker {
 
     fn dial_failed(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
         tracing::debug!(?peer, %error, "a dial failed");
-        if let Some((_, reply)) = self.dials.remove(&connection) {
-            let _ = reply.send(Err(P2pError::Unreachable(reason(error))));
+        if let Some((address, reply)) = self.dials.remove(&connection) {
+            // Another dial may have been faster, ours or the peer's.
+            let there = peer_id(&address).filter(|peer| self.swarm.is_connected(peer));
+            if let Some(peer) = there {
+                self.shared.book_mut().dialled(peer, &address);
+            }
+            let _ = reply.send(there.ok_or_else(|| P2pError::Unreachable(reason(error))));
         }
         if let Some(peer) = peer
             && !self.swarm.is_connected(&peer)

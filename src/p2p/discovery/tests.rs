@@ -155,3 +155,13 @@ async fn nobody_is_told_an_address_that_nobody_could_have_us_dial() {
         assert_eq!(addresses(&mut worker.swarm.behaviour_mut().parts.kad, peer), expected);
     }
 }
+
+#[tokio::test]
+async fn where_the_operators_own_peers_are_is_for_him_to_say() {
+    let (peer, told) = (PeerId::random(), "/ip4/127.0.0.1/tcp/1".parse::<Multiaddr>().unwrap());
+    let own = format!("n=/ip4/127.0.0.1/tcp/2/p2p/{peer}").parse().unwrap();
+    for (peers, dialled) in [(vec![], true), (vec![own], false)] {
+        let (_, mut worker) = p2p::build(P2pConfig { peers, ..config() }, Arc::new(Mute)).unwrap();
+        assert_eq!(worker.swarm.dial(to_peer(peer, vec![told.clone()])).is_ok(), dialled);
+    }
+}
