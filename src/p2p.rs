@@ -6,9 +6,10 @@
 //! Whom we dial: the configured peers, what the operator's commands name, and peers that the network tells of
 //! ([`discovery`]) until there are enough. A request never makes us dial an address that came from the network.
 //!
-//! What others may do is bounded in three places: every connection and dial passes the [`guard`], which knows whom we have
+//! What others may do is bounded in four places: every connection and dial passes the [`guard`], which knows whom we have
 //! to do with ([`trust`], and scores in [`peers`]), who finds a place ([`entrance`]) and where the network may send us
-//! ([`dials`], [`place`]); every request is held by [`inbound`] until its answer is out; and the codec bounds what arrives.
+//! ([`dials`], [`place`]); every request is held by [`inbound`] until its answer is out; the codec bounds what arrives,
+//! and [`muxer`] what nobody has read yet.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -34,6 +35,7 @@ mod identity;
 mod inbound;
 mod keep_alive;
 mod memory;
+mod muxer;
 mod operator;
 mod peers;
 mod place;
@@ -65,12 +67,13 @@ pub trait Responder: Send + Sync + 'static {
     /// The answer to an encoded request, at most [`MAX_RESPONSE_BYTES`](crate::protocol::MAX_RESPONSE_BYTES) long: a
     /// longer one is not sent, and the peer sees the stream end.
     ///
-    /// The future is polled once on the swarm's own task, so that an answer which is ready (from a cache) costs no
-    /// task; it goes on elsewhere. Work that takes long belongs behind its first `await`.
+    /// For a request of at most 32 KiB the future is polled once on the swarm's own task, so that an answer which is
+    /// ready (from a cache) costs no task; it goes on elsewhere. Work that takes long belongs behind its first `await`.
     async fn respond(&self, peer: PeerId, request: Bytes) -> Bytes;
 
-    /// Bytes that the answer may have, about: they are set aside before any work is done. An answer that turns out longer
-    /// is sent where there is room for it then. Default 0: short answers.
+    /// Bytes that the answer to a request of at most 32 KiB may have, about: they are set aside before any work is done.
+    /// An answer that turns out longer is sent where there is room for it then. Called on the swarm's own task. Default
+    /// 0: short answers.
     fn weight(&self, _request: &Bytes) -> usize {
         0
     }

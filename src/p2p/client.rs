@@ -15,6 +15,8 @@ use super::stats::{GossipStats, InboundStats};
 use super::worker::Command;
 use super::{P2pError, Shared};
 use crate::chain::CumulativeDifficulty;
+use crate::protocol::MAX_RESPONSE_BYTES;
+use crate::protocol::codec::Request;
 
 /// How long [`P2pClient::dial`] waits: two attempts of the transport, which gives up after 10 s each.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
@@ -29,8 +31,9 @@ pub struct P2pClient {
 }
 
 impl P2pClient {
-    /// The same handle, for many who ask at once: answers longer than 4 KiB share `bytes` while they arrive. One for which
-    /// there is no room left is given up with [`P2pError::Busy`].
+    /// The same handle, for many who ask through us at once: answers longer than 4 KiB share `bytes` while they arrive. One
+    /// for which there is no room left is given up with [`P2pError::Busy`]. Of the requests in flight to a peer, a quarter
+    /// is left to other handles.
     pub fn sharing(self, bytes: usize) -> Self {
         Self { room: Some(Arc::new(Semaphore::new(bytes))), ..self }
     }
@@ -86,9 +89,26 @@ impl P2pClient {
         request: Bytes,
         timeout: Duration,
     ) -> Result<(Bytes, usize), P2pError> {
+        self.request_within(peer, request, MAX_RESPONSE_BYTES, timeout).await
+    }
+
+    /// Like [`request_counted`](Self::request_counted), of a question whose answer has `most_bytes` at most, rounded up to
+    /// a power of two; a longer one is given up with [`P2pError::TooLarge`], or [`P2pError::BadAnswer`] where it came
+    /// compressed.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    pub async fn request_within(
+        &self,
+        peer: PeerId,
+        request: Bytes,
+        most_bytes: usize,
+        timeout: Duration,
+    ) -> Result<(Bytes, usize), P2pError> {
         let (reply, answer) = oneshot::channel();
         let deadline = Instant::now() + timeout;
-        self.send(Command::Request { peer, request, deadline, room: self.room.clone(), reply })?;
+        let request = Request::until(deadline, request).answered_in(most_bytes).answered_within(self.room.clone());
+        self.send(Command::Request { peer, request, forwarded: self.room.is_some(), reply })?;
         match timeout_at(deadline.into(), answer).await {
             Ok(answer) => answer.unwrap_or(Err(P2pError::Stopped)).map(|answer| (answer.body, answer.wire_bytes)),
             Err(_) => Err(P2pError::Timeout),
@@ -147,6 +167,11 @@ impl P2pClient {
         self.shared.book().verified_work(peer)
     }
 
+    /// Whether the operator trusts the peer: configured, on the allow-list, or dialled by a command.
+    pub fn is_trusted(&self, peer: &PeerId) -> bool {
+        self.shared.book().is_trusted(peer)
+    }
+
     pub(super) fn send(&self, command: Command) -> Result<(), P2pError> {
         self.commands.try_send(command).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => P2pError::Busy,
@@ -161,7 +186,8 @@ impl P2pClient {
     }
 
     /// Connects to an address, and returns who is there. For the operator's own commands: never hand it an address
-    /// that a client or a peer sent. At once when the address names a peer that is connected.
+    /// that a client or a peer sent. At once when the address names a peer that is connected, and well if it connects
+    /// otherwise meanwhile.
     ///
     /// # Errors
     /// [`P2pError::Unreachable`] with the reason, [`P2pError::Timeout`] after 20 s, [`P2pError::Busy`],

@@ -24,7 +24,8 @@ pub struct P2pConfig {
     pub max_inbound: usize,
     /// Those of one peer. Default 64.
     pub max_inbound_per_peer: usize,
-    /// Requests of ours in flight to one peer; what exceeds it is [`P2pError::Busy`]. Default 64.
+    /// Requests of ours in flight to one peer, of which those that are forwarded leave a quarter; what exceeds it is
+    /// [`P2pError::Busy`](super::P2pError::Busy). Default 64.
     pub max_outbound_per_peer: usize,
     /// Requests that wait for the swarm's task; what exceeds it is [`P2pError::Busy`]. Default 1024.
     pub command_queue: usize,
@@ -48,15 +49,16 @@ pub struct P2pConfig {
     pub own_ports: Vec<u16>,
     /// With whom we have to do. Default anybody.
     pub trust: TrustList,
-    /// Blocks that a peer whom the operator does not trust is given per second, on average; a request costs one more, and
-    /// ten seconds' worth may be had at once. The peers of a subnet together have four times that. What exceeds it is
+    /// Blocks that a peer whom the operator does not trust is given per second, on average; a request costs one more, a
+    /// long one as many as it is long, and ten seconds' worth may be had at once. The peers of a subnet together have four times that. What exceeds it is
     /// answered `rate_limited`. 0 is no limit. Default 10,000.
     pub peer_rate_limit: u32,
-    /// Memory in bytes for requests of others and their answers until they are sent, at least 10 MiB; one peer may have
-    /// half of it, and strangers leave a quarter. What exceeds it is answered `busy`. Default 24 MiB.
+    /// Memory in bytes for requests of others and their answers until they are sent, at least 10 MiB. Strangers leave a
+    /// quarter of it, and their answers over 64 KiB half; one of them may have a quarter, a subnet three eighths. What
+    /// exceeds it is answered `busy`. Default 24 MiB.
     pub answer_bytes: usize,
-    /// Memory in bytes of this process from which on no more connections are made; 0 is nine tenths of the machine's, or
-    /// the container's. Default 0.
+    /// Memory in bytes of this process from which on no more connections are made and strangers are disconnected; 0 is
+    /// nine tenths of the machine's, or the container's. Default 0.
     pub memory_limit: usize,
 }
 

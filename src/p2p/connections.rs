@@ -13,9 +13,9 @@ use tokio::sync::oneshot;
 use super::P2pError;
 use super::address::{is_dialable, peer_id};
 use super::behaviour::BehaviourEvent;
-use super::dialer::{Setback, to_address};
+use super::dialer::{Setback, to_address_at_once};
 use super::dials::MAX_ADDRESSES;
-use super::guard::Refused;
+use super::guard::{Guard, Refused};
 use super::place::ip;
 use super::swarm::check_free;
 use super::worker::Worker;
@@ -99,7 +99,7 @@ impl Worker {
             let _ = reply.send(refusal);
             return;
         }
-        let options = to_address(address.clone());
+        let options = to_address_at_once(address.clone());
         let connection = options.connection_id();
         self.dials.insert(connection, (address, reply));
         if let Err(error) = self.dial_for_operator(options) {
@@ -109,8 +109,13 @@ impl Worker {
 
     fn dial_failed(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
         tracing::debug!(?peer, %error, "a dial failed");
-        if let Some((_, reply)) = self.dials.remove(&connection) {
-            let _ = reply.send(Err(P2pError::Unreachable(reason(error))));
+        if let Some((address, reply)) = self.dials.remove(&connection) {
+            // Another dial may have been faster, ours or the peer's.
+            let there = peer_id(&address).filter(|peer| self.swarm.is_connected(peer));
+            if let Some(peer) = there {
+                self.shared.book_mut().dialled(peer, &address);
+            }
+            let _ = reply.send(there.ok_or_else(|| P2pError::Unreachable(reason(error))));
         }
         if let Some(peer) = peer
             && !self.swarm.is_connected(&peer)
@@ -145,10 +150,12 @@ impl Worker {
         let book = self.shared.book();
         if book.is_configured(&peer) {
             tracing::info!(%peer, "connected with a configured peer");
-            let behaviour = &mut self.swarm.behaviour_mut().parts;
+            let Guard { parts: behaviour, dials, .. } = self.swarm.behaviour_mut();
             behaviour.keep_alive.hold(peer, connection);
             for address in book.addresses(&peer).unwrap_or_default() {
-                behaviour.kad.add_address(&peer, address.clone());
+                // Kademlia tells anybody what it knows. Its bare id is enough to ask the peer while it is connected.
+                let told = if dials.may_be_told(address) { address.clone() } else { Multiaddr::empty() };
+                behaviour.kad.add_address(&peer, told);
             }
         }
         drop(book);
@@ -208,6 +215,7 @@ impl Worker {
             BehaviourEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
                 self.heard(propagation_source, message_id, message);
             }
+            BehaviourEvent::Kad(kad::Event::RoutingUpdated { peer, .. }) => self.withhold(peer),
             BehaviourEvent::Ping(ping::Event { peer, result: Ok(time), .. }) => {
                 self.shared.book_mut().pinged(&peer, time)
             }
@@ -241,14 +249,10 @@ impl Worker {
     /// go that the peer no longer tells; but not the first, which may be the one that we reached it at.
     fn remember(&mut self, peer: PeerId, mut told: Vec<Multiaddr>) {
         let kad = &mut self.swarm.behaviour_mut().parts.kad;
-        let mut known = Vec::new();
-        if let Some(bucket) = kad.kbucket(peer) {
-            for entry in bucket.iter().filter(|entry| *entry.node.key.preimage() == peer) {
-                known.extend(entry.node.value.iter().cloned());
-            }
-        }
-        let (kept, old): (Vec<_>, Vec<_>) =
-            known.into_iter().enumerate().partition(|(place, address)| *place == 0 || told.contains(address));
+        let (kept, old): (Vec<_>, Vec<_>) = known(kad, peer)
+            .into_iter()
+            .enumerate()
+            .partition(|(place, address)| *place == 0 || told.contains(address));
         told.retain(|address| kept.iter().all(|(_, known)| known != address));
         told.truncate(MAX_ADDRESSES.saturating_sub(kept.len()));
         let room = MAX_ADDRESSES.saturating_sub(kept.len() + told.len());
@@ -260,6 +264,21 @@ impl Worker {
         }
     }
 
+    /// Takes out of Kademlia's table what others may not be told of a peer: Kademlia puts in wherever we reached it.
+    fn withhold(&mut self, peer: PeerId) {
+        let Guard { parts: behaviour, dials, .. } = self.swarm.behaviour_mut();
+        let kad = &mut behaviour.kad;
+        let (told, inner): (Vec<_>, Vec<_>) =
+            known(kad, peer).into_iter().partition(|address| dials.may_be_told(address));
+        if !inner.is_empty() && told.is_empty() {
+            // Without an address the peer would be gone, and lookups start from nobody.
+            kad.add_address(&peer, Multiaddr::empty());
+        }
+        for address in inner {
+            kad.remove_address(&peer, &address);
+        }
+    }
+
     fn listening(&self, change: impl FnOnce(&mut Vec<Multiaddr>)) {
         change(&mut self.shared.listen.write().unwrap_or_else(std::sync::PoisonError::into_inner));
     }
@@ -267,6 +286,17 @@ impl Worker {
     fn changed(&self) {
         self.shared.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
+}
+
+/// What Kademlia knows of where a peer is.
+pub(super) fn known(kad: &mut kad::Behaviour<kad::store::MemoryStore>, peer: PeerId) -> Vec<Multiaddr> {
+    let mut known = Vec::new();
+    if let Some(bucket) = kad.kbucket(peer) {
+        for entry in bucket.iter().filter(|entry| *entry.node.key.preimage() == peer) {
+            known.extend(entry.node.value.iter().cloned());
+        }
+    }
+    known
 }
 
 /// A dial's failure in a few words: libp2p's own text spans lines and repeats every address.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError};
 use libp2p::{Multiaddr, PeerId};
 
@@ -148,6 +148,17 @@ impl Dialer {
 /// the kernel has forgotten the old connection.
 pub(super) fn to_peer(peer: PeerId, addresses: Vec<Multiaddr>) -> DialOpts {
     DialOpts::peer_id(peer).addresses(addresses).allocate_new_port().build()
+}
+
+/// Like [`to_address`], also while the peer is being dialled elsewhere: that dial may come to nothing.
+pub(super) fn to_address_at_once(address: Multiaddr) -> DialOpts {
+    match peer_id(&address) {
+        Some(peer) => {
+            let options = DialOpts::peer_id(peer).condition(PeerCondition::Disconnected);
+            options.addresses(vec![address]).allocate_new_port().build()
+        }
+        None => to_address(address),
+    }
 }
 
 /// Like [`to_peer`], for an address that may not say who is there.

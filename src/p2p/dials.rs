@@ -101,6 +101,12 @@ impl Dials {
         self.allows(address, self.all_here(now))
     }
 
+    /// Whether others may hear of an address from us: one that a peer elsewhere could have us dial, or a bare id. Those of
+    /// the operator's own peers may be internal.
+    pub fn may_be_told(&self, address: &Multiaddr) -> bool {
+        matches!(address.iter().next(), Some(Protocol::P2p(_))) || self.allows(address, true)
+    }
+
     /// Begins a dial of the network's; it ends with [`ended`](Self::ended).
     pub fn begin(&mut self, connection: ConnectionId) -> Result<(), Refused> {
         if self.pending.len() >= MAX_PENDING || self.pending.len() + self.open.len() >= MAX_OPEN {

@@ -1,5 +1,7 @@
 //! Gossip about new blocks: who hears of one passes it on, once somebody here has judged it.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use libp2p::gossipsub::{
     self, ConfigBuilder, IdentTopic, IdentityTransform, MessageAcceptance, MessageAuthenticity, MessageId,
@@ -19,6 +21,10 @@ pub const MAX_GOSSIP_BYTES: usize = MAX_TRANSMIT_BYTES - 1024;
 pub(super) const GOSSIP_QUEUE: usize = 256;
 /// Messages that wait to be sent to one peer; libp2p's 5000 would let a slow reader cost us 300 MiB.
 const SEND_QUEUE: usize = 256;
+/// Messages that a stranger may pass on per second, on average: the network finds a block a minute.
+pub(super) const PER_SECOND: f64 = 2.0;
+/// And at once.
+pub(super) const BURST: f64 = 64.0;
 
 /// A message that came by gossip.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +88,9 @@ impl Worker {
         let counters = &self.shared.counters;
         counters.gossip_received.add();
         let gossip = Gossip { from, author: message.source, data: message.data.into(), id: id.clone() };
-        if !self.shared.book().is_heard(&from, std::time::Instant::now()) || self.heard.try_send(gossip).is_err() {
+        let (asker, now) = (self.asker(from), Instant::now());
+        let is_heard = self.shared.book().is_heard(&from, now);
+        if !is_heard || !self.gossip_rate.take(&asker, now) || self.heard.try_send(gossip).is_err() {
             counters.gossip_dropped.add();
             self.shared.missed.notify_one();
             self.judge(&id, &from, Verdict::Ignore);
@@ -106,9 +114,9 @@ impl Worker {
 }
 
 impl P2pClient {
-    /// Waits until a message is dropped: its sender is not listened to, or there is no room. The same message from
-    /// somebody else is not told again, so that what it was about must be asked for. At once if one was dropped since
-    /// the last call; for one caller at a time.
+    /// Waits until a message is dropped: its sender is not listened to, or not so often, or there is no room. The same
+    /// message from somebody else is not told again, so that what it was about must be asked for. At once if one was
+    /// dropped since the last call; for one caller at a time.
     pub async fn missed_gossip(&self) {
         self.shared.missed.notified().await;
     }

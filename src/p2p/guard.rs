@@ -98,6 +98,11 @@ impl Guard {
         if operators {
             return Ok(Vec::new());
         }
+        // Whoever the operator named is dialled where he says, by the dialer: a stranger that tells of it must not lead us
+        // elsewhere, nor keep us from dialling.
+        if peer.is_some_and(|peer| self.shared.book().is_configured(&peer)) {
+            return Err(ConnectionDenied::new(Refused::Address));
+        }
         let now = Instant::now();
         // Ours to give are filtered before: see `discovery`.
         if addresses.iter().any(|address| !self.dials.allows_now(address, now)) {

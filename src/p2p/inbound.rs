@@ -12,17 +12,17 @@ use libp2p::request_response::InboundRequestId;
 
 use super::P2pConfig;
 use super::place::Subnet;
-use super::rate::Rate;
+use super::rate::Shares;
 use crate::protocol::{Code, MAX_RESPONSE_BYTES};
 
 /// Bytes that a block costs: about its JSON text.
 pub const BLOCK_BYTES: usize = 700;
+/// Longest answer that counts as short: a block, an epoch, what a chain weighs.
+const SHORT_BYTES: usize = 64 << 10;
 /// Seconds' worth of its rate that a peer may use at once.
 const BURST_SECONDS: f64 = 10.0;
-/// What a subnet may use, in shares of a peer: ids are free to make, subnets are not.
-const SUBNET_SHARES: f64 = 4.0;
 
-/// Who asks.
+/// Who asks, or tells.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asker {
     pub peer: PeerId,
@@ -46,11 +46,20 @@ pub(super) struct Inbound {
     max: usize,
     max_per_peer: usize,
     max_bytes: usize,
-    peers: Rate<PeerId>,
-    subnets: Rate<Subnet>,
+    rate: Shares,
     held: HashMap<InboundRequestId, Held>,
+    /// Requests and bytes.
     by_peer: HashMap<PeerId, (usize, usize)>,
+    /// Bytes of strangers.
+    by_subnet: HashMap<Subnet, usize>,
+    /// Bytes of strangers' answers that are not short.
+    long: usize,
     bytes: usize,
+}
+
+/// What an answer of so many bytes takes of the room for long ones.
+fn long(bytes: usize) -> usize {
+    if bytes > SHORT_BYTES { bytes } else { 0 }
 }
 
 impl Inbound {
@@ -60,10 +69,11 @@ impl Inbound {
             max: config.max_inbound,
             max_per_peer: config.max_inbound_per_peer,
             max_bytes: config.answer_bytes.max(MAX_RESPONSE_BYTES),
-            peers: Rate::new(rate, rate * BURST_SECONDS),
-            subnets: Rate::new(rate * SUBNET_SHARES, rate * SUBNET_SHARES * BURST_SECONDS),
+            rate: Shares::new(rate, rate * BURST_SECONDS),
             held: HashMap::new(),
             by_peer: HashMap::new(),
+            by_subnet: HashMap::new(),
+            long: 0,
             bytes: 0,
         }
     }
@@ -78,60 +88,88 @@ impl Inbound {
         self.bytes
     }
 
-    /// Takes a request whose answer may have so many bytes, or says why not.
-    pub fn admit(&mut self, id: InboundRequestId, asker: Asker, bytes: usize, now: Instant) -> Result<(), Code> {
-        if !asker.trusted {
-            let in_subnet = asker.subnet.is_none_or(|subnet| self.subnets.take(subnet, now));
-            if !(in_subnet && self.peers.take(asker.peer, now)) {
-                return Err(Code::RateLimited);
-            }
+    /// Charges a request of so many bytes, or says that its asker used too much of late. First of all: reading it costs
+    /// us as well.
+    pub fn ask(&mut self, asker: &Asker, length: usize, now: Instant) -> Result<(), Code> {
+        if !self.rate.take(asker, now) {
+            return Err(Code::RateLimited);
         }
-        let (requests, _) = self.by_peer.get(&asker.peer).copied().unwrap_or_default();
-        // Strangers leave a quarter of the places, too.
-        let places = if asker.trusted { self.max } else { self.max - self.max / 4 };
-        if self.held.len() >= places || requests >= self.max_per_peer || !self.has_room(&asker, bytes) {
-            return Err(Code::Busy);
-        }
-        self.held.insert(id, Held { asker, bytes, working: true, gone: false });
-        let (requests, sum) = self.by_peer.entry(asker.peer).or_default();
-        *requests += 1;
-        *sum += bytes;
-        self.bytes += bytes;
+        self.charge(asker, length, now);
         Ok(())
     }
 
-    /// A peer may have half of the memory, and at least one answer; strangers together leave a quarter to trusted peers.
-    fn has_room(&self, asker: &Asker, more: usize) -> bool {
-        let (_, of_peer) = self.by_peer.get(&asker.peer).copied().unwrap_or_default();
-        let all = if asker.trusted { self.max_bytes } else { self.max_bytes / 4 * 3 };
-        let share = if asker.trusted { all } else { self.max_bytes / 2 };
-        let first = of_peer == 0 && self.bytes + more <= all.max(MAX_RESPONSE_BYTES);
-        first || self.bytes + more <= all && of_peer + more <= share
+    /// Charges what the bytes of a request or an answer cost.
+    fn charge(&mut self, asker: &Asker, bytes: usize, now: Instant) {
+        self.rate.charge(asker, (bytes / BLOCK_BYTES) as f64, now);
+    }
+
+    /// Takes a request that may have so many bytes, its answer included, or says why not.
+    pub fn admit(&mut self, id: InboundRequestId, asker: Asker, bytes: usize) -> Result<(), Code> {
+        let (requests, _) = self.by_peer.get(&asker.peer).copied().unwrap_or_default();
+        // Strangers leave a quarter of the places, too.
+        let places = if asker.trusted { self.max } else { self.max - self.max / 4 };
+        if self.held.len() >= places || requests >= self.max_per_peer || !self.has_room(&asker, 0, bytes) {
+            return Err(Code::Busy);
+        }
+        self.held.insert(id, Held { asker, bytes, working: true, gone: false });
+        self.by_peer.entry(asker.peer).or_default().0 += 1;
+        self.change(&asker, 0, bytes);
+        Ok(())
+    }
+
+    /// Whether there is room for so many bytes in place of those that the request has already. Strangers together leave a
+    /// quarter of the memory to trusted peers, and their long answers another quarter to short ones. A stranger may have a
+    /// quarter, and those of a subnet three eighths; who has nothing else, any answer for which there is room.
+    fn has_room(&self, asker: &Asker, before: usize, bytes: usize) -> bool {
+        let all = self.bytes - before + bytes;
+        if asker.trusted {
+            return all <= self.max_bytes;
+        }
+        let part = |eighths: usize| self.max_bytes / 8 * eighths;
+        let of_peer = self.by_peer.get(&asker.peer).map_or(0, |(_, sum)| *sum - before);
+        let subnet = asker.subnet.and_then(|subnet| self.by_subnet.get(&subnet));
+        let of_subnet = subnet.map_or(0, |sum| *sum - before);
+        let alone = of_peer == 0 && of_subnet == 0;
+        let all_long = self.long - long(before) + long(bytes);
+        // One answer fits in any case.
+        all <= part(6).max(MAX_RESPONSE_BYTES)
+            && (bytes <= SHORT_BYTES || all_long <= part(4).max(MAX_RESPONSE_BYTES))
+            && (alone || of_peer + bytes <= part(2) && of_subnet + bytes <= part(3))
+    }
+
+    /// A request has so many bytes in place of those that it had.
+    fn change(&mut self, asker: &Asker, before: usize, bytes: usize) {
+        self.bytes = self.bytes - before + bytes;
+        if let Some((_, sum)) = self.by_peer.get_mut(&asker.peer) {
+            *sum = *sum - before + bytes;
+        }
+        if asker.trusted {
+            return;
+        }
+        self.long = self.long - long(before) + long(bytes);
+        if let Some(subnet) = asker.subnet {
+            let sum = self.by_subnet.entry(subnet).or_default();
+            *sum = *sum - before + bytes;
+            if *sum == 0 {
+                self.by_subnet.remove(&subnet);
+            }
+        }
     }
 
     /// The answer is there, and has so many bytes: they are charged. False if there is no room for it.
     pub fn answered(&mut self, id: &InboundRequestId, bytes: usize, now: Instant) -> bool {
         let Some(&Held { asker, bytes: reserved, gone, .. }) = self.held.get(id) else { return true };
-        if !asker.trusted {
-            let cost = (bytes / BLOCK_BYTES) as f64;
-            self.peers.charge(asker.peer, cost, now);
-            if let Some(subnet) = asker.subnet {
-                self.subnets.charge(subnet, cost, now);
-            }
-        }
+        self.charge(&asker, bytes, now);
         self.finished(id);
         if gone {
             return true;
         }
-        if bytes > reserved && !self.has_room(&asker, bytes - reserved) {
+        if bytes > reserved && !self.has_room(&asker, reserved, bytes) {
             return false;
         }
-        self.bytes = self.bytes - reserved + bytes;
+        self.change(&asker, reserved, bytes);
         if let Some(held) = self.held.get_mut(id) {
             held.bytes = bytes;
-        }
-        if let Some((_, sum)) = self.by_peer.get_mut(&asker.peer) {
-            *sum = *sum - reserved + bytes;
         }
         true
     }
@@ -156,10 +194,9 @@ impl Inbound {
 
     fn release(&mut self, id: &InboundRequestId) {
         let Some(Held { asker, bytes, .. }) = self.held.remove(id) else { return };
-        self.bytes -= bytes;
-        if let Some((requests, sum)) = self.by_peer.get_mut(&asker.peer) {
+        self.change(&asker, bytes, 0);
+        if let Some((requests, _)) = self.by_peer.get_mut(&asker.peer) {
             *requests -= 1;
-            *sum -= bytes;
             if *requests == 0 {
                 self.by_peer.remove(&asker.peer);
             }

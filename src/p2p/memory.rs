@@ -1,11 +1,19 @@
-//! How much memory this process may have before it takes no more connections.
+//! How much memory this process may have before it takes no more connections, and lets strangers go.
 
 use std::fs;
+use std::time::Duration;
 
 use libp2p::memory_connection_limits::Behaviour;
 
+use super::guard::Refused;
+use super::worker::Worker;
+use crate::telemetry::resident_bytes;
+
 /// Of what the machine, or the container, has.
 const SHARE: f64 = 0.9;
+
+/// How often to look whether it is too much.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The limit in bytes: what is configured, and where that is 0, nine tenths of what there is.
 pub(super) fn limit(configured: usize) -> usize {
@@ -29,9 +37,86 @@ fn container() -> Option<u64> {
     files.iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok()).min()
 }
 
+impl Worker {
+    /// Disconnects strangers as long as this process has more than it may: what their connections hold is theirs to fill.
+    pub fn relieve(&mut self) {
+        if resident_bytes().is_none_or(|bytes| bytes <= self.memory_limit as u64) {
+            return;
+        }
+        let strangers = self.shared.book().strangers();
+        if !strangers.is_empty() {
+            tracing::warn!(strangers = strangers.len(), "too little memory: strangers are disconnected");
+        }
+        for peer in strangers {
+            // It may be gone by itself.
+            if self.swarm.disconnect_peer_id(peer).is_ok() {
+                self.shared.counters.refuse(Refused::Memory);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use futures::StreamExt;
+    use libp2p::PeerId;
+    use libp2p::identity::Keypair;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::p2p::{self, P2pConfig, Responder};
+
+    struct Mute;
+
+    #[async_trait::async_trait]
+    impl Responder for Mute {
+        async fn respond(&self, _: PeerId, _: Bytes) -> Bytes {
+            Bytes::new()
+        }
+    }
+
+    fn config() -> P2pConfig {
+        let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+        P2pConfig { listen, target_peers: 0, ..P2pConfig::new(Keypair::generate_ed25519()) }
+    }
+
+    /// Lets the swarm work until this holds.
+    async fn drive(worker: &mut Worker, holds: impl Fn(&Worker) -> bool) {
+        let working = async {
+            while !holds(worker) {
+                let event = worker.swarm.select_next_some().await;
+                worker.on_event(event);
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), working).await.expect("it comes to hold in time");
+    }
+
+    #[tokio::test]
+    async fn strangers_go_when_there_is_too_little_memory_and_trusted_peers_stay() {
+        let stop = CancellationToken::new();
+        let start = async || p2p::start(config(), Arc::new(Mute), stop.clone()).await.unwrap().0;
+        let (friend, stranger) = (start().await, start().await);
+        let mut config = config();
+        config.trust.allow = [friend.local_peer_id()].into();
+        let (client, mut worker) = p2p::build(config, Arc::new(Mute)).unwrap();
+        for node in [&friend, &stranger] {
+            worker.swarm.dial(node.dial_addresses()[0].clone()).unwrap();
+        }
+        let ids = [friend.local_peer_id(), stranger.local_peer_id()];
+        drive(&mut worker, |worker| ids.iter().all(|id| worker.swarm.is_connected(id))).await;
+        worker.relieve();
+        assert!(ids.iter().all(|id| worker.swarm.is_connected(id)), "there is enough");
+        worker.memory_limit = 1;
+        worker.relieve();
+        drive(&mut worker, |worker| !worker.swarm.is_connected(&ids[1])).await;
+        worker.relieve();
+        assert!(worker.swarm.is_connected(&ids[0]));
+        assert!(client.door().refused.contains(&("memory", 1)), "{:?}", client.door().refused);
+        stop.cancel();
+    }
 
     #[test]
     fn there_is_a_limit_in_any_case() {

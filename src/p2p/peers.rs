@@ -182,11 +182,11 @@ impl PeerBook {
         if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&id) {
             let idle = self.peers.iter().filter(|(_, peer)| peer.connections == 0 && !peer.configured);
             // Ids are free to make: a crowd of new ones must not make us forget a ban, nor an old offender, of an earlier
-            // run and not seen since.
+            // run and not seen since. Of bans the one goes that ends first.
             let now = Instant::now();
             let place = |(_, peer): &(&PeerId, &Peer)| {
                 let offended = peer.offences.count > 0;
-                (peer.offences.banned(now), offended, offended && peer.last_seen.is_none(), peer.last_seen)
+                (peer.offences.banned_until(now), offended, offended && peer.last_seen.is_none(), peer.last_seen)
             };
             if let Some(oldest) = idle.min_by_key(place).map(|(id, _)| *id) {
                 self.peers.remove(&oldest);

@@ -7,6 +7,14 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::Instant;
 
+use libp2p::PeerId;
+
+use super::inbound::Asker;
+use super::place::Subnet;
+
+/// What a subnet may use, in shares of a peer: ids are free to make, subnets are not.
+const SUBNET_SHARES: f64 = 4.0;
+
 /// Tokens that come back with time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bucket {
@@ -83,6 +91,37 @@ impl<K: Eq + Hash + Copy> Rate<K> {
             self.buckets.retain(|_, bucket| left(bucket) < median);
         }
         Some(self.buckets.entry(key).or_insert_with(|| Bucket::new(self.burst, now)))
+    }
+}
+
+/// What strangers use, each of them and all of a subnet together. Trusted peers have no limit.
+pub(super) struct Shares {
+    peers: Rate<PeerId>,
+    subnets: Rate<Subnet>,
+}
+
+impl Shares {
+    /// Each may use so much a second on average, and `burst` at once; 0 a second is no limit.
+    pub fn new(per_second: f64, burst: f64) -> Self {
+        let subnets = Rate::new(per_second * SUBNET_SHARES, burst * SUBNET_SHARES);
+        Self { peers: Rate::new(per_second, burst), subnets }
+    }
+
+    /// Takes one token if the peer and its subnet have it.
+    pub fn take(&mut self, asker: &Asker, now: Instant) -> bool {
+        let in_subnet = |subnets: &mut Rate<Subnet>| asker.subnet.is_none_or(|subnet| subnets.take(subnet, now));
+        asker.trusted || in_subnet(&mut self.subnets) && self.peers.take(asker.peer, now)
+    }
+
+    /// Charges what something cost.
+    pub fn charge(&mut self, asker: &Asker, cost: f64, now: Instant) {
+        if asker.trusted {
+            return;
+        }
+        self.peers.charge(asker.peer, cost, now);
+        if let Some(subnet) = asker.subnet {
+            self.subnets.charge(subnet, cost, now);
+        }
     }
 }
 

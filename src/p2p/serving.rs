@@ -14,7 +14,11 @@ use super::inbound::Asker;
 use super::place::{Subnet, ip};
 use super::worker::Worker;
 use crate::protocol::codec::{Request, Response};
-use crate::protocol::{Code, Failure};
+use crate::protocol::{Code, Failure, MAX_RESPONSE_BYTES};
+
+/// Longer requests are neither weighed nor begun on the swarm's own task, since both parse them. Of the network's own
+/// requests hardly one is longer.
+const MAX_PARSED_BYTES: usize = 32 << 10;
 
 /// A request of others with its answer; `None` when the responder panicked or took too long.
 pub(super) type Answered = (InboundRequestId, ResponseChannel<Response>, Option<Bytes>);
@@ -36,7 +40,8 @@ impl Worker {
         }
     }
 
-    fn asker(&self, peer: PeerId) -> Asker {
+    /// Who this is, as far as limits go.
+    pub fn asker(&self, peer: PeerId) -> Asker {
         let book = self.shared.book();
         let subnet = book.remote(&peer).and_then(ip).and_then(Subnet::of);
         Asker { peer, subnet, trusted: book.is_trusted(&peer) }
@@ -44,8 +49,15 @@ impl Worker {
 
     fn serve(&mut self, peer: PeerId, id: InboundRequestId, request: Bytes, channel: ResponseChannel<Response>) {
         self.shared.counters.requests.add();
-        let bytes = request.len() + self.responder.weight(&request);
-        if let Err(code) = self.inbound.admit(id, self.asker(peer), bytes, Instant::now()) {
+        let (asker, length) = (self.asker(peer), request.len());
+        if let Err(code) = self.inbound.ask(&asker, length, Instant::now()) {
+            return self.refuse(channel, code);
+        }
+        let long = length > MAX_PARSED_BYTES;
+        let weight = if long { MAX_RESPONSE_BYTES } else { self.responder.weight(&request) };
+        // No more than that, so that where there is least memory one answer still fits.
+        let bytes = length.saturating_add(weight).min(MAX_RESPONSE_BYTES);
+        if let Err(code) = self.inbound.admit(id, asker, bytes) {
             return self.refuse(channel, code);
         }
         self.measure();
@@ -54,7 +66,11 @@ impl Worker {
         let mut work = Box::pin(work);
         // Most answers are ready at once. The waker does nothing: a future that isn't ready is polled again by its
         // task, and tells that one's waker.
-        match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        let first = match long {
+            true => Poll::Pending,
+            false => work.as_mut().poll(&mut Context::from_waker(Waker::noop())),
+        };
+        match first {
             Poll::Ready(answer) => self.answer(id, channel, answer.ok()),
             Poll::Pending => {
                 let limit = self.request_timeout;

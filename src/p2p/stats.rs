@@ -32,7 +32,7 @@ pub struct DoorStats {
     pub pending_in: u64,
     /// Dials under way.
     pub dials: u64,
-    /// Connections and dials refused since the start, by reason.
+    /// Connections and dials refused since the start, by reason; under `memory` also strangers that had to go.
     pub refused: Vec<(&'static str, u64)>,
     /// Requests of others held now.
     pub inbound: u64,
@@ -49,7 +49,8 @@ pub struct DoorStats {
 pub struct GossipStats {
     /// Messages of others that arrived for the first time.
     pub received: u64,
-    /// Those of them dropped: nobody took them out of the full queue in time, or a shunned peer forwarded them.
+    /// Those of them dropped: nobody took them out of the full queue in time, or whoever passed them on is shunned, or a
+    /// stranger that tells too much.
     pub dropped: u64,
     /// Messages of ours.
     pub published: u64,

@@ -13,10 +13,11 @@ use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
-use libp2p::{Multiaddr, PeerId, Swarm, dns, noise, swarm, tcp, websocket, yamux};
+use libp2p::{Multiaddr, PeerId, Swarm, dns, noise, swarm, tcp, websocket};
 
 use super::behaviour::{Behaviour, IDLE_TIMEOUT};
 use super::guard::Guard;
+use super::muxer::Yamux;
 use super::{P2pConfig, P2pError, Shared};
 
 /// Longest time from the first packet of a connection, name resolution included, until it can carry streams. Of those that
@@ -26,10 +27,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages between the swarm and one connection that may wait, in either direction. libp2p's 8 make the swarm sleep
 /// on every burst of requests.
 const CONNECTION_BUFFER: usize = 64;
-
-/// Streams of one connection, all protocols together; a connection with more is closed. What others send on a stream and
-/// nobody reads, Yamux keeps: 256 KiB each.
-const MAX_STREAMS: usize = 256;
 
 /// Streams of one connection whose protocol is being agreed on; more are reset.
 const MAX_NEGOTIATING: usize = 128;
@@ -72,19 +69,17 @@ pub(super) fn check_free(address: &Multiaddr) -> io::Result<()> {
 /// Nagle's algorithm is off: with it every small answer waits for a delayed ACK, some 40 ms.
 fn transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
     let noise = noise::Config::new(keypair)?;
-    let mut yamux = yamux::Config::default();
-    yamux.set_max_num_streams(MAX_STREAMS);
     let plain = resolving(tcp_transport)
         .upgrade(Version::V1Lazy)
         .authenticate(noise.clone())
-        .multiplex(yamux.clone())
+        .multiplex(Yamux::default())
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     let mut websocket = websocket::Config::new(resolving(tcp_transport));
     websocket.set_max_data_size(MAX_WEBSOCKET_BYTES);
     let websocket = websocket
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
-        .multiplex(yamux)
+        .multiplex(Yamux::default())
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
     // WebSocket first: plain TCP refuses `…/ws`, while it would take a bare `…/tcp/N` of either.
     let either = websocket.or_transport(plain).map(|either, _| either.into_inner());

@@ -18,7 +18,7 @@ use libp2p::gossipsub::MessageId;
 use libp2p::request_response::{self, Message, OutboundFailure, OutboundRequestId};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -28,11 +28,12 @@ use super::behaviour::BehaviourEvent;
 use super::connections::reason;
 use super::dialer::{Dialer, to_peer};
 use super::discovery::Discovery;
-use super::gossip::{Gossip, Verdict};
+use super::gossip::{self, Gossip, Verdict};
 use super::guard::Guard;
 use super::inbound::Inbound;
+use super::rate::Shares;
 use super::serving::Answered;
-use super::{P2pConfig, P2pError, Responder, Shared, swarm};
+use super::{P2pConfig, P2pError, Responder, Shared, memory, swarm};
 use crate::protocol::codec::{Request, Response, TooLarge};
 
 /// Rounds of events before other tasks of the same thread get their turn.
@@ -45,10 +46,9 @@ const MIN_DISCOVERY_INTERVAL: Duration = Duration::from_millis(1);
 pub(super) enum Command {
     Request {
         peer: PeerId,
-        request: Bytes,
-        deadline: Instant,
-        /// What the answer takes while it arrives.
-        room: Option<Arc<Semaphore>>,
+        request: Request,
+        /// Somebody asks through us.
+        forwarded: bool,
         reply: oneshot::Sender<Result<Response, P2pError>>,
     },
     Dial {
@@ -93,7 +93,8 @@ pub(super) struct Worker {
     /// At most `max_inbound`: `inbound` gives a place back when the work is done, not when its asker hangs up.
     pub(super) answering: JoinSet<Answered>,
     pub(super) request_timeout: Duration,
-    /// At most `max_outbound_per_peer` per peer; the codec's deadline, or the behaviour's timeout, ends each.
+    /// At most `max_outbound_per_peer` per peer, forwarded ones included; the codec's deadline, or the behaviour's
+    /// timeout, ends each.
     pending: HashMap<OutboundRequestId, Pending>,
     in_flight: HashMap<PeerId, usize>,
     max_outbound_per_peer: usize,
@@ -103,8 +104,12 @@ pub(super) struct Worker {
     pub(super) redial: Pin<Box<Sleep>>,
     pub(super) discovery: Discovery,
     search: Interval,
+    /// From how many bytes of this process on strangers go.
+    pub(super) memory_limit: usize,
+    relief: Interval,
     /// To whoever takes gossip.
     pub(super) heard: mpsc::Sender<Gossip>,
+    pub(super) gossip_rate: Shares,
 }
 
 impl Worker {
@@ -117,7 +122,10 @@ impl Worker {
     ) -> Result<Self, P2pError> {
         let now = Instant::now();
         let mut search = tokio::time::interval(config.discovery_interval.max(MIN_DISCOVERY_INTERVAL));
-        search.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut relief = tokio::time::interval(memory::LOOK_EVERY);
+        for interval in [&mut search, &mut relief] {
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
         Ok(Self {
             swarm: swarm::build(config, Arc::clone(&shared))?,
             shared,
@@ -134,7 +142,10 @@ impl Worker {
             redial: Box::pin(tokio::time::sleep_until(now.into())),
             discovery: Discovery::new(config),
             search,
+            memory_limit: memory::limit(config.memory_limit),
+            relief,
             heard,
+            gossip_rate: Shares::new(gossip::PER_SECOND, gossip::BURST),
         })
     }
 
@@ -169,6 +180,10 @@ impl Worker {
                 self.discover();
                 idle = false;
             }
+            if self.relief.poll_tick(context).is_ready() {
+                self.relieve();
+                idle = false;
+            }
             if idle {
                 return Poll::Pending;
             }
@@ -192,8 +207,8 @@ impl Worker {
         match command {
             // Whoever asked may have given up while the command waited.
             Command::Request { reply, .. } if reply.is_closed() => {}
-            Command::Request { peer, request, deadline, room, reply } => match self.reach(peer) {
-                Ok(()) => self.send(peer, Request::until(deadline, request).answered_within(room), reply),
+            Command::Request { peer, request, forwarded, reply } => match self.reach(peer, forwarded) {
+                Ok(()) => self.send(peer, request, reply),
                 Err(error) => _ = reply.send(Err(error)),
             },
             Command::Dial { address, reply } => self.dial(address, reply),
@@ -206,11 +221,14 @@ impl Worker {
     }
 
     /// Checks that a request may go to `peer`, and starts a dial where there is no connection.
-    fn reach(&mut self, peer: PeerId) -> Result<(), P2pError> {
+    fn reach(&mut self, peer: PeerId, forwarded: bool) -> Result<(), P2pError> {
         if !self.shared.book().may_be_asked(&peer) {
             return Err(P2pError::UnknownPeer);
         }
-        if self.in_flight.get(&peer).is_some_and(|count| *count >= self.max_outbound_per_peer) {
+        // What is forwarded leaves a quarter of the places to what we ask ourselves: the sync must go on.
+        let most = self.max_outbound_per_peer;
+        let most = if forwarded { most - most / 4 } else { most };
+        if self.in_flight.get(&peer).is_some_and(|count| *count >= most) {
             return Err(P2pError::Busy);
         }
         if self.swarm.behaviour().parts.requests.is_connected(&peer) {

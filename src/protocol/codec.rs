@@ -27,12 +27,16 @@ const INITIAL_BUFFER_BYTES: usize = 512;
 /// What each document may have while it arrives, where memory is shared. Nearly all requests fit.
 const FREE_BYTES: usize = 4096;
 
+/// By this the part of one grows, as more of it arrives.
+const GROWTH: usize = 8;
+
+/// What requests of one connection may have for their first growth, to 32 KiB: four at once. What one connection lets
+/// stand there is no other's.
+const OWN_BYTES: usize = 4 * (GROWTH - 1) * FREE_BYTES;
+
 /// What longer requests of others may have together, in all connections, until their turn comes: four of the longest. Who
 /// would exceed it is cut off.
 const SHARED_BYTES: usize = 4 * MAX_REQUEST_BYTES;
-
-/// By this the part of one grows, as more of it arrives.
-const GROWTH: usize = 8;
 
 /// How long a request of others may take to arrive: its stream is cut then, and its place free.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,6 +53,8 @@ pub struct Request {
     /// When the stream of an outbound request is given up. The behaviour's own timeout is one for all requests; this
     /// one frees the stream as soon as nobody waits any more. `None` on inbound requests.
     pub deadline: Option<Instant>,
+    /// Bytes that the answer may have.
+    answer_limit: usize,
     room: Room,
 }
 
@@ -63,11 +69,19 @@ impl Request {
     pub fn answered_within(self, room: Option<Arc<Semaphore>>) -> Self {
         Self { room: Room { for_answer: room, ..self.room }, ..self }
     }
+
+    /// The same, whose answer has so many bytes at most, rounded up to a power of two (of 4 KiB at least), since zstd's
+    /// windows are; a longer one is an error.
+    pub fn answered_in(self, bytes: usize) -> Self {
+        let bytes = bytes.clamp(FREE_BYTES, MAX_RESPONSE_BYTES);
+        let answer_limit = bytes.next_power_of_two().min(MAX_RESPONSE_BYTES);
+        Self { answer_limit, ..self }
+    }
 }
 
 impl From<Bytes> for Request {
     fn from(body: Bytes) -> Self {
-        Self { body, deadline: None, room: Room::default() }
+        Self { body, deadline: None, answer_limit: MAX_RESPONSE_BYTES, room: Room::default() }
     }
 }
 
@@ -75,7 +89,7 @@ impl From<Bytes> for Request {
 /// no meaning to whoever compares.
 #[derive(Debug, Clone, Default)]
 struct Room {
-    _held: Option<Arc<OwnedSemaphorePermit>>,
+    _held: Option<Arc<Vec<OwnedSemaphorePermit>>>,
     for_answer: Option<Arc<Semaphore>>,
 }
 
@@ -119,22 +133,43 @@ impl TooLarge {
 }
 
 /// The codec of [`PROTOCOL`](super::PROTOCOL) and [`COMPRESSED_PROTOCOL`]. A request over 1 MiB and an answer over 10 MiB
-/// are errors ([`TooLarge`]), read or written; so is a stream that ends before the first byte (`UnexpectedEof`).
+/// are errors ([`TooLarge`]), read or written, and so is an answer longer than its request allows. A stream that ends
+/// before the first byte is one as well (`UnexpectedEof`).
 #[derive(Debug, Clone, Default)]
 pub struct JsonCodec {
     /// Of the request that this clone wrote: libp2p clones the codec for each stream.
     deadline: Option<Instant>,
+    /// Bytes that the answer to it may have; `None`: as many as the protocol allows.
+    answer_limit: Option<usize>,
     /// Room for the answer to it.
     for_answer: Option<Arc<Semaphore>>,
     /// Room for requests of others.
-    room: Option<Arc<Semaphore>>,
+    rooms: Option<Rooms>,
 }
 
 impl JsonCodec {
-    /// A codec for requests of others: they and their clones have 4 MiB together for what is longer than 4 KiB, 10 s to
-    /// arrive, and 10 s for each 64 KiB of the answer.
+    /// A codec for requests of others. Those longer than 4 KiB have 112 KiB in each clone, which is a connection's, and its
+    /// clones; for what is longer than 32 KiB there are 4 MiB for all. They have 10 s to arrive, and 10 s for each 64 KiB of
+    /// the answer.
     pub fn serving() -> Self {
-        Self { room: Some(Arc::new(Semaphore::new(SHARED_BYTES))), ..Self::default() }
+        let rooms = Rooms { all: Arc::new(Semaphore::new(SHARED_BYTES)), own: None };
+        Self { rooms: Some(rooms), ..Self::default() }
+    }
+}
+
+/// What requests of others may have while they arrive. libp2p clones the codec of a behaviour for each connection, and
+/// that clone for each stream.
+#[derive(Debug)]
+struct Rooms {
+    all: Arc<Semaphore>,
+    /// Of one connection; `None` before there is one.
+    own: Option<Arc<Semaphore>>,
+}
+
+impl Clone for Rooms {
+    fn clone(&self) -> Self {
+        let own = self.own.clone().unwrap_or_else(|| Arc::new(Semaphore::new(OWN_BYTES)));
+        Self { all: Arc::clone(&self.all), own: Some(own) }
     }
 }
 
@@ -147,9 +182,10 @@ impl request_response::Codec for JsonCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        let deadline = self.room.as_ref().map(|_| Instant::now() + ARRIVAL_TIMEOUT);
-        let Response { body, room, .. } =
-            before(deadline, arrive(protocol, io, MAX_REQUEST_BYTES, self.room.as_ref())).await?;
+        let deadline = self.rooms.as_ref().map(|_| Instant::now() + ARRIVAL_TIMEOUT);
+        let rooms = self.rooms.as_ref().map(|rooms| [rooms.own.as_ref().unwrap_or(&rooms.all), &rooms.all]);
+        let arrived = before(deadline, arrive(protocol, io, MAX_REQUEST_BYTES, rooms)).await?;
+        let Response { body, room, .. } = arrived;
         Ok(Request { room, ..body.into() })
     }
 
@@ -157,14 +193,17 @@ impl request_response::Codec for JsonCodec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        before(self.deadline, arrive(protocol, io, MAX_RESPONSE_BYTES, self.for_answer.as_ref())).await
+        let limit = self.answer_limit.unwrap_or(MAX_RESPONSE_BYTES);
+        let rooms = self.for_answer.as_ref().map(|room| [room, room]);
+        before(self.deadline, arrive(protocol, io, limit, rooms)).await
     }
 
     async fn write_request<T>(&mut self, protocol: &StreamProtocol, io: &mut T, request: Request) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
-        (self.deadline, self.for_answer) = (request.deadline, request.room.for_answer);
+        (self.deadline, self.answer_limit) = (request.deadline, Some(request.answer_limit));
+        self.for_answer = request.room.for_answer;
         before(self.deadline, write(protocol, io, request.body, MAX_REQUEST_BYTES)).await
     }
 
@@ -202,23 +241,20 @@ async fn read<T: AsyncRead + Unpin + Send>(
     document(protocol, wire, limit)
 }
 
-/// Reads a document, with as much memory as it needs and `shared` has, where that is shared.
+/// Reads a document, with as much memory as it needs and `rooms` have, where that is shared: the first for its first
+/// growth, the second beyond.
 async fn arrive<T: AsyncRead + Unpin + Send>(
     protocol: &StreamProtocol,
     io: &mut T,
     limit: usize,
-    shared: Option<&Arc<Semaphore>>,
+    rooms: Option<[&Arc<Semaphore>; 2]>,
 ) -> io::Result<Response> {
-    let Some(shared) = shared else { return read(protocol, io, limit).await };
+    let Some([first, later]) = rooms else { return read(protocol, io, limit).await };
     let wire_limit = if is_compressed(protocol) { compressed::most_bytes(limit) } else { limit };
-    let mut held: Option<OwnedSemaphorePermit> = None;
-    let mut grow = |bytes: usize| {
+    let mut held: Vec<OwnedSemaphorePermit> = Vec::new();
+    let mut grow = |room: &Arc<Semaphore>, bytes: usize| {
         let full = |_| io::Error::new(io::ErrorKind::OutOfMemory, "too many long documents at once");
-        let more = Arc::clone(shared).try_acquire_many_owned(bytes as u32).map_err(full)?;
-        match &mut held {
-            Some(held) => held.merge(more),
-            None => held = Some(more),
-        }
+        held.push(Arc::clone(room).try_acquire_many_owned(bytes as u32).map_err(full)?);
         Ok::<_, io::Error>(())
     };
     let (mut wire, mut allowed) = (Vec::with_capacity(INITIAL_BUFFER_BYTES), FREE_BYTES);
@@ -229,17 +265,22 @@ async fn arrive<T: AsyncRead + Unpin + Send>(
         }
         // One byte more than allowed: see `read`.
         let next = (allowed * GROWTH).min(wire_limit + 1);
-        grow(next - allowed)?;
+        grow(if allowed == FREE_BYTES { first } else { later }, next - allowed)?;
         allowed = next;
     }
     if is_compressed(protocol) && compressed::is_frame(&wire) {
-        grow(limit)?;
+        grow(later, limit)?;
     }
     let document = document(protocol, wire, limit)?;
     // What it might have become is given back.
-    let spare = held.as_ref().map_or(0, |held| held.num_permits().saturating_sub(document.body.len()));
-    drop(held.as_mut().and_then(|held| held.split(spare)));
-    Ok(Response { room: Room { _held: held.map(Arc::new), for_answer: None }, ..document })
+    let mut needed = document.body.len();
+    for part in &mut held {
+        let had = part.num_permits();
+        drop(part.split(had.saturating_sub(needed)));
+        needed = needed.saturating_sub(had);
+    }
+    let held = (!held.is_empty()).then(|| Arc::new(held));
+    Ok(Response { room: Room { _held: held, for_answer: None }, ..document })
 }
 
 /// What the bytes of a stream mean.

@@ -6,13 +6,18 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::Failure;
+use super::{Failure, MAX_RESPONSE_BYTES};
 
 pub mod table;
 pub mod written;
 
 pub use table::{Kind, PATHS, Parameter, Path, check, data_from_text, optional, path};
 pub use written::{MAX_QUERY_BYTES, pairs};
+
+/// What any answer may have: envelope, an error in words, members that releases to come may add.
+const ANY_ANSWER_BYTES: usize = 64 << 10;
+/// What a block may have at a node that takes in longer ones than we do.
+const ANY_BLOCK_BYTES: usize = 1 << 20;
 
 /// A question about the chain, typed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -139,6 +144,26 @@ impl Query {
             Self::FindAncestor { check_points } => json!({ "check_points": check_points }).to_string(),
             Self::DebugIndex { index } => json!({ "index": index }).to_string(),
         }
+    }
+
+    /// Bytes that an answer to this has at most, in whatever way a node writes JSON. The protocol's limit wherever there
+    /// may be a list: nodes of the first release give whole ranges, whatever the chunk asked for.
+    pub fn most_bytes(&self) -> usize {
+        let more = match self {
+            Self::Inspect | Self::ChainInfo { include_blocks: false, .. } => 0,
+            // A number may be written anew: `1e15` as 1000000000000000.0.
+            Self::Ping { data } => data.len().saturating_mul(8),
+            Self::Get { .. } => ANY_BLOCK_BYTES,
+            // Each comes back with a word more; each character of a text may be written as an escape of six.
+            Self::FindAncestor { check_points } => check_points.iter().map(|point| 128 + 6 * point.hash.len()).sum(),
+            Self::Canonical
+            | Self::Epoch { .. }
+            | Self::Range { .. }
+            | Self::Headers { .. }
+            | Self::ChainInfo { include_blocks: true, .. }
+            | Self::DebugIndex { .. } => MAX_RESPONSE_BYTES,
+        };
+        more.saturating_add(ANY_ANSWER_BYTES).min(MAX_RESPONSE_BYTES)
     }
 }
 

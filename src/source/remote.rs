@@ -69,8 +69,9 @@ struct Asking<'a> {
 impl Asking<'_> {
     async fn once(&self, query: &Query) -> Result<Answer, Failure> {
         let left = self.deadline.saturating_duration_since(Instant::now());
-        let bytes = self.p2p.request(self.peer, protocol::encode_request(query), left).await;
-        let (query, bytes) = (query.clone(), bytes.map_err(p2p_failure)?);
+        let (request, most_bytes) = (protocol::encode_request(query), query.most_bytes());
+        let answer = self.p2p.request_within(self.peer, request, most_bytes, left).await;
+        let (query, (bytes, _)) = (query.clone(), answer.map_err(p2p_failure)?);
         let answer = parsed(bytes.len(), move || read_answer(&query, &bytes)).await;
         answer.unwrap_or_else(|| Err(Failure::new(Code::Internal)))
     }
@@ -125,7 +126,9 @@ pub(super) fn p2p_failure(error: P2pError) -> Failure {
     match error {
         P2pError::UnknownPeer => Failure::new(Code::UnknownPeer),
         P2pError::Timeout => Failure::new(Code::PeerTimeout),
-        P2pError::TooLarge => Failure::with_detail(Code::PeerBrokeProtocol, "an answer over 10 MiB"),
+        P2pError::TooLarge => {
+            Failure::with_detail(Code::PeerBrokeProtocol, "an answer longer than any to this question")
+        }
         P2pError::BadAnswer(_) => Failure::with_detail(Code::PeerBrokeProtocol, "the answer broke off"),
         P2pError::Unsupported => Failure::with_detail(Code::PeerBrokeProtocol, "it does not speak the sync protocol"),
         P2pError::Busy => Failure::new(Code::Busy),

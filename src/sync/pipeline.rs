@@ -183,7 +183,7 @@ impl Run {
             let linked = tokio::task::spawn_blocking(move || verifier.verify_headers(before.as_ref(), &headers));
             let (end, added) = match linked.await {
                 Ok(Ok(linked)) => linked,
-                Ok(Err(violation)) => return Err(Setback::Invalid(lead.peer, violation)),
+                Ok(Err(violation)) => return Err(blame(self.verifier.level(), lead.peer, None, None, violation)),
                 Err(error) => return Err(stopped(&error)),
             };
             work = work + added;
@@ -239,7 +239,8 @@ async fn verify(
     mut fetched: mpsc::Receiver<Result<Window, Setback>>,
     verified: &mpsc::Sender<Result<VerifiedBlocks, Setback>>,
 ) -> Result<(), Setback> {
-    let size = if verifier.level() == Level::Pow { POW_BATCH } else { BATCH };
+    let level = verifier.level();
+    let size = if level == Level::Pow { POW_BATCH } else { BATCH };
     let mut before: Option<PeerId> = None;
     while let Some(window) = fetched.recv().await {
         let Window { peer, blocks } = window?;
@@ -255,7 +256,7 @@ async fn verify(
                 Ok(batch) => batch,
                 Err(VerifyError::Pow(error)) => return Err(error.into()),
                 Err(VerifyError::Violation(violation)) => {
-                    return Err(blame(peer, before, first, violation));
+                    return Err(blame(level, peer, before, first, violation));
                 }
             };
             parent = batch.end().cloned();
@@ -271,10 +272,12 @@ async fn verify(
 }
 
 /// Whose fault a violation is. A window that does not link to the one before it proves nothing against either peer: one
-/// of them may have reorganised meanwhile.
-fn blame(peer: PeerId, before: Option<PeerId>, first: Option<u64>, violation: Violation) -> Setback {
+/// of them may have reorganised meanwhile. Nor does a difficulty where hashes are not computed: it follows from timestamps,
+/// and whoever gave the blocks before may have forged those.
+fn blame(level: Level, peer: PeerId, before: Option<PeerId>, first: Option<u64>, violation: Violation) -> Setback {
     let at_seam = matches!(violation.rule, Rule::Link | Rule::Index) && first == Some(violation.index);
-    match at_seam {
+    let unproven = violation.rule == Rule::Schedule && level < Level::Pow;
+    match at_seam || unproven {
         true => Setback::Seam { peer, before },
         false => Setback::Invalid(peer, violation),
     }

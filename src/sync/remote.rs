@@ -120,7 +120,8 @@ impl Remote {
         read: impl FnOnce(&str) -> Result<T, String> + Send + 'static,
     ) -> Result<T, Fault> {
         self.tracker.peer(self.peer, |counts| counts.requests += 1);
-        let answer = self.p2p.request_counted(self.peer, protocol::encode_request(query), self.timeout).await;
+        let (request, most_bytes) = (protocol::encode_request(query), query.most_bytes());
+        let answer = self.p2p.request_within(self.peer, request, most_bytes, self.timeout).await;
         let outcome = match answer {
             Ok((body, wire_bytes)) => {
                 self.tracker.received(self.peer, wire_bytes as u64);

@@ -18,6 +18,7 @@ use super::{
     setback::{RunError, Setback},
     sources::{Paces, Sources},
     tracker::Tracker,
+    turn,
 };
 use crate::{
     chain::{Network, Verifier},
@@ -26,9 +27,6 @@ use crate::{
     source::job::{Mode, Phase, Stages},
     store::{BlockStore, ChainState, StoreError},
 };
-
-/// Peers that are asked for their tips.
-const MAX_ASKED: usize = 16;
 
 /// How long the others may take after the first peer has told its tip.
 const GRACE: Duration = Duration::from_millis(500);
@@ -183,12 +181,12 @@ impl Run {
 
     /// What peers claim that nothing speaks against. Whoever takes much longer than the first one is not waited for.
     async fn claims(&self, state: &ChainState, record: &mut Record) -> Vec<(Remote, Claim)> {
-        let mut peers = self.only.map_or_else(|| self.p2p.candidates(), |peer| vec![peer]);
-        peers.sort_by_key(|peer| self.first != Some(*peer));
+        let peers = self.only.map_or_else(|| self.p2p.candidates(), |peer| vec![peer]);
         let hopeless = |peer: &PeerId| {
             [&self.left_alone, &record.found.wrong, &record.mute].iter().any(|peers| peers.contains(peer))
         };
-        let peers: Vec<_> = peers.into_iter().filter(|peer| !hopeless(peer)).take(MAX_ASKED).collect();
+        let peers = peers.into_iter().filter(|peer| !hopeless(peer)).collect();
+        let peers = turn::asked(peers, self.first, |peer| self.p2p.is_trusted(peer));
         let ask = |peer| async move {
             let remote = Remote::new(self.p2p.clone(), peer, self.timeout, self.tracker.clone());
             let claim = self.claim(&remote, state).await;
@@ -241,8 +239,12 @@ impl Run {
         alternatives: bool,
         record: &mut Record,
     ) -> Result<(), Setback> {
-        // Best verified work first, then the claim; candidates come fastest first, and the sort keeps that.
-        better.sort_by_key(|(remote, claim)| Reverse((self.p2p.verified_work(&remote.peer), claim.work)));
+        // Trusted peers first: a crowd of strangers with great claims must not keep us from them. If a stranger's chain is
+        // better still, the next plan is to fetch that. Then best verified work, then the claim; claims come as they were
+        // told, and the sort keeps that.
+        let p2p = &self.p2p;
+        let rank = |peer: &PeerId| (p2p.is_trusted(peer), p2p.verified_work(peer));
+        better.sort_by_key(|(remote, claim)| Reverse((rank(&remote.peer), claim.work)));
         let mut better = better.into_iter();
         let Some((lead, claim)) = better.next() else { return Ok(()) };
         let others: Vec<_> = better.collect();

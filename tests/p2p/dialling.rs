@@ -57,6 +57,32 @@ async fn peers_that_are_down_and_peers_that_nobody_knows() {
 }
 
 #[tokio::test]
+async fn the_operator_dials_a_peer_that_is_being_dialled_elsewhere() {
+    // Whoever dials these is not answered until it is given up.
+    let (hole, another) = (
+        tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(),
+    );
+    let far = Node::listening(TCP).await;
+    let id = far.client.local_peer_id();
+    let at =
+        |hole: &tokio::net::TcpListener| format!("/ip4/127.0.0.1/tcp/{}/p2p/{id}", hole.local_addr().unwrap().port());
+    let node = Node::start(|config| config.peers = vec![format!("far={}", at(&hole)).parse().unwrap()]).await;
+    let _unanswered = hole.accept().await.unwrap();
+    assert_eq!(node.client.dial(far.address()).await, Ok(id));
+    assert_eq!(node.ask("far", "there").await.unwrap(), "there");
+
+    let node = Node::listening(TCP).await;
+    let (dialled, ()) = tokio::join!(node.client.dial(at(&another).parse().unwrap()), async {
+        let unanswered = another.accept().await.unwrap();
+        far.client.dial(node.address()).await.unwrap();
+        node.client.wait_connected(&id.to_string(), PATIENCE).await.unwrap();
+        drop(unanswered);
+    });
+    assert_eq!(dialled, Ok(id), "it came by itself meanwhile");
+}
+
+#[tokio::test]
 async fn a_stranger_that_left_is_not_dialled() {
     let far = Node::listening(TCP).await;
     let near = Node::knowing("far", &far.address()).await;

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use libp2p::identity::Keypair;
 use modal_gateway::p2p::{Gossip, MAX_GOSSIP_BYTES, Offence, P2pError, Verdict};
 use tokio::sync::mpsc::Receiver;
 
-use crate::{Node, TCP, eventually};
+use crate::{Node, PATIENCE, TCP, eventually};
 
 /// Publishes until the other one hears it: nobody says when a subscription has arrived.
 async fn tell(from: &Node, data: impl Into<Bytes>, to: &mut Receiver<Gossip>) -> Gossip {
@@ -56,19 +57,44 @@ async fn a_message_reaches_a_third_node_only_when_it_is_accepted() {
     assert!(others.iter().all(|data| data == "hello"), "{others:?}");
 }
 
-#[tokio::test]
-async fn what_nobody_takes_is_dropped_and_counted() {
-    let far = Node::listening(TCP).await;
-    let near = Node::knowing("far", &far.address()).await;
+/// Publishes so often, and waits until all of it has arrived.
+async fn flood(from: &Node, to: &Node, times: u64) {
     eventually(async || {
-        let sent = near.client.gossip_stats().published;
-        if sent < 300 {
-            near.client.publish("news".into()).unwrap();
+        let sent = from.client.gossip_stats().published;
+        if sent < times {
+            from.client.publish("news".into()).unwrap();
             return None;
         }
-        (far.client.gossip_stats().received == sent).then_some(())
+        (to.client.gossip_stats().received == sent).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_stranger_is_heard_so_often_and_no_more() {
+    let far = Node::listening(TCP).await;
+    let near = Node::knowing("far", &far.address()).await;
+    flood(&near, &far, 200).await;
+    let stats = far.client.gossip_stats();
+    let heard = stats.received - stats.dropped;
+    // Two more for each second that it took.
+    assert!((64..=64 + 2 * PATIENCE.as_secs()).contains(&heard), "{heard} of {}", stats.received);
+}
+
+#[tokio::test]
+async fn what_nobody_takes_is_dropped_and_counted() {
+    let keypair = Keypair::generate_ed25519();
+    let far = Node::start(|config| {
+        config.listen = vec![TCP.parse().unwrap()];
+        config.trust.allow = [keypair.public().to_peer_id()].into();
+    })
+    .await;
+    let near = Node::start(|config| {
+        config.keypair = keypair.clone();
+        config.peers = vec![format!("far={}", far.address()).parse().unwrap()];
+    })
+    .await;
+    flood(&near, &far, 300).await;
     let stats = far.client.gossip_stats();
     assert_eq!((stats.received, stats.dropped), (300, 300 - 256));
     let mut receiver = far.client.gossip().unwrap();
@@ -82,7 +108,7 @@ async fn nobody_listens_to_a_shunned_peer() {
     let mut receiver = far.client.gossip().unwrap();
     tell(&near, "before", &mut receiver).await;
     let id = near.client.local_peer_id();
-    far.client.wait_connected(&id.to_string(), crate::PATIENCE).await.unwrap();
+    far.client.wait_connected(&id.to_string(), PATIENCE).await.unwrap();
     assert_eq!(far.client.candidates(), [id]);
     far.client.penalise(id, Offence::BrokenAnswer);
     assert_eq!(far.client.candidates(), []);
@@ -97,7 +123,7 @@ async fn nobody_listens_to_a_shunned_peer() {
     }
     let info = far.client.peers().into_iter().find(|info| info.peer_id == Some(id.to_string())).unwrap();
     assert!(info.shunned && info.score > 99.0);
-    assert_eq!(far.client.request(id, "asked by name".into(), crate::PATIENCE).await.unwrap(), "asked by name");
+    assert_eq!(far.client.request(id, "asked by name".into(), PATIENCE).await.unwrap(), "asked by name");
 }
 
 #[tokio::test]

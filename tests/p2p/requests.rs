@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use libp2p::PeerId;
 use modal_gateway::p2p::P2pError;
-use modal_gateway::protocol::MAX_RESPONSE_BYTES;
+use modal_gateway::protocol::{MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES};
 use serde_json::json;
 
 use crate::peer::{Reply, ScriptedPeer};
@@ -105,6 +106,23 @@ async fn a_request_that_timed_out_frees_its_place() {
 }
 
 #[tokio::test]
+async fn what_is_forwarded_leaves_places_to_our_own_requests() {
+    let peer = ScriptedPeer::start(|_| Reply::Silence).await;
+    let node = Node::start(|config| {
+        config.peers = vec![format!("peer={}", peer.address).parse().unwrap()];
+        config.max_outbound_per_peer = 4;
+    })
+    .await;
+    let id = node.client.wait_connected("peer", PATIENCE).await.unwrap();
+    let forwarding = node.client.clone().sharing(1 << 20);
+    let clients = [&forwarding, &forwarding, &forwarding, &forwarding, &node.client];
+    let asked = clients.map(|client| client.request(id, "1".into(), Duration::from_millis(300)));
+    let waited = || Err::<Bytes, _>(P2pError::Timeout);
+    let expected = [waited(), waited(), waited(), Err(P2pError::Busy), waited()];
+    assert_eq!(futures::future::join_all(asked).await, expected);
+}
+
+#[tokio::test]
 async fn requests_of_others_are_bounded() {
     let far = Node::start(|config| {
         config.listen = vec![TCP.parse().unwrap()];
@@ -169,8 +187,10 @@ async fn answers_that_cannot_be_sent_end_their_stream_only() {
         let error = eventually(async || near.ask("far", request).await.err()).await;
         assert!(matches!(error, P2pError::BadAnswer(_)), "{request}: {error:?}");
     }
-    let long = vec![b'x'; modal_gateway::protocol::MAX_REQUEST_BYTES + 1];
+    let long = vec![b'x'; MAX_REQUEST_BYTES + 1];
     assert_eq!(near.ask("far", long).await, Err(P2pError::TooLarge));
+    let longest = vec![b'x'; MAX_REQUEST_BYTES];
+    eventually(async || (near.ask("far", longest.clone()).await.unwrap() == longest).then_some(())).await;
     eventually(async || (near.ask("far", "fine").await.unwrap() == "fine").then_some(())).await;
 }
 

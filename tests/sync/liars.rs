@@ -2,7 +2,7 @@
 //! true of their chains is kept.
 
 use modal_gateway::{
-    chain::MinerBlock,
+    chain::{Level, MinerBlock},
     source::job::{Mode, Progress},
     sync::SyncError,
 };
@@ -288,6 +288,22 @@ async fn a_seam_that_does_not_fit_proves_nothing(#[values(Backend::Sqlite, Backe
     syncing.sync_until(&by(Mode::Delta), |progress| progress.retries > 0).await;
     syncing.assert_holds(&chain[..1_000]).await;
     assert_eq!(syncing.info(&liar).penalties, 0);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_difficulty_proves_nothing_where_hashes_are_not_computed(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values(Mode::Headers, Mode::Delta)] mode: Mode,
+) {
+    // It follows from timestamps that somebody else may have forged.
+    let chain = changed(|block| block.target_difficulty = 2);
+    let peer = serve(&Serving::of(&chain).headers(|_| {})).await;
+    let syncing = Syncing::at(backend, &honest()[..HELD], Level::Linked).await;
+    syncing.meet(&peer).await;
+    syncing.sync_until(&by(mode), |progress| progress.retries > 0).await;
+    beginning(&syncing).await;
+    assert_eq!(syncing.info(&peer).penalties, 0);
 }
 
 #[rstest]

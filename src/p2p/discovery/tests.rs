@@ -1,11 +1,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
 use libp2p::identity::Keypair;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::p2p::address::is_dialable;
+use crate::p2p::connections::known as addresses;
 use crate::p2p::{self, Offence, Responder};
 
 /// Longer than anything here takes.
@@ -123,5 +125,43 @@ async fn peers_of_the_routing_table_are_dialled_unless_they_are_shunned_or_enoug
         worker.discover();
         let pending = worker.swarm.network_info().connection_counters().num_pending_outgoing();
         assert_eq!(pending, dialled, "{target_peers} {shunned}");
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_told_an_address_that_nobody_could_have_us_dial() {
+    let (name, inner, here, open) =
+        ("/dns4/inside/tcp/1", "/ip4/10.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/1", "/ip4/1.1.1.1/tcp/1");
+    for (private_addresses, given, told) in [
+        (false, &[name, inner, here, open][..], &[open][..]),
+        (false, &[name, inner, here], &[]),
+        (true, &[name, inner, here, open], &[inner, here, open]),
+        (true, &[name], &[]),
+    ] {
+        let config = P2pConfig { private_addresses, target_peers: 0, ..config() };
+        let (_, mut worker) = p2p::build(config, Arc::new(Mute)).unwrap();
+        let peer = PeerId::random();
+        for address in given {
+            worker.swarm.behaviour_mut().parts.kad.add_address(&peer, address.parse().unwrap());
+        }
+        // Each change is told by an event; they have an end.
+        while let Some(Some(event)) = worker.swarm.next().now_or_never() {
+            worker.on_event(event);
+        }
+        let bare = Multiaddr::empty().with_p2p(peer).unwrap();
+        let told = told.iter().map(|address| address.parse::<Multiaddr>().unwrap().with_p2p(peer).unwrap());
+        let told: Vec<_> = told.collect();
+        let expected = if told.is_empty() { vec![bare] } else { told };
+        assert_eq!(addresses(&mut worker.swarm.behaviour_mut().parts.kad, peer), expected);
+    }
+}
+
+#[tokio::test]
+async fn where_the_operators_own_peers_are_is_for_him_to_say() {
+    let (peer, told) = (PeerId::random(), "/ip4/127.0.0.1/tcp/1".parse::<Multiaddr>().unwrap());
+    let own = format!("n=/ip4/127.0.0.1/tcp/2/p2p/{peer}").parse().unwrap();
+    for (peers, dialled) in [(vec![], true), (vec![own], false)] {
+        let (_, mut worker) = p2p::build(P2pConfig { peers, ..config() }, Arc::new(Mute)).unwrap();
+        assert_eq!(worker.swarm.dial(to_peer(peer, vec![told.clone()])).is_ok(), dialled);
     }
 }

@@ -54,26 +54,34 @@ fn asker(ip: &str, trusted: bool) -> Asker {
 
 const MIB: usize = 1 << 20;
 
+impl Inbound {
+    /// Takes a short request.
+    fn enter(&mut self, id: InboundRequestId, asker: Asker, bytes: usize, now: Instant) -> Result<(), Code> {
+        self.ask(&asker, 0, now)?;
+        self.admit(id, asker, bytes)
+    }
+}
+
 #[tokio::test]
 async fn one_peer_and_all_together_have_so_many_places() {
     let (ids, now) = (ids(12).await, Instant::now());
     let mut inbound = inbound(|config| (config.max_inbound, config.max_inbound_per_peer) = (10, 4));
     let (greedy, trusted) = (asker("1.1.1.1", false), asker("1.1.1.1", true));
     for id in &ids[..4] {
-        inbound.admit(*id, greedy, 0, now).unwrap();
+        inbound.enter(*id, greedy, 0, now).unwrap();
     }
-    assert_eq!(inbound.admit(ids[4], greedy, 0, now), Err(Code::Busy), "its places are taken");
+    assert_eq!(inbound.enter(ids[4], greedy, 0, now), Err(Code::Busy), "its places are taken");
     for id in &ids[4..8] {
-        inbound.admit(*id, asker("1.1.1.1", false), 0, now).unwrap();
+        inbound.enter(*id, asker("1.1.1.1", false), 0, now).unwrap();
     }
-    assert_eq!(inbound.admit(ids[8], asker("2.2.2.2", false), 0, now), Err(Code::Busy), "strangers leave a quarter");
+    assert_eq!(inbound.enter(ids[8], asker("2.2.2.2", false), 0, now), Err(Code::Busy), "strangers leave a quarter");
     for id in &ids[8..10] {
-        inbound.admit(*id, trusted, 0, now).unwrap();
+        inbound.enter(*id, trusted, 0, now).unwrap();
     }
-    assert_eq!(inbound.admit(ids[10], trusted, 0, now), Err(Code::Busy), "all are taken");
+    assert_eq!(inbound.enter(ids[10], trusted, 0, now), Err(Code::Busy), "all are taken");
     inbound.finished(&ids[0]);
     inbound.ended(&ids[0]);
-    inbound.admit(ids[10], trusted, 0, now).unwrap();
+    inbound.enter(ids[10], trusted, 0, now).unwrap();
     for id in &ids {
         inbound.ended(id);
         inbound.ended(id);
@@ -88,40 +96,60 @@ async fn who_hangs_up_has_its_place_until_the_work_is_done_and_pays() {
     let mut inbound = inbound(|config| (config.max_inbound, config.peer_rate_limit) = (4, 10));
     let (asks, again) = (asker("127.0.0.1", false), asker("127.0.0.1", false));
     for id in &ids[..3] {
-        inbound.admit(*id, asks, MIB, now).unwrap();
+        inbound.enter(*id, asks, MIB, now).unwrap();
         inbound.ended(id);
     }
     assert_eq!((inbound.len(), inbound.bytes()), (3, 3 * MIB), "the work goes on");
-    assert_eq!(inbound.admit(ids[3], again, 0, now), Err(Code::Busy), "under whatever id");
+    assert_eq!(inbound.enter(ids[3], again, 0, now), Err(Code::Busy), "under whatever id");
     assert!(inbound.answered(&ids[0], 2 * MIB, now), "to nobody");
     inbound.finished(&ids[1]);
     assert_eq!((inbound.len(), inbound.bytes()), (1, MIB));
-    inbound.admit(ids[3], again, 0, now).unwrap();
-    assert_eq!(inbound.admit(ids[4], asks, 0, now), Err(Code::RateLimited), "the answer was charged");
+    inbound.enter(ids[3], again, 0, now).unwrap();
+    assert_eq!(inbound.enter(ids[4], asks, 0, now), Err(Code::RateLimited), "the answer was charged");
 }
 
 #[tokio::test]
-async fn answers_have_so_much_memory_and_no_peer_has_all_of_it() {
+async fn answers_have_so_much_memory_and_neither_a_peer_nor_a_subnet_has_all_of_it() {
     let (ids, now) = (ids(8).await, Instant::now());
     let mut inbound = inbound(|config| config.answer_bytes = 40 * MIB);
-    let (first, second) = (asker("1.1.1.1", false), asker("2.2.2.2", false));
-    inbound.admit(ids[0], first, 15 * MIB, now).unwrap();
-    assert_eq!(inbound.admit(ids[1], first, 6 * MIB, now), Err(Code::Busy), "half of it is the most");
-    inbound.admit(ids[1], first, 5 * MIB, now).unwrap();
-    inbound.admit(ids[2], second, 4 * MIB, now).unwrap();
-    assert_eq!(inbound.admit(ids[3], second, 7 * MIB, now), Err(Code::Busy), "strangers leave a quarter");
-    assert_eq!(inbound.admit(ids[3], asker("3.3.3.3", false), 7 * MIB, now), Err(Code::Busy), "a new one as well");
-    inbound.admit(ids[3], asker("3.3.3.3", true), 16 * MIB, now).unwrap();
+    let (first, neighbour, second) = (asker("1.1.1.1", false), asker("1.1.1.9", false), asker("2.2.2.2", false));
+    let (third, trusted) = (asker("3.3.3.3", false), asker("1.1.1.1", true));
+    inbound.enter(ids[0], first, 8 * MIB, now).unwrap();
+    assert_eq!(inbound.enter(ids[1], first, 3 * MIB, now), Err(Code::Busy), "a quarter is the most");
+    inbound.enter(ids[1], first, 2 * MIB, now).unwrap();
+    assert_eq!(inbound.enter(ids[2], neighbour, 6 * MIB, now), Err(Code::Busy), "three eighths for all of a subnet");
+    inbound.enter(ids[2], neighbour, 5 * MIB, now).unwrap();
+    assert_eq!(inbound.enter(ids[3], second, 6 * MIB, now), Err(Code::Busy), "long answers leave half");
+    inbound.enter(ids[3], second, 5 * MIB, now).unwrap();
+    assert_eq!(inbound.enter(ids[4], third, MIB, now), Err(Code::Busy), "of whomever");
+    inbound.enter(ids[4], third, SHORT_BYTES, now).unwrap();
+    inbound.enter(ids[5], trusted, 20 * MIB - SHORT_BYTES, now).unwrap();
     assert_eq!(inbound.bytes(), 40 * MIB);
-    assert!(!inbound.answered(&ids[2], 5 * MIB, now), "longer than was set aside, and no room");
+    assert_eq!(inbound.enter(ids[6], third, 1, now), Err(Code::Busy), "strangers leave a quarter");
+    assert!(!inbound.answered(&ids[3], 6 * MIB, now), "longer than was set aside, and no room");
     assert!(inbound.answered(&ids[0], MIB, now), "shorter: the rest is free again");
-    assert_eq!(inbound.bytes(), 26 * MIB);
-    assert!(inbound.answered(&ids[2], 5 * MIB, now));
+    assert_eq!(inbound.bytes(), 33 * MIB);
+    inbound.finished(&ids[5]);
+    inbound.ended(&ids[5]);
+    assert!(inbound.answered(&ids[3], 11 * MIB, now), "the only one of its subnet");
+    assert!(!inbound.answered(&ids[4], 2 * MIB, now), "a short one that has become long");
     for id in &ids {
         inbound.finished(id);
         inbound.ended(id);
     }
-    assert_eq!(inbound.bytes(), 0);
+    assert_eq!((inbound.bytes(), inbound.long, inbound.by_subnet.len()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn one_answer_fits_wherever_memory_is_least() {
+    let (ids, now) = (ids(2).await, Instant::now());
+    let mut inbound = inbound(|config| config.answer_bytes = 0);
+    let one = asker("1.1.1.1", false);
+    inbound.enter(ids[0], one, MIB, now).unwrap();
+    assert!(inbound.answered(&ids[0], MAX_RESPONSE_BYTES, now));
+    assert_eq!(inbound.enter(ids[1], one, 1, now), Err(Code::Busy));
+    inbound.ended(&ids[0]);
+    inbound.enter(ids[1], one, MAX_RESPONSE_BYTES, now).unwrap();
 }
 
 #[tokio::test]
@@ -129,7 +157,7 @@ async fn the_rate_counts_blocks_and_a_crowd_of_one_subnet_has_a_share_together()
     let (ids, now) = (ids(1).await, Instant::now());
     let mut inbound = inbound(|config| config.peer_rate_limit = 10);
     let ask = |inbound: &mut Inbound, asker, blocks: usize, now| {
-        inbound.admit(ids[0], asker, 0, now)?;
+        inbound.enter(ids[0], asker, 0, now)?;
         assert!(inbound.answered(&ids[0], blocks * BLOCK_BYTES, now));
         inbound.ended(&ids[0]);
         Ok::<_, Code>(())
@@ -144,4 +172,19 @@ async fn the_rate_counts_blocks_and_a_crowd_of_one_subnet_has_a_share_together()
     assert!((20..60).contains(&crowd), "{crowd} of one /24, each for the first time");
     let here = (0..100).filter(|_| ask(&mut inbound, asker("127.0.0.1", false), 9, later).is_ok()).count();
     assert_eq!(here, 100, "this machine is no subnet");
+}
+
+#[test]
+fn a_request_costs_its_length_whatever_becomes_of_it() {
+    let now = Instant::now();
+    let (mut free, mut inbound) =
+        (inbound(|config| config.peer_rate_limit = 0), inbound(|config| config.peer_rate_limit = 10));
+    let (one, neighbour, trusted) = (asker("1.1.1.1", false), asker("1.1.1.1", false), asker("1.1.1.1", true));
+    assert_eq!(inbound.ask(&one, 150 * BLOCK_BYTES, now), Ok(()));
+    assert_eq!(inbound.ask(&one, 0, now), Err(Code::RateLimited), "ten seconds' worth, and a debt");
+    assert_eq!(inbound.ask(&neighbour, 300 * BLOCK_BYTES, now), Ok(()));
+    assert_eq!(inbound.ask(&asker("1.1.1.9", false), 0, now), Err(Code::RateLimited), "the subnet's share is used");
+    assert_eq!(inbound.ask(&trusted, 1000 * BLOCK_BYTES, now), Ok(()));
+    assert_eq!(inbound.ask(&trusted, 0, now), Ok(()));
+    assert_eq!((0..100).filter(|_| free.ask(&one, MIB, now).is_ok()).count(), 100, "no limit");
 }

@@ -67,6 +67,12 @@ impl PeerBook {
         connected.filter(|(id, _)| self.admits(id, now).is_err()).map(|(id, _)| *id).collect()
     }
 
+    /// Everybody who is connected and whom the operator does not trust.
+    pub fn strangers(&self) -> Vec<PeerId> {
+        let connected = self.peers.iter().filter(|(_, peer)| peer.connections > 0);
+        connected.filter(|(id, _)| !self.is_trusted(id)).map(|(id, _)| *id).collect()
+    }
+
     /// See [`P2pClient::candidates`](crate::p2p::P2pClient::candidates).
     pub fn candidates(&self, now: Instant) -> Vec<PeerId> {
         // A configured peer that hung up (real nodes close idle connections) is dialled again by the request itself.

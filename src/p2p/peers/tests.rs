@@ -1,6 +1,8 @@
 use libp2p::StreamProtocol;
 
 use super::*;
+use crate::p2p::guard::Refused;
+use crate::p2p::trust::Trust;
 
 const OURS: StreamProtocol = StreamProtocol::new(PROTOCOL);
 
@@ -247,6 +249,21 @@ fn a_crowd_of_new_ids_makes_no_offender_forgotten() {
     assert_eq!(book.admits(&bad, now), Err(Refused::Banned));
     assert_eq!(book.admits(&unwanted, now), Err(Refused::Banned), "the operator's ban needs no offence");
     assert!(book.is_shunned(&old, now), "remembered from an earlier run");
+}
+
+#[test]
+fn a_crowd_of_banned_ids_does_not_lift_the_operators_ban() {
+    let now = Instant::now();
+    let mut book = PeerBook::new(&[]);
+    let unwanted = connected(&mut book, &[OURS]);
+    book.ban(unwanted, Duration::from_secs(3600), now);
+    book.disconnected(&unwanted, 0);
+    for _ in 0..2 * MAX_PEERS {
+        let id = connected(&mut book, &[OURS]);
+        assert!(book.penalise(id, Offence::InvalidBlock, now), "banned for 20 minutes");
+        book.disconnected(&id, 0);
+    }
+    assert_eq!(book.admits(&unwanted, now), Err(Refused::Banned));
 }
 
 #[test]

@@ -216,6 +216,27 @@ async fn long_requests_that_stall_share_little_memory_and_short_ones_need_none_o
 }
 
 #[tokio::test]
+async fn what_one_connection_lets_stand_is_in_no_others_way() {
+    let codec = JsonCodec::serving();
+    let connection = codec.clone();
+    // As short as costs anything.
+    let read = async |mut io: Stalling| connection.clone().read_request(&ID, &mut io).await;
+    let mut stalled: Vec<_> = (0..100).map(|_| Box::pin(read(Stalling(FREE_BYTES)))).collect();
+    let standing: Vec<_> = stalled.iter_mut().map(|read| read.now_or_never().is_none()).collect();
+    assert_eq!(standing.iter().filter(|stands| **stands).count(), 4, "the others are cut off");
+    let document = vec![b' '; MAX_REQUEST_BYTES];
+    for length in [FREE_BYTES + 1, GROWTH * FREE_BYTES - 1, MAX_REQUEST_BYTES] {
+        let read = codec.clone().read_request(&ID, &mut &document[..length]).await;
+        assert_eq!(read.unwrap().body.len(), length, "of another one");
+    }
+    drop(stalled);
+    for _ in 0..10 {
+        let read = connection.clone().read_request(&ID, &mut &document[..2 * FREE_BYTES]).await;
+        assert_eq!(read.unwrap().body.len(), 2 * FREE_BYTES, "those before are gone");
+    }
+}
+
+#[tokio::test]
 async fn answers_that_stall_share_the_memory_that_their_requests_were_given() {
     let room = Arc::new(Semaphore::new(MAX_RESPONSE_BYTES + FREE_BYTES));
     let asked = async |room: Option<&Arc<Semaphore>>| {
@@ -238,4 +259,23 @@ async fn answers_that_stall_share_the_memory_that_their_requests_were_given() {
     assert!(room.available_permits() < 2 * FREE_BYTES, "it counts while it is kept");
     drop(whole);
     assert_eq!(room.available_permits(), MAX_RESPONSE_BYTES + FREE_BYTES);
+}
+
+#[tokio::test]
+async fn an_answer_is_no_longer_than_its_request_allows() {
+    let answer = vec![b' '; MAX_RESPONSE_BYTES];
+    for (asked, most) in [(0, FREE_BYTES), (70_000, 1 << 17), (1 << 17, 1 << 17), (usize::MAX, MAX_RESPONSE_BYTES)] {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let request = Request::until(deadline, Bytes::from_static(b"{}")).answered_in(asked);
+        let mut codec = JsonCodec::default();
+        codec.write_request(&ID, &mut Vec::new(), request).await.unwrap();
+        assert_eq!(codec.read_response(&ID, &mut &answer[..most]).await.unwrap().body.len(), most);
+        let longer = [&answer[..most], b"x"].concat();
+        assert!(TooLarge::is(&codec.read_response(&ID, &mut &longer[..]).await.unwrap_err()), "{asked}");
+        // In whatever way it is packed: up to the limit it is taken.
+        let frame = |document: &[u8]| zstd::bulk::compress(document, 1).unwrap();
+        let packed = codec.read_response(&COMPRESSED, &mut &frame(&answer[..most])[..]).await.unwrap();
+        assert_eq!(packed.body.len(), most);
+        assert!(codec.read_response(&COMPRESSED, &mut &frame(&longer)[..]).await.is_err(), "{asked}");
+    }
 }

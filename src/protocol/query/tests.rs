@@ -36,6 +36,24 @@ fn a_parameter_of_the_wrong_type_counts_as_missing() {
 }
 
 #[test]
+fn whatever_a_node_answers_to_a_short_question_fits_and_not_much_more() {
+    let text = format!("[{}7]", "1e15,".repeat(1000));
+    let again = serde_json::from_str::<serde_json::Value>(&text).unwrap().to_string();
+    assert!(again.len() > 3 * text.len());
+    let ping = Query::Ping { data: text.into() };
+    assert!((again.len()..256 << 10).contains(&ping.most_bytes()), "{}", again.len());
+    let point = CheckPoint { index: u64::MAX, hash: "\u{1}".repeat(64) };
+    let matched = crate::protocol::answer::Match { index: point.index, hash: point.hash.clone(), matches: false };
+    let each = serde_json::to_string(&matched).unwrap().len() + 1;
+    let find = Query::FindAncestor { check_points: vec![point; 1000] };
+    assert!((1000 * each..1 << 20).contains(&find.most_bytes()), "{each}");
+    let info = |include_blocks| Query::ChainInfo { local_block_hashes: vec![], include_blocks, from_index: None };
+    assert_eq!((info(false).most_bytes(), info(true).most_bytes()), (64 << 10, 10 << 20));
+    let one = Query::Range { from_index: 7, to_index: 7, chunk_size: 1 };
+    assert_eq!(one.most_bytes(), 10 << 20, "some give the whole range");
+}
+
+#[test]
 fn chunk_sizes_are_clamped_and_zero_is_refused() {
     let size = |size: &str| parse("/data/miner_block/range", &format!(r#"{{"from_index":0,"to_index":9{size}}}"#));
     for (given, used) in [("", 1000), (r#","max_chunk_size":1000000000"#, 1000), (r#","max_chunk_size":"x""#, 1000)] {

@@ -1,0 +1,191 @@
+//! Yamux: the streams of a connection.
+//!
+//! libp2p's own upgrade can't be told two things: how much a peer may send that nobody reads (1 GiB a connection), and how
+//! long to wait for one that does not read to take our farewell (for ever, and until then it counts as connected).
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::{self, Ready};
+use std::iter;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use futures::{AsyncRead, AsyncWrite};
+use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
+use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
+use tokio::time::Sleep;
+use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode, Stream};
+
+/// Protocol id of Yamux in libp2p: <https://github.com/libp2p/specs/blob/master/yamux/README.md>.
+const PROTOCOL: &str = "/yamux/1.0.0";
+
+/// Streams of one connection, all protocols together; more are not taken.
+const MAX_STREAMS: usize = 256;
+
+/// What others may send on the streams of a connection and nobody reads: the 256 KiB of each stream, which then don't grow
+/// with what the line carries. Bytes of content: Yamux keeps each frame in memory of its own, of 64 bytes at least, so that
+/// frames of one byte take a multiple.
+const MAX_UNREAD_BYTES: usize = MAX_STREAMS * DEFAULT_CREDIT as usize;
+
+/// How long the end of a connection may take to be sent.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Makes the streams of a connection.
+#[derive(Debug, Clone)]
+pub(super) struct Yamux {
+    close_within: Duration,
+}
+
+impl Default for Yamux {
+    fn default() -> Self {
+        Self { close_within: CLOSE_TIMEOUT }
+    }
+}
+
+impl Yamux {
+    fn over<C: AsyncRead + AsyncWrite + Unpin>(&self, io: C, mode: Mode) -> Muxer<C> {
+        let mut config = Config::default();
+        config.set_max_num_streams(MAX_STREAMS);
+        config.set_max_connection_receive_window(Some(MAX_UNREAD_BYTES));
+        Muxer {
+            connection: Connection::new(io, config, mode),
+            arrived: VecDeque::new(),
+            waiting: None,
+            close_within: self.close_within,
+            closing: None,
+        }
+    }
+}
+
+impl UpgradeInfo for Yamux {
+    type Info = &'static str;
+    type InfoIter = iter::Once<&'static str>;
+
+    fn protocol_info(&self) -> Self::InfoIter {
+        iter::once(PROTOCOL)
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> InboundConnectionUpgrade<C> for Yamux {
+    type Output = Muxer<C>;
+    type Error = Infallible;
+    type Future = Ready<Result<Muxer<C>, Infallible>>;
+
+    fn upgrade_inbound(self, io: C, _: &'static str) -> Self::Future {
+        future::ready(Ok(self.over(io, Mode::Server)))
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Yamux {
+    type Output = Muxer<C>;
+    type Error = Infallible;
+    type Future = Ready<Result<Muxer<C>, Infallible>>;
+
+    fn upgrade_outbound(self, io: C, _: &'static str) -> Self::Future {
+        future::ready(Ok(self.over(io, Mode::Client)))
+    }
+}
+
+/// The streams of a connection.
+pub(super) struct Muxer<C> {
+    connection: Connection<C>,
+    /// Streams that arrived while nobody asked for one: Yamux gives nothing on without them. At most [`MAX_STREAMS`].
+    arrived: VecDeque<Stream>,
+    /// Whoever asked for one when there was none.
+    waiting: Option<Waker>,
+    close_within: Duration,
+    closing: Option<Pin<Box<Sleep>>>,
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
+    fn next(&mut self, context: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
+        self.connection.poll_next_inbound(context).map(|stream| stream.unwrap_or(Err(ConnectionError::Closed)))
+    }
+}
+
+impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
+    type Substream = Stream;
+    type Error = ConnectionError;
+
+    fn poll_inbound(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
+        let this = self.get_mut();
+        if let Some(stream) = this.arrived.pop_front() {
+            return Poll::Ready(Ok(stream));
+        }
+        let next = this.next(context);
+        if next.is_pending() {
+            this.waiting = Some(context.waker().clone());
+        }
+        next
+    }
+
+    fn poll_outbound(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
+        self.get_mut().connection.poll_new_outbound(context)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
+        let this = self.get_mut();
+        if let Poll::Ready(closed) = this.connection.poll_close(context) {
+            return Poll::Ready(closed);
+        }
+        let within = this.close_within;
+        let limit = this.closing.get_or_insert_with(|| Box::pin(tokio::time::sleep(within)));
+        // Whoever holds the connection drops it then, and with it the socket.
+        limit.as_mut().poll(context).map(Ok)
+    }
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, ConnectionError>> {
+        let this = self.get_mut();
+        let stream = ready!(this.next(context))?;
+        this.arrived.push_back(stream);
+        if let Some(waker) = this.waiting.take() {
+            waker.wake();
+        }
+        // More may have arrived; others get their turn before.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use libp2p::core::muxing::StreamMuxerExt;
+
+    use super::*;
+
+    /// A peer that neither reads nor writes.
+    struct Silent;
+
+    impl AsyncRead for Silent {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Silent {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_read_cannot_keep_its_connection() {
+        let yamux = Yamux { close_within: Duration::from_millis(10) };
+        for muxer in [yamux.over(Silent, Mode::Server), yamux.over(Silent, Mode::Client)] {
+            // Far more than that, so that a connection which stays fails the test rather than hang it.
+            let closed = tokio::time::timeout(Duration::from_secs(10), muxer.close()).await;
+            closed.expect("it ends").unwrap();
+        }
+    }
+}
