@@ -4,7 +4,11 @@ use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
 
-use super::{pipeline::REASON, plan::weight, service::Service};
+use super::{
+    pipeline::{REASON, is_unproven},
+    plan::weight,
+    service::Service,
+};
 use crate::{
     chain::{
         ChainEnd, MinerBlock, Position, Rule, VerifiedBlocks, VerifyError, difficulty::meets, fork_choice::Weight,
@@ -73,7 +77,7 @@ impl Service {
             }
             Ok(Ok(Err(VerifyError::Violation(violation)))) => {
                 tracing::debug!(peer = %message.from, %violation, "gossip of an invalid block");
-                if violation.rule == Rule::Timestamp {
+                if violation.rule == Rule::Timestamp || is_unproven(self.verifier.level(), &violation) {
                     return Ok((Verdict::Ignore, false));
                 }
                 // Whoever only passed it on may not have looked: others do so before they verify.

@@ -272,13 +272,17 @@ async fn verify(
 }
 
 /// Whose fault a violation is. A window that does not link to the one before it proves nothing against either peer: one
-/// of them may have reorganised meanwhile. Nor does a difficulty where hashes are not computed: it follows from timestamps,
-/// and whoever gave the blocks before may have forged those.
+/// of them may have reorganised meanwhile.
 fn blame(level: Level, peer: PeerId, before: Option<PeerId>, first: Option<u64>, violation: Violation) -> Setback {
     let at_seam = matches!(violation.rule, Rule::Link | Rule::Index) && first == Some(violation.index);
-    let unproven = violation.rule == Rule::Schedule && level < Level::Pow;
-    match at_seam || unproven {
+    match at_seam || is_unproven(level, &violation) {
         true => Setback::Seam { peer, before },
         false => Setback::Invalid(peer, violation),
     }
+}
+
+/// Whether a violation may be the fault of blocks before: where hashes are not computed their timestamps may be forged, and
+/// the difficulty follows from those.
+pub(super) fn is_unproven(level: Level, violation: &Violation) -> bool {
+    violation.rule == Rule::Schedule && level < Level::Pow
 }
