@@ -72,12 +72,12 @@ impl Pool {
         Self { size, free: Arc::new(Semaphore::new(size)), shares: Shares::new(of_one_client) }
     }
 
-    /// So much of it for this client; no more than all that a client may have, for who wants that much.
+    /// So much of it for this client; no more than all that it may have, for who wants more.
     ///
     /// # Errors
     /// [`Taken`], and nothing is taken.
     pub(super) fn take(&self, client: Client, count: usize) -> Result<Part, Taken> {
-        let count = count.min(self.shares.most());
+        let count = count.min(if client.local { self.size } else { self.shares.most() });
         let part = self.take_share(client, count)?;
         let permits = u32::try_from(count).map_err(|_| Taken::All)?;
         let permit = self.free.clone().try_acquire_many_owned(permits).map_err(|_| Taken::All)?;
