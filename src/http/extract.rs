@@ -5,7 +5,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request},
-    http::{HeaderMap, HeaderValue, Method, Uri, header},
+    http::{HeaderMap, Method, Uri, header},
 };
 use bytes::BytesMut;
 use http_body_util::BodyExt;
@@ -245,6 +245,8 @@ fn format(headers: &HeaderMap, is_list: bool) -> Result<Format, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     fn negotiated(accept: &str, is_list: bool) -> Option<Format> {

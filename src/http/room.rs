@@ -51,19 +51,20 @@ pub(super) type Place = (Part, Option<Part>);
 /// Who has taken too much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// All together.
-    All,
-    /// The client that asks, or those of its network: so much is theirs.
+    /// All together: so much is there.
+    All(usize),
+    /// The client that asks, or those of its network: so much is its own.
     Yours(usize),
 }
 
 impl Taken {
     /// What the client is told: that there are so many of `what` already.
     pub(super) fn failure(self, what: &str) -> Failure {
-        match self {
-            Self::All => Failure::with_detail(Code::Busy, format!("too many {what}")),
-            Self::Yours(most) => Failure::with_detail(Code::RateLimited, format!("{most} {what}")),
-        }
+        let (code, most) = match self {
+            Self::All(most) => (Code::Busy, most),
+            Self::Yours(most) => (Code::RateLimited, most),
+        };
+        Failure::with_detail(code, format!("{most} {what}"))
     }
 }
 
@@ -79,8 +80,9 @@ impl Pool {
     pub(super) fn take(&self, client: Client, count: usize) -> Result<Part, Taken> {
         let count = count.min(if client.local { self.size } else { self.shares.most() });
         let part = self.take_share(client, count)?;
-        let permits = u32::try_from(count).map_err(|_| Taken::All)?;
-        let permit = self.free.clone().try_acquire_many_owned(permits).map_err(|_| Taken::All)?;
+        let taken = Taken::All(self.size);
+        let permits = u32::try_from(count).map_err(|_| taken)?;
+        let permit = self.free.clone().try_acquire_many_owned(permits).map_err(|_| taken)?;
         Ok(Part { _permit: Some(permit), ..part })
     }
 

@@ -27,7 +27,7 @@ impl PeerBook {
         !self.is_denied(id) && (self.trust.allow.contains(id) || self.peers.get(id).is_some_and(named))
     }
 
-    fn is_denied(&self, id: &PeerId) -> bool {
+    pub(super) fn is_denied(&self, id: &PeerId) -> bool {
         self.trust.deny.contains(id)
     }
 

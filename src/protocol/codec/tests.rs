@@ -246,8 +246,8 @@ async fn answers_that_stall_share_the_memory_that_their_requests_were_given() {
         codec
     };
     let mut codec = asked(Some(&room)).await;
-    let mut long = Stalling(MAX_RESPONSE_BYTES - 1);
-    let mut first = Box::pin(codec.read_response(&ID, &mut long));
+    let (id, mut long) = (ID, Stalling(MAX_RESPONSE_BYTES - 1));
+    let mut first = Box::pin(codec.read_response(&id, &mut long));
     assert!((&mut first).now_or_never().is_none(), "it waits for the last byte");
     let answer = vec![b' '; MAX_RESPONSE_BYTES];
     let mut second = asked(Some(&room)).await;
