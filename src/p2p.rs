@@ -71,9 +71,9 @@ pub trait Responder: Send + Sync + 'static {
     /// ready (from a cache) costs no task; it goes on elsewhere. Work that takes long belongs behind its first `await`.
     async fn respond(&self, peer: PeerId, request: Bytes) -> Bytes;
 
-    /// Bytes that the answer to a request of at most 32 KiB may have, about: they are set aside before any work is done.
-    /// An answer that turns out longer is sent where there is room for it then. Called on the swarm's own task. Default
-    /// 0: short answers.
+    /// Bytes that the answer to a request may have, about: they are set aside before any work is done. An answer that turns
+    /// out longer is sent where there is room for it then. Called on the swarm's own task, so it must not take long over a
+    /// request of 1 MiB. Default 0: short answers.
     fn weight(&self, _request: &Bytes) -> usize {
         0
     }

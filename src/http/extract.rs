@@ -11,7 +11,10 @@ use bytes::BytesMut;
 use http_body_util::BodyExt;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use super::{Gateway, error::Rejection, server::Late};
 use crate::{
@@ -22,9 +25,11 @@ use crate::{
     source::Origin,
 };
 
-/// How much of a body that is too long is taken before its client is told, in bytes, and for how long.
+/// How much of a body that is too long is taken before its client is told, in bytes, and for how long: in all, and while
+/// nothing comes.
 const MAX_DRAINED_BYTES: usize = 8 * MAX_REQUEST_BYTES;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
+const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a client wants to know, from whom, and in which form.
 #[derive(Debug)]
@@ -183,14 +188,14 @@ pub(super) async fn receive(
 async fn drain(mut body: Body) {
     let rest = async {
         let mut left = MAX_DRAINED_BYTES;
-        while let Some(Ok(frame)) = body.frame().await
+        while let Ok(Some(Ok(frame))) = timeout(DRAIN_PAUSE, body.frame()).await
             && let Some(less) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len))
         {
             left = less;
         }
     };
     // Whether it came to its end is its own affair.
-    let _ = tokio::time::timeout(DRAIN_TIME, rest).await;
+    let _ = timeout(DRAIN_TIME, rest).await;
 }
 
 /// Why a body did not come to its end.

@@ -16,9 +16,8 @@ use super::worker::Worker;
 use crate::protocol::codec::{Request, Response};
 use crate::protocol::{Code, Failure, MAX_RESPONSE_BYTES};
 
-/// Longer requests are neither weighed nor begun on the swarm's own task, since both parse them. Of the network's own
-/// requests hardly one is longer.
-const MAX_PARSED_BYTES: usize = 32 << 10;
+/// Longer requests are not begun on the swarm's own task: reading them takes long. Of the network's own hardly one is.
+const MAX_INLINE_BYTES: usize = 32 << 10;
 
 /// A request of others with its answer; `None` when the responder panicked or took too long.
 pub(super) type Answered = (InboundRequestId, ResponseChannel<Response>, Option<Bytes>);
@@ -53,10 +52,9 @@ impl Worker {
         if let Err(code) = self.inbound.ask(&asker, length, Instant::now()) {
             return self.refuse(channel, code);
         }
-        let long = length > MAX_PARSED_BYTES;
-        let weight = if long { MAX_RESPONSE_BYTES } else { self.responder.weight(&request) };
+        let long = length > MAX_INLINE_BYTES;
         // No more than that, so that where there is least memory one answer still fits.
-        let bytes = length.saturating_add(weight).min(MAX_RESPONSE_BYTES);
+        let bytes = length.saturating_add(self.responder.weight(&request)).min(MAX_RESPONSE_BYTES);
         if let Err(code) = self.inbound.admit(id, asker, bytes) {
             return self.refuse(channel, code);
         }

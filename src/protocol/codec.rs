@@ -30,8 +30,8 @@ const FREE_BYTES: usize = 4096;
 /// By this the part of one grows, as more of it arrives.
 const GROWTH: usize = 8;
 
-/// What requests of one connection may have for their first growth, to 32 KiB: four at once. What one connection lets
-/// stand there is no other's.
+/// What requests of one connection have for their first growth, to 32 KiB, before they need what is shared: four at once.
+/// Nobody else can take it from them.
 const OWN_BYTES: usize = 4 * (GROWTH - 1) * FREE_BYTES;
 
 /// What longer requests of others may have together, in all connections, until their turn comes: four of the longest. Who
@@ -148,8 +148,8 @@ pub struct JsonCodec {
 }
 
 impl JsonCodec {
-    /// A codec for requests of others. Those longer than 4 KiB have 112 KiB in each clone, which is a connection's, and its
-    /// clones; for what is longer than 32 KiB there are 4 MiB for all. They have 10 s to arrive, and 10 s for each 64 KiB of
+    /// A codec for requests of others. Those longer than 4 KiB share 4 MiB, and up to 32 KiB also the 112 KiB of each clone,
+    /// which is a connection's, and its clones. They have 10 s to arrive, and 10 s for each 64 KiB of
     /// the answer.
     pub fn serving() -> Self {
         let rooms = Rooms { all: Arc::new(Semaphore::new(SHARED_BYTES)), own: None };
@@ -241,8 +241,8 @@ async fn read<T: AsyncRead + Unpin + Send>(
     document(protocol, wire, limit)
 }
 
-/// Reads a document, with as much memory as it needs and `rooms` have, where that is shared: the first for its first
-/// growth, the second beyond.
+/// Reads a document, with as much memory as it needs and `rooms` have, where that is shared: the first one for its first
+/// growth, as long as there is some, the second one otherwise.
 async fn arrive<T: AsyncRead + Unpin + Send>(
     protocol: &StreamProtocol,
     io: &mut T,
@@ -252,9 +252,10 @@ async fn arrive<T: AsyncRead + Unpin + Send>(
     let Some([first, later]) = rooms else { return read(protocol, io, limit).await };
     let wire_limit = if is_compressed(protocol) { compressed::most_bytes(limit) } else { limit };
     let mut held: Vec<OwnedSemaphorePermit> = Vec::new();
-    let mut grow = |room: &Arc<Semaphore>, bytes: usize| {
-        let full = |_| io::Error::new(io::ErrorKind::OutOfMemory, "too many long documents at once");
-        held.push(Arc::clone(room).try_acquire_many_owned(bytes as u32).map_err(full)?);
+    let mut grow = |rooms: &[&Arc<Semaphore>], bytes: usize| {
+        let full = || io::Error::new(io::ErrorKind::OutOfMemory, "too many long documents at once");
+        let mut parts = rooms.iter().map(|room| Arc::clone(room).try_acquire_many_owned(bytes as u32));
+        held.push(parts.find_map(Result::ok).ok_or_else(full)?);
         Ok::<_, io::Error>(())
     };
     let (mut wire, mut allowed) = (Vec::with_capacity(INITIAL_BUFFER_BYTES), FREE_BYTES);
@@ -265,11 +266,12 @@ async fn arrive<T: AsyncRead + Unpin + Send>(
         }
         // One byte more than allowed: see `read`.
         let next = (allowed * GROWTH).min(wire_limit + 1);
-        grow(if allowed == FREE_BYTES { first } else { later }, next - allowed)?;
+        let rooms = [first, later];
+        grow(if allowed == FREE_BYTES { &rooms } else { &rooms[1..] }, next - allowed)?;
         allowed = next;
     }
     if is_compressed(protocol) && compressed::is_frame(&wire) {
-        grow(later, limit)?;
+        grow(&[later], limit)?;
     }
     let document = document(protocol, wire, limit)?;
     // What it might have become is given back.

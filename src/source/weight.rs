@@ -12,9 +12,21 @@ const WORKING_FACTOR: usize = 2;
 /// Blocks of an epoch, the first one's 41 included.
 const EPOCH_BLOCKS: u64 = 41;
 
+/// Longer requests are weighed by their path alone: reading what they ask with takes time and memory.
+const MAX_READ_BYTES: usize = 32 << 10;
+
 /// Bytes that the answer to `request` takes at most, about, where the chain has `length` blocks.
 pub(super) fn weight(request: &Bytes, length: u64) -> usize {
-    let Ok(query) = Request::parse(request).and_then(|request| request.query()) else { return 0 };
+    let Ok(parsed) = Request::parse(request) else { return 0 };
+    if request.len() > MAX_READ_BYTES {
+        return match &*parsed.path {
+            "/ping" | "/data/miner_block/find_ancestor" => request.len(),
+            "/data/miner_block/canonical" => bytes_of(length),
+            "/inspect" | "/data/miner_block/get" | "/data/miner_block/debug_index" => 0,
+            _ => bytes_of(length.min(MAX_CHUNK)),
+        };
+    }
+    let Ok(query) = parsed.query() else { return 0 };
     let blocks = match query {
         // Its check points, read.
         Query::FindAncestor { .. } => return request.len(),
@@ -26,6 +38,10 @@ pub(super) fn weight(request: &Bytes, length: u64) -> usize {
         Query::Epoch { .. } => EPOCH_BLOCKS,
         _ => 0,
     };
+    bytes_of(blocks)
+}
+
+fn bytes_of(blocks: u64) -> usize {
     usize::try_from(blocks).unwrap_or(usize::MAX).saturating_mul(WORKING_FACTOR * BLOCK_BYTES).min(MAX_RESPONSE_BYTES)
 }
 
@@ -43,14 +59,22 @@ mod tests {
     #[case("chain_info", r#"{"include_blocks":true}"#, 1000)]
     #[case("chain_info", "{}", 0)]
     #[case("epoch", r#"{"epoch":1}"#, 41)]
-    fn as_much_is_set_aside_as_blocks_are_asked_for_however_long_the_request(
-        #[case] path: &str,
-        #[case] data: &str,
-        #[case] blocks: usize,
-        #[values(0, 1 << 20)] padding: usize,
-    ) {
-        let request = format!(r#"{{"path":"/data/miner_block/{path}","data":{data}{}}}"#, " ".repeat(padding));
-        assert_eq!(weight(&request.into(), 3000), blocks * WORKING_FACTOR * BLOCK_BYTES);
+    fn as_much_is_set_aside_as_blocks_are_asked_for(#[case] path: &str, #[case] data: &str, #[case] blocks: usize) {
+        let request = |padding| {
+            Bytes::from(format!(r#"{{"path":"/data/miner_block/{path}","data":{data}{}}}"#, " ".repeat(padding)))
+        };
+        let expected = blocks * WORKING_FACTOR * BLOCK_BYTES;
+        assert_eq!(weight(&request(0), 3000), expected);
+        // Of a long one, as much as may be asked for in this way.
+        assert!((expected..=MAX_RESPONSE_BYTES).contains(&weight(&request(1 << 20), 3000)));
+        assert!(path == "canonical" || weight(&request(1 << 20), 3000) <= 1000 * WORKING_FACTOR * BLOCK_BYTES);
+    }
+
+    #[test]
+    fn what_a_long_request_asks_with_is_not_read() {
+        let deep = format!(r#"{{"path":"/ping","data":[{}]}}"#, vec!["[0]"; 100_000].join(","));
+        let request = Bytes::from(deep);
+        assert_eq!(weight(&request, 3000), request.len());
     }
 
     #[test]
