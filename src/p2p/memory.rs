@@ -60,23 +60,12 @@ impl Worker {
 mod tests {
     use std::sync::Arc;
 
-    use bytes::Bytes;
     use futures::StreamExt;
-    use libp2p::PeerId;
     use libp2p::identity::Keypair;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::p2p::{self, P2pConfig, Responder};
-
-    struct Mute;
-
-    #[async_trait::async_trait]
-    impl Responder for Mute {
-        async fn respond(&self, _: PeerId, _: Bytes) -> Bytes {
-            Bytes::new()
-        }
-    }
+    use crate::p2p::{self, P2pConfig, discovery::tests::Mute};
 
     fn config() -> P2pConfig {
         let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];

@@ -150,39 +150,18 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use libp2p::core::muxing::StreamMuxerExt;
+    use tokio_util::compat::TokioAsyncReadCompatExt;
 
     use super::*;
-
-    /// A peer that neither reads nor writes.
-    struct Silent;
-
-    impl AsyncRead for Silent {
-        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
-            Poll::Pending
-        }
-    }
-
-    impl AsyncWrite for Silent {
-        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
-            Poll::Pending
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
-        }
-
-        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Pending
-        }
-    }
 
     #[tokio::test]
     async fn who_does_not_read_cannot_keep_its_connection() {
         let yamux = Yamux { close_within: Duration::from_millis(10) };
-        for muxer in [yamux.over(Silent, Mode::Server), yamux.over(Silent, Mode::Client)] {
+        for mode in [Mode::Server, Mode::Client] {
+            // The other end neither reads nor goes away.
+            let (io, _other) = tokio::io::duplex(1);
+            let muxer = yamux.over(io.compat(), mode);
             // Far more than that, so that a connection which stays fails the test rather than hang it.
             let closed = tokio::time::timeout(Duration::from_secs(10), muxer.close()).await;
             closed.expect("it ends").unwrap();

@@ -13,7 +13,8 @@ use crate::p2p::{self, Offence, Responder};
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Mute;
+/// Answers with nothing.
+pub(in crate::p2p) struct Mute;
 
 #[async_trait::async_trait]
 impl Responder for Mute {
