@@ -21,7 +21,14 @@ use futures::{
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Gateway, client::Client, error::Rejection, extract, room::Part, status::OWN};
+use super::{
+    Gateway,
+    client::Client,
+    error::Rejection,
+    extract,
+    room::{Part, Taken},
+    status::OWN,
+};
 use crate::{
     protocol::{
         Code, Failure,
@@ -71,7 +78,7 @@ async fn follow_chain(
     let parameters = extract::parameters("/events", PARAMETERS, &uri)?;
     let after = parameters[AFTER].as_str().map(|id| cursor(AFTER, id)).transpose()?;
     let last = headers.get(LAST_EVENT_ID).map(|id| cursor(LAST_EVENT_ID, id.to_str().unwrap_or("?"))).transpose()?;
-    let place = gateway.room.streams.take(client, 1).map_err(|taken| taken.failure("event streams are open"))?;
+    let place = gateway.room.streams.take(client, 1).map_err(Taken::failure)?;
     let state = gateway.source.state().await?;
     let follower = Follower {
         source: gateway.source,

@@ -26,7 +26,7 @@ use super::{
     error::Rejection,
     extract, pages,
     rate::{Price, RateLimit},
-    room::{Part, Place},
+    room::{Part, Place, Taken},
     server::Remote,
 };
 use crate::protocol::{Code, Failure};
@@ -78,12 +78,20 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
         let asked = path_and_query + body.as_ref().map_or(0, |(_, bytes)| bytes.num_permits());
         limit.take_question(client.key, price, asked as u64);
     }
-    let shed = || {
-        gateway.counters.shed.add();
-        tell(Rejection::from(Failure::new(Code::Busy)).into_response())
+    let shed = |taken: Taken| {
+        let counters = &gateway.counters;
+        if let Taken::All(_) = taken {
+            counters.shed.add()
+        } else {
+            counters.rate_limited.add()
+        }
+        tell(Rejection::from(taken.failure()).into_response())
     };
     let (streamed, endless) = (!forwarded && request.uri().path() == STREAMED, request.uri().path() == "/events");
-    let Ok(place) = gateway.room.enter(client, forwarded, streamed) else { return shed() };
+    let place = match gateway.room.enter(client, forwarded, streamed) {
+        Ok(place) => place,
+        Err(taken) => return shed(taken),
+    };
     let (mut response, place) = match forwarded {
         false => (answer(gateway, deadline, request, next).await, place),
         // Who hangs up keeps its place until the peer is done: that one goes on.
@@ -103,7 +111,10 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
         true => Ok(streamed.then_some(place)),
         false => gateway.room.leave(client, size),
     };
-    let Ok(leaving) = leaving else { return shed() };
+    let leaving = match leaving {
+        Ok(leaving) => leaving,
+        Err(taken) => return shed(taken),
+    };
     if let Some(limit) = limit {
         let left = limit.take_bytes(client.key, price, size.unwrap_or(0));
         limit.tell(response.headers_mut(), left);
@@ -134,8 +145,11 @@ fn late(code: Code, limit: Duration) -> Rejection {
     Failure::with_detail(code, format!("not within {} s", limit.as_secs_f64())).into()
 }
 
-/// What a request's body takes until it is answered: one of its client's, and its bytes.
-type Weight = (Part, OwnedSemaphorePermit);
+/// Bodies of so few bytes count for their client only while they come.
+const SHORT_BODY: usize = 4 << 10;
+
+/// What a request's body takes until it is answered: one of its client's, unless it is short, and its bytes.
+type Weight = (Option<Part>, OwnedSemaphorePermit);
 
 /// A request whose body is all there. It takes no place while it comes: who sends slowly must not keep others out.
 async fn received(
@@ -148,7 +162,7 @@ async fn received(
     if request.method() != Method::POST || request.body().is_end_stream() {
         return Ok((request, None));
     }
-    let place = gateway.room.bodies.take(client, 1).map_err(|taken| taken.failure("bodies are worked at"))?;
+    let place = gateway.room.bodies.take(client, 1).map_err(Taken::failure)?;
     let (parts, body) = request.into_parts();
     let bytes = timeout_at(deadline, extract::receive(&parts.headers, body, &gateway.room.body_bytes)).await;
     let Ok(bytes) = bytes else {
@@ -156,6 +170,7 @@ async fn received(
         return Err(late(Code::RequestTimeout, gateway.settings.request_timeout));
     };
     let (bytes, weight) = bytes?;
+    let place = (bytes.len() > SHORT_BODY).then_some(place);
     Ok((Request::from_parts(parts, Body::from(bytes)), Some((place, weight))))
 }
 

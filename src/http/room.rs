@@ -34,6 +34,7 @@ pub const MAX_CLIENT_STREAMS: usize = 16;
 /// So much of something, of which each client may have its part. Programs on this machine may have all of it.
 pub(super) struct Pool {
     size: usize,
+    of: &'static str,
     free: Arc<Semaphore>,
     shares: Arc<Shares>,
 }
@@ -48,29 +49,36 @@ pub(super) struct Part {
 /// What a request or an answer has.
 pub(super) type Place = (Part, Option<Part>);
 
+/// So many of something, in words that follow the number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limit {
+    most: usize,
+    of: &'static str,
+}
+
 /// Who has taken too much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
-    /// All together: so much is there.
-    All(usize),
-    /// The client that asks, or those of its network: so much is its own.
-    Yours(usize),
+    /// All together have taken what there is.
+    All(Limit),
+    /// The client that asks has taken its part, or those of its network theirs.
+    Yours(Limit),
 }
 
 impl Taken {
-    /// What the client is told: that there are so many of `what` already.
-    pub(super) fn failure(self, what: &str) -> Failure {
-        let (code, most) = match self {
-            Self::All(most) => (Code::Busy, most),
-            Self::Yours(most) => (Code::RateLimited, most),
+    /// What the client is told.
+    pub(super) fn failure(self) -> Failure {
+        let (code, Limit { most, of }) = match self {
+            Self::All(limit) => (Code::Busy, limit),
+            Self::Yours(limit) => (Code::RateLimited, limit),
         };
-        Failure::with_detail(code, format!("{most} {what}"))
+        Failure::with_detail(code, format!("{most} {of}"))
     }
 }
 
 impl Pool {
-    fn new(size: usize, of_one_client: usize) -> Self {
-        Self { size, free: Arc::new(Semaphore::new(size)), shares: Shares::new(of_one_client) }
+    fn new(of: &'static str, size: usize, of_one_client: usize) -> Self {
+        Self { size, of, free: Arc::new(Semaphore::new(size)), shares: Shares::new(of_one_client) }
     }
 
     /// So much of it for this client; no more than all that it may have, for who wants more.
@@ -80,7 +88,7 @@ impl Pool {
     pub(super) fn take(&self, client: Client, count: usize) -> Result<Part, Taken> {
         let count = count.min(if client.local { self.size } else { self.shares.most() });
         let part = self.take_share(client, count)?;
-        let taken = Taken::All(self.size);
+        let taken = Taken::All(Limit { most: self.size, of: self.of });
         let permits = u32::try_from(count).map_err(|_| taken)?;
         let permit = self.free.clone().try_acquire_many_owned(permits).map_err(|_| taken)?;
         Ok(Part { _permit: Some(permit), ..part })
@@ -93,7 +101,10 @@ impl Pool {
     pub(super) fn take_share(&self, client: Client, count: usize) -> Result<Part, Taken> {
         let share = match client.local {
             true => None,
-            false => Some(self.shares.take(client.key, count).ok_or(Taken::Yours(self.shares.most()))?),
+            false => {
+                let taken = Taken::Yours(Limit { most: self.shares.most(), of: self.of });
+                Some(self.shares.take(client.key, count).ok_or(taken)?)
+            }
         };
         Ok(Part { _permit: None, _share: share })
     }
@@ -125,12 +136,16 @@ impl Room {
         let most = settings.max_requests;
         let part = |of: usize, divisor: usize| (of / divisor).max(1);
         Self {
-            working: Pool::new(most, part(most, 2)),
-            forwarded: Pool::new(part(most, 2), part(most, 8)),
-            leaving: Pool::new(most * LEAVING_BYTES, part(most * LEAVING_BYTES, 8)),
-            bodies: Pool::new(Semaphore::MAX_PERMITS, MAX_CLIENT_BODIES),
+            working: Pool::new("requests are in progress", most, part(most, 2)),
+            forwarded: Pool::new("requests wait for peers", part(most, 2), part(most, 8)),
+            leaving: Pool::new(
+                "bytes of answers are on their way",
+                most * LEAVING_BYTES,
+                part(most * LEAVING_BYTES, 8),
+            ),
+            bodies: Pool::new("bodies are in progress", Semaphore::MAX_PERMITS, MAX_CLIENT_BODIES),
             body_bytes: Arc::new(Semaphore::new(BODY_BYTES)),
-            streams: Pool::new(MAX_STREAMS, MAX_CLIENT_STREAMS),
+            streams: Pool::new("event streams are open", MAX_STREAMS, MAX_CLIENT_STREAMS),
         }
     }
 

@@ -50,12 +50,12 @@ pub struct P2pConfig {
     /// With whom we have to do. Default anybody.
     pub trust: TrustList,
     /// Blocks that a peer whom the operator does not trust is given per second, on average; a request costs one more, a
-    /// long one as many as it is long, and ten seconds' worth may be had at once. The peers of a subnet together have four times that. What exceeds it is
-    /// answered `rate_limited`. 0 is no limit. Default 10,000.
+    /// long one as many as it is long, and ten seconds' worth may be had at once. The peers of a subnet together have four
+    /// times that. What exceeds it is answered `rate_limited`. 0 is no limit. Default 10,000.
     pub peer_rate_limit: u32,
     /// Memory in bytes for requests of others and their answers until they are sent, at least 10 MiB. Strangers leave a
-    /// quarter of it, and their answers over 64 KiB half; one of them may have a quarter, a subnet three eighths. What
-    /// exceeds it is answered `busy`. Default 24 MiB.
+    /// quarter of it, and their answers over 64 KiB three eighths; of those one stranger may have a quarter, a subnet half,
+    /// and who has nothing else one of any length. What exceeds it is answered `busy`. Default 24 MiB.
     pub answer_bytes: usize,
     /// Memory in bytes of this process from which on no more connections are made and strangers are disconnected; 0 is
     /// nine tenths of the machine's, or the container's. Default 0.

@@ -118,8 +118,8 @@ impl Inbound {
     }
 
     /// Whether there is room for so many bytes in place of those that the request has already. Strangers together leave a
-    /// quarter of the memory to trusted peers, and their long answers another quarter to short ones. A stranger may have a
-    /// quarter, and those of a subnet three eighths; who has nothing else, any answer for which there is room.
+    /// quarter of the memory to trusted peers, and their long answers another eighth to short ones. Of long ones a stranger
+    /// may have a quarter, and those of a subnet half; who has nothing else, any answer for which there is room.
     fn has_room(&self, asker: &Asker, before: usize, bytes: usize) -> bool {
         let all = self.bytes - before + bytes;
         if asker.trusted {
@@ -131,10 +131,12 @@ impl Inbound {
         let of_subnet = subnet.map_or(0, |sum| *sum - before);
         let alone = of_peer == 0 && of_subnet == 0;
         let all_long = self.long - long(before) + long(bytes);
+        // Who has a long answer on its way may still ask short questions.
+        let (of_peer_most, of_subnet_most) = if bytes <= SHORT_BYTES { (4, 5) } else { (2, 4) };
         // One answer fits in any case.
         all <= part(6).max(MAX_RESPONSE_BYTES)
-            && (bytes <= SHORT_BYTES || all_long <= part(4).max(MAX_RESPONSE_BYTES))
-            && (alone || of_peer + bytes <= part(2) && of_subnet + bytes <= part(3))
+            && (bytes <= SHORT_BYTES || all_long <= part(5).max(MAX_RESPONSE_BYTES))
+            && (alone || of_peer + bytes <= part(of_peer_most) && of_subnet + bytes <= part(of_subnet_most))
     }
 
     /// A request has so many bytes in place of those that it had.

@@ -41,17 +41,20 @@ impl Worker {
     /// Disconnects strangers as long as this process has more than it may: what their connections hold is theirs to fill.
     pub fn relieve(&mut self) {
         if resident_bytes().is_none_or(|bytes| bytes <= self.memory_limit as u64) {
+            self.relieved_of.clear();
             return;
         }
         let strangers = self.shared.book().strangers();
-        if !strangers.is_empty() {
-            tracing::warn!(strangers = strangers.len(), "too little memory: strangers are disconnected");
-        }
+        let before = self.relieved_of.len();
         for peer in strangers {
-            // It may be gone by itself.
-            if self.swarm.disconnect_peer_id(peer).is_ok() {
+            // It may be gone by itself, or about to: a close takes seconds where the other end does not read.
+            if self.swarm.disconnect_peer_id(peer).is_ok() && self.relieved_of.insert(peer) {
                 self.shared.counters.refuse(Refused::Memory);
             }
+        }
+        let strangers = self.relieved_of.len() - before;
+        if strangers > 0 {
+            tracing::warn!(strangers, "too little memory: strangers are disconnected");
         }
     }
 }

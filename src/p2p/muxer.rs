@@ -23,10 +23,10 @@ const PROTOCOL: &str = "/yamux/1.0.0";
 /// Streams of one connection, all protocols together; more are not taken.
 const MAX_STREAMS: usize = 256;
 
-/// What others may send on the streams of a connection and nobody reads: the 256 KiB of each stream, which then don't grow
-/// with what the line carries. Bytes of content: Yamux keeps each frame in memory of its own, of 64 bytes at least, so that
+/// What others may send on the streams of a connection and nobody reads: the 256 KiB of each stream, and 16 MiB by which
+/// those can grow that carry much over a long way. Bytes of content: Yamux keeps each frame in memory of its own, of 64 bytes at least, so that
 /// frames of one byte take a multiple.
-const MAX_UNREAD_BYTES: usize = MAX_STREAMS * DEFAULT_CREDIT as usize;
+const MAX_UNREAD_BYTES: usize = MAX_STREAMS * DEFAULT_CREDIT as usize + (16 << 20);
 
 /// How long the end of a connection may take to be sent.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -107,10 +107,11 @@ impl Shares {
         Self { peers: Rate::new(per_second, burst), subnets }
     }
 
-    /// Takes one token if the peer and its subnet have it.
+    /// Takes one token if the peer and its subnet have it. The peer is asked first: one that has none left takes nothing
+    /// from its neighbours.
     pub fn take(&mut self, asker: &Asker, now: Instant) -> bool {
-        let in_subnet = |subnets: &mut Rate<Subnet>| asker.subnet.is_none_or(|subnet| subnets.take(subnet, now));
-        asker.trusted || in_subnet(&mut self.subnets) && self.peers.take(asker.peer, now)
+        asker.trusted
+            || self.peers.take(asker.peer, now) && asker.subnet.is_none_or(|subnet| self.subnets.take(subnet, now))
     }
 
     /// Charges what something cost.

@@ -3,8 +3,8 @@
 //! Written as one `poll` function rather than a `select!` loop: at several thousand requests a second the task takes
 //! whatever is ready (events, commands, finished answers) in one go, and goes to sleep once.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -107,6 +107,8 @@ pub(super) struct Worker {
     /// From how many bytes of this process on strangers go.
     pub(super) memory_limit: usize,
     relief: Interval,
+    /// Who has been sent away since there was enough.
+    pub(super) relieved_of: HashSet<PeerId>,
     /// To whoever takes gossip.
     pub(super) heard: mpsc::Sender<Gossip>,
     pub(super) gossip_rate: Shares,
@@ -144,6 +146,7 @@ impl Worker {
             search,
             memory_limit: memory::limit(config.memory_limit),
             relief,
+            relieved_of: HashSet::new(),
             heard,
             gossip_rate: Shares::new(gossip::PER_SECOND, gossip::BURST),
         })

@@ -1,6 +1,6 @@
 //! Postgres: one server for several gateways. The lock of the chain's row is the writers' lock.
 
-use std::{str::FromStr, time::Duration};
+use std::{borrow::Cow, str::FromStr, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{
@@ -59,6 +59,11 @@ const PARAMETERS: &[&str] = &[
     "application_name",
     "options",
 ];
+
+/// Parameters of the server's own clients that say nothing here, and are in the URLs that hosts give out: the driver would
+/// log them.
+const IGNORED: &[&str] =
+    &["channel_binding", "connect_timeout", "gssencmode", "keepalives", "sslnegotiation", "target_session_attrs"];
 
 /// How the connection of a lease is made.
 pub(super) struct Lessor {
@@ -181,14 +186,20 @@ async fn first_connection(connect: &PgConnectOptions, wait: Duration) -> Result<
     }
 }
 
-/// Refuses parameters that the driver would log, with their values, and otherwise ignore: one may hold a secret, or be
-/// the rest of a password with a `&` in it, so it is not named.
-fn check_parameters(url: &str) -> Result<()> {
+/// The URL without [`IGNORED`] parameters. Refuses others that the driver would log, with their values, and otherwise
+/// ignore: one may hold a secret, or be the rest of a password with a `&` in it, so it is not named.
+fn known_parameters(url: &str) -> Result<Cow<'_, str>> {
     // What is wrong with a URL that can't be read is the driver's to say.
-    let Ok(url) = Url::parse(url) else { return Ok(()) };
+    let Ok(mut parsed) = Url::parse(url) else { return Ok(url.into()) };
     let is_option = |name: &str| name.starts_with("options[") && name.ends_with(']');
-    match url.query_pairs().all(|(name, _)| PARAMETERS.contains(&&*name) || is_option(&name)) {
-        true => Ok(()),
+    let (ignored, rest): (Vec<_>, Vec<_>) =
+        parsed.query_pairs().into_owned().partition(|(name, _)| IGNORED.contains(&name.as_str()));
+    if !ignored.is_empty() {
+        parsed.query_pairs_mut().clear().extend_pairs(&rest);
+    }
+    match rest.iter().all(|(name, _)| PARAMETERS.contains(&name.as_str()) || is_option(name)) {
+        true if ignored.is_empty() => Ok(url.into()),
+        true => Ok(String::from(parsed).into()),
         false => Err(StoreError::Url(format!(
             "a parameter is unknown: expected {}, options[NAME]; a `&` in a password is written as %26",
             PARAMETERS.join(", ")
@@ -198,8 +209,8 @@ fn check_parameters(url: &str) -> Result<()> {
 
 /// How to connect for statements that wait so long for locks, and take so long.
 fn connect_options(url: &str, lock: Duration, statement: Duration) -> Result<PgConnectOptions> {
-    check_parameters(url)?;
-    let parsed = PgConnectOptions::from_str(url).map_err(|error| StoreError::Url(error.to_string()))?;
+    let parsed =
+        PgConnectOptions::from_str(&known_parameters(url)?).map_err(|error| StoreError::Url(error.to_string()))?;
     let name = parsed.get_application_name().unwrap_or("modal-gateway").to_owned();
     let milliseconds = |time: Duration| time.as_millis().max(1).to_string();
     let settings = [

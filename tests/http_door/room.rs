@@ -71,7 +71,7 @@ async fn a_client_has_so_many_large_answers_on_their_way() {
         held.push(response);
         assert!(held.len() <= 256);
     };
-    assert_eq!((held.len(), refused.status().as_u16()), (32, 503));
+    assert_eq!((held.len(), refused.status().as_u16()), (32, 429));
     assert_eq!(whole("192.0.2.2").await.status(), 200);
 }
 
@@ -102,7 +102,7 @@ async fn answers_of_known_size_count_until_they_are_read() {
         held.push(wire);
         assert!(held.len() <= 16, "what nobody reads is not counted");
     };
-    assert!(refused.starts_with("http/1.1 503"), "{refused}");
+    assert!(refused.starts_with("http/1.1 429"), "{refused}");
     assert_eq!(held.len(), (16 << 20) / size, "of 128 MiB an eighth");
     assert_eq!(ask(&door, "192.0.2.2", path).await.status(), 200);
 }

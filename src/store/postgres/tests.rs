@@ -63,6 +63,10 @@ fn parameters_of_a_url_are_those_that_the_driver_knows() {
     for known in ["", "?sslmode=disable&port=5433", "?options=-c%20geqo%3Doff&options[geqo]=off", "?password=a%26b"] {
         read(known).unwrap();
     }
+    let url = |parameters: &str| format!("postgres://user@host/db?{parameters}");
+    let given_out = url("sslmode=require&channel_binding=require&connect_timeout=10");
+    assert_eq!(known_parameters(&given_out).unwrap(), url("sslmode=require"));
+    assert!(read("?channel_binding=require&hunter2=b").is_err());
     for unknown in ["?sslpassword=hunter2", "?password=a&hunter2", "?hunter2=b", "?options[hunter2=b", "?SSLMODE=b"] {
         let error = read(unknown).unwrap_err();
         let text = error.to_string();
