@@ -57,7 +57,8 @@ impl Nodes {
         for (kind, _) in KINDS {
             for length in LENGTHS {
                 for cache in [Cache::Default, Cache::Off] {
-                    let default = Config { listen: listen.clone(), ..Config::default() };
+                    // What one peer may have is nothing to measure here.
+                    let default = Config { listen: listen.clone(), peer_rate_limit: 0, ..Config::default() };
                     let config = match cache {
                         Cache::Default => default,
                         Cache::Off => Config { cache_mib: 0, ..default },
