@@ -94,9 +94,11 @@ pub async fn memory(stores: &Stores) -> Outcome<String> {
     Ok(format!("#### Peak resident memory of `modal-gateway sync` into SQLite: MiB\n\n{table}\n{target}\n"))
 }
 
-/// A node that serves `store`, which it closes when it stops, and does nothing else.
+/// A node that serves `store`, which it closes when it stops, and does nothing else. One peer may have as much as it can
+/// take.
 pub async fn serving(store: Arc<dyn BlockStore>) -> Outcome<Node> {
-    let config = Config { listen: vec!["/ip4/127.0.0.1/tcp/0".parse()?], sync: false, ..Config::default() };
+    let listen = vec!["/ip4/127.0.0.1/tcp/0".parse()?];
+    let config = Config { listen, sync: false, peer_rate_limit: 0, ..Config::default() };
     Ok(Node::start_with(&config, store, Keypair::generate_ed25519()).await?)
 }
 
