@@ -104,8 +104,9 @@ pub struct Config {
     /// Log format on stderr: `text` or `json`. Default `text`. `RUST_LOG` says what is logged.
     #[serde(deserialize_with = "value::parsed")]
     pub log: LogFormat,
-    /// Blocks this far below the tip are taken as final, and caches may keep them. Default 40 (one epoch).
-    #[serde(deserialize_with = "value::parsed")]
+    /// Blocks this far below the tip are taken as final, and caches may keep them; at least 1, since what comes
+    /// after the tip is part of what a list says. Default 40 (one epoch).
+    #[serde(deserialize_with = "value::within::<1, { u64::MAX }, _, _>")]
     pub finality_depth: u64,
     /// Longest wait for a peer's answer: seconds (`30`, `0.5`) or with a unit (`500ms`, `30s`, `2m`), more than zero
     /// and at most an hour. Default 30 s.

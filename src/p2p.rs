@@ -6,10 +6,10 @@
 //! Whom we dial: the configured peers, what the operator's commands name, and peers that the network tells of
 //! ([`discovery`]) until there are enough. A request never makes us dial an address that came from the network.
 //!
-//! What others may do is bounded in four places: every connection and dial passes the [`guard`], which knows whom we have
-//! to do with ([`trust`], and scores in [`peers`]), who finds a place ([`entrance`]) and where the network may send us
-//! ([`dials`], [`place`]); every request is held by [`inbound`] until its answer is out; the codec bounds what arrives,
-//! and [`muxer`] what nobody has read yet.
+//! What others may do is bounded in five places: every connection and dial passes the [`guard`], which knows whom we
+//! have to do with ([`trust`], and scores in [`peers`]), who finds a place ([`entrance`]) and where the network may
+//! send us ([`dials`], [`place`]); every request is held by [`inbound`] until its answer is out; the codec bounds what
+//! arrives, [`muxer`] what nobody has read yet, at either end, and [`socket`] how long a peer may be silent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -41,6 +41,7 @@ mod peers;
 mod place;
 mod rate;
 mod serving;
+mod socket;
 mod stats;
 mod swarm;
 mod trust;

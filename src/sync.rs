@@ -10,11 +10,12 @@
 //! * `plan`: what to fetch; `setback`: what comes between a plan and its end
 //! * `sources`: whom to ask for blocks
 //! * `download`, `pipeline`: fetching in windows from several peers; verifying and committing them in order
-//! * `remote`: one peer's side of the protocol
+//! * `remote`: one peer's side of the protocol; `fault`: what may be wrong with it
 //! * `tracker`: what a job has done so far
 //! * [`mining`]: blocks of our own
 
 mod download;
+mod fault;
 mod gossip;
 mod job;
 mod judge;

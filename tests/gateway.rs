@@ -16,6 +16,8 @@ mod failures;
 mod headers;
 #[path = "gateway/interop.rs"]
 mod interop;
+#[path = "gateway/price.rs"]
+mod price;
 #[path = "gateway/program.rs"]
 mod program;
 #[path = "gateway/reorganised.rs"]

@@ -8,6 +8,8 @@ mod admin;
 mod deadlines;
 #[path = "http_door/ending.rs"]
 mod ending;
+#[path = "http_door/lengths.rs"]
+mod lengths;
 #[path = "http_door/pages.rs"]
 mod pages;
 #[path = "http_door/room.rs"]

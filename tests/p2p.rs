@@ -22,6 +22,9 @@ mod dialling;
 mod discovery;
 #[path = "p2p/gossip.rs"]
 mod gossip;
+#[path = "support/hole.rs"]
+#[allow(dead_code, reason = "this program does not use all of it")]
+mod hole;
 #[path = "support/peer.rs"]
 #[allow(dead_code, reason = "this program does not use all of it")]
 mod peer;

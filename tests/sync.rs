@@ -3,6 +3,10 @@
 
 mod support;
 
+#[path = "sync/checkpoints.rs"]
+mod checkpoints;
+#[path = "sync/claims.rs"]
+mod claims;
 #[path = "sync/following.rs"]
 mod following;
 #[path = "sync/forks.rs"]
@@ -15,5 +19,7 @@ mod liars;
 mod node;
 #[path = "sync/serving.rs"]
 mod serving;
+#[path = "sync/slow.rs"]
+mod slow;
 #[path = "sync/strategies.rs"]
 mod strategies;

@@ -82,6 +82,7 @@ fn lists_are_arrays_strings_with_commas_or_repeated_flags() {
 #[case("MODAL_GATEWAY_VERIFY", "full", "verify: `full`: ")]
 #[case("MODAL_GATEWAY_LOG", "xml", "log: `xml`: expected text or json")]
 #[case("MODAL_GATEWAY_FINALITY_DEPTH", "-1", "finality_depth: `-1`: ")]
+#[case("MODAL_GATEWAY_FINALITY_DEPTH", "0", "finality_depth: `0`: ")]
 #[case("MODAL_GATEWAY_PEER_TIMEOUT", "0", "peer_timeout: `0`: expected seconds")]
 #[case("MODAL_GATEWAY_PEER_TIMEOUT", "2h", "peer_timeout: `2h`: expected seconds")]
 #[case("MODAL_GATEWAY_CACHE_MIB", "65537", "cache_mib: `65537`: expected a whole number from 0 to 65536")]

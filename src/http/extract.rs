@@ -5,7 +5,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequest, Request},
-    http::{HeaderMap, Method, Uri, header},
+    http::{HeaderMap, Method, Uri, Version, header},
 };
 use bytes::BytesMut;
 use http_body_util::BodyExt;
@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Gateway, error::Rejection, server::Late};
+use super::{Gateway, error::Rejection, room::SHORT_BODY, server::Late};
 use crate::{
     protocol::{
         Code, Failure, MAX_REQUEST_BYTES, Query,
@@ -44,6 +44,8 @@ pub struct Read {
     pub format: Format,
     /// The tags of the client's copies, separated by commas: `If-None-Match`.
     pub if_none_match: Option<String>,
+    /// See [`takes_chunks`].
+    pub(super) takes_chunks: bool,
 }
 
 /// The form of an answer.
@@ -95,6 +97,7 @@ impl FromRequest<Gateway> for Read {
             anchor: control.anchor.map(str::to_owned),
             format: format(&parts.headers, is_list)?,
             if_none_match: copies(&parts.headers),
+            takes_chunks: takes_chunks(parts.version),
         })
     }
 }
@@ -133,6 +136,12 @@ pub(super) fn integer(name: &'static str, text: &str) -> Result<u64, Failure> {
     data[name].as_u64().ok_or_else(|| Failure::new(Code::InvalidParameter))
 }
 
+/// Whether a client can tell an answer of unknown length that is whole from one that breaks off: before HTTP/1.1 both end
+/// with the connection (RFC 9112, section 6.3).
+pub(super) fn takes_chunks(version: Version) -> bool {
+    version >= Version::HTTP_11
+}
+
 /// Whether a request is for a peer's answer: whether it has `?peer=`.
 pub(super) fn is_forwarded(uri: &Uri) -> bool {
     uri.query().is_some_and(|query| {
@@ -143,7 +152,8 @@ pub(super) fn is_forwarded(uri: &Uri) -> bool {
     })
 }
 
-/// A body of at most [`MAX_REQUEST_BYTES`], and the part that it takes of `room`, which is in bytes.
+/// A body of at most [`MAX_REQUEST_BYTES`], and the part that it takes of `room`, which is in bytes. One of at most
+/// [`SHORT_BODY`] is taken without, too: whoever has all the room must not keep others from asking.
 ///
 /// # Errors
 /// A body that is too large, too slow, or breaks off; and no room for it.
@@ -174,7 +184,11 @@ pub(super) async fn receive(
             drain(body).await;
             return Err(too_large());
         }
-        taken.merge(take(data.len())?);
+        match take(data.len()) {
+            Ok(more) => taken.merge(more),
+            Err(_) if bytes.len() + data.len() <= SHORT_BODY => {}
+            Err(busy) => return Err(busy),
+        }
         if bytes.is_empty() && hyper::body::Body::is_end_stream(&body) {
             return Ok((data, taken));
         }
@@ -267,5 +281,13 @@ mod tests {
         assert_eq!(negotiated("text/html, application/x-ndjson;q=0.5, */*;q=0.1", true), Some(Format::Ndjson));
         assert_eq!(negotiated("application/json;q=0", true), None);
         assert_eq!(negotiated("text/html", true), None);
+    }
+
+    #[tokio::test]
+    async fn a_short_body_needs_no_room() {
+        let room = Arc::new(Semaphore::new(0));
+        let received = async |bytes: usize| receive(&HeaderMap::new(), Body::from(vec![0; bytes]), &room).await;
+        assert_eq!(received(SHORT_BODY).await.unwrap().0.len(), SHORT_BODY);
+        assert_eq!(received(SHORT_BODY + 1).await.unwrap_err().code, Code::Busy);
     }
 }

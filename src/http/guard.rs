@@ -26,7 +26,8 @@ use super::{
     error::Rejection,
     extract, pages,
     rate::{Price, RateLimit},
-    room::{Part, Place, Taken},
+    respond::Fetched,
+    room::{Part, Place, SHORT_BODY, Taken},
     server::Remote,
 };
 use crate::protocol::{Code, Failure};
@@ -63,7 +64,7 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
         Some(Ok(left)) => left,
         None => 0,
     };
-    let tell = |mut response: Response| {
+    let tell = |mut response: Response, left: u32| {
         if let Some(limit) = limit {
             limit.tell(response.headers_mut(), left);
         }
@@ -72,27 +73,28 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
     let path_and_query = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
     let (request, body) = match received(gateway, client, deadline, request).await {
         Ok(received) => received,
-        Err(rejection) => return tell(rejection.into_response()),
+        Err(rejection) => return tell(rejection.into_response(), left),
     };
     if let Some(limit) = limit {
-        let asked = path_and_query + body.as_ref().map_or(0, |(_, bytes)| bytes.num_permits());
+        let asked = path_and_query + body.as_ref().map_or(0, |body| body.bytes);
         limit.take_question(client.key, price, asked as u64);
     }
-    let shed = |taken: Taken| {
+    let shed = |taken: Taken, left: u32| {
         let counters = &gateway.counters;
         if let Taken::All(_) = taken {
             counters.shed.add()
         } else {
             counters.rate_limited.add()
         }
-        tell(Rejection::from(taken.failure()).into_response())
+        tell(Rejection::from(taken.failure()).into_response(), left)
     };
-    let (streamed, endless) = (!forwarded && request.uri().path() == STREAMED, request.uri().path() == "/events");
+    let streamed = !forwarded && request.uri().path() == STREAMED && extract::takes_chunks(request.version());
+    let endless = request.uri().path() == "/events";
     let place = match gateway.room.enter(client, forwarded, streamed) {
         Ok(place) => place,
-        Err(taken) => return shed(taken),
+        Err(taken) => return shed(taken, left),
     };
-    let (mut response, place) = match forwarded {
+    let (response, place) = match forwarded {
         false => (answer(gateway, deadline, request, next).await, place),
         // Who hangs up keeps its place until the peer is done: that one goes on.
         true => {
@@ -106,6 +108,12 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
         }
     };
     let size = response.body().size_hint().exact();
+    // What was done is paid for, whether or not its answer leaves, or the client's own copy does as well.
+    let fetched = response.extensions().get().map_or(0, |Fetched(bytes)| *bytes);
+    let left = match limit {
+        Some(limit) => limit.take_bytes(client.key, price, size.unwrap_or(0).max(fetched)),
+        None => left,
+    };
     let leaving = match streamed || endless && size.is_none() {
         // A stream of the chain keeps its place, and a stream of events has room of its own.
         true => Ok(streamed.then_some(place)),
@@ -113,12 +121,9 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
     };
     let leaving = match leaving {
         Ok(leaving) => leaving,
-        Err(taken) => return shed(taken),
+        Err(taken) => return shed(taken, left),
     };
-    if let Some(limit) = limit {
-        let left = limit.take_bytes(client.key, price, size.unwrap_or(0));
-        limit.tell(response.headers_mut(), left);
-    }
+    let response = tell(response, left);
     let charge =
         limit.filter(|_| size.is_none()).map(|_| Charge { gateway: gateway.clone(), client: client.key, price });
     if leaving.is_none() && charge.is_none() {
@@ -145,11 +150,14 @@ fn late(code: Code, limit: Duration) -> Rejection {
     Failure::with_detail(code, format!("not within {} s", limit.as_secs_f64())).into()
 }
 
-/// Bodies of so few bytes count for their client only while they come.
-const SHORT_BODY: usize = 4 << 10;
-
-/// What a request's body takes until it is answered: one of its client's, unless it is short, and its bytes.
-type Weight = (Option<Part>, OwnedSemaphorePermit);
+/// What a request's body takes until it is answered.
+struct Weight {
+    bytes: usize,
+    /// One of its client's, unless it is short.
+    _place: Option<Part>,
+    /// What it has of the room for all bodies.
+    _room: OwnedSemaphorePermit,
+}
 
 /// A request whose body is all there. It takes no place while it comes: who sends slowly must not keep others out.
 async fn received(
@@ -169,9 +177,10 @@ async fn received(
         gateway.counters.timed_out.add();
         return Err(late(Code::RequestTimeout, gateway.settings.request_timeout));
     };
-    let (bytes, weight) = bytes?;
-    let place = (bytes.len() > SHORT_BODY).then_some(place);
-    Ok((Request::from_parts(parts, Body::from(bytes)), Some((place, weight))))
+    let (body, room) = bytes?;
+    let bytes = body.len();
+    let weight = Weight { bytes, _place: (bytes > SHORT_BODY).then_some(place), _room: room };
+    Ok((Request::from_parts(parts, Body::from(body)), Some(weight)))
 }
 
 fn refuse(limit: Option<&RateLimit>, seconds: u64) -> Response {

@@ -9,6 +9,7 @@ use std::{
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{client::ClientKey, shares::NETWORK};
+use crate::protocol::MAX_RESPONSE_BYTES;
 
 /// What a client has left, as draft-ietf-httpapi-ratelimit-headers has it: `r` units, and the bucket full in `t` seconds.
 pub const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -97,7 +98,7 @@ impl RateLimit {
     }
 
     /// Takes what an answer of so many bytes costs besides; returns what is left. What is not there becomes debt, at most
-    /// a burst of it: the client is answered again once it is paid.
+    /// a burst of it, or the price of the dearest answer: the client is answered again once it is paid.
     pub fn take_bytes(&self, client: ClientKey, price: Price, bytes: u64) -> u32 {
         self.spend(client, price.of_bytes(bytes), true).unwrap_or(0)
     }
@@ -133,15 +134,16 @@ impl RateLimit {
         let (key, lacks) = bucket(&buckets.full_at, client, UNIT);
         let network = client.network().map(|network| bucket(&buckets.networks, network, NETWORK_UNIT));
         let most = u128::from(self.burst) * UNIT;
+        let most_owed = most + most.max(u128::from(Price::of(true).of_bytes(MAX_RESPONSE_BYTES as u64)) * UNIT);
         let worst = network.map_or(lacks, |(_, shared)| lacks.max(shared));
         if worst > most && !on_credit {
             let nanos = (worst - most).div_ceil(rate);
             return Err(Empty { wait: Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)) });
         }
-        buckets.full_at.insert(key, now + lacks.min(2 * most));
+        buckets.full_at.insert(key, now + lacks.min(most_owed));
         let mut left = most.saturating_sub(lacks) / UNIT;
         if let Some((key, shared)) = network {
-            buckets.networks.insert(key, now + shared.min(2 * most));
+            buckets.networks.insert(key, now + shared.min(most_owed));
             left = left.min(most.saturating_sub(shared) / NETWORK_UNIT);
         }
         Ok(left as u32)
@@ -193,7 +195,8 @@ mod tests {
         assert_eq!(limit.take_bytes(mine, Price::of(false), 20 * UNIT_BYTES), 0, "what is got is owed");
         wait(21);
         assert_eq!(limit.take_bytes(mine, Price::of(true), 1 << 40), 0);
-        wait(105);
+        // 10 MiB from a peer, at the least.
+        wait(5 + 800);
         assert_eq!(limit.take(other, Price::of(false)).unwrap(), 99);
         let mut headers = HeaderMap::new();
         limit.tell(&mut headers, 94);

@@ -37,12 +37,16 @@ const UNSETTLED: HeaderValue = HeaderValue::from_static("private, no-cache");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
+/// Bytes of an answer that was fetched from a peer, however few of them the client is sent. In a response's extensions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fetched(pub u64);
+
 /// Answers a read.
 ///
 /// # Errors
 /// What the source declines, and why.
 pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> {
-    if read.query == Query::Canonical && read.origin == Origin::Local {
+    if read.query == Query::Canonical && read.origin == Origin::Local && read.takes_chunks {
         return in_time(whole_chain(source, &read)).await;
     }
     let served = match &read.anchor {
@@ -51,23 +55,24 @@ pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> 
     };
     let mut headers = provenance(served.answerer, served.tip.as_ref(), served.level);
     let tag = cached(&mut headers, served.tag(), read.format, served.settled);
-    if matches(read.if_none_match.as_deref(), &tag) {
-        return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
-    }
-    Ok(match read.format {
+    let mut response = match read.format {
+        _ if matches(read.if_none_match.as_deref(), &tag) => (StatusCode::NOT_MODIFIED, headers).into_response(),
         Format::Json => (headers, served.body.clone()).into_response(),
         Format::Ndjson => (headers, lines_of(&served)?).into_response(),
-    })
+    };
+    if served.answerer != Answerer::Local {
+        response.extensions_mut().insert(Fetched(served.body.len() as u64));
+    }
+    Ok(response)
 }
 
 /// Streams the whole chain, so that memory stays flat whatever its length.
 async fn whole_chain(source: &Source, read: &Read) -> Result<Response, Rejection> {
     let state = source.state().await?;
     match whole_chain_of(source, read, &state).await {
-        // It was reorganised since its state was read. Who named no block takes whichever chain there is.
-        Err(Rejection(Declined { failure, .. }))
-            if read.anchor.is_none() && failure.code == Code::AnchorNotCanonical =>
-        {
+        // It may be the state that is of another chain by now: who named no block takes whichever there is, and whose
+        // block is still in it keeps it.
+        Err(Rejection(Declined { failure, .. })) if failure.code == Code::AnchorNotCanonical => {
             whole_chain_of(source, read, &source.state_now().await?).await
         }
         response => response,

@@ -21,7 +21,9 @@ const TINY: u64 = 4 << 10;
 /// Answers of at most so many bytes leave whatever else does: only their own client can have too many of them.
 const SMALL: u64 = 64 << 10;
 
-/// Bytes of all requests' bodies that are in memory at once.
+/// Bodies of so few bytes count for their client only while they come, and need no room.
+pub(super) const SHORT_BODY: usize = 4 << 10;
+/// Bytes of all requests' bodies that are in memory at once, but for short ones when there is no more.
 const BODY_BYTES: usize = 64 << 20;
 /// Bodies of one client: it must not have all of [`BODY_BYTES`].
 const MAX_CLIENT_BODIES: usize = 16;

@@ -78,7 +78,8 @@ impl Behaviour {
             requests: requests(JsonCodec::default(), ProtocolSupport::Outbound, config.max_outbound_per_peer),
             inbound: requests(JsonCodec::serving(), ProtocolSupport::Inbound, MAX_INBOUND_STREAMS),
             identify,
-            ping: ping::Behaviour::default(),
+            // It only measures: `socket` notices who is gone.
+            ping: ping::Behaviour::new(ping::Config::new().with_interval(config.ping_interval)),
             kad,
             mdns: mdns.transpose().map_err(failed)?.into(),
             gossip: gossip.into(),

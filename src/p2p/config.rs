@@ -20,7 +20,8 @@ pub struct P2pConfig {
     /// Longest life of any request, ours and others'; default 60 s, as the network's nodes have it.
     pub request_timeout: Duration,
     /// Requests of others that are held at once, over all peers, from their arrival until the answer is sent, or made for
-    /// nobody; strangers leave a quarter of the places. What exceeds it is answered `busy`. Default 256.
+    /// nobody; strangers leave a quarter of the places, and those of one subnet half of the others. What exceeds it is
+    /// answered `busy`. Default 256.
     pub max_inbound: usize,
     /// Those of one peer. Default 64.
     pub max_inbound_per_peer: usize,
@@ -33,6 +34,10 @@ pub struct P2pConfig {
     pub redial_min: Duration,
     /// Longest delay between two dials of a configured peer. Default 60 s.
     pub redial_max: Duration,
+    /// How often the other end of each connection is pinged. One from which nothing came for four times that is given
+    /// up, and one that takes nothing of what waits for it for twice that. Default 15 s. With less than 10 s a peer
+    /// that has nothing to say is lost if it does not speak libp2p's ping: Yamux pings no more often than that.
+    pub ping_interval: Duration,
     /// Whether to take part in the gossip about new blocks; default true.
     pub gossip: bool,
     /// Whether to look for nodes on the local network (multicast DNS), and be found; default false.
@@ -77,6 +82,7 @@ impl P2pConfig {
             command_queue: 1024,
             redial_min: Duration::from_secs(1),
             redial_max: Duration::from_secs(60),
+            ping_interval: Duration::from_secs(15),
             gossip: true,
             mdns: false,
             target_peers: 8,

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError};
 use libp2p::{Multiaddr, PeerId};
 
 use super::address::{PeerAddress, peer_id};
+use super::place::ip;
 
 /// A connection that lasted this long counts as good: the next loss is met with the shortest delay again.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
@@ -42,7 +42,7 @@ enum State {
     Connected {
         since: Instant,
     },
-    /// The address leads back to us: never dialled again.
+    /// The ip address leads back to us: never dialled again.
     Ourselves,
 }
 
@@ -115,7 +115,8 @@ impl Dialer {
             // Somebody else's dial to the same peer is under way, or done: look again soon.
             DialError::DialPeerConditionFalse(_) => target.state = State::Waiting { until: now + min },
             // The swarm leaves out addresses that it listens on itself, and then has none.
-            DialError::LocalPeerId { .. } | DialError::NoAddresses if !is_dnsaddr(&target.address) => {
+            // A name may lead elsewhere next time.
+            DialError::LocalPeerId { .. } | DialError::NoAddresses if ip(&target.address).is_some() => {
                 target.state = State::Ourselves;
                 return Some(Setback::Ourselves(&target.address));
             }
@@ -167,11 +168,6 @@ pub(super) fn to_address(address: Multiaddr) -> DialOpts {
         Some(peer) => to_peer(peer, vec![address]),
         None => DialOpts::unknown_peer_id().address(address).allocate_new_port().build(),
     }
-}
-
-/// A `/dnsaddr` may list us among others: the next try may reach somebody else.
-fn is_dnsaddr(address: &Multiaddr) -> bool {
-    matches!(address.iter().next(), Some(Protocol::Dnsaddr(_)))
 }
 
 /// Doubles with each failure, and half of it is random, so that nodes which lost the same peer don't return at once.
@@ -255,9 +251,14 @@ mod tests {
         assert_eq!(own.failed(options.connection_id(), &error, now), Some(Setback::Ourselves(&address)));
         assert_eq!(own.next(), None);
 
-        let mut listed = dialer("/dnsaddr/example.org", now);
-        let options = listed.take_due(now).unwrap();
-        assert_ne!(listed.failed(options.connection_id(), &error, now), Some(Setback::Ourselves(&address)));
-        assert!(listed.next().is_some(), "others may stand behind the name");
+        for name in ["/dns/a.example/tcp/1", "/dns4/a.example/tcp/1", "/dns6/a.example/tcp/1", "/dnsaddr/a.example"] {
+            let (mut named, mut now) = (dialer(name, now), now);
+            for error in [&error, &DialError::NoAddresses] {
+                let options = named.take_due(now).unwrap();
+                let told = named.failed(options.connection_id(), error, now);
+                assert!(!matches!(told, Some(Setback::Ourselves(_))), "{name}");
+                now = named.next().expect("others may stand behind the name");
+            }
+        }
     }
 }

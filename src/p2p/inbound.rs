@@ -5,6 +5,7 @@
 //! at once with a failure, which costs next to nothing: a peer that stalls has its own places and memory, and no more.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::time::Instant;
 
 use libp2p::PeerId;
@@ -32,6 +33,13 @@ pub(super) struct Asker {
     pub trusted: bool,
 }
 
+impl Asker {
+    /// With whom a stranger shares.
+    fn neighbours(&self) -> Option<Subnet> {
+        self.subnet.filter(|_| !self.trusted)
+    }
+}
+
 struct Held {
     asker: Asker,
     bytes: usize,
@@ -50,8 +58,8 @@ pub(super) struct Inbound {
     held: HashMap<InboundRequestId, Held>,
     /// Requests and bytes.
     by_peer: HashMap<PeerId, (usize, usize)>,
-    /// Bytes of strangers.
-    by_subnet: HashMap<Subnet, usize>,
+    /// Requests and bytes of strangers.
+    by_subnet: HashMap<Subnet, (usize, usize)>,
     /// Bytes of strangers' answers that are not short.
     long: usize,
     bytes: usize,
@@ -60,6 +68,16 @@ pub(super) struct Inbound {
 /// What an answer of so many bytes takes of the room for long ones.
 fn long(bytes: usize) -> usize {
     if bytes > SHORT_BYTES { bytes } else { 0 }
+}
+
+/// One request less of this party's.
+fn leave<K: Eq + Hash>(parties: &mut HashMap<K, (usize, usize)>, party: &K) {
+    if let Some((requests, _)) = parties.get_mut(party) {
+        *requests -= 1;
+        if *requests == 0 {
+            parties.remove(party);
+        }
+    }
 }
 
 impl Inbound {
@@ -105,14 +123,21 @@ impl Inbound {
 
     /// Takes a request that may have so many bytes, its answer included, or says why not.
     pub fn admit(&mut self, id: InboundRequestId, asker: Asker, bytes: usize) -> Result<(), Code> {
-        let (requests, _) = self.by_peer.get(&asker.peer).copied().unwrap_or_default();
-        // Strangers leave a quarter of the places, too.
-        let places = if asker.trusted { self.max } else { self.max - self.max / 4 };
-        if self.held.len() >= places || requests >= self.max_per_peer || !self.has_room(&asker, 0, bytes) {
+        let (of_peer, _) = self.by_peer.get(&asker.peer).copied().unwrap_or_default();
+        let subnet = asker.neighbours().and_then(|subnet| self.by_subnet.get(&subnet));
+        let (of_subnet, _) = subnet.copied().unwrap_or_default();
+        // Strangers leave a quarter of the places, too; those of a subnet, half of the others.
+        let strangers = self.max - self.max / 4;
+        let places = if asker.trusted { self.max } else { strangers };
+        let full = self.held.len() >= places || of_peer >= self.max_per_peer || of_subnet >= strangers.div_ceil(2);
+        if full || !self.has_room(&asker, 0, bytes) {
             return Err(Code::Busy);
         }
         self.held.insert(id, Held { asker, bytes, working: true, gone: false });
         self.by_peer.entry(asker.peer).or_default().0 += 1;
+        if let Some(subnet) = asker.neighbours() {
+            self.by_subnet.entry(subnet).or_default().0 += 1;
+        }
         self.change(&asker, 0, bytes);
         Ok(())
     }
@@ -128,7 +153,7 @@ impl Inbound {
         let part = |eighths: usize| self.max_bytes / 8 * eighths;
         let of_peer = self.by_peer.get(&asker.peer).map_or(0, |(_, sum)| *sum - before);
         let subnet = asker.subnet.and_then(|subnet| self.by_subnet.get(&subnet));
-        let of_subnet = subnet.map_or(0, |sum| *sum - before);
+        let of_subnet = subnet.map_or(0, |(_, sum)| *sum - before);
         let alone = of_peer == 0 && of_subnet == 0;
         let all_long = self.long - long(before) + long(bytes);
         // Who has a long answer on its way may still ask short questions.
@@ -149,12 +174,8 @@ impl Inbound {
             return;
         }
         self.long = self.long - long(before) + long(bytes);
-        if let Some(subnet) = asker.subnet {
-            let sum = self.by_subnet.entry(subnet).or_default();
+        if let Some((_, sum)) = asker.subnet.and_then(|subnet| self.by_subnet.get_mut(&subnet)) {
             *sum = *sum - before + bytes;
-            if *sum == 0 {
-                self.by_subnet.remove(&subnet);
-            }
         }
     }
 
@@ -197,11 +218,9 @@ impl Inbound {
     fn release(&mut self, id: &InboundRequestId) {
         let Some(Held { asker, bytes, .. }) = self.held.remove(id) else { return };
         self.change(&asker, bytes, 0);
-        if let Some((requests, _)) = self.by_peer.get_mut(&asker.peer) {
-            *requests -= 1;
-            if *requests == 0 {
-                self.by_peer.remove(&asker.peer);
-            }
+        leave(&mut self.by_peer, &asker.peer);
+        if let Some(subnet) = asker.neighbours() {
+            leave(&mut self.by_subnet, &subnet);
         }
     }
 }

@@ -17,24 +17,30 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The limit in bytes: what is configured, and where that is 0, nine tenths of what there is.
 pub(super) fn limit(configured: usize) -> usize {
+    let read = |file: &str| fs::read_to_string(file).ok();
+    let machine = Behaviour::with_max_percentage(SHARE).max_allowed_bytes();
+    choose(configured, machine, container(read))
+}
+
+/// The limit, of what is configured, nine tenths of what the machine has, and what the container has.
+fn choose(configured: usize, machine: usize, container: Option<u64>) -> usize {
     if configured > 0 {
         return configured;
     }
-    let machine = Behaviour::with_max_percentage(SHARE).max_allowed_bytes();
-    container().map_or(machine, |bytes| machine.min((bytes as f64 * SHARE) as usize))
+    container.map_or(machine, |bytes| machine.min((bytes as f64 * SHARE) as usize))
 }
 
 /// What the control group of this process may have, if it has a limit: version 2 as a container and as a service sees it,
-/// and version 1.
-fn container() -> Option<u64> {
-    let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let group = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().to_owned();
+/// and version 1. `read` gives a file's text.
+fn container(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
+    let group = read("/proc/self/cgroup").unwrap_or_default();
+    let group = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
     let files = [
         format!("/sys/fs/cgroup{group}/memory.max"),
         "/sys/fs/cgroup/memory.max".into(),
         "/sys/fs/cgroup/memory/memory.limit_in_bytes".into(),
     ];
-    files.iter().filter_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok()).min()
+    files.iter().filter_map(|file| read(file)?.trim().parse().ok()).min()
 }
 
 impl Worker {
@@ -111,9 +117,35 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_limit_in_any_case() {
-        assert_eq!(limit(12345), 12345);
-        let bytes = limit(0);
-        assert!(bytes > 64 << 20 && bytes < 1 << 50, "{bytes}");
+    fn the_limit_is_what_is_configured_or_nine_tenths_of_the_least_there_is() {
+        assert_eq!(choose(12345, 9, Some(1)), 12345);
+        assert_eq!(choose(0, 900, None), 900);
+        assert_eq!(choose(0, 900, Some(100)), 90);
+        assert_eq!(choose(0, 900, Some(1 << 62)), 900);
+        let machine = Behaviour::with_max_percentage(SHARE).max_allowed_bytes();
+        assert!((1..=machine).contains(&limit(0)), "this machine's, or less");
+    }
+
+    #[test]
+    fn a_container_has_the_least_that_its_files_say() {
+        let (own, root) = ("/sys/fs/cgroup/a.slice/b.service/memory.max", "/sys/fs/cgroup/memory.max");
+        let first_version = "/sys/fs/cgroup/memory/memory.limit_in_bytes";
+        type Files = [(&'static str, &'static str)];
+        let cases: [(&str, &Files, Option<u64>); 6] = [
+            ("", &[], None),
+            ("0::/a.slice/b.service\n", &[(own, "max\n")], None),
+            ("0::/a.slice/b.service\n", &[(own, "1000\n"), (root, "max\n")], Some(1000)),
+            ("0::/a.slice/b.service\n", &[(own, "3000\n"), (root, "2000\n")], Some(2000)),
+            ("0::/\n", &[(root, "2000\n")], Some(2000)),
+            ("4:memory:/docker/a\n1:cpu:/docker/a\n", &[(first_version, "4000\n")], Some(4000)),
+        ];
+        for (groups, files, expected) in cases {
+            let group = [("/proc/self/cgroup", groups)];
+            let read = |path: &str| {
+                let file = group.iter().chain(files).find(|(file, _)| *file == path);
+                file.map(|(_, text)| (*text).to_owned())
+            };
+            assert_eq!(container(read), expected, "{groups}{files:?}");
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Yamux: the streams of a connection.
 //!
-//! libp2p's own upgrade can't be told two things: how much a peer may send that nobody reads (1 GiB a connection), and how
-//! long to wait for one that does not read to take our farewell (for ever, and until then it counts as connected).
+//! libp2p's own upgrade can't be told three things: how much a peer may send that nobody reads (1 GiB a connection),
+//! how much we write for one that does not read ([`parked`]), and how long to wait for it to take our farewell (for
+//! ever, and until then it counts as connected).
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -17,6 +18,10 @@ use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade,
 use tokio::time::Sleep;
 use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode, Stream};
 
+mod parked;
+
+use parked::{Outlet, Parked, Substream};
+
 /// Protocol id of Yamux in libp2p: <https://github.com/libp2p/specs/blob/master/yamux/README.md>.
 const PROTOCOL: &str = "/yamux/1.0.0";
 
@@ -24,8 +29,8 @@ const PROTOCOL: &str = "/yamux/1.0.0";
 const MAX_STREAMS: usize = 256;
 
 /// What others may send on the streams of a connection and nobody reads: the 256 KiB of each stream, and 16 MiB by which
-/// those can grow that carry much over a long way. Bytes of content: Yamux keeps each frame in memory of its own, of 64 bytes at least, so that
-/// frames of one byte take a multiple.
+/// those can grow that carry much over a long way. Bytes of content: Yamux keeps each frame in memory of its own, of 64
+/// bytes at least, so that frames of one byte take a multiple.
 const MAX_UNREAD_BYTES: usize = MAX_STREAMS * DEFAULT_CREDIT as usize + (16 << 20);
 
 /// How long the end of a connection may take to be sent.
@@ -48,8 +53,10 @@ impl Yamux {
         let mut config = Config::default();
         config.set_max_num_streams(MAX_STREAMS);
         config.set_max_connection_receive_window(Some(MAX_UNREAD_BYTES));
+        let parked = Parked::default();
         Muxer {
-            connection: Connection::new(io, config, mode),
+            connection: Connection::new(Outlet::new(io, &parked), config, mode),
+            parked,
             arrived: VecDeque::new(),
             waiting: None,
             close_within: self.close_within,
@@ -89,7 +96,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Yamux {
 
 /// The streams of a connection.
 pub(super) struct Muxer<C> {
-    connection: Connection<C>,
+    connection: Connection<Outlet<C>>,
+    parked: Parked,
     /// Streams that arrived while nobody asked for one: Yamux gives nothing on without them. At most [`MAX_STREAMS`].
     arrived: VecDeque<Stream>,
     /// Whoever asked for one when there was none.
@@ -100,28 +108,34 @@ pub(super) struct Muxer<C> {
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
     fn next(&mut self, context: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
-        self.connection.poll_next_inbound(context).map(|stream| stream.unwrap_or(Err(ConnectionError::Closed)))
+        let next = self.connection.poll_next_inbound(context);
+        let next = next.map(|stream| stream.unwrap_or(Err(ConnectionError::Closed)));
+        if !matches!(next, Poll::Ready(Ok(_))) {
+            self.parked.settle(next.is_ready());
+        }
+        next
     }
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
-    type Substream = Stream;
+    type Substream = Substream;
     type Error = ConnectionError;
 
-    fn poll_inbound(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
+    fn poll_inbound(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Substream, ConnectionError>> {
         let this = self.get_mut();
         if let Some(stream) = this.arrived.pop_front() {
-            return Poll::Ready(Ok(stream));
+            return Poll::Ready(Ok(Substream::new(stream, &this.parked)));
         }
         let next = this.next(context);
         if next.is_pending() {
             this.waiting = Some(context.waker().clone());
         }
-        next
+        next.map_ok(|stream| Substream::new(stream, &this.parked))
     }
 
-    fn poll_outbound(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Stream, ConnectionError>> {
-        self.get_mut().connection.poll_new_outbound(context)
+    fn poll_outbound(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Substream, ConnectionError>> {
+        let this = self.get_mut();
+        this.connection.poll_new_outbound(context).map_ok(|stream| Substream::new(stream, &this.parked))
     }
 
     fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
@@ -149,22 +163,4 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
 }
 
 #[cfg(test)]
-mod tests {
-    use libp2p::core::muxing::StreamMuxerExt;
-    use tokio_util::compat::TokioAsyncReadCompatExt;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn who_does_not_read_cannot_keep_its_connection() {
-        let yamux = Yamux { close_within: Duration::from_millis(10) };
-        for mode in [Mode::Server, Mode::Client] {
-            // The other end neither reads nor goes away.
-            let (io, _other) = tokio::io::duplex(1);
-            let muxer = yamux.over(io.compat(), mode);
-            // Far more than that, so that a connection which stays fails the test rather than hang it.
-            let closed = tokio::time::timeout(Duration::from_secs(10), muxer.close()).await;
-            closed.expect("it ends").unwrap();
-        }
-    }
-}
+mod tests;

@@ -11,13 +11,13 @@ use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
 use libp2p::core::transport::timeout::TransportTimeout;
 use libp2p::core::upgrade::Version;
-use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, Swarm, dns, noise, swarm, tcp, websocket};
 
 use super::behaviour::{Behaviour, IDLE_TIMEOUT};
 use super::guard::Guard;
 use super::muxer::Yamux;
+use super::socket::Socket;
 use super::{P2pConfig, P2pError, Shared};
 
 /// Longest time from the first packet of a connection, name resolution included, until it can carry streams. Of those that
@@ -38,7 +38,7 @@ const MAX_WEBSOCKET_BYTES: usize = 512 << 10;
 
 /// The swarm of a node: not listening yet, connected with nobody.
 pub(super) fn build(config: &P2pConfig, shared: Arc<Shared>) -> Result<Swarm<Guard>, P2pError> {
-    let transport = transport(&config.keypair).map_err(|error| P2pError::Identity(error.to_string()))?;
+    let transport = transport(config).map_err(|error| P2pError::Identity(error.to_string()))?;
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE_TIMEOUT)
         .with_notify_handler_buffer_size(NonZeroUsize::new(CONNECTION_BUFFER).unwrap_or(NonZeroUsize::MIN))
@@ -64,17 +64,18 @@ pub(super) fn check_free(address: &Multiaddr) -> io::Result<()> {
     }
 }
 
-/// The transport of a node with this identity.
+/// The transport of a node with these settings.
 ///
 /// Nagle's algorithm is off: with it every small answer waits for a delayed ACK, some 40 ms.
-fn transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
-    let noise = noise::Config::new(keypair)?;
+fn transport(config: &P2pConfig) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    let (noise, tick) = (noise::Config::new(&config.keypair)?, config.ping_interval);
     let plain = resolving(tcp_transport)
+        .map(move |io, _| Socket::new(io, tick))
         .upgrade(Version::V1Lazy)
         .authenticate(noise.clone())
         .multiplex(Yamux::default())
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    let mut websocket = websocket::Config::new(resolving(tcp_transport));
+    let mut websocket = websocket::Config::new(resolving(tcp_transport).map(move |io, _| Socket::new(io, tick)));
     websocket.set_max_data_size(MAX_WEBSOCKET_BYTES);
     let websocket = websocket
         .upgrade(Version::V1Lazy)

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use backon::BackoffBuilder;
@@ -10,8 +10,8 @@ use futures::{Stream, StreamExt, stream, stream::FuturesUnordered};
 use libp2p::PeerId;
 
 use super::{
-    remote::Fault,
-    sources::{FIRST_PATIENCE, InFlight, LAST_PATIENCE, Sources},
+    fault::Fault,
+    sources::{FIRST_PATIENCE, InFlight, LAST_PATIENCE, Sources, Trickle},
 };
 use crate::{
     chain::{EpochNumbering, MinerBlock},
@@ -25,6 +25,9 @@ const WINDOWS_IN_FLIGHT: usize = 4;
 
 /// Times that a window is asked for again where nobody else has it.
 const MAX_RETRIES: usize = 3;
+
+/// A wait that ends so much late was the later stages': while they are busy, nobody looks for blocks.
+const LATE: Duration = Duration::from_secs(1);
 
 /// A part of the stretch. With what is known of its hashes where headers were fetched first.
 #[derive(Debug, Clone)]
@@ -165,7 +168,7 @@ async fn fetch(
 ) -> Result<(), Failed> {
     let mut pauses = backon::ExponentialBuilder::default().with_jitter().with_max_times(MAX_RETRIES).build();
     let (mut attempts, mut racing) = (Vec::<Arc<Attempt>>::new(), FuturesUnordered::new());
-    let mut patience = FIRST_PATIENCE;
+    let (mut patience, mut trickle) = (FIRST_PATIENCE, Trickle::default());
     let mut last: Option<Failed> = None;
     loop {
         let tried: Vec<_> = attempts.iter().map(|attempt| attempt.peer).collect();
@@ -188,17 +191,24 @@ async fn fetch(
             continue;
         }
         let outcome = match nobody_else {
-            // Who has the chain is busy, maybe with our other windows: giving up is for those who give nothing at all.
+            // Who has the chain is busy, maybe with our other windows: giving up is for those who give nothing at all,
+            // and for strangers who give next to nothing.
             true if sources.alternatives => {
-                let before = attempts.iter().map(|attempt| attempt.count()).sum::<usize>();
-                match tokio::time::timeout(patience.max(LAST_PATIENCE), racing.next()).await {
+                let count = || attempts.iter().map(|attempt| attempt.count()).sum::<usize>();
+                let (before, began, longest) = (count(), Instant::now(), patience.max(LAST_PATIENCE));
+                match tokio::time::timeout(longest, racing.next()).await {
                     Ok(outcome) => outcome,
-                    Err(_) if attempts.iter().map(|attempt| attempt.count()).sum::<usize>() > before => continue,
                     Err(_) => {
+                        let waited = if began.elapsed() < longest + LATE { longest } else { Duration::ZERO };
+                        let fault = match count().saturating_sub(before) {
+                            0 => Fault::Silent(P2pError::Timeout),
+                            blocks if sources.impatient && trickle.is_too_slow(waited, blocks) => Fault::Slow,
+                            _ => continue,
+                        };
                         attempts.iter().for_each(|attempt| gathered.add_part(attempt));
                         // Whoever was asked first took longest.
                         let peer = tried.first().copied().unwrap_or_else(PeerId::random);
-                        return Err(last.unwrap_or((peer, Fault::Silent(P2pError::Timeout))));
+                        return Err(last.unwrap_or((peer, fault)));
                     }
                 }
             }

@@ -6,7 +6,7 @@ use libp2p::PeerId;
 
 use super::{
     pipeline::{REASON, is_unproven},
-    plan::weight,
+    plan::{checkpoint_above, weight},
     service::Service,
 };
 use crate::{
@@ -105,7 +105,8 @@ impl Service {
         look
     }
 
-    /// Appends a verified block, adopts it with the branch that it makes heavier, or keeps it beside the chain.
+    /// Appends a verified block, adopts it with the branch that it makes heavier, or keeps it beside the chain: always
+    /// so where the branch would take a checkpoint away.
     async fn keep(&self, state: &ChainState, parent: ChainEnd, verified: VerifiedBlocks) -> Result<(), StoreError> {
         match self.write_block(state, parent, verified).await {
             // Somebody was faster: the next look at the peers tells what is missing.
@@ -125,6 +126,7 @@ impl Service {
     ) -> Result<(), StoreError> {
         let extends = state.tip.as_ref().is_some_and(|tip| tip.hash == parent.hash);
         let work = self.store.work_at(parent.index).await?.unwrap_or_default();
+        let settled = checkpoint_above(&*self.store, &self.network, parent.index).await?.is_some();
         let mut writer = self.store.write().await?;
         if extends {
             writer.append(verified).await?;
@@ -132,7 +134,7 @@ impl Service {
             let Some(block) = verified.blocks().first() else { return Ok(()) };
             let work = work + block.actualized_difficulty;
             let branch = Weight { work, length: block.index + 1, tip_hash: block.hash.clone() };
-            if branch > weight(writer.state()) {
+            if !settled && branch > weight(writer.state()) {
                 writer.clear_stage().await?;
                 let ancestor = Position { index: parent.index, hash: parent.hash };
                 writer.stage(Some(&ancestor), 0, verified).await?;

@@ -38,7 +38,7 @@ impl Run {
                 self.hold_against(*peer, Some(Offence::FalseClaim));
                 record.found.wrong.insert(*peer)
             }
-            Setback::OtherGenesis { peer, .. } => record.found.wrong.insert(*peer),
+            Setback::OtherGenesis { peer, .. } | Setback::Checkpoint { peer, .. } => record.found.wrong.insert(*peer),
             Setback::Seam { peer, before } => {
                 let helpers = [Some(*peer), *before].into_iter().flatten().filter(|peer| Some(*peer) != record.lead);
                 let helpers: Vec<_> = helpers.collect();

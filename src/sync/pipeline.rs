@@ -10,8 +10,8 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     download::{self, Fetched, Span, Window},
+    fault::Fault,
     plan::{Plan, weight},
-    remote::Fault,
     run::Run,
     setback::Setback,
     sources::Sources,
@@ -183,7 +183,8 @@ impl Run {
             let linked = tokio::task::spawn_blocking(move || verifier.verify_headers(before.as_ref(), &headers));
             let (end, added) = match linked.await {
                 Ok(Ok(linked)) => linked,
-                Ok(Err(violation)) => return Err(blame(self.verifier.level(), lead.peer, None, None, violation)),
+                // Between two answers the peer may have reorganised.
+                Ok(Err(violation)) => return Err(blame(self.verifier.level(), lead.peer, None, Some(from), violation)),
                 Err(error) => return Err(stopped(&error)),
             };
             work = work + added;

@@ -6,9 +6,9 @@ use super::{
     setback::Setback,
 };
 use crate::{
-    chain::{ChainEnd, CumulativeDifficulty, Position, fork_choice::Weight, locator},
+    chain::{ChainEnd, CumulativeDifficulty, Network, Position, fork_choice::Weight, locator},
     protocol::query::CheckPoint,
-    store::{ChainState, Stage},
+    store::{BlockStore, ChainState, Stage, StoreError},
 };
 
 /// A stretch of a peer's chain that is to be fetched.
@@ -58,6 +58,26 @@ pub(super) fn is_better(claim: &Claim, state: &ChainState) -> bool {
     }
 }
 
+/// Index of a checkpoint of the network's that our chain holds above the block at `ancestor`. A branch that leaves ours
+/// there can't hold it, however much the branch weighs before it comes so far.
+///
+/// # Errors
+/// The store's.
+pub(super) async fn checkpoint_above(
+    store: &dyn BlockStore,
+    network: &Network,
+    ancestor: u64,
+) -> Result<Option<u64>, StoreError> {
+    let above: Vec<_> = network.checkpoints.iter().filter(|point| point.index > ancestor).collect();
+    if above.is_empty() {
+        return Ok(None);
+    }
+    let indexes: Vec<_> = above.iter().map(|point| point.index).collect();
+    let ours = store.canonical_hashes(&indexes).await?;
+    // One that was named after our chain had come so far may be missing from it: then another chain is what we need.
+    Ok(above.into_iter().find(|point| ours.get(&point.index) == Some(&point.hash)).map(|point| point.index))
+}
+
 impl Run {
     /// Index of the last block of a plan that begins at `from`.
     fn end(&self, from: u64, claim: &Claim) -> u64 {
@@ -67,7 +87,8 @@ impl Run {
     /// Plans the way to a peer's claimed tip; `None` where there is nothing to fetch, because its chain is part of ours.
     ///
     /// # Errors
-    /// The peer's fault, that its genesis is another one, that it claims more work than its chain has, or the store's.
+    /// The peer's fault, that its genesis is another one, that it lacks a checkpoint, that it claims more work than its
+    /// chain has, or the store's.
     pub async fn plan(&self, lead: &Remote, claim: Claim) -> Result<Option<Plan>, Setback> {
         let state = self.store.state().await?;
         let staged = self.store.staged().await?;
@@ -90,6 +111,9 @@ impl Run {
                 // It has reorganised since it made the claim.
                 (false, _) => Err(Setback::Seam { peer: lead.peer, before: None }),
             };
+        }
+        if let Some(index) = checkpoint_above(&*self.store, &self.network, ancestor).await? {
+            return Err(Setback::Checkpoint { peer: lead.peer, index });
         }
         let aside = ancestor != tip.index;
         let numbering = self.network.epoch_numbering;

@@ -6,14 +6,13 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use libp2p::PeerId;
 
-use super::tracker::Tracker;
+use super::{fault::Fault, tracker::Tracker};
 use crate::{
     chain::{CumulativeDifficulty, MAX_BLOCK_BYTES, MinerBlock, block::Header},
-    p2p::{Offence, P2pClient, P2pError},
+    p2p::{P2pClient, P2pError},
     protocol::{
-        self, Code, Failure, MAX_CHUNK, Query,
+        self, MAX_CHUNK, Query,
         answer::{CanonicalData, ChainInfoData, EpochData, FindAncestorData, HeadersData, RangeData},
-        peers_words,
         query::CheckPoint,
     },
     source::parsed,
@@ -26,65 +25,8 @@ const MAX_REQUESTS_PER_WINDOW: usize = 64;
 /// Single blocks asked for at once where a peer of the first release is probed.
 const PROBES_AT_ONCE: usize = 8;
 
-/// Why a peer did not give what it was asked for.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum Fault {
-    /// There was no answer.
-    #[error("{}", silence(.0))]
-    Silent(P2pError),
-    /// The answer breaks the protocol.
-    #[error("its answer breaks the protocol: {0}")]
-    Broken(String),
-    /// The answer is an error.
-    #[error("it answered: {0}")]
-    Refused(Failure),
-    /// It lacks a block below its own tip.
-    #[error("it has no block {0}, though its tip is higher")]
-    Missing(u64),
-    /// It gives so little at a time that others are better asked.
-    #[error("it gives less than {0} blocks a request")]
-    Tiny(usize),
-    /// Its blocks are not those whose headers were verified.
-    #[error("its blocks from {0} on are of another chain than the headers")]
-    OtherBlocks(u64),
-}
-
-impl Fault {
-    /// What can be held against the peer: silence may be the network's fault, a missing block a reorganisation's.
-    pub fn offence(&self) -> Option<Offence> {
-        match self {
-            Self::Broken(_) => Some(Offence::BrokenAnswer),
-            Self::Missing(_) | Self::Tiny(_) => Some(Offence::Unreliable),
-            Self::Silent(_) | Self::Refused(_) | Self::OtherBlocks(_) => None,
-        }
-    }
-
-    /// Whether the peer asks to be asked again later.
-    pub fn is_slow_down(&self) -> bool {
-        matches!(self, Self::Refused(failure) if failure.code == Code::Busy)
-    }
-
-    /// Whether the peer does not know the path.
-    pub fn is_unknown_path(&self) -> bool {
-        matches!(self, Self::Refused(failure) if failure.code == Code::UnknownPath)
-    }
-}
-
-impl Fault {
-    /// A description may quote the answer.
-    fn broken(what: String) -> Self {
-        Self::Broken(peers_words(&what))
-    }
-}
-
-/// Why there was no answer, without the addresses that the error may name.
-fn silence(error: &P2pError) -> String {
-    match error {
-        P2pError::Unreachable(_) => "it can't be reached".into(),
-        P2pError::BadAnswer(_) => "its answer broke off".into(),
-        error => error.to_string(),
-    }
-}
+/// How much further each step reaches than the one before on the way to the tip of such a peer.
+const PROBE_STRIDE: u64 = 8;
 
 /// What a peer says of its chain. Nothing of it is proven.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,6 +55,11 @@ impl Remote {
         Self { peer, p2p, timeout, tracker }
     }
 
+    /// Whether the operator trusts it.
+    pub fn is_trusted(&self) -> bool {
+        self.p2p.is_trusted(&self.peer)
+    }
+
     /// Asks, and hands the text of `data` to `read`.
     async fn ask<T: Send + 'static>(
         &self,
@@ -139,8 +86,8 @@ impl Remote {
         outcome
     }
 
-    /// What it claims; `None` where its chain is empty. `hint` is where to look for the tip of a peer of the first
-    /// release.
+    /// What it claims; `None` where its chain is empty. `hint` is the likely length of its chain: where to look for the
+    /// tip of a peer of the first release.
     pub async fn claim(&self, hint: u64) -> Result<Option<Claim>, Fault> {
         let query = Query::ChainInfo { local_block_hashes: Vec::new(), include_blocks: false, from_index: None };
         let claim = self.ask(&query, |data| {
@@ -159,15 +106,23 @@ impl Remote {
         }
     }
 
-    /// Finds the tip of a peer that does not tell: exponentially from `hint`, then by bisection.
+    /// Finds the tip of a peer that does not tell: exponentially from a chain of length `hint` on, then by bisection.
+    /// Most peers have one of just that length or a little more: that takes few round trips.
     async fn probe(&self, hint: u64) -> Result<Option<Claim>, Fault> {
-        let Some(mut best) = self.at(0).await? else { return Ok(None) };
-        let (mut step, mut beyond) = (hint.max(1), None);
+        let last = hint.saturating_sub(1);
+        let (mut best, mut beyond) = match self.at(last).await? {
+            Some(block) => (block, None),
+            None => match self.at(0).await? {
+                Some(first) => (first, Some(last.max(1))),
+                None => return Ok(None),
+            },
+        };
+        let mut step = 1_u64;
         while beyond.is_none() {
             let index = best.index.saturating_add(step);
             match self.at(index).await? {
                 Some(block) if block.index <= best.index => return Err(Fault::broken("a chain without end".into())),
-                Some(block) => (best, step) = (block, step.saturating_mul(2)),
+                Some(block) => (best, step) = (block, step.saturating_mul(PROBE_STRIDE)),
                 None => beyond = Some(index),
             }
         }
@@ -218,14 +173,17 @@ impl Remote {
     }
 
     /// The blocks from `from` to `to`, in as many answers as it takes. Each answer goes to `keep` as it comes: what is
-    /// there is not lost when the next one fails.
+    /// there is not lost when the next one fails. Between two of them the peer may reorganise: what it gave before
+    /// that stays.
     pub async fn range(&self, from: u64, to: u64, mut keep: impl FnMut(Vec<MinerBlock>)) -> Result<(), Fault> {
-        let mut next = from;
+        let (mut next, mut end) = (from, None::<String>);
         for _ in 0..MAX_REQUESTS_PER_WINDOW {
             let chunk = self.chunk(next, to).await?;
-            if chunk.is_empty() {
-                return Err(Fault::Missing(next));
+            let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else { return Err(Fault::Missing(next)) };
+            if end.is_some_and(|end| end != first.previous_hash) {
+                return Err(Fault::Moved(next));
             }
+            end = Some(last.hash.clone());
             next = next.saturating_add(chunk.len() as u64);
             keep(chunk);
             if next > to {

@@ -28,9 +28,6 @@ use crate::{
     store::{BlockStore, ChainState, StoreError},
 };
 
-/// How long the others may take after the first peer has told its tip.
-const GRACE: Duration = Duration::from_millis(500);
-
 /// Plans in a row that may come to nothing before the job fails.
 const MAX_SETBACKS: usize = 6;
 
@@ -179,7 +176,8 @@ impl Run {
         policy.with_max_delay(Duration::from_secs(10)).with_max_times(MAX_SETBACKS).build()
     }
 
-    /// What peers claim that nothing speaks against. Whoever takes much longer than the first one is not waited for.
+    /// What peers claim that nothing speaks against. Whoever takes much longer than the first one is not waited for: see
+    /// [`turn::Wait`].
     async fn claims(&self, state: &ChainState, record: &mut Record) -> Vec<(Remote, Claim)> {
         let peers = self.only.map_or_else(|| self.p2p.candidates(), |peer| vec![peer]);
         let hopeless = |peer: &PeerId| {
@@ -187,6 +185,7 @@ impl Run {
         };
         let peers = peers.into_iter().filter(|peer| !hopeless(peer)).collect();
         let peers = turn::asked(peers, self.first, |peer| self.p2p.is_trusted(peer));
+        let favoured = |peer: &PeerId| self.first == Some(*peer) || self.p2p.is_trusted(peer);
         let ask = |peer| async move {
             let remote = Remote::new(self.p2p.clone(), peer, self.timeout, self.tracker.clone());
             let claim = self.claim(&remote, state).await;
@@ -195,13 +194,15 @@ impl Run {
         let mut mute: HashSet<_> = peers.iter().copied().collect();
         let mut asked: FuturesUnordered<_> = peers.into_iter().map(ask).collect();
         let mut claims = Vec::new();
-        let mut deadline = tokio::time::Instant::now() + self.timeout;
-        while let Ok(Some((remote, claim))) = tokio::time::timeout_at(deadline, asked.next()).await {
+        let mut wait = turn::Wait::new(self.timeout);
+        loop {
+            let until = wait.until(mute.iter().any(favoured));
+            let Ok(Some((remote, claim))) = tokio::time::timeout_at(until, asked.next()).await else { break };
             mute.remove(&remote.peer);
             match claim {
                 Ok(Some(claim)) => {
+                    wait.told(is_better(&claim, state));
                     claims.push((remote, claim));
-                    deadline = deadline.min(tokio::time::Instant::now() + GRACE);
                 }
                 Ok(None) => record.last = Some(format!("peer {}: its chain is empty", remote.peer)),
                 Err(setback) => _ = self.judge(&setback, record),

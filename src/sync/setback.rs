@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use libp2p::PeerId;
 
-use super::remote::Fault;
+use super::fault::Fault;
 use crate::{
     chain::{PowError, Violation},
     store::StoreError,
@@ -39,6 +39,14 @@ pub(super) enum Setback {
         theirs: String,
         /// Hash of ours.
         ours: String,
+    },
+    /// A peer's chain leaves ours below a checkpoint of the network's that ours holds.
+    #[error("peer {peer}: its chain leaves ours before the network's checkpoint at {index}")]
+    Checkpoint {
+        /// The peer.
+        peer: PeerId,
+        /// Index of the checkpoint.
+        index: u64,
     },
     /// Our own chain changed meanwhile.
     #[error("the chain changed meanwhile")]

@@ -8,7 +8,7 @@ use std::{
 
 use libp2p::PeerId;
 
-use super::remote::{Fault, Remote};
+use super::{fault::Fault, remote::Remote};
 
 /// Longest wait for a window, in multiples of what windows took the peer so far, before another one is asked as well.
 const PATIENCE: f64 = 4.0;
@@ -18,6 +18,12 @@ const MIN_PATIENCE: Duration = Duration::from_millis(300);
 pub(super) const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a peer may give nothing at all before it is left, where another chain could be followed instead.
 pub(super) const LAST_PATIENCE: Duration = Duration::from_secs(5);
+/// No longer wait than this where a stranger's chain is fetched and another could be: slowness must not earn patience.
+const MAX_PATIENCE: Duration = Duration::from_secs(10);
+/// The least that must come of a window there: so many blocks,
+const PACE_BLOCKS: usize = 100;
+/// in so much time that is spent waiting for them. With four windows on their way that makes 13 blocks a second.
+const PACE_TIME: Duration = Duration::from_secs(30);
 
 /// The peers that have the chain.
 pub(super) struct Sources {
@@ -26,6 +32,8 @@ pub(super) struct Sources {
     peers: Mutex<Vec<Source>>,
     /// Whether another chain could be followed instead: then a peer that gives nothing is left soon.
     pub alternatives: bool,
+    /// Whether a slow pace is a reason, too: not with a chain of the operator's own peers.
+    pub impatient: bool,
     /// How fast peers were before.
     known: Paces,
 }
@@ -51,7 +59,8 @@ struct Source {
 
 impl Sources {
     pub fn new(lead: Remote, alternatives: bool, known: Paces) -> Self {
-        let sources = Self { lead: lead.clone(), peers: Mutex::default(), alternatives, known };
+        let impatient = alternatives && !lead.is_trusted();
+        let sources = Self { lead: lead.clone(), peers: Mutex::default(), alternatives, impatient, known };
         sources.add(lead);
         sources
     }
@@ -93,6 +102,7 @@ impl Sources {
             Some(mean) => Duration::from_secs_f64(PATIENCE * mean * f64::from(best.in_flight)).max(MIN_PATIENCE),
             None => FIRST_PATIENCE,
         };
+        let patience = if self.impatient { patience.min(MAX_PATIENCE) } else { patience };
         Some((InFlight { remote: best.remote.clone(), sources: self }, patience))
     }
 
@@ -124,6 +134,25 @@ impl Sources {
     }
 }
 
+/// What comes of a window bit by bit.
+#[derive(Default)]
+pub(super) struct Trickle {
+    waited: Duration,
+    blocks: usize,
+}
+
+impl Trickle {
+    /// Notes how many blocks came in such a time; whether that makes too few by now.
+    pub fn is_too_slow(&mut self, waited: Duration, blocks: usize) -> bool {
+        self.waited += waited;
+        self.blocks += blocks;
+        if self.waited < PACE_TIME {
+            return false;
+        }
+        std::mem::take(self).blocks < PACE_BLOCKS
+    }
+}
+
 /// A peer that is being asked for a window; no longer so when this is dropped.
 pub(super) struct InFlight<'a> {
     pub remote: Remote,
@@ -136,5 +165,23 @@ impl Drop for InFlight<'_> {
         if let Some(source) = peers.iter_mut().find(|source| source.remote.peer == self.remote.peer) {
             source.in_flight = source.in_flight.saturating_sub(1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gives_little_is_too_slow_after_a_while() {
+        let waits = |seconds, blocks: &[usize]| {
+            let mut trickle = Trickle::default();
+            let seconds = Duration::from_secs(seconds);
+            blocks.iter().map(|blocks| trickle.is_too_slow(seconds, *blocks)).collect::<Vec<_>>()
+        };
+        assert_eq!(waits(10, &[16, 16, 16]), [false, false, true], "it has its time first");
+        assert_eq!(waits(10, &[50, 25, 25, 0, 0, 100]), [false; 6], "just enough");
+        assert_eq!(waits(15, &[1_000, 0, 99, 0]), [false, false, false, true], "what came before is no credit");
+        assert_eq!(waits(0, &[1; 50]), [false; 50], "nobody has waited for it");
     }
 }

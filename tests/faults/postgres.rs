@@ -36,7 +36,7 @@ async fn a_server_that_stops_hangs_or_vanishes() {
             .fault("a commit's answer is lost", SHORT, (Reads::Stumble, true), async || hole.lose_commit(), async || {})
             .await;
     }
-    world.end().await;
+    world.end(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -64,7 +64,7 @@ async fn a_server_without_room_for_connections() {
         cluster.sql("ALTER ROLE limited CONNECTION LIMIT 40");
     };
     world.fault("no room for connections", LONG, (Reads::Refused, false), take, give).await;
-    world.end().await;
+    world.end(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -77,7 +77,7 @@ async fn a_server_whose_disk_is_full() {
     let mut world = World::over(&cluster.url(cluster.address, "chain")).await;
     let (full, room) = (async || disk.fill(), async || disk.clear());
     world.fault("disk full", LONG, (Reads::GoOn, false), full, room).await;
-    world.end().await;
+    world.end(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -94,5 +94,24 @@ async fn a_server_that_is_replaced_by_its_standby() {
     };
     let name = "led to a standby";
     world.fault(name, LONG, (Reads::Stumble, false), fail_over, async || standby.promote()).await;
-    world.end().await;
+    world.end(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_server_that_is_replaced_by_a_standby_which_lags() {
+    let _alone = alone().await;
+    let primary = Cluster::start();
+    let hole = Hole::before(primary.address).await;
+    let mut world = World::over(&primary.url(hole.address, "postgres")).await;
+    let standby = primary.standby();
+    standby.stop_replication().await;
+    // These are committed and told, and nobody else has them.
+    world.goes_on(10).await;
+    let fail_over = async || {
+        primary.stop("immediate");
+        hole.lead_to(standby.address);
+    };
+    let name = "led to a standby that lags";
+    world.fault(name, LONG, (Reads::Stumble, false), fail_over, async || standby.promote()).await;
+    world.end(1).await;
 }

@@ -21,7 +21,7 @@ async fn a_file_that_is_locked() {
     let run = async |sql: &'static str| _ = sqlx::raw_sql(sql).execute(&mut *other.lock().await).await.unwrap();
     let lock = async || run("PRAGMA busy_timeout = 5000; BEGIN EXCLUSIVE").await;
     world.fault("locked", LASTS, (Reads::GoOn, false), lock, async || run("ROLLBACK").await).await;
-    world.end().await;
+    world.end(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -31,7 +31,7 @@ async fn a_file_without_room_to_grow() {
     let mut world = World::over(&format!("sqlite://{}/store.db", disk.path().display())).await;
     let (full, room) = (async || disk.fill(), async || disk.clear());
     world.fault("disk full (SQLite)", LASTS, (Reads::GoOn, false), full, room).await;
-    world.end().await;
+    world.end(0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -55,5 +55,5 @@ async fn a_file_that_is_taken_away_or_replaced() {
         std::fs::rename(&aside, &place).unwrap();
     };
     world.fault("file replaced by garbage", LASTS, (Reads::Refused, false), replace, put_back).await;
-    world.end().await;
+    world.end(0).await;
 }

@@ -99,8 +99,7 @@ impl World {
             told,
         };
         world.grow();
-        let lively = world.told.wait_for(|told| told.ids.len() >= EVENTS);
-        tokio::time::timeout(PATIENCE, lively).await.expect("the gateway follows the peer").unwrap();
+        world.goes_on(EVENTS).await;
         world
     }
 
@@ -127,6 +126,14 @@ impl World {
 
     fn peers_tip(&self) -> MinerBlock {
         self.chain.lock().unwrap().last().unwrap().clone()
+    }
+
+    /// Waits until the follower is told of so many more events.
+    pub async fn goes_on(&self, events: usize) {
+        let mut told = self.told.clone();
+        let enough = told.borrow().ids.len() + events;
+        let news = told.wait_for(|told| told.ids.len() >= enough);
+        tokio::time::timeout(PATIENCE, news).await.expect("the gateway follows the peer").unwrap();
     }
 
     /// Waits until the follower is told of a block that the peer does not have yet.
@@ -206,8 +213,8 @@ impl World {
         assert!(healthy < RECOVERY, "{name}: healthy only after {healthy:?}");
     }
 
-    /// Ends all of it, and audits what is left.
-    pub async fn end(mut self) {
+    /// Ends all of it, and audits what is left. `losses`: how often the database has lost what was committed.
+    pub async fn end(mut self, losses: usize) {
         self.catches_up("the end").await;
         self.growth.shutdown().await;
         let tip = self.peers_tip();
@@ -231,9 +238,10 @@ impl World {
         let store = store::open(&self.url, &OpenOptions::default()).await.unwrap();
         let state = store.state().await.unwrap();
         assert_eq!(state.tip.map(|tip| tip.hash), Some(tip.hash));
+        let known = self.told.borrow().resets.last().copied().unwrap_or_default();
         let mut ids = Vec::new();
         loop {
-            let more = store.events(ids.last().copied().unwrap_or_default(), 1000).await.unwrap();
+            let more = store.events(ids.last().copied().unwrap_or(known), 1000).await.unwrap();
             if more.is_empty() {
                 break;
             }
@@ -241,6 +249,7 @@ impl World {
         }
         let told = self.told.borrow();
         assert!(told.broken.is_empty(), "events that don't follow each other: {:#?}", told.broken);
+        assert_eq!(told.resets.len(), losses, "what is lost is told once: {:?}", told.resets);
         assert_eq!(told.ids, ids, "the events told are those in the store");
         eprintln!("{} events, {} blocks: told once each, and the audit finds nothing", ids.len(), state.length);
     }

@@ -27,7 +27,11 @@ async fn an_anchor_that_is_reorganised_away_is_a_conflict(#[case] backend: Backe
     let branch = (90..=100).map(|index| synthetic_block(index, "side", if index == 90 { "main" } else { "side" }));
     let branch = verifier(Level::None).verify(Some(&parent(89, "main-89")), branch.collect()).unwrap();
     writer.append(branch).await.unwrap();
+    // The gateway has seen the old chain a moment ago.
+    assert_eq!(gateway.get("/data/miner_block/chain_info").await.json()["data"]["tip_hash"], "main-99");
     writer.commit().await.unwrap();
+    let kept = gateway.get("/data/miner_block/canonical?anchor=main-10").await;
+    assert_eq!((kept.status, kept.json()["data"]["count"].as_u64()), (200, Some(101)), "the block is in both");
 
     for path in [
         page("main-99"),

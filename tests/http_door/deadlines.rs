@@ -124,7 +124,7 @@ async fn who_has_nothing_more_to_ask_is_disconnected_but_not_at_once() {
     let ping = h2_frame(6, 0, 0, b"01234567");
     let (bytes, after) = drip(start, &mut wire, &[], &ping).await;
     assert!(after > IDLE.mul_f64(0.9) && after < IDLE + SLACK, "{after:?}");
-    // GOAWAY is a frame of type 7, whose last stream is the one that was asked on.
+    // GOAWAY: a frame of type 7 on stream 0.
     assert!(bytes.windows(9).any(|frame| frame[3] == 7 && frame[5..9] == [0; 4]), "{bytes:?}");
     assert_eq!(door.counters.public.ended(Ending::Idle), 2);
 }

@@ -2,14 +2,20 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use modal_gateway::http::{Settings, client::Proxies};
+use modal_gateway::{
+    chain::Level,
+    http::{Settings, client::Proxies},
+};
 use reqwest::{Method, Response};
 use rstest::rstest;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    open, open_long,
-    support::door::{Door, Terms, send},
+    before, open, open_long,
+    support::{
+        door::{Door, Terms, send},
+        gateway::{Backend, TestStore, synthetic},
+    },
 };
 
 pub const EPOCH: &str = "/data/miner_block/epoch?epoch=0";
@@ -124,6 +130,20 @@ async fn large_answers_are_dearer_those_of_unknown_size_too() {
     // What is left over at each of the instalments is at most a unit.
     let expected = 1000 - 2 - size / (64 << 10);
     assert!(left.abs_diff(expected) <= 20, "{left} {expected}");
+}
+
+#[tokio::test]
+async fn the_last_of_a_stream_is_paid_for_too() {
+    let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
+    let settings = Settings { proxies, rate_limit: 1, rate_burst: 1000, ..Settings::default() };
+    let store = TestStore::create(Backend::Sqlite).await;
+    store.append(synthetic(1000), Level::None).await;
+    let door = before(store, Terms { settings, ..Terms::default() }).await;
+    let size = ask(&door, "192.0.2.1", "/data/miner_block/canonical").await.bytes().await.unwrap().len() as u64;
+    let units = size / (64 << 10);
+    assert!((4..16).contains(&units), "{size}: less than what is paid for at once");
+    let left = member(&ask(&door, "192.0.2.1", "/data/miner_block/chain_info").await, "ratelimit", "r");
+    assert!((998 - units..=999 - units).contains(&left), "{left} left after {units} units");
 }
 
 #[tokio::test]

@@ -1,11 +1,37 @@
 //! Who is found where, and who is not.
 
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use modal_gateway::p2p::{P2pConfig, P2pError};
 
+use crate::hole::Hole;
 use crate::{Node, PATIENCE, TCP, until};
+
+/// Where a node listens.
+fn socket(node: &Node) -> SocketAddr {
+    let Some(Protocol::Tcp(port)) = node.address().iter().nth(1) else { panic!("a TCP address") };
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// Dials until it turns out that the address is the node's own.
+async fn own_address_is_noticed(node: &Node, address: &Multiaddr) {
+    let noticed = async {
+        loop {
+            match node.client.dial(address.clone()).await.unwrap_err() {
+                P2pError::Unreachable(reason) if reason.contains("own") => break,
+                // Our listening half noticed first, and hung up on our dialling half.
+                P2pError::Unreachable(_) => {}
+                error => panic!("{error:?}"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, noticed).await.expect("that it is our own address");
+}
 
 #[tokio::test]
 async fn an_alias_without_an_id_gets_it_on_connecting() {
@@ -19,8 +45,7 @@ async fn an_alias_without_an_id_gets_it_on_connecting() {
 #[tokio::test]
 async fn names_are_resolved_when_dialling() {
     let far = Node::listening(TCP).await;
-    let Some(Protocol::Tcp(port)) = far.address().iter().nth(1) else { panic!("a TCP address") };
-    let near = Node::knowing("far", &format!("/dns4/localhost/tcp/{port}").parse().unwrap()).await;
+    let near = Node::knowing("far", &format!("/dns4/localhost/tcp/{}", socket(&far).port()).parse().unwrap()).await;
     assert_eq!(near.client.resolve("far"), Some(far.client.local_peer_id()));
 }
 
@@ -138,17 +163,60 @@ async fn our_own_address_among_the_peers_does_no_harm() {
     let own = node.client.local_peer_id();
     assert_eq!(node.client.resolve(&own.to_string()), None);
     assert_eq!(node.client.request(own, "{}".into(), PATIENCE).await, Err(P2pError::UnknownPeer));
-    let noticed = async {
-        loop {
-            match node.client.dial(format!("/dns4/localhost/tcp/{port}").parse().unwrap()).await.unwrap_err() {
-                P2pError::Unreachable(reason) if reason.contains("own") => break,
-                // Our listening half noticed first, and hung up on our dialling half.
-                P2pError::Unreachable(_) => {}
-                error => panic!("{error:?}"),
-            }
+    own_address_is_noticed(&node, &format!("/dns4/localhost/tcp/{port}").parse().unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_name_that_led_to_ourselves_is_tried_again() {
+    let node = Node::start(|config| {
+        config.listen = vec![TCP.parse().unwrap()];
+        config.redial_max = Duration::from_millis(100);
+    })
+    .await;
+    let hole = Hole::before(socket(&node)).await;
+    let name: Multiaddr = format!("/dns4/localhost/tcp/{}", hole.address.port()).parse().unwrap();
+    node.client.add_peer(format!("far={name}").parse().unwrap()).await.unwrap();
+    own_address_is_noticed(&node, &name).await;
+    let far = Node::listening(TCP).await;
+    hole.lead_to(socket(&far));
+    assert_eq!(node.client.wait_connected("far", PATIENCE).await, Ok(far.client.local_peer_id()));
+}
+
+#[tokio::test]
+async fn a_peer_whose_host_vanishes_is_given_up_and_found_again() {
+    let far = Node::start(|config| {
+        config.listen = vec![TCP.parse().unwrap()];
+        config.ping_interval = Duration::from_millis(100);
+    })
+    .await;
+    let hole = Hole::before(socket(&far)).await;
+    let near = Node::start(|config| {
+        config.ping_interval = Duration::from_millis(100);
+        config.peers = vec![format!("far=/ip4/127.0.0.1/tcp/{}", hole.address.port()).parse().unwrap()];
+    })
+    .await;
+    near.client.wait_connected("far", PATIENCE).await.unwrap();
+    let gone =
+        async |node: &Node| until(&node.client, |client| client.peers().iter().all(|peer| !peer.connected)).await;
+    // Who has nothing to say stays: each ping is a tick later, and took another time.
+    let pinged = async {
+        let (mut looks, mut times) = (tokio::time::interval(Duration::from_millis(10)), HashSet::new());
+        while times.len() < 8 {
+            looks.tick().await;
+            times.extend(near.client.peers()[0].latency_ms.map(f64::to_bits));
         }
     };
-    tokio::time::timeout(PATIENCE, noticed).await.expect("that it is our own address");
+    tokio::select! {
+        () = pinged => {}
+        () = gone(&near) => panic!("it lives"),
+    }
+    hole.open();
+    let lost = near.ask("far", "lost").await.unwrap_err();
+    assert!(matches!(&lost, P2pError::Unreachable(reason) if reason.contains("closed")), "{lost:?}");
+    tokio::join!(gone(&near), gone(&far));
+    hole.close();
+    near.client.wait_connected("far", PATIENCE).await.unwrap();
+    assert_eq!(near.ask("far", "again").await.unwrap(), "again");
 }
 
 #[tokio::test]

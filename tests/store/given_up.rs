@@ -36,13 +36,23 @@ async fn a_thread_that_nobody_waits_for_keeps_its_place_until_it_is_done() {
     append(&store, plain(3)).await;
     let mut other = SqliteConnection::connect(&place.url()).await.unwrap();
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
-    let error = store.put_note("key", "value", 1).await.unwrap_err();
-    assert!(matches!(error, StoreError::Busy(_)), "{error:?}");
-    let free = || eventually(async || (store.figures().writer.lent == 0).then_some(()));
-    // It waits for the lock as it was told to, 5 s at most.
-    assert!(tokio::time::timeout(Duration::from_secs(1), free()).await.is_err(), "another thread would be begun");
+    // Each of the program's connections to the file is a thread.
+    let url = place.url();
+    let file = std::path::Path::new(url.strip_prefix("sqlite://").unwrap()).canonicalize().unwrap();
+    let opened = || {
+        let opened = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        opened.filter(|one| std::fs::read_link(one.path()).is_ok_and(|path| path == file)).count()
+    };
+    let before = opened();
+    assert!(before > 1, "the writer's and the other one");
+    // The first one waits for the lock as it was told to, 5 s at most, and the others for its place.
+    for _ in 0..4 {
+        let error = store.put_note("key", "value", 1).await.unwrap_err();
+        assert!(matches!(error, StoreError::Busy(_)), "{error:?}");
+    }
+    assert_eq!((opened(), store.figures().writer.lent), (before, 1), "another thread was begun");
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
-    free().await;
+    eventually(async || (store.figures().writer.lent == 0).then_some(())).await;
     store.put_note("key", "other", 2).await.unwrap();
     assert_eq!(store.get_note("key").await.unwrap(), Some(("other".into(), 2)));
 }

@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use super::{disk::SmallDisk, ports::free_port, postgres::programs};
+use super::{disk::SmallDisk, ports::free_port, postgres::programs, until::eventually};
 
 /// A server. Stopped, and its files deleted, when this is dropped or the test program ends in any way.
 pub struct Cluster {
@@ -90,6 +90,13 @@ impl Cluster {
     /// Stops it: `fast` or `immediate`.
     pub fn stop(&self, mode: &str) {
         self.run(&["pg_ctl", "-D", "data", "-w", "-m", mode, "stop"]);
+    }
+
+    /// Lets a standby hear no more of its primary.
+    pub async fn stop_replication(&self) {
+        self.sql("ALTER SYSTEM SET primary_conninfo = ''");
+        self.sql("SELECT pg_reload_conf()");
+        eventually(async || (self.sql("SELECT count(*) FROM pg_stat_wal_receiver") == "0").then_some(())).await;
     }
 
     /// Makes a standby the primary.

@@ -8,8 +8,10 @@ use tokio::sync::watch;
 /// What it was told so far.
 #[derive(Default)]
 pub struct Told {
-    /// The versions in the ids, in the order in which they came.
+    /// The versions in the ids since the last reset, in the order in which they came.
     pub ids: Vec<u64>,
+    /// The versions at which it was told that the store has lost what came after them.
+    pub resets: Vec<u64>,
     /// The last id, with which to come back.
     pub last: String,
     /// The tip after the last of them.
@@ -23,21 +25,31 @@ pub struct Told {
 impl Told {
     fn take(&mut self, id: &str, name: &str, data: &Value) {
         let version: u64 = id.split('-').next().unwrap().parse().unwrap();
-        let fits = match name {
+        if name == "reset" {
+            self.resets.push(version);
+            self.ids.clear();
+        } else {
+            let before = self.ids.last().or(self.resets.last());
+            if !self.fits(name, data) || before.is_some_and(|before| *before >= version) {
+                self.broken.push(format!("{name} {id}: {data} after {} and {before:?}", self.tip));
+            }
+            self.orphaned.extend(data["orphaned"].as_u64());
+            self.ids.push(version);
+        }
+        self.last = id.to_owned();
+        self.tip = data["tip"].clone();
+    }
+
+    /// Whether it begins where the last one ended.
+    fn fits(&self, name: &str, data: &Value) -> bool {
+        match name {
             "extended" => {
                 let next = self.tip["index"].as_u64().map_or(0, |index| index + 1);
                 data["from"] == next && data["to"] == data["tip"]["index"]
             }
             "reorganised" => data["old_tip"] == self.tip && data["new_tip"] == data["tip"],
             _ => false,
-        };
-        if !fits || self.ids.last().is_some_and(|last| *last >= version) {
-            self.broken.push(format!("{name} {id}: {data} after {} and {:?}", self.tip, self.ids.last()));
         }
-        self.orphaned.extend(data["orphaned"].as_u64());
-        self.ids.push(version);
-        self.last = id.to_owned();
-        self.tip = data["tip"].clone();
     }
 }
 

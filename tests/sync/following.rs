@@ -22,7 +22,7 @@ use crate::support::{
 };
 
 /// A block as the network's nodes tell it each other.
-fn told(block: &MinerBlock) -> Value {
+pub(super) fn told(block: &MinerBlock) -> Value {
     json!({
         "hash": block.hash, "index": block.index, "epoch": block.epoch, "nominated_peer_id": block.nominated_peer_id,
         "previous_hash": block.previous_hash, "difficulty": block.target_difficulty.to_string(),
@@ -190,7 +190,7 @@ async fn a_teller_that_gives_nothing_holds_nobody_up(#[values(Backend::Sqlite, B
     mute.publish(told(&main_chain()[60]));
     eventually(async || (mute.requests().len() > before).then_some(())).await;
     honest.publish(told(chain.tip()));
-    // The mute one hangs up after 10 s; the others are waited for half a second.
+    // The mute one hangs up after 10 s; it is waited for 3 s.
     tokio::time::timeout(Duration::from_secs(5), syncing.wait_for_tip(chain.tip())).await.expect("it is held up");
 }
 

@@ -7,7 +7,6 @@ use modal_gateway::{
     sync::SyncError,
 };
 use rstest::rstest;
-use serde_json::json;
 
 use super::node::{Syncing, by, counts, serve};
 use crate::support::{
@@ -18,14 +17,14 @@ use crate::support::{
 };
 
 /// Blocks of the honest chain, those in the store before, and where the lie is.
-const LENGTH: usize = 301;
-const HELD: usize = 20;
-const AT: usize = 150;
+pub(super) const LENGTH: usize = 301;
+pub(super) const HELD: usize = 20;
+pub(super) const AT: usize = 150;
 
 /// Blocks that are verified together: as many may be lost before the one that is wrong.
 const BATCH: usize = 64;
 
-fn honest() -> Chain {
+pub(super) fn honest() -> Chain {
     main_chain().first(LENGTH)
 }
 
@@ -43,19 +42,19 @@ fn followed(change: impl FnOnce(MinerBlock) -> MinerBlock) -> Vec<MinerBlock> {
     before.with(block).extend(LENGTH - AT, &LIGHT).to_vec()
 }
 
-fn flipped(hash: &str) -> String {
+pub(super) fn flipped(hash: &str) -> String {
     let (head, last) = hash.split_at(hash.len() - 1);
     format!("{head}{}", if last == "0" { '1' } else { '0' })
 }
 
 /// Runs a job that the only peer makes fail. What the store holds then is the honest chain's beginning.
-async fn fails(syncing: &Syncing) -> (SyncError, usize) {
+pub(super) async fn fails(syncing: &Syncing) -> (SyncError, usize) {
     let error = syncing.sync(&by(Mode::Delta)).await.expect_err("there is nobody to get the chain from");
     (error, beginning(syncing).await)
 }
 
 /// How much of the honest chain the store holds, which holds nothing else.
-async fn beginning(syncing: &Syncing) -> usize {
+pub(super) async fn beginning(syncing: &Syncing) -> usize {
     let held = syncing.chain().await.len();
     syncing.assert_holds(&honest()[..held.min(LENGTH)]).await;
     assert_eq!(syncing.store.state().await.unwrap().total_blocks, held as u64, "nothing is kept beside it");
@@ -63,7 +62,7 @@ async fn beginning(syncing: &Syncing) -> usize {
 }
 
 /// That this is held against the peer, in the job and in the peer book, and nothing else.
-async fn assert_blamed(syncing: &Syncing, peer: &ScriptedPeer, word: Option<&str>) {
+pub(super) async fn assert_blamed(syncing: &Syncing, peer: &ScriptedPeer, word: Option<&str>) {
     let job = syncing.store.jobs(1).await.unwrap().remove(0);
     let progress: Progress = serde_json::from_str(&job.progress).unwrap();
     let (held, info) = (counts(&progress, peer).penalties, syncing.info(peer));
@@ -74,7 +73,7 @@ async fn assert_blamed(syncing: &Syncing, peer: &ScriptedPeer, word: Option<&str
 }
 
 /// That another node on the same store, which knows nothing of the liar, gets the honest chain with both as its peers.
-async fn assert_honest_chain_wins(syncing: &Syncing, liar: &ScriptedPeer) {
+pub(super) async fn assert_honest_chain_wins(syncing: &Syncing, liar: &ScriptedPeer) {
     let peer = serve(&Serving::of(&honest())).await;
     let another = syncing.beside().await;
     another.meet(liar).await;
@@ -194,43 +193,6 @@ async fn an_answer_to_another_question_is_refused(
 }
 
 #[rstest]
-#[tokio::test]
-async fn work_that_is_claimed_and_not_there_is_a_false_claim(
-    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-    #[values(HELD, LENGTH)] held: usize,
-) {
-    // The blocks are good, and their weight is not what was said.
-    let node = Serving::of(&honest()).info(|info| info["cumulative_difficulty"] = json!("9".repeat(30)));
-    let liar = serve(&node).await;
-    let syncing = Syncing::with(backend, &honest()[..held]).await;
-    syncing.meet(&liar).await;
-    let (error, held) = fails(&syncing).await;
-    assert!(error.to_string().contains("less work than it claims"), "{error}");
-    assert_eq!(held, LENGTH, "what is true of it is kept");
-    assert_blamed(&syncing, &liar, Some("false_claim")).await;
-    assert_honest_chain_wins(&syncing, &liar).await;
-}
-
-#[rstest]
-#[tokio::test]
-async fn a_tip_that_is_claimed_and_not_there_helps_nobody(
-    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-    // At its own height, beyond its end, and where no chain can be.
-    #[values(300, 5_000, u64::MAX - 1)] height: u64,
-    #[values(Mode::Full, Mode::Headers, Mode::Delta)] mode: Mode,
-) {
-    let liar = serve(&Serving::of(&honest()).claiming(&"9".repeat(30), height)).await;
-    let syncing = Syncing::with(backend, &honest()[..HELD]).await;
-    syncing.meet(&liar).await;
-    syncing.sync_until(&by(mode), |progress| progress.retries > 0).await;
-    beginning(&syncing).await;
-    // A tip may have been reorganised away meanwhile.
-    let info = syncing.info(&liar);
-    assert!(matches!(info.last_penalty, None | Some("false_claim" | "unreliable")) && !info.shunned, "{info:?}");
-    assert_honest_chain_wins(&syncing, &liar).await;
-}
-
-#[rstest]
 #[case::nothing_after_half(Serving::of(&honest()).at_most(50).silent_beyond(AT as u64), None)]
 #[case::nothing_at_all(Serving::of(&honest()).silent_beyond(0), None)]
 #[case::endless_tiny_chunks(Serving::of(&honest()).at_most(1), Some("unreliable"))]
@@ -318,56 +280,6 @@ async fn a_false_genesis_is_refused(#[values(Backend::Sqlite, Backend::Postgres)
     assert!(error.to_string().contains("`genesis`") && held == 0, "{error}");
     assert_blamed(&syncing, &liar, None).await;
     assert_honest_chain_wins(&syncing, &liar).await;
-}
-
-/// A peer whose headers have this change at [`AT`].
-fn header(change: impl Fn(&mut MinerBlock) + Send + Sync + 'static) -> Serving {
-    Serving::of(&honest()).headers(move |list| list.iter_mut().filter(|it| it.index == AT as u64).for_each(&change))
-}
-
-#[rstest]
-#[case::schedule(header(|it| it.target_difficulty = 2), "`schedule`", "invalid_block")]
-#[case::epoch(header(|it| it.epoch += 1), "`epoch`", "invalid_block")]
-#[case::target(header(|it| it.hash = "f".repeat(64)), "`target`", "invalid_block")]
-#[case::link(header(|it| it.previous_hash = flipped(&it.previous_hash)), "`link`", "invalid_block")]
-#[case::index(header(|it| it.index += 1), "breaks the protocol", "broken_answer")]
-#[case::work(
-    Serving::of(&honest()).headers(|_| {}).info(|info| info["cumulative_difficulty"] = json!("9".repeat(30))),
-    "less work than it claims",
-    "false_claim"
-)]
-#[tokio::test]
-async fn a_lie_in_the_headers_is_found_before_a_block_is_fetched(
-    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-    #[case] node: Serving,
-    #[case] said: &str,
-    #[case] word: &str,
-) {
-    let liar = serve(&node).await;
-    let syncing = Syncing::with(backend, &honest()[..HELD]).await;
-    syncing.meet(&liar).await;
-    let error = syncing.sync(&by(Mode::Headers)).await.unwrap_err();
-    assert!(error.to_string().contains(said), "{error}");
-    assert_eq!(beginning(&syncing).await, HELD);
-    assert!(liar.requests().iter().all(|request| request["path"] != "/data/miner_block/range"));
-    assert_blamed(&syncing, &liar, Some(word)).await;
-    assert_honest_chain_wins(&syncing, &liar).await;
-}
-
-#[rstest]
-#[tokio::test]
-async fn blocks_of_another_chain_than_their_headers_are_not_taken(
-    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-) {
-    let other = honest().fork(HELD as u64 - 1, "other").extend(LENGTH, &LIGHT).to_vec();
-    let liar = Serving::of(&honest()).headers(|_| {});
-    let liar =
-        serve(&liar.blocks(move |list| list.iter_mut().for_each(|it| *it = other[it.index as usize].clone()))).await;
-    let syncing = Syncing::with(backend, &honest()[..HELD]).await;
-    syncing.meet(&liar).await;
-    syncing.sync_until(&by(Mode::Headers), |progress| progress.retries > 0).await;
-    assert_eq!(beginning(&syncing).await, HELD, "they are good blocks, and not those that were weighed");
-    assert_eq!(syncing.info(&liar).penalties, 0, "it may have reorganised meanwhile");
 }
 
 #[rstest]

@@ -108,13 +108,19 @@ async fn our_own_nodes_give_headers_and_compress(
     assert!(progress.bytes < plain as u64 / 2, "{} bytes on the wire, {plain} of blocks", progress.bytes);
 }
 
-/// A peer whose chain becomes another one when it is first asked for blocks beyond its beginning.
-async fn moving(node: &Serving, then: &[modal_gateway::chain::MinerBlock]) -> ScriptedPeer {
+/// A peer whose chain becomes another one when it has answered the first request of this path for blocks from `from` on.
+async fn moving(
+    node: &Serving,
+    path: &'static str,
+    from: u64,
+    then: &[modal_gateway::chain::MinerBlock],
+) -> ScriptedPeer {
     let (chain, answer, then) = (node.chain(), node.script(), std::sync::Mutex::new(Some(then.to_vec())));
     ScriptedPeer::start(move |request| {
         let reply = answer(request.clone());
-        if request["path"] == "/data/miner_block/range"
-            && request["data"]["to_index"].as_u64() > Some(0)
+        if request["path"].as_str().is_some_and(|asked| asked.ends_with(path))
+            && request["data"]["from_index"] == from
+            && request["data"]["to_index"].as_u64() > Some(from)
             && let Some(then) = then.lock().unwrap().take()
         {
             *chain.lock().unwrap() = then;
@@ -136,7 +142,8 @@ async fn a_tip_that_moves_meanwhile_is_followed(
         "grows" => chain.clone(),
         _ => chain.fork(900, "meanwhile").extend(100, &HEAVY).extend(60, &LIGHT),
     };
-    let peer = moving(&Serving::of(&chain.first(1_100)).at_most(50), &then).await;
+    let node = Serving::of(&chain.first(1_100)).at_most(50).headers(|_| {});
+    let peer = moving(&node, "/range", 0, &then).await;
     let syncing = Syncing::with(backend, &[]).await;
     syncing.meet(&peer).await;
     let progress = syncing.sync(&by(mode)).await.unwrap();
@@ -146,6 +153,30 @@ async fn a_tip_that_moves_meanwhile_is_followed(
     let excused = if how == "grows" { &[][..] } else { &["unreliable"][..] };
     assert!(held.is_empty() || held == excused, "a tip may move: {held:?}");
     assert!(info.penalties == held.len() as u64 && info.score <= 5.0 && !info.shunned, "{info:?}");
+}
+
+#[rstest]
+// Inside a window, and between two of headers.
+#[case::incremental(Mode::Incremental, "/range", 900)]
+#[case::delta(Mode::Delta, "/range", 900)]
+#[case::headers(Mode::Headers, "/headers", 0)]
+#[tokio::test]
+async fn a_reorganisation_between_two_answers_is_no_offence(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[case] mode: Mode,
+    #[case] path: &'static str,
+    #[case] at: u64,
+) {
+    let chain = main_chain();
+    let then = chain.fork(900, "meanwhile").extend(200, &HEAVY);
+    let node = Serving::of(&chain.first(1_050)).at_most(50).headers(|_| {});
+    let peer = moving(&node, path, at, &then).await;
+    let syncing = Syncing::with(backend, &[]).await;
+    syncing.meet(&peer).await;
+    let progress = syncing.sync(&by(mode)).await.unwrap();
+    syncing.assert_holds(&then).await;
+    assert!(progress.retries > 0, "what came did not fit: {progress:?}");
+    assert_eq!((counts(&progress, &peer).penalties, syncing.info(&peer).penalties), (vec![], 0));
 }
 
 #[rstest]

@@ -94,8 +94,9 @@ impl Drop for Piece {
 pub(super) struct Offered<B> {
     body: B,
     turn: Arc<Turn>,
-    /// Size of the piece that was handed over last.
-    last: usize,
+    /// Size of the piece that was handed over last, until it is asked for the next one: that it was taken counts once, however
+    /// often it is asked.
+    last: Option<usize>,
     /// What comes next, where the body's own pieces are cut up.
     rest: Bytes,
     h2: bool,
@@ -103,10 +104,12 @@ pub(super) struct Offered<B> {
 
 impl<B: Body> Offered<B> {
     pub(super) fn new(body: B, turn: Turn, h2: bool) -> Self {
-        if !body.is_end_stream() {
+        // The head, before anything of the body.
+        let last = (!body.is_end_stream()).then(|| {
             turn.offer();
-        }
-        Self { body, turn: Arc::new(turn), last: 0, rest: Bytes::new(), h2 }
+            0
+        });
+        Self { body, turn: Arc::new(turn), last, rest: Bytes::new(), h2 }
     }
 
     /// Hands over what remains of a piece, or all of it.
@@ -115,7 +118,7 @@ impl<B: Body> Offered<B> {
         if data.len() > most {
             self.rest = data.split_off(most);
         }
-        self.last = data.len();
+        self.last = Some(data.len());
         self.turn.offer();
         if self.h2 {
             self.turn.offer();
@@ -134,7 +137,9 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
-        this.turn.taken(std::mem::take(&mut this.last));
+        if let Some(last) = this.last.take() {
+            this.turn.taken(last);
+        }
         if !this.rest.is_empty() {
             let rest = std::mem::take(&mut this.rest);
             return Poll::Ready(Some(Ok(this.hand_over(rest))));
@@ -162,5 +167,50 @@ where
             hint.set_upper(upper + rest);
         }
         hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use futures::channel::mpsc;
+    use http_body_util::StreamBody;
+
+    use super::{
+        super::{Limits, pulse::Pulse},
+        *,
+    };
+    use crate::http::counters::Ending;
+
+    #[test]
+    fn who_holds_a_piece_is_waited_for_however_often_the_next_one_is_asked_for() {
+        let limits = Limits::default();
+        let pulse = Pulse::new(&limits);
+        let (mut pages, body) = mpsc::channel::<Result<Frame<Bytes>, Late>>(8);
+        let mut offered = Offered::new(StreamBody::new(body), pulse.begin(true), true);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut poll = || Pin::new(&mut offered).poll_frame(&mut context);
+        let expired = || pulse.expired(Instant::now() + 2 * limits.stall_timeout).ok();
+        assert!(poll().is_pending());
+        assert_eq!(expired(), None, "the answer waits for us");
+        for page in ["one", "two"] {
+            pages.try_send(Ok(Frame::data(page.into()))).unwrap();
+            let Poll::Ready(Some(Ok(piece))) = poll() else { panic!("no piece") };
+            for _ in 0..3 {
+                assert!(poll().is_pending());
+            }
+            assert_eq!(expired(), Some(Ending::Stalled), "the client's window keeps it");
+            drop(piece);
+            assert_eq!(expired(), None);
+        }
+        pages.try_send(Ok(Frame::data("the last".into()))).unwrap();
+        drop(pages);
+        let Poll::Ready(Some(Ok(last))) = poll() else { panic!("no piece") };
+        assert!(matches!(poll(), Poll::Ready(None)));
+        drop(offered);
+        assert_eq!(expired(), Some(Ending::Stalled), "nor does the end of the body let go of it");
+        drop(last);
+        assert!(expired().is_none() && pulse.waiting_since().is_some());
     }
 }

@@ -72,7 +72,7 @@ async fn one_peer_and_all_together_have_so_many_places() {
     }
     assert_eq!(inbound.enter(ids[4], greedy, 0, now), Err(Code::Busy), "its places are taken");
     for id in &ids[4..8] {
-        inbound.enter(*id, asker("1.1.1.1", false), 0, now).unwrap();
+        inbound.enter(*id, asker("3.3.3.3", false), 0, now).unwrap();
     }
     assert_eq!(inbound.enter(ids[8], asker("2.2.2.2", false), 0, now), Err(Code::Busy), "strangers leave a quarter");
     for id in &ids[8..10] {
@@ -87,7 +87,28 @@ async fn one_peer_and_all_together_have_so_many_places() {
         inbound.ended(id);
         inbound.finished(id);
     }
-    assert_eq!((inbound.len(), inbound.bytes(), inbound.by_peer.len()), (0, 0, 0));
+    assert_eq!((inbound.len(), inbound.bytes(), inbound.by_peer.len(), inbound.by_subnet.len()), (0, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn a_subnet_has_half_of_the_places_of_strangers() {
+    let (ids, now) = (ids(12).await, Instant::now());
+    let places = |config: &mut P2pConfig| config.max_inbound = 16;
+    let (mut local, mut inbound) = (inbound(places), inbound(places));
+    let neighbour = || asker("1.1.1.1", false);
+    for id in &ids[..6] {
+        inbound.enter(*id, neighbour(), 0, now).unwrap();
+    }
+    assert_eq!(inbound.enter(ids[6], neighbour(), 0, now), Err(Code::Busy), "under whatever id");
+    inbound.enter(ids[6], asker("1.1.1.1", true), 0, now).unwrap();
+    inbound.enter(ids[7], asker("2.2.2.2", false), 0, now).unwrap();
+    inbound.finished(&ids[0]);
+    inbound.ended(&ids[0]);
+    inbound.enter(ids[8], neighbour(), 0, now).unwrap();
+    assert_eq!(inbound.enter(ids[9], neighbour(), 0, now), Err(Code::Busy), "one place had become free");
+    for id in &ids {
+        local.enter(*id, asker("127.0.0.1", false), 0, now).expect("this machine is no subnet");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,84 @@
+//! Checkpoints: what our chain holds of them is not given up for a branch without them, whatever it weighs.
+
+use modal_gateway::{
+    chain::{Level, MinerBlock, Network, Position},
+    source::job::{Mode, SyncState},
+    sync::{Service, Settings},
+};
+use rstest::rstest;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    following::told,
+    node::{Syncing, by, eventually, serve, settings},
+};
+use crate::support::{
+    chain::{HEAVY, main_chain},
+    gateway::Backend,
+    linked::network,
+    serving::Serving,
+};
+
+/// A service that insists on this block.
+fn insisting(syncing: &Syncing, block: &MinerBlock) -> Service {
+    let network = Network { checkpoints: vec![Position::from(block)], ..network() };
+    let settings = Settings { network, ..settings(Level::Pow) };
+    Service::new(syncing.store.clone(), syncing.p2p.clone(), &settings).unwrap()
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_heavier_branch_from_below_a_checkpoint_is_refused(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values(Mode::Headers, Mode::Delta)] mode: Mode,
+    // Whether it ends before the checkpoint, and has got its work already, or goes on with another block there.
+    #[values(20, 40)] length: usize,
+) {
+    let ours = main_chain().first(101);
+    let heavy = ours.fork(50, "heavy").extend(length, &HEAVY);
+    assert!(heavy.first(71).work() > ours.work());
+    let peer = serve(&Serving::of(&heavy).headers(|_| {})).await;
+    let syncing = Syncing::with(backend, &ours).await;
+    let before = syncing.store.state().await.unwrap();
+    syncing.meet(&peer).await;
+    let service = insisting(&syncing, &ours[80]);
+    let error = service.sync_once(&by(mode), &CancellationToken::new(), |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("checkpoint at 80") && error.contains(&peer.peer_id.to_string()), "{error}");
+    syncing.assert_holds(&ours).await;
+    assert_eq!(syncing.store.state().await.unwrap(), before);
+    assert_eq!(syncing.info(&peer).penalties, 0, "to be on another branch is no offence");
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_checkpoint_that_our_chain_lacks_keeps_nobody_on_it(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let ours = main_chain().first(101);
+    let heavy = ours.fork(50, "heavy").extend(40, &HEAVY);
+    let peer = serve(&Serving::of(&heavy)).await;
+    let syncing = Syncing::with(backend, &ours).await;
+    syncing.meet(&peer).await;
+    let service = insisting(&syncing, &heavy[80]);
+    service.sync_once(&by(Mode::Delta), &CancellationToken::new(), |_| {}).await.unwrap();
+    syncing.assert_holds(&heavy).await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn gossip_takes_no_checkpoint_away(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    let ours = main_chain().first(51);
+    let theirs = ours.fork(48, "theirs").extend(1, &HEAVY);
+    assert!(theirs.work() > ours.work());
+    let peer = serve(&Serving::of(&ours)).await;
+    let syncing = Syncing::with(backend, &ours).await;
+    syncing.meet(&peer).await;
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    tokio::spawn(insisting(&syncing, ours.tip()).run(stop));
+    syncing.wait_for(SyncState::Synced).await;
+    peer.publish(told(theirs.tip()));
+    eventually(async || syncing.store.get(&theirs.tip().hash).await.unwrap()).await;
+    syncing.assert_holds(&ours).await;
+    assert_eq!(syncing.info(&peer).penalties, 0);
+}
