@@ -108,12 +108,10 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
         }
     };
     let size = response.body().size_hint().exact();
-    // What was done is paid for, whether or not its answer leaves, or the client's own copy does as well.
+    let pay = |bytes: u64, left: u32| limit.map_or(left, |limit| limit.take_bytes(client.key, price, bytes));
+    // What a peer gave is paid for, whether or not it leaves, or the client's own copy does as well.
     let fetched = response.extensions().get().map_or(0, |Fetched(bytes)| *bytes);
-    let left = match limit {
-        Some(limit) => limit.take_bytes(client.key, price, size.unwrap_or(0).max(fetched)),
-        None => left,
-    };
+    let left = if fetched > 0 { pay(fetched, left) } else { left };
     let leaving = match streamed || endless && size.is_none() {
         // A stream of the chain keeps its place, and a stream of events has room of its own.
         true => Ok(streamed.then_some(place)),
@@ -123,7 +121,7 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
         Ok(leaving) => leaving,
         Err(taken) => return shed(taken, left),
     };
-    let response = tell(response, left);
+    let response = tell(response, pay(size.unwrap_or(0).saturating_sub(fetched), left));
     let charge =
         limit.filter(|_| size.is_none()).map(|_| Charge { gateway: gateway.clone(), client: client.key, price });
     if leaving.is_none() && charge.is_none() {

@@ -34,8 +34,8 @@ pub struct P2pConfig {
     pub redial_min: Duration,
     /// Longest delay between two dials of a configured peer. Default 60 s.
     pub redial_max: Duration,
-    /// How often the other end of each connection is pinged. One from which nothing came for four times that is given
-    /// up, and one that takes nothing of what waits for it for twice that. Default 15 s. With less than 10 s a peer
+    /// How often the other end of each connection is pinged. One from which nothing came for four times that, or
+    /// that took nothing of what waits for it, is given up. Default 15 s. With less than 10 s a peer
     /// that has nothing to say is lost if it does not speak libp2p's ping: Yamux pings no more often than that.
     pub ping_interval: Duration,
     /// Whether to take part in the gossip about new blocks; default true.

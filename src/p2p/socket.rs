@@ -17,13 +17,12 @@ use std::time::Duration;
 use futures::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-/// So many ticks after the last sign of life the other end is given up. The first comes at any moment: with ticks of
-/// 15 s it may be silent for 45 to 60 s.
-const SILENT_TICKS: u32 = 4;
-
-/// So many ticks after it last took some of what waits for it, it is given up: with ticks of 15 s after 15 to 30 s.
-/// Linux tells of a third of its buffer at once: 30 KiB at first, up to 1.3 MiB where much has gone out fast.
-const UNTAKEN_TICKS: u32 = 2;
+/// So many ticks after its last sign of life, or after it last took some of what waits for it, the other end is given
+/// up. The first comes at any moment: with ticks of 15 s that is after 45 to 60 s.
+///
+/// Linux tells of a third of its buffer at once, 30 KiB at first, up to 1.3 MiB where much has gone out fast: a line
+/// that was fast and is slower than 30 KB/s now counts as gone.
+const PATIENCE_TICKS: u32 = 4;
 
 /// A timer can't be set to less.
 const MIN_TICK: Duration = Duration::from_millis(1);
@@ -55,7 +54,7 @@ impl<T> Socket<T> {
         while !self.given_up && self.ticks.poll_tick(context).is_ready() {
             self.silent += 1;
             self.untaken = self.untaken.map(|ticks| ticks + 1);
-            self.given_up = self.silent >= SILENT_TICKS || self.untaken.is_some_and(|ticks| ticks >= UNTAKEN_TICKS);
+            self.given_up = self.silent.max(self.untaken.unwrap_or(0)) >= PATIENCE_TICKS;
         }
         // From then on always: Yamux swallows the first error, and would go on in the middle of a frame.
         if self.given_up { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending }

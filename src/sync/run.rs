@@ -44,7 +44,7 @@ pub struct Found {
     pub useful: u64,
     /// Peers whose claims, or blocks, were proven wrong, or that are on another network.
     pub wrong: HashSet<PeerId>,
-    /// Peers that claim a better chain and don't give it.
+    /// Peers that claim a better chain and don't give it, or keep others waiting.
     pub silent: HashSet<PeerId>,
 }
 
@@ -158,17 +158,21 @@ impl Run {
         }
     }
 
-    /// How many peers tell their tips, whether one of them claims a better chain, and if there is none what the last
-    /// one did wrong.
+    /// How many peers tell their tips and which are mute, whether one of them claims a better chain, and if there is none
+    /// what the last one did wrong.
     ///
     /// # Errors
     /// The store's.
-    pub async fn look(&self) -> Result<(u64, bool, Option<String>), StoreError> {
+    pub async fn look(&self) -> Result<(Found, bool, Option<String>), StoreError> {
         let state = self.store.state().await?;
         let mut record = Record::default();
         let claims = self.claims(&state, &mut record).await;
         let better = claims.iter().any(|(_, claim)| is_better(claim, &state));
-        Ok((claims.len() as u64, better, record.last))
+        // A stranger that made everybody wait, for as long as one may, is not asked each time. If nobody told a tip, that
+        // may be our own fault.
+        let waited = !better && !claims.is_empty();
+        let silent = record.mute.into_iter().filter(|peer| waited && !self.p2p.is_trusted(peer)).collect();
+        Ok((Found { useful: claims.len() as u64, silent, ..Found::default() }, better, record.last))
     }
 
     fn pauses(&self) -> impl Iterator<Item = Duration> + use<> {

@@ -210,16 +210,19 @@ impl Service {
         self.missed = None;
         let run = self.prepare(0, &JobSpec::default(), Arc::new(Tracker::new(Progress::default())), None);
         let run = run.map_err(|error| StoreError::Conflict(error.to_string()))?;
-        let (useful, better, reason) = run.look().await?;
+        let (found, better, reason) = run.look().await?;
+        let useful = found.useful;
         self.status.checked_at = Some(unix_now());
         self.status.useful_peers = useful;
+        // Before those that are found mute now are left alone: peers that are were not asked, and what they did is still
+        // the reason.
+        let former = self.status.reason.clone().filter(|_| self.distrusted().next().is_some());
+        leave_alone(&mut self.distrust, found, Instant::now());
         if better {
             let spec = JobSpec::default();
             let id = self.create_job(&spec).await?;
             return self.run_job(id, &spec, lease, shutdown).await;
         }
-        // Peers that are left alone were not asked: what they did is still the reason.
-        let former = self.status.reason.clone().filter(|_| self.distrusted().next().is_some());
         self.set_state(match useful {
             0 => SyncStatus::stalled(reason.or(former).unwrap_or_else(|| "no useful peer".into())),
             _ => SyncStatus { state: SyncState::Synced, ..SyncStatus::default() },

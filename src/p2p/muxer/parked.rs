@@ -2,7 +2,8 @@
 //!
 //! Yamux takes eleven frames of 16 KiB of each stream, whatever became of those before. An answer that it has taken
 //! counts as sent and its memory as free, so that a peer that reads nothing would have us hold 176 KiB for each of its
-//! streams. Here all streams of a connection have room for so much together.
+//! streams. Here all streams of a connection have room for so much together, and each has a frame besides: those that
+//! write much must not keep others from a word.
 //!
 //! Shorter frames would be less memory, too. But Yamux flushes after each: frames of 4 KiB take four times the system
 //! calls.
@@ -16,8 +17,11 @@ use std::task::{Context, Poll, Waker, ready};
 use futures::{AsyncRead, AsyncWrite};
 use yamux::Stream;
 
-/// Bytes that the streams of a connection may write, and up to a frame more, until all that they wrote is out.
-pub(super) const MAX_PARKED_BYTES: usize = 1 << 20;
+/// Bytes that the streams of a connection may write until all that they wrote is out, beside a frame of each. With the
+/// most streams there are that makes 4.25 MiB.
+///
+/// No more, since an answer must go on within the codec's 10 s: a stream waits for all of this, not for its part.
+pub(super) const MAX_PARKED_BYTES: usize = 256 << 10;
 
 /// Counts them, for all streams of a connection.
 #[derive(Clone, Default)]
@@ -27,6 +31,8 @@ pub(super) struct Parked(Arc<Mutex<State>>);
 struct State {
     /// Bytes written by streams since all were out: what is parked is no more.
     bytes: usize,
+    /// How often all were out.
+    rounds: u64,
     /// What the socket was given last, it took.
     flushed: bool,
     /// Streams that wait for room.
@@ -47,6 +53,7 @@ impl Parked {
                 return;
             }
             state.bytes = 0;
+            state.rounds += 1;
             mem::take(&mut state.waiting)
         };
         waiting.into_iter().for_each(Waker::wake);
@@ -57,11 +64,13 @@ impl Parked {
 pub(in crate::p2p) struct Substream {
     stream: Stream,
     parked: Parked,
+    /// The round in which it last wrote.
+    wrote: Option<u64>,
 }
 
 impl Substream {
     pub(super) fn new(stream: Stream, parked: &Parked) -> Self {
-        Self { stream, parked: parked.clone() }
+        Self { stream, parked: parked.clone(), wrote: None }
     }
 }
 
@@ -76,7 +85,7 @@ impl AsyncWrite for Substream {
         let this = self.get_mut();
         {
             let mut state = this.parked.state();
-            if state.bytes >= MAX_PARKED_BYTES {
+            if state.bytes >= MAX_PARKED_BYTES && this.wrote == Some(state.rounds) {
                 if !state.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
                     state.waiting.push(context.waker().clone());
                 }
@@ -84,7 +93,9 @@ impl AsyncWrite for Substream {
             }
         }
         let written = ready!(Pin::new(&mut this.stream).poll_write(context, bytes))?;
-        this.parked.state().bytes += written;
+        let mut state = this.parked.state();
+        state.bytes += written;
+        this.wrote = Some(state.rounds);
         Poll::Ready(Ok(written))
     }
 
