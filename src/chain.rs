@@ -20,15 +20,15 @@ pub mod position;
 pub mod pow;
 pub mod verify;
 
-pub use block::{BLOCKS_PER_EPOCH, EpochNumbering, Header, MAX_BLOCK_BYTES, MinerBlock};
+pub use block::{BLOCKS_PER_EPOCH, Deviation, EpochNumbering, Header, MAX_BLOCK_BYTES, MinerBlock};
 pub use difficulty::CumulativeDifficulty;
 pub use fork_choice::Weight;
 pub use locator::{Locator, Step};
 pub use miner::Miner;
-pub use network::Network;
+pub use network::{Enforcement, Network};
 pub use position::{ChainEnd, Position};
 pub use pow::{PowAlgorithm, PowError, PowMemory, PowOptions};
-pub use verify::{Level, Rule, VerifiedBlocks, Verifier, VerifyError, Violation};
+pub use verify::{Differences, Level, Rule, VerifiedBlocks, Verifier, VerifyError, Violation};
 
 /// The time, unix seconds: what the rule about timestamps calls now.
 pub fn unix_now() -> i64 {

@@ -13,7 +13,7 @@ use libp2p::{Multiaddr, PeerId};
 use serde::Deserialize;
 
 use crate::{
-    chain::{Level, Network, PowMemory, PowOptions},
+    chain::{Enforcement, Level, Network, PowMemory, PowOptions, network::ANY_GENESIS},
     p2p::{PeerAddress, Trust},
 };
 
@@ -74,10 +74,22 @@ pub struct Config {
     pub peer: Vec<PeerAddress>,
     /// File of the libp2p key; created when missing. Default `modal-gateway.key`.
     pub identity: PathBuf,
-    /// The network that blocks must belong to: a built-in name (`modality`, `devnet`) or a TOML file with the fields
-    /// of [`Network`]. Default `modality`.
+    /// The network that blocks must belong to: a built-in name ([`Network::NAMES`]), a TOML file with the fields of
+    /// [`Network`], or the network's own JSON description. Default `devnet`, that of the bundled chain, which dials nobody.
     #[serde(deserialize_with = "value::network")]
     pub network: Network,
+    /// The nodes that newcomers meet first, in place of the network's own; an empty list means none. Default: the
+    /// network's.
+    #[serde(deserialize_with = "value::some_peers")]
+    pub bootstrap: Option<Vec<PeerAddress>>,
+    /// Hash of the network's genesis, or `any` to take that of the operator's own or the bootstrap peers once and keep it.
+    /// Default: the network's.
+    #[serde(deserialize_with = "value::genesis")]
+    pub genesis_hash: Option<String>,
+    /// What becomes of target difficulties that don't follow the schedule: `enforce`, `report` or `off`. Default: the
+    /// network's, which is `report` where it is public.
+    #[serde(deserialize_with = "value::some")]
+    pub difficulty_schedule: Option<Enforcement>,
     /// How far blocks are verified before they are stored: `pow`, `linked` or `none`. Default `pow`.
     #[serde(deserialize_with = "value::parsed")]
     pub verify: Level,
@@ -201,6 +213,9 @@ impl Default for Config {
             peer: Vec::new(),
             identity: "modal-gateway.key".into(),
             network: Network::default(),
+            bootstrap: None,
+            genesis_hash: None,
+            difficulty_schedule: None,
             verify: Level::Pow,
             sync: true,
             sync_interval: Duration::from_secs(10),
@@ -248,8 +263,35 @@ impl Config {
         let config: Self = figment.extract().map_err(|error| ConfigError::from_figment(error, &figment))?;
         match config.conflict() {
             Some((key, problem)) => Err(ConfigError::of_key(key, problem, &figment)),
-            None => Ok(config),
+            None => Ok(config.applied()),
         }
+    }
+
+    /// The same, with what the settings say of the network's rules put into the network.
+    fn applied(mut self) -> Self {
+        if let Some(hash) = &self.genesis_hash {
+            self.network.genesis_hash = Some(hash.clone()).filter(|hash| hash != ANY_GENESIS);
+        }
+        if let Some(enforcement) = self.difficulty_schedule {
+            self.network.difficulty_schedule = enforcement;
+        }
+        if let Some(bootstrap) = &self.bootstrap {
+            self.network.bootstrap = bootstrap.iter().map(|peer| peer.address.to_string()).collect();
+        }
+        self
+    }
+
+    /// The peers to stay connected with: the operator's, then the network's bootstrap nodes.
+    pub fn peers(&self) -> Vec<PeerAddress> {
+        let mut peers = self.peer.clone();
+        // Those that can't be read were refused with the other settings.
+        let bootstrap = self.network.bootstrap.iter().filter_map(|address| address.parse::<PeerAddress>().ok());
+        for peer in bootstrap {
+            if peers.iter().all(|known| known.address != peer.address) {
+                peers.push(peer);
+            }
+        }
+        peers
     }
 
     /// The settings from the process's environment and `modal-gateway.toml` alone: for examples and tools.

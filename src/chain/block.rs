@@ -1,15 +1,13 @@
 //! A miner block: what the network sends, in both of its dialects, and the texts that its hashes are made of.
 
-use std::fmt;
-
-use serde::{
-    Deserialize, Deserializer, Serialize, Serializer,
-    de::{Error, IgnoredAny, MapAccess, Visitor},
-    ser::SerializeStruct,
-};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::difficulty::{actualized, parse_decimal};
+use super::difficulty::actualized;
+
+mod json;
+
+pub(super) use json::Decimal;
 
 /// Blocks in an epoch, the unit in which the network changes its difficulty.
 pub const BLOCKS_PER_EPOCH: u64 = 40;
@@ -51,9 +49,10 @@ impl EpochNumbering {
 /// A miner block as one node tells it to another: header, miner, and the teller's view of its place in the chain.
 ///
 /// Deserialises from either dialect of the network: the first release sends `difficulty`, the current one
-/// `target_difficulty` and `actualized_difficulty`. Both difficulties of the target may be there if they agree; a
-/// missing actualized difficulty is computed; unknown fields are ignored. The nonce and the difficulties are decimal
-/// strings. Serialises to the union of both, which either parses.
+/// `target_difficulty` and `actualized_difficulty`. Both difficulties of the target may be there if they agree. Members
+/// that follow from others may be missing: the data hash is empty then, the epoch that of the network's usual numbering,
+/// the actualized difficulty computed. Unknown fields are ignored. The nonce and the difficulties are decimal strings.
+/// Serialises to the union of both, which either parses.
 ///
 /// Hashes are text: the network's are 64 hex digits, but [`Level::None`](super::Level::None) takes any.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -94,6 +93,32 @@ pub struct MinerBlock {
     pub height_at_time: Option<u64>,
     /// Hash of the block that won against it.
     pub competing_hash: Option<String>,
+    /// Rules that it deviates from and that the network doesn't enforce, as far as they were looked at. In JSON the member is
+    /// there only if there are any.
+    pub deviations: Vec<Deviation>,
+}
+
+/// A rule that a block may deviate from where the network's settings only report it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Deviation {
+    /// Its target difficulty is not the scheduled one.
+    Schedule,
+    /// Its timestamp was too far ahead when it was verified.
+    Timestamp,
+}
+
+impl Deviation {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Schedule, Self::Timestamp];
+
+    /// The name: one lower-case word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Schedule => "schedule",
+            Self::Timestamp => "timestamp",
+        }
+    }
 }
 
 impl MinerBlock {
@@ -105,6 +130,13 @@ impl MinerBlock {
     /// The data hash that belongs to the miner's data: `hex(sha256(nominated_peer_id ++ decimal(miner_number)))`.
     pub fn expected_data_hash(&self) -> String {
         sha256_hex(format!("{}{}", self.nominated_peer_id, self.miner_number).as_bytes())
+    }
+
+    /// Forgets what the node that told of it has seen of it: when it came, how it stood to that node's chain.
+    pub fn forget_teller(&mut self) {
+        (self.seen_at, self.height_at_time) = (None, None);
+        (self.orphaned_at, self.orphan_reason, self.competing_hash) = (None, None, None);
+        (self.is_canonical, self.is_orphaned) = (true, false);
     }
 
     /// Whether it is the first block of a chain, which needs no proof of work.
@@ -174,169 +206,4 @@ impl From<&MinerBlock> for Header {
 /// Lower-case hex of the SHA-256 of `bytes`.
 pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
-}
-
-/// A u128 as a string of decimal digits.
-pub(super) struct Decimal(pub(super) u128);
-
-impl Decimal {
-    /// For `#[serde(with = "Decimal")]` on a u128.
-    fn serialize<S: Serializer>(value: &u128, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    /// For `#[serde(with = "Decimal")]` on a u128.
-    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
-        <Self as Deserialize>::deserialize(deserializer).map(|Self(value)| value)
-    }
-}
-
-impl Serialize for Decimal {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Decimal {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Digits;
-        impl Visitor<'_> for Digits {
-            type Value = Decimal;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string of decimal digits below 2^128")
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Decimal, E> {
-                parse_decimal(text)
-                    .map(Decimal)
-                    .ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_str(Digits)
-    }
-}
-
-impl Serialize for MinerBlock {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("MinerBlock", 19)?;
-        out.serialize_field("hash", &self.hash)?;
-        out.serialize_field("index", &self.index)?;
-        out.serialize_field("epoch", &self.epoch)?;
-        out.serialize_field("timestamp", &self.timestamp)?;
-        out.serialize_field("previous_hash", &self.previous_hash)?;
-        out.serialize_field("data_hash", &self.data_hash)?;
-        out.serialize_field("nonce", &Decimal(self.nonce))?;
-        out.serialize_field("difficulty", &Decimal(self.target_difficulty))?;
-        out.serialize_field("target_difficulty", &Decimal(self.target_difficulty))?;
-        out.serialize_field("actualized_difficulty", &Decimal(self.actualized_difficulty))?;
-        out.serialize_field("nominated_peer_id", &self.nominated_peer_id)?;
-        out.serialize_field("miner_number", &self.miner_number)?;
-        out.serialize_field("is_canonical", &self.is_canonical)?;
-        out.serialize_field("is_orphaned", &self.is_orphaned)?;
-        out.serialize_field("seen_at", &self.seen_at)?;
-        out.serialize_field("orphaned_at", &self.orphaned_at)?;
-        out.serialize_field("orphan_reason", &self.orphan_reason)?;
-        out.serialize_field("height_at_time", &self.height_at_time)?;
-        out.serialize_field("competing_hash", &self.competing_hash)?;
-        out.end()
-    }
-}
-
-impl<'de> Deserialize<'de> for MinerBlock {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(BlockVisitor)
-    }
-}
-
-/// Reads a block by hand because a derived one would not say in which field a value of the wrong type is.
-struct BlockVisitor;
-
-/// Takes the value of `name` into `slot`; its errors name the field.
-fn take<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
-    map: &mut A,
-    name: &'static str,
-    slot: &mut Option<T>,
-) -> Result<(), A::Error> {
-    let value = map.next_value().map_err(|error| Error::custom(format_args!("{name}: {error}")))?;
-    match slot.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(Error::duplicate_field(name)),
-    }
-}
-
-fn need<T, E: Error>(name: &'static str, slot: Option<T>) -> Result<T, E> {
-    slot.ok_or_else(|| E::missing_field(name))
-}
-
-impl<'de> Visitor<'de> for BlockVisitor {
-    type Value = MinerBlock;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a miner block (an object)")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MinerBlock, A::Error> {
-        let (mut hash, mut previous_hash, mut data_hash, mut nominated_peer_id) = (None, None, None, None);
-        let (mut index, mut epoch, mut timestamp, mut miner_number) = (None, None, None, None);
-        let (mut is_canonical, mut is_orphaned) = (None, None);
-        let (mut nonce, mut difficulty, mut target, mut actual) = (None, None, None, None);
-        let (mut seen_at, mut orphaned_at, mut height_at_time) = (None, None, None);
-        let (mut orphan_reason, mut competing_hash) = (None, None);
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
-                "hash" => take(&mut map, "hash", &mut hash)?,
-                "index" => take(&mut map, "index", &mut index)?,
-                "epoch" => take(&mut map, "epoch", &mut epoch)?,
-                "timestamp" => take(&mut map, "timestamp", &mut timestamp)?,
-                "previous_hash" => take(&mut map, "previous_hash", &mut previous_hash)?,
-                "data_hash" => take(&mut map, "data_hash", &mut data_hash)?,
-                "nonce" => take(&mut map, "nonce", &mut nonce)?,
-                "difficulty" => take(&mut map, "difficulty", &mut difficulty)?,
-                "target_difficulty" => take(&mut map, "target_difficulty", &mut target)?,
-                "actualized_difficulty" => take(&mut map, "actualized_difficulty", &mut actual)?,
-                "nominated_peer_id" => take(&mut map, "nominated_peer_id", &mut nominated_peer_id)?,
-                "miner_number" => take(&mut map, "miner_number", &mut miner_number)?,
-                "is_canonical" => take(&mut map, "is_canonical", &mut is_canonical)?,
-                "is_orphaned" => take(&mut map, "is_orphaned", &mut is_orphaned)?,
-                "seen_at" => take(&mut map, "seen_at", &mut seen_at)?,
-                "orphaned_at" => take(&mut map, "orphaned_at", &mut orphaned_at)?,
-                "orphan_reason" => take(&mut map, "orphan_reason", &mut orphan_reason)?,
-                "height_at_time" => take(&mut map, "height_at_time", &mut height_at_time)?,
-                "competing_hash" => take(&mut map, "competing_hash", &mut competing_hash)?,
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        // A difficulty that is `null` is one that isn't there.
-        let decimal = |slot: Option<Option<Decimal>>| slot.flatten().map(|Decimal(value)| value);
-        let target_difficulty = match (decimal(difficulty), decimal(target)) {
-            (Some(difficulty), Some(target)) if difficulty != target => {
-                let message = format_args!("difficulty {difficulty} and target_difficulty {target} disagree");
-                return Err(Error::custom(message));
-            }
-            (Some(value), _) | (None, Some(value)) => value,
-            (None, None) => return Err(Error::custom("missing field `target_difficulty` or `difficulty`")),
-        };
-        let hash: String = need("hash", hash)?;
-        Ok(MinerBlock {
-            index: need("index", index)?,
-            epoch: need("epoch", epoch)?,
-            timestamp: need("timestamp", timestamp)?,
-            previous_hash: need("previous_hash", previous_hash)?,
-            data_hash: need("data_hash", data_hash)?,
-            nonce: need("nonce", nonce.map(|Decimal(value)| value))?,
-            target_difficulty,
-            actualized_difficulty: decimal(actual).unwrap_or_else(|| actualized(&hash, target_difficulty)),
-            nominated_peer_id: need("nominated_peer_id", nominated_peer_id)?,
-            miner_number: need("miner_number", miner_number)?,
-            is_canonical: need("is_canonical", is_canonical)?,
-            is_orphaned: need("is_orphaned", is_orphaned)?,
-            seen_at: seen_at.flatten(),
-            orphaned_at: orphaned_at.flatten(),
-            orphan_reason: orphan_reason.flatten(),
-            height_at_time: height_at_time.flatten(),
-            competing_hash: competing_hash.flatten(),
-            hash,
-        })
-    }
 }

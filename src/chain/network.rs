@@ -1,168 +1,246 @@
 //! What makes one network differ from another.
 
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use super::{block::EpochNumbering, position::Position, pow::PowAlgorithm};
 
-/// A network's rules: one section of the settings. Every field has the public network's value as its default, so that a
-/// settings file names only what differs.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(remote = "Self", default, deny_unknown_fields)]
-pub struct Network {
-    /// Name for people; nothing depends on it. Default: `modality`.
-    pub name: String,
-    /// How a header becomes a hash. Default: RandomX with the network's key.
-    pub pow: PowAlgorithm,
-    /// How epochs are numbered. Default: genesis first.
-    pub epoch_numbering: EpochNumbering,
-    /// Hash of the only genesis that is accepted. Without it, any genesis is whose previous hash is `0`. Default: the
-    /// public network's, but none in a settings file with another `pow` or `initial_difficulty`, which change it.
-    #[serde(default)]
-    pub genesis_hash: Option<String>,
-    /// Whether target difficulties must follow the schedule of [`next_difficulty`](Self::next_difficulty). Default:
-    /// true.
-    pub difficulty_schedule: bool,
-    /// Target difficulty of genesis and of the first epoch, above zero; a number or a decimal string. Default: 1000.
-    #[serde(deserialize_with = "difficulty")]
-    pub initial_difficulty: u128,
-    /// How long a block shall take, seconds, above zero. Default: 60.
-    pub target_block_time: u64,
-    /// Blocks that any chain of the network must contain. Default: none.
-    pub checkpoints: Vec<Position>,
-    /// How far ahead of this machine's clock a block's timestamp may be, seconds. Default: 7200. The network itself has
-    /// no rule about timestamps.
-    pub max_seconds_ahead: u64,
-    /// Whether its nodes meet on the internet, so that nobody on it has business with private addresses. Default: true.
-    pub public: bool,
+mod description;
+
+pub use description::DescriptionError;
+
+/// What becomes of a rule that a network may or may not enforce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Enforcement {
+    /// A block that breaks the rule is refused.
+    Enforce,
+    /// A block that breaks the rule is taken, and the deviation is told at the block.
+    Report,
+    /// The rule is not looked at.
+    Off,
 }
 
-/// Hash of the public network's genesis: a test computes it from what genesis is made of.
-const MODALITY_GENESIS: &str = "1138a591e9aea737ab04eafd00b2057f4891ec7977c525cec410023a51a08d7e";
+impl std::str::FromStr for Enforcement {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "enforce" | "true" => Ok(Self::Enforce),
+            "report" => Ok(Self::Report),
+            "off" | "false" => Ok(Self::Off),
+            _ => Err("expected enforce, report or off"),
+        }
+    }
+}
+
+/// A network's rules and where its nodes meet. Built in by [name](Self::named), or described by a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// Name for people; nothing depends on it.
+    pub name: String,
+    /// How a header becomes a hash.
+    pub pow: PowAlgorithm,
+    /// How epochs are numbered.
+    pub epoch_numbering: EpochNumbering,
+    /// Hash of the only genesis that is accepted. `None`: the first sync takes that of the operator's own or the network's
+    /// bootstrap peers, and keeps it.
+    pub genesis_hash: Option<String>,
+    /// What becomes of a target difficulty that isn't that of [`next_difficulty`](Self::next_difficulty). The network's own
+    /// nodes don't check it.
+    pub difficulty_schedule: Enforcement,
+    /// Target difficulty of genesis and of the first epoch, above zero.
+    pub initial_difficulty: u128,
+    /// How long a block shall take, seconds, above zero.
+    pub target_block_time: u64,
+    /// Blocks that any chain of the network must contain.
+    pub checkpoints: Vec<Position>,
+    /// How far ahead of this machine's clock a block's timestamp should be at most, seconds; see
+    /// [`timestamps`](Self::timestamps).
+    pub max_seconds_ahead: u64,
+    /// Earliest timestamp of a block other than genesis, unix seconds; `None`: any.
+    pub minimum_block_timestamp: Option<i64>,
+    /// Multiaddrs of the nodes that newcomers meet first.
+    pub bootstrap: Vec<String>,
+    /// Whether its nodes meet on the internet, so that nobody on it has business with private addresses.
+    pub public: bool,
+}
 
 /// Block 0 of the bundled chain.
 const DEVNET_GENESIS: &str = "63dc2d1c29cfed7824b8696e63e2105d6929aff382e7e03c738989d170087e60";
 
+/// Bootstrap nodes of the public test network: the network's own list (`networks/testnet/info.json` of its repository),
+/// and the name under which it publishes the same.
+const TESTNET_BOOTSTRAP: [&str; 4] = [
+    "/ip4/3.125.46.158/tcp/4040/ws/p2p/12D3KooWBGR3m1JmVFm2aZYR7TZXicjA7HSVSWi2fama5cPpgQiX",
+    "/ip4/18.217.58.253/tcp/4040/ws/p2p/12D3KooWEA6dRWvK1vutRDxKfdPZZr7ycHvQNWrDGZZQbiE6YibZ",
+    "/ip4/43.207.233.31/tcp/4040/ws/p2p/12D3KooWDGLGJhoUfkjG4P5MBaoRFVLMLRu4bEHQb9yy1XtHsH5h",
+    "/dnsaddr/testnet.modality.network",
+];
+
+/// The nodes of the network's development networks, in their order. Their keys are public.
+const DEVNET_NODES: [&str; 5] = [
+    "12D3KooW9pte76rpnggcLYkFaawuTEs5DC5axHkg3cK3cewGxxHd",
+    "12D3KooW9pypLnRn67EFjiWgEiDdqo8YizaPn8yKe5cNJd3PGnMB",
+    "12D3KooW9qGaMuW7k2a5iEQ37gWgtjfFC4B3j5R1kKJPZofS62Se",
+    "12D3KooW9qNFNGM5KJauVtyrCxnqPuvCF14zPE7gDTg1hamswzry",
+    "12D3KooW9qnrANTWdi8VwL3zfSFSvdSQvKk5AtRE3nuEdinmbR1H",
+];
+
 impl Network {
     /// Names of the built-in networks.
-    pub const NAMES: [&str; 2] = ["modality", "devnet"];
+    pub const NAMES: [&str; 7] = ["testnet", "mainnet", "devnet", "devnet1", "devnet2", "devnet3", "devnet5"];
 
     /// The built-in network of this name.
     pub fn named(name: &str) -> Option<Self> {
         match name {
-            "modality" => Some(Self::modality()),
+            "testnet" => Some(Self { initial_difficulty: 1, ..Self::public(name, &TESTNET_BOOTSTRAP) }),
+            // Nothing is published there yet.
+            "mainnet" => Some(Self::public(name, &["/dnsaddr/mainnet.modality.network"])),
             "devnet" => Some(Self::devnet()),
+            "devnet1" => Some(Self::local(name, 1)),
+            "devnet2" => Some(Self::local(name, 2)),
+            "devnet3" => Some(Self::local(name, 3)),
+            "devnet5" => Some(Self::local(name, 5)),
             _ => None,
         }
     }
 
-    /// The public network.
-    pub fn modality() -> Self {
+    /// A network of the usual kind on the internet: what a file that names nothing else describes. Initial difficulty and
+    /// block time are those that the network's nodes assume.
+    fn public(name: &str, bootstrap: &[&str]) -> Self {
         Self {
-            name: "modality".into(),
+            name: name.into(),
             pow: PowAlgorithm::default(),
             epoch_numbering: EpochNumbering::default(),
-            genesis_hash: Some(MODALITY_GENESIS.into()),
-            difficulty_schedule: true,
-            initial_difficulty: 1000,
+            genesis_hash: None,
+            difficulty_schedule: Enforcement::Report,
+            initial_difficulty: 10,
             target_block_time: 60,
             checkpoints: Vec::new(),
             max_seconds_ahead: 7200,
+            minimum_block_timestamp: None,
+            bootstrap: bootstrap.iter().map(ToString::to_string).collect(),
             public: true,
         }
+    }
+
+    /// One of the network's own development networks: so many nodes on this machine.
+    fn local(name: &str, nodes: usize) -> Self {
+        let port = |number: usize| 10_000 + 100 * nodes + number;
+        let address = |(number, id): (usize, &&str)| format!("/ip4/127.0.0.1/tcp/{}/ws/p2p/{id}", port(number + 1));
+        let bootstrap = DEVNET_NODES.iter().take(nodes).enumerate().map(address).collect();
+        Self { bootstrap, public: false, ..Self::public(name, &[]) }
     }
 
     /// A network for trying things out, whose blocks one core mines in some ten seconds: that of the bundled chain.
     pub fn devnet() -> Self {
         Self {
-            name: "devnet".into(),
             genesis_hash: Some(DEVNET_GENESIS.into()),
+            difficulty_schedule: Enforcement::Enforce,
             initial_difficulty: 1,
             target_block_time: 10,
             public: false,
-            ..Self::modality()
+            ..Self::public("devnet", &[])
         }
+    }
+
+    /// What becomes of a timestamp too far ahead. The network's own nodes don't check timestamps, so that it is only
+    /// reported where they meet.
+    pub fn timestamps(&self) -> Enforcement {
+        if self.public { Enforcement::Report } else { Enforcement::Enforce }
     }
 }
 
 impl Default for Network {
+    /// That of the bundled chain: it dials nobody.
     fn default() -> Self {
-        Self::modality()
+        Self::devnet()
     }
+}
+
+/// The fields of a settings file, which names only what differs from a public network of the usual kind.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    name: Option<String>,
+    pow: Option<PowAlgorithm>,
+    epoch_numbering: Option<EpochNumbering>,
+    genesis_hash: Option<String>,
+    #[serde(default, deserialize_with = "enforcement")]
+    difficulty_schedule: Option<Enforcement>,
+    #[serde(default, deserialize_with = "difficulty")]
+    initial_difficulty: Option<u128>,
+    target_block_time: Option<u64>,
+    #[serde(default)]
+    checkpoints: Vec<Position>,
+    max_seconds_ahead: Option<u64>,
+    minimum_block_timestamp: Option<i64>,
+    #[serde(default)]
+    bootstrap: Vec<String>,
+    public: Option<bool>,
 }
 
 impl<'de> Deserialize<'de> for Network {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Not this function again, but the one that the derive made of the fields.
-        let mut network = Self::deserialize(deserializer)?;
+        let settings = Settings::deserialize(deserializer)?;
+        let usual = Self::public("custom", &[]);
+        let public = settings.public.unwrap_or(usual.public);
+        let schedule = if public { Enforcement::Report } else { Enforcement::Enforce };
+        let network = Self {
+            name: settings.name.unwrap_or(usual.name),
+            pow: settings.pow.unwrap_or(usual.pow),
+            epoch_numbering: settings.epoch_numbering.unwrap_or_default(),
+            genesis_hash: settings.genesis_hash.filter(|hash| hash != ANY_GENESIS),
+            difficulty_schedule: settings.difficulty_schedule.unwrap_or(schedule),
+            initial_difficulty: settings.initial_difficulty.unwrap_or(usual.initial_difficulty),
+            target_block_time: settings.target_block_time.unwrap_or(usual.target_block_time),
+            checkpoints: settings.checkpoints,
+            max_seconds_ahead: settings.max_seconds_ahead.unwrap_or(usual.max_seconds_ahead),
+            minimum_block_timestamp: settings.minimum_block_timestamp,
+            bootstrap: settings.bootstrap,
+            public,
+        };
         if network.initial_difficulty == 0 {
             return Err(D::Error::custom("initial_difficulty: must be above zero"));
         }
         if network.target_block_time == 0 {
             return Err(D::Error::custom("target_block_time: must be above zero"));
         }
-        let public = Self::modality();
-        if (&network.pow, network.initial_difficulty) == (&public.pow, public.initial_difficulty) {
-            network.genesis_hash = network.genesis_hash.or(public.genesis_hash);
-        }
         Ok(network)
     }
 }
 
+/// What stands for no genesis in particular.
+pub const ANY_GENESIS: &str = "any";
+
+/// A word, or a truth value as earlier releases had it.
+fn enforcement<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Enforcement>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected \"enforce\", \"report\" or \"off\"")]
+    enum Written {
+        Switch(bool),
+        Word(Enforcement),
+    }
+    Ok(Some(match Written::deserialize(deserializer)? {
+        Written::Switch(true) => Enforcement::Enforce,
+        Written::Switch(false) => Enforcement::Off,
+        Written::Word(word) => word,
+    }))
+}
+
 /// Settings files can't hold numbers of 128 bits, so that a string is taken too.
-fn difficulty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+fn difficulty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u128>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "expected a difficulty: a whole number, or a string of decimal digits below 2^128")]
     enum Written {
         Number(u64),
         Text(super::block::Decimal),
     }
-    Ok(match Written::deserialize(deserializer)? {
+    Ok(Some(match Written::deserialize(deserializer)? {
         Written::Number(number) => number.into(),
         Written::Text(decimal) => decimal.0,
-    })
+    }))
 }
 
 #[cfg(test)]
-mod tests {
-    use rstest::rstest;
-
-    use super::*;
-
-    fn parse(settings: &str) -> Result<Network, String> {
-        toml::from_str(settings).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn a_file_names_only_what_differs() {
-        assert_eq!(parse(""), Ok(Network::modality()));
-        let named = |name: &str| Network { name: name.into(), ..Network::modality() };
-        assert_eq!(parse("name = 'mine'"), Ok(named("mine")), "the genesis stays");
-        let own = parse("initial_difficulty = '340282366920938463463374607431768211455'").unwrap();
-        assert_eq!(
-            (own.initial_difficulty, own.genesis_hash),
-            (u128::MAX, None),
-            "another difficulty, another genesis"
-        );
-        assert_eq!(parse("pow = { algorithm = 'sha256' }").unwrap().genesis_hash, None);
-        assert_eq!(parse("genesis_hash = 'ab'\ninitial_difficulty = 1").unwrap().genesis_hash.unwrap(), "ab");
-        let genesis = Network::devnet().genesis_hash.unwrap();
-        let devnet =
-            format!("name = 'devnet'\ngenesis_hash = '{genesis}'\ninitial_difficulty = 1\ntarget_block_time = 10");
-        let devnet = devnet + "\npublic = false";
-        assert_eq!(parse(&devnet), Ok(Network::devnet()));
-        let checked = parse("[[checkpoints]]\nindex = 7\nhash = 'ab'").unwrap();
-        assert_eq!(checked.checkpoints, [Position { index: 7, hash: "ab".into() }]);
-    }
-
-    #[rstest]
-    #[case("initial_difficulty = 0", "initial_difficulty: must be above zero")]
-    #[case("initial_difficulty = -1", "expected a difficulty: a whole number, or a string")]
-    #[case("initial_difficulty = '1e3'", "expected a difficulty")]
-    #[case("target_block_time = 0", "target_block_time: must be above zero")]
-    #[case("checkpoints = [{ index = 1 }]", "missing field `hash`")]
-    #[case("checkpoint = []", "unknown field `checkpoint`")]
-    fn a_value_that_cannot_work_is_refused(#[case] settings: &str, #[case] problem: &str) {
-        let error = parse(settings).unwrap_err();
-        assert!(error.contains(problem), "{error}");
-    }
-}
+mod tests;

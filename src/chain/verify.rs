@@ -3,16 +3,18 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    block::{Header, MAX_BLOCK_BYTES, MinerBlock},
+    block::{Deviation, Header, MAX_BLOCK_BYTES, MinerBlock},
     difficulty::{CumulativeDifficulty, meets},
-    network::Network,
+    network::{Enforcement, Network},
     position::ChainEnd,
     pow::{HashPool, PowError, PowOptions},
 };
 
+mod derived;
 mod level;
 mod violation;
 
+pub use derived::Differences;
 pub use level::{Level, ParseLevelError};
 use violation::shorten;
 pub use violation::{Rule, VerifyError, Violation};
@@ -93,6 +95,23 @@ impl Verifier {
         self.level
     }
 
+    /// The network whose rules it applies.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The proof-of-work hash of a block alone, where that proves that whoever made it up forged it: the hash that it
+    /// claims is not that of its header. Nothing is computed below [`Level::Pow`]. Blocking.
+    ///
+    /// # Errors
+    /// [`VerifyError::Violation`] with [`Rule::Hash`]; [`VerifyError::Pow`].
+    pub fn verify_hash(&self, block: &MinerBlock) -> Result<(), VerifyError> {
+        if self.level < Level::Pow {
+            return Ok(());
+        }
+        check_hashes(&self.pool, std::slice::from_ref(block))
+    }
+
     /// Says how many blocks are still to be verified, as far as one knows: what [`PowMemory::Auto`](super::PowMemory)
     /// goes by. With 0 the large memory is given back, by each thread when it hashes next. Cheap.
     pub fn expect(&self, hashes: u64) {
@@ -101,19 +120,21 @@ impl Verifier {
 
     /// Verifies a run of blocks that follows `parent`, or starts a chain without one. Blocking and, at [`Level::Pow`],
     /// heavy on the CPU. The cheap rules are applied to all blocks before the first hash is computed; of each kind the
-    /// violation with the lowest index is the one reported.
+    /// violation with the lowest index is the one reported. What the network's settings only report is written into the
+    /// blocks' [`deviations`](MinerBlock::deviations).
     ///
     /// # Errors
     /// [`VerifyError::Violation`] names the block and the rule; [`VerifyError::Pow`] says that nothing is proven either
     /// way.
     pub fn verify(&self, parent: Option<&ChainEnd>, blocks: Vec<MinerBlock>) -> Result<VerifiedBlocks, VerifyError> {
         let mut walk = Walk::new(self, parent);
-        for block in &blocks {
+        let mut blocks = blocks;
+        for block in &mut blocks {
             check_storable(block)?;
-            let header = Header::from(block);
-            walk.follow(&header)?;
+            let header = Header::from(&*block);
+            block.deviations = walk.follow(&header)?;
             if self.level >= Level::Linked {
-                check_body(block, &header)?;
+                check_body(self.network(), block, &header)?;
             }
         }
         let end = walk.end;
@@ -161,15 +182,13 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Goes on to the next block.
-    fn follow(&mut self, block: &Header) -> Result<(), Violation> {
+    /// Goes on to the next block; what of it deviates from a rule that is only reported.
+    fn follow(&mut self, block: &Header) -> Result<Vec<Deviation>, Violation> {
         self.check_place(block)?;
-        if self.level >= Level::Linked {
-            self.check_fields(block)?;
-        }
+        let deviations = if self.level >= Level::Linked { self.check_fields(block)? } else { Vec::new() };
         self.seen.insert(block.hash.clone());
         self.end = Some(ChainEnd::after(self.end.as_ref(), block, self.network.epoch_numbering));
-        Ok(())
+        Ok(deviations)
     }
 
     /// Index, link, genesis and checkpoints.
@@ -202,28 +221,44 @@ impl<'a> Walk<'a> {
     }
 
     /// What a header shows from [`Level::Linked`] on, cheapest first.
-    fn check_fields(&self, block: &Header) -> Result<(), Violation> {
+    fn check_fields(&self, block: &Header) -> Result<Vec<Deviation>, Violation> {
         let form = block.hash.len() == 64 && block.hash.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
         ensure(form, block, Rule::HashForm, || "expected 64 lower-case hex digits".into())?;
-        let epoch = self.network.epoch_numbering.epoch(block.index);
-        ensure(block.epoch == epoch, block, Rule::Epoch, || {
-            format!("its epoch is {epoch}, it claims {}", block.epoch)
+        let earliest = self.network.minimum_block_timestamp.filter(|_| block.index > 0);
+        ensure(earliest.is_none_or(|earliest| block.timestamp >= earliest), block, Rule::MinimumTimestamp, || {
+            format!("its timestamp {} is before {}", block.timestamp, earliest.unwrap_or_default())
         })?;
+        let mut deviations = Vec::new();
         let most = self.network.max_seconds_ahead;
-        ensure(block.timestamp <= self.now.saturating_add_unsigned(most), block, Rule::Timestamp, || {
-            format!("its timestamp {} is more than {most} s ahead of now, {}", block.timestamp, self.now)
-        })?;
+        let in_time = || block.timestamp <= self.now.saturating_add_unsigned(most);
+        let ahead = || format!("its timestamp {} is more than {most} s ahead of now, {}", block.timestamp, self.now);
+        deviations.extend(applied(self.network.timestamps(), in_time, block, Rule::Timestamp, ahead)?);
         let difficulty = block.target_difficulty;
         ensure(difficulty != 0, block, Rule::Difficulty, || "its difficulty is zero".into())?;
-        if self.network.difficulty_schedule {
-            let scheduled = self.network.next_difficulty(self.end.as_ref());
-            ensure(difficulty == scheduled, block, Rule::Schedule, || {
-                format!("its difficulty must be {scheduled}, it claims {difficulty}")
-            })?;
-        }
+        let scheduled = || self.network.next_difficulty(self.end.as_ref());
+        let as_scheduled = || difficulty == scheduled();
+        let other = || format!("its difficulty must be {}, it claims {difficulty}", scheduled());
+        deviations.extend(applied(self.network.difficulty_schedule, as_scheduled, block, Rule::Schedule, other)?);
         ensure(block.index == 0 || meets(&block.hash, difficulty), block, Rule::Target, || {
             format!("its hash is not below the target of difficulty {difficulty}")
-        })
+        })?;
+        Ok(deviations)
+    }
+}
+
+/// Applies a rule as far as it is enforced; the deviation to report if it is broken.
+fn applied(
+    enforcement: Enforcement,
+    holds: impl FnOnce() -> bool,
+    block: &Header,
+    rule: Rule,
+    detail: impl FnOnce() -> String,
+) -> Result<Option<Deviation>, Violation> {
+    match enforcement {
+        Enforcement::Off => Ok(None),
+        Enforcement::Enforce => ensure(holds(), block, rule, detail).map(|()| None),
+        Enforcement::Report if holds() => Ok(None),
+        Enforcement::Report => Ok(rule.deviation()),
     }
 }
 
@@ -240,11 +275,10 @@ fn check_follows(parent_index: u64, parent_hash: &str, block: &Header) -> Result
     })
 }
 
-/// What a block shows beyond its header.
-fn check_body(block: &MinerBlock, header: &Header) -> Result<(), Violation> {
-    ensure(!(block.is_canonical && block.is_orphaned), header, Rule::Status, || {
-        "it claims to be canonical and orphaned at once".into()
-    })?;
+/// What a block shows beyond its header: that its derived members are those that follow from the others.
+fn check_body(network: &Network, block: &MinerBlock, header: &Header) -> Result<(), Violation> {
+    let epoch = network.epoch_numbering.epoch(block.index);
+    ensure(block.epoch == epoch, header, Rule::Epoch, || format!("its epoch is {epoch}, it claims {}", block.epoch))?;
     let data_hash = block.expected_data_hash();
     ensure(block.data_hash == data_hash, header, Rule::DataHash, || {
         format!("its miner's data has {data_hash}, it claims {}", shorten(&block.data_hash))

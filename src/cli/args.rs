@@ -28,6 +28,7 @@ RUST_LOG says what is logged, for example RUST_LOG=modal_gateway=debug.
 
 Start here:
   modal-gateway demo                               a node, a gateway and a real chain, with curl lines to try
+  modal-gateway serve --network testnet            the public test network
   modal-gateway serve --peer node=/dns4/HOST/tcp/10001
   curl 'http://127.0.0.1:8080/data/miner_block/epoch?epoch=0'";
 
@@ -52,9 +53,18 @@ pub(super) struct SharedArgs {
     /// File of the libp2p key, created when missing [default: modal-gateway.key]
     #[arg(long, global = true, value_name = "FILE")]
     identity: Option<String>,
-    /// The network: a built-in name (modality, devnet) or a TOML file [default: modality]
+    /// The network: testnet, mainnet, devnet (the bundled chain's), devnet1, devnet2, devnet3, devnet5, or a file [default: devnet]
     #[arg(long, global = true, value_name = "NAME-OR-FILE")]
     network: Option<String>,
+    /// A node to meet first, in place of the network's own; repeatable, and empty for none
+    #[arg(long, global = true, value_name = "MULTIADDR")]
+    bootstrap: Vec<String>,
+    /// The network's genesis: any (that of the first sync is kept) or a hash [default: the network's]
+    #[arg(long, global = true, value_name = "any|HASH")]
+    genesis_hash: Option<String>,
+    /// Difficulties that don't follow the schedule: enforce, report or off [default: the network's]
+    #[arg(long, global = true, value_name = "WORD")]
+    difficulty_schedule: Option<String>,
     /// How far blocks are verified: pow, linked or none [default: pow]
     #[arg(long, global = true, value_name = "LEVEL")]
     verify: Option<String>,
@@ -123,6 +133,8 @@ impl SharedArgs {
             ("admin", self.admin),
             ("identity", self.identity),
             ("network", self.network),
+            ("genesis_hash", self.genesis_hash),
+            ("difficulty_schedule", self.difficulty_schedule),
             ("verify", self.verify),
             ("sync", self.sync),
             ("sync_interval", self.sync_interval),
@@ -142,6 +154,7 @@ impl SharedArgs {
         let lists = [
             ("listen", self.listen),
             ("peer", self.peer),
+            ("bootstrap", self.bootstrap),
             ("trusted_proxy", self.trusted_proxy),
             ("cors_origin", self.cors_origin),
             ("allow_peer", self.allow_peer),
@@ -160,14 +173,16 @@ pub(super) enum Command {
     #[command(after_help = "\
 Examples:
   modal-gateway serve
+  modal-gateway serve --network testnet
   modal-gateway serve --database-url postgres://gateway@db/gateway --http 0.0.0.0:8080
   modal-gateway serve --peer node=/ip4/192.0.2.7/tcp/10001 --verify pow")]
     Serve,
     /// Run a block-serving libp2p peer without HTTP, which may mine
     ///
-    /// Mining goes on at the end of the chain in the store, or begins with the network's genesis, and tells each new block
-    /// to the peers. Its difficulty follows the network's `initial_difficulty` and `target_block_time`: --network names
-    /// a file for others. Where another chain has more work, the node goes over to it.
+    /// Mining begins once the store is level with the configured peers, or at once where there are none, and tells each new
+    /// block to the peers. A network without genesis is begun only where it is not public. Its difficulty follows the
+    /// network's `initial_difficulty` and `target_block_time`: --network names a file for others. Where another chain has
+    /// more work, the node goes over to it.
     #[command(after_help = "\
 Examples:
   modal-gateway node --listen /ip4/0.0.0.0/tcp/10001 --database-url sqlite://node.db

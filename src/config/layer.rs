@@ -89,7 +89,7 @@ impl Sources {
 }
 
 fn is_list(key: &str) -> bool {
-    matches!(key, "listen" | "peer" | "trusted_proxy" | "cors_origin" | "allow_peer" | "deny_peer")
+    matches!(key, "listen" | "peer" | "bootstrap" | "trusted_proxy" | "cors_origin" | "allow_peer" | "deny_peer")
 }
 
 fn read_file(named: Option<PathBuf>) -> Result<Option<Layer>, ConfigError> {

@@ -18,7 +18,10 @@ use serde::{
 use url::Url;
 
 use super::{DatabaseUrl, layer::where_and_why};
-use crate::{chain::Network, p2p::PeerAddress};
+use crate::{
+    chain::{Network, network::ANY_GENESIS},
+    p2p::PeerAddress,
+};
 
 /// Longest timeout that may be set.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -200,19 +203,45 @@ pub(super) fn peers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Pe
     }
 }
 
-/// A built-in network by name, or the one that a TOML file describes.
+/// A built-in network by name, or the one that a file describes: TOML with the fields of [`Network`], or the network's own
+/// JSON.
 pub(super) fn network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Network, D::Error> {
     let Text(name) = Text::deserialize(deserializer)?;
     if let Some(network) = Network::named(&name) {
         return Ok(network);
     }
-    match std::fs::read_to_string(Path::new(&name)) {
-        Ok(text) => toml::from_str(&text)
-            .map_err(|error| D::Error::custom(format!("network file {name}: {}", where_and_why(&text, &error)))),
+    let path = Path::new(&name);
+    let failed = |problem: String| D::Error::custom(format!("network file {name}: {problem}"));
+    let network = match std::fs::read_to_string(path) {
+        Ok(text) if text.trim_start().starts_with('{') => {
+            let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+            Network::described(&text, &stem).map_err(|error| failed(error.to_string()))?
+        }
+        Ok(text) => toml::from_str(&text).map_err(|error| failed(where_and_why(&text, &error)))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let known = Network::NAMES.join(", ");
-            Err(D::Error::custom(format!("`{name}` is neither a known network ({known}) nor a file")))
+            return Err(D::Error::custom(format!("`{name}` is neither a known network ({known}) nor a file")));
         }
-        Err(error) => Err(D::Error::custom(format!("network file {name}: {error}"))),
+        Err(error) => return Err(failed(error.to_string())),
+    };
+    for address in &network.bootstrap {
+        address.parse::<PeerAddress>().map_err(|error| failed(format!("bootstrap: {error}")))?;
+    }
+    Ok(network)
+}
+
+/// Addresses of nodes, which may be none: an empty word, as a flag can have it, is no address.
+pub(super) fn some_peers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<PeerAddress>>, D::Error> {
+    let words = words(deserializer)?.into_iter().filter(|word| !word.is_empty());
+    words.map(|word| word.parse().map_err(D::Error::custom)).collect::<Result<_, _>>().map(Some)
+}
+
+/// `any`, or a hash.
+pub(super) fn genesis<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let Text(text) = Text::deserialize(deserializer)?;
+    let is_hash = text.len() == 64 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    match is_hash || text == ANY_GENESIS {
+        true => Ok(Some(text)),
+        false => Err(D::Error::custom(format!("`{text}`: expected any, or a hash of 64 lower-case hex digits"))),
     }
 }

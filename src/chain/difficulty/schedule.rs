@@ -113,7 +113,8 @@ mod tests {
     #[case(EpochNumbering::GenesisFirst, 41)]
     #[case(EpochNumbering::Plain, 40)]
     fn difficulty_changes_with_the_epoch(#[case] epoch_numbering: EpochNumbering, #[case] first: u64) {
-        let network = Network { epoch_numbering, ..Network::default() };
+        let network =
+            Network { epoch_numbering, initial_difficulty: 1000, target_block_time: 60, ..Network::default() };
         assert_eq!(network.next_difficulty(None), 1000);
         for index in 1..first {
             assert_eq!(network.next_difficulty(Some(&end(index - 1))), 1000);

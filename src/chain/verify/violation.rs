@@ -6,9 +6,9 @@ use serde::Serialize;
 
 #[cfg(doc)]
 use super::Level;
-use crate::chain::pow::PowError;
 #[cfg(doc)]
 use crate::chain::{Network, block::MAX_BLOCK_BYTES};
+use crate::chain::{block::Deviation, pow::PowError};
 
 /// A rule that a block can violate. The first six hold at every level, [`Hash`](Rule::Hash) at [`Level::Pow`] only, the
 /// others from [`Level::Linked`] on.
@@ -29,17 +29,20 @@ pub enum Rule {
     Genesis,
     /// The hash is 64 lower-case hex digits.
     HashForm,
-    /// A block isn't canonical and orphaned at once.
-    Status,
-    /// The epoch is the index's in the network's numbering.
+    /// The epoch is the index's in the network's numbering. Computed when a block is read, so that only a damaged store
+    /// breaks it; the same holds for the next and for [`ActualizedDifficulty`](Rule::ActualizedDifficulty).
     Epoch,
     /// The data hash belongs to the miner's data.
     DataHash,
     /// The target difficulty isn't zero.
     Difficulty,
-    /// The timestamp isn't further ahead of this machine's clock than [`Network::max_seconds_ahead`].
+    /// The timestamp isn't further ahead of this machine's clock than [`Network::max_seconds_ahead`]; enforced or reported
+    /// as [`Network::timestamps`] says.
     Timestamp,
-    /// The target difficulty is the one of [`Network::next_difficulty`], in networks with a schedule.
+    /// The timestamp isn't before [`Network::minimum_block_timestamp`]; not for genesis.
+    MinimumTimestamp,
+    /// The target difficulty is the one of [`Network::next_difficulty`]; enforced or reported as
+    /// [`Network::difficulty_schedule`] says.
     Schedule,
     /// The actualized difficulty follows from the hash.
     ActualizedDifficulty,
@@ -60,15 +63,24 @@ impl Rule {
             Self::Checkpoint => "checkpoint",
             Self::Genesis => "genesis",
             Self::HashForm => "hash_form",
-            Self::Status => "status",
             Self::Epoch => "epoch",
             Self::DataHash => "data_hash",
             Self::Difficulty => "difficulty",
             Self::Timestamp => "timestamp",
+            Self::MinimumTimestamp => "minimum_timestamp",
             Self::Schedule => "schedule",
             Self::ActualizedDifficulty => "actualized_difficulty",
             Self::Target => "target",
             Self::Hash => "hash",
+        }
+    }
+
+    /// What is told at a block that breaks the rule where it is only reported; `None` for rules that always hold.
+    pub(super) fn deviation(self) -> Option<Deviation> {
+        match self {
+            Self::Schedule => Some(Deviation::Schedule),
+            Self::Timestamp => Some(Deviation::Timestamp),
+            _ => None,
         }
     }
 }
@@ -79,7 +91,7 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A block that breaks a rule: provably the fault of whoever sent it.
+/// A block that breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("block {index} ({shown}) violates rule `{rule}`: {detail}", shown = shorten(hash))]
 pub struct Violation {
