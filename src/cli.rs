@@ -109,20 +109,23 @@ async fn dispatch(command: Command, config: Config, shutdown: CancellationToken)
         Command::Node(mining) => Ok(crate::app::node(config, mining.into_mine(), shutdown).await?),
         Command::Demo => Ok(crate::app::demo(config, shutdown).await?),
         Command::Sync { from, mode } => sync::run(&config, &from, mode, &shutdown).await,
+        Command::Request { to, path, data, timeout } => {
+            request::run(&config, &to, &path, data, std::time::Duration::from_secs(timeout), &shutdown).await
+        }
         command => {
             let work = async {
                 match command {
                     Command::Import { file } => Ok(import::run(&config, &file).await?),
                     Command::Export { file } => Ok(export::run(&config, &file).await?),
-                    Command::Request { to, path, data, timeout } => {
-                        request::run(&config, &to, &path, data, std::time::Duration::from_secs(timeout)).await
-                    }
                     Command::Migrate => Ok(migrate::run(&config).await?),
                     Command::Health { url } => Ok(health::run(&config, url).await?),
                     Command::Verify { no_raise } => Ok(verify::run(&config, !no_raise).await?),
-                    Command::Openapi | Command::Serve | Command::Node(_) | Command::Demo | Command::Sync { .. } => {
-                        Ok(())
-                    }
+                    Command::Openapi
+                    | Command::Serve
+                    | Command::Node(_)
+                    | Command::Demo
+                    | Command::Sync { .. }
+                    | Command::Request { .. } => Ok(()),
                 }
             };
             tokio::select! {

@@ -189,6 +189,10 @@ pub struct Config {
     /// on a network that is [public](Network::public), else true.
     #[serde(deserialize_with = "value::some_switch")]
     pub private_addresses: Option<bool>,
+    /// Requests of ours in flight to one node of the network, those of clients included; more wait for their turn. 1 to
+    /// 64. Default 2.
+    #[serde(deserialize_with = "value::within::<1, 64, _, _>")]
+    pub node_requests: usize,
     /// Blocks that one peer is given per second, on average; a request costs one more, and ten seconds' worth may be asked
     /// for at once. 0 is no limit. Default 10000.
     #[serde(deserialize_with = "value::within::<0, 10_000_000, _, _>")]
@@ -246,6 +250,7 @@ impl Default for Config {
             allow_peer: Vec::new(),
             deny_peer: Vec::new(),
             private_addresses: None,
+            node_requests: 2,
             peer_rate_limit: 10_000,
             peer_answer_mib: 24,
             memory_limit_mib: 0,

@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 mod address;
+mod asking;
 mod behaviour;
 mod client;
 mod config;
@@ -37,8 +38,10 @@ mod keep_alive;
 mod memory;
 mod muxer;
 mod operator;
+mod parting;
 mod peers;
 mod place;
+mod queue;
 mod rate;
 mod serving;
 mod socket;
@@ -53,12 +56,13 @@ pub use config::P2pConfig;
 pub use gossip::{Gossip, MAX_GOSSIP_BYTES, Verdict};
 pub use identity::{IdentityError, load_or_create};
 pub use inbound::BLOCK_BYTES;
-pub use peers::{Offence, PeerInfo, Reputation};
+pub use peers::{Offence, PeerChain, PeerInfo, Reputation, Standing};
 pub use stats::{DoorStats, GossipStats, InboundStats};
 pub use trust::{Trust, TrustList};
 
 use gossip::GOSSIP_QUEUE;
 use peers::PeerBook;
+use queue::OnBehalf;
 use stats::Counters;
 use worker::Worker;
 
@@ -101,7 +105,7 @@ pub enum P2pError {
     /// The peer does not speak the protocol.
     #[error("the peer does not speak the sync protocol")]
     Unsupported,
-    /// Too many requests wait already, for this peer or for the node.
+    /// Too many requests wait already, for this peer or for the node: this one was not sent.
     #[error("too many requests are in flight")]
     Busy,
     /// An address can't be listened on.
@@ -178,7 +182,8 @@ impl Shared {
     }
 }
 
-/// Starts a node. Returns once every address of `config.listen` is bound; the task ends after `shutdown`.
+/// Starts a node. Returns once every address of `config.listen` is bound; the task ends after `shutdown`, as soon as
+/// everything in flight is answered, within 10 s.
 ///
 /// # Errors
 /// [`P2pError::Listen`] when an address is taken or unsupported, [`P2pError::DuplicateAlias`], [`P2pError::Identity`],
@@ -215,5 +220,5 @@ fn build(config: P2pConfig, responder: Arc<dyn Responder>) -> Result<(P2pClient,
     });
     let (commands, queue) = mpsc::channel(config.command_queue.max(1));
     let worker = Worker::new(&config, Arc::clone(&shared), responder, queue, heard)?;
-    Ok((P2pClient { commands, shared, room: None }, worker))
+    Ok((P2pClient { commands, shared, room: None, asker: OnBehalf::Own }, worker))
 }

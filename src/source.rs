@@ -157,21 +157,23 @@ impl Source {
         }
     }
 
-    /// Answers `query` from where `origin` says.
+    /// Answers `query` from where `origin` says, for the client of this key: the clients' requests to a peer take turns.
     ///
     /// # Errors
     /// The failure for the client, and who said so. Faults of the store are logged here.
-    pub async fn answer(&self, query: Query, origin: &Origin) -> Result<Arc<Served>, Declined> {
+    pub async fn answer(&self, query: Query, origin: &Origin, asker: u64) -> Result<Arc<Served>, Declined> {
         match origin {
             Origin::Local => Ok(in_time(self.answer_locally(query)).await?),
             Origin::Peer(peer) => {
-                let answer = remote::ask(self.connected()?, *peer, &query, self.settings.peer_timeout).await;
+                let answer =
+                    remote::ask(&self.connected()?.on_behalf_of(asker), *peer, &query, self.settings.peer_timeout)
+                        .await;
                 self.serve_from(*peer, answer).await
             }
-            Origin::Any => self.answer_by_any(&query).await,
+            Origin::Any => self.answer_by_any(&query, asker).await,
             Origin::Auto => match in_time(self.answer_locally(query.clone())).await {
                 Ok(served) if served.complete => Ok(served),
-                local => match (self.answer_by_any(&query).await, local) {
+                local => match (self.answer_by_any(&query, asker).await, local) {
                     (Ok(served), _) => Ok(served),
                     (Err(_), local) => Ok(local?),
                 },
@@ -273,8 +275,8 @@ impl Source {
         self.cache.try_get_with(key, read).await.or_else(Arc::unwrap_or_clone)
     }
 
-    async fn answer_by_any(&self, query: &Query) -> Result<Arc<Served>, Declined> {
-        let p2p = self.connected()?;
+    async fn answer_by_any(&self, query: &Query, asker: u64) -> Result<Arc<Served>, Declined> {
+        let p2p = &self.connected()?.on_behalf_of(asker);
         let deadline = tokio::time::Instant::now() + self.settings.peer_timeout;
         let mut last = Declined::from(Failure::new(Code::NoPeer));
         for peer in p2p.candidates().into_iter().take(MAX_ASKED_PEERS) {

@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 #[path = "support/bytes_codec.rs"]
 mod bytes_codec;
+#[path = "p2p/closing.rs"]
+mod closing;
 #[path = "p2p/compressed.rs"]
 mod compressed;
 #[path = "p2p/dialling.rs"]
@@ -30,6 +32,8 @@ mod hole;
 mod peer;
 #[path = "p2p/requests.rs"]
 mod requests;
+#[path = "p2p/turns.rs"]
+mod turns;
 
 /// Longer than anything here takes, so that a test that fails does so by its assertion.
 const PATIENCE: Duration = Duration::from_secs(20);

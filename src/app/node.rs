@@ -1,6 +1,6 @@
 //! A node, and the parts of it that run.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use tokio::{task::JoinHandle, time::timeout};
@@ -15,6 +15,9 @@ use crate::{
     store::{self, BlockStore, OpenOptions},
     sync::{self, Mining, mining},
 };
+
+/// How long the libp2p part may take to stop: it waits for answers that are on their way, and closes no connection before.
+const SWARM_DRAIN: Duration = Duration::from_secs(15);
 
 /// How a node mines.
 #[derive(Debug, Clone)]
@@ -41,6 +44,8 @@ struct Part {
     name: &'static str,
     stop: CancellationToken,
     task: JoinHandle<Result<(), AppError>>,
+    /// How long it may take to stop.
+    drain: Duration,
 }
 
 impl Node {
@@ -79,6 +84,7 @@ impl Node {
                 allow: config.allow_peer.iter().copied().collect(),
                 deny: config.deny_peer.iter().copied().collect(),
             },
+            node_requests: config.node_requests,
             peer_rate_limit: config.peer_rate_limit,
             answer_bytes: config.peer_answer_mib << 20,
             memory_limit: config.memory_limit_mib << 20,
@@ -90,7 +96,8 @@ impl Node {
         // A swarm that panicked ends here too; one that does not stop in time is cut off with this task.
         let swarm = AbortOnDropHandle::new(swarm);
         let task = tokio::spawn(async { swarm.await.map_err(|_| AppError::Ended("libp2p")) });
-        let mut node = Self { source, p2p, store, parts: vec![Part { name: "libp2p", stop, task }] };
+        let mut node =
+            Self { source, p2p, store, parts: vec![Part { name: "libp2p", stop, task, drain: SWARM_DRAIN }] };
         let (store, p2p) = (node.store.clone(), node.p2p.clone());
         node.add("reputation", async |stop| {
             reputation::keep(store, p2p, stop).await;
@@ -126,7 +133,7 @@ impl Node {
         F: Future<Output = Result<(), AppError>> + Send + 'static,
     {
         let stop = CancellationToken::new();
-        self.parts.push(Part { name, task: tokio::spawn(run(stop.clone())), stop });
+        self.parts.push(Part { name, task: tokio::spawn(run(stop.clone())), stop, drain: DRAIN });
     }
 
     /// The addresses that others reach us at, each with our peer id.
@@ -157,16 +164,17 @@ impl Node {
         }
     }
 
-    /// Stops the parts, the last one first, and closes the store.
+    /// Stops the parts, the last one first, and closes the store. The libp2p part is the first one: it stops when nobody
+    /// asks anything any more.
     pub async fn stop(self) {
-        for Part { name, stop, task } in self.parts.into_iter().rev() {
+        for Part { name, stop, task, drain } in self.parts.into_iter().rev() {
             stop.cancel();
             // One that has ended by itself is the reason why we stop, and was looked at then.
             if task.is_finished() {
                 continue;
             }
             let aborter = task.abort_handle();
-            if timeout(DRAIN, task).await.is_err() {
+            if timeout(drain, task).await.is_err() {
                 tracing::warn!(part = name, "not stopped in time: it is cut off");
                 aborter.abort();
             }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use libp2p::Multiaddr;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -63,14 +64,18 @@ pub(super) async fn run(
     path: &str,
     data: Option<Json>,
     limit: Duration,
+    shutdown: &CancellationToken,
 ) -> Result<(), CliError> {
     let address = resolve(&config.peer, peer)?;
     let request = Request { path, data: data.as_ref().map(|Json(data)| &**data) };
     let request = serde_json::to_vec(&request).map_err(RequestError::Encode)?;
-    let answer = match tokio::time::timeout(limit, ask(address, request.into(), limit)).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(source)) => return Err(RequestError::P2p { peer: peer.into(), source }.into()),
-        Err(_) => return Err(RequestError::Timeout { peer: peer.into(), limit }.into()),
+    let answer = match ask(address, request.into(), limit, shutdown).await {
+        Some(Ok(answer)) => answer,
+        Some(Err(P2pError::Timeout | P2pError::Busy)) => {
+            return Err(RequestError::Timeout { peer: peer.into(), limit }.into());
+        }
+        Some(Err(source)) => return Err(RequestError::P2p { peer: peer.into(), source }.into()),
+        None => return Err(CliError::Interrupted),
     };
     let envelope = std::str::from_utf8(&answer)
         .map_err(|_| "not UTF-8".to_owned())
@@ -92,12 +97,26 @@ pub(super) async fn run(
     }
 }
 
-/// Connects with an identity made for the occasion, asks, and leaves.
-async fn ask(address: Multiaddr, request: Bytes, limit: Duration) -> Result<Bytes, P2pError> {
+/// Connects with an identity made for the occasion, asks, and leaves; `None` if `shutdown` came first. A request that was
+/// sent is waited for, 10 s more at most, even if nobody wants its answer: the peer may not bear its connection to close.
+async fn ask(
+    address: Multiaddr,
+    request: Bytes,
+    limit: Duration,
+    shutdown: &CancellationToken,
+) -> Option<Result<Bytes, P2pError>> {
+    let deadline = Instant::now() + limit;
     let stop = CancellationToken::new();
     let config = P2pConfig { request_timeout: limit, ..peer::config() };
-    let (client, task) = p2p::start(config, Arc::new(peer::NoPaths), stop.clone()).await?;
-    let answer = async { client.request(client.dial(address).await?, request, limit).await }.await;
+    let (client, task) = match p2p::start(config, Arc::new(peer::NoPaths), stop.clone()).await {
+        Ok(started) => started,
+        Err(error) => return Some(Err(error)),
+    };
+    let asked = async {
+        let peer = timeout_at(deadline, client.dial(address)).await.unwrap_or(Err(P2pError::Timeout))?;
+        client.request(peer, request, deadline.saturating_duration_since(Instant::now())).await
+    };
+    let answer = shutdown.run_until_cancelled(asked).await;
     stop.cancel();
     // A task that panicked has nothing to add to the answer.
     let _ = task.await;

@@ -34,6 +34,16 @@ impl ClientKey {
         }
     }
 
+    /// The key as a number, which no other key has: for what knows nothing of addresses.
+    pub fn number(self) -> u64 {
+        match self.0 {
+            // Below `::/32`, where nobody has a network.
+            IpAddr::V4(ip) => 1 << 32 | u64::from(ip.to_bits()),
+            IpAddr::V6(ip) if ip.is_loopback() => 1,
+            IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
+        }
+    }
+
     /// What it shares with all of its first 16 bits: for when there are too many to tell apart.
     pub fn coarse(self) -> Self {
         Self(match self.0 {
@@ -152,6 +162,17 @@ mod tests {
     #[case("::1", "::1")]
     fn addresses_of_one_customer_are_one_client(#[case] address: &str, #[case] key: &str) {
         assert_eq!(ClientKey::of(address.parse().unwrap()).to_string(), key);
+    }
+
+    #[test]
+    fn each_client_has_a_number_of_its_own() {
+        let number = |ip: &str| ClientKey::of(ip.parse().unwrap()).number();
+        let all =
+            ["192.0.2.7", "192.0.2.8", "0.0.0.1", "127.0.0.1", "::1", "2001:db8:1:2::1", "2001:db8:1:3::1", "::2"];
+        let numbers: std::collections::HashSet<_> = all.iter().map(|ip| number(ip)).collect();
+        assert_eq!(numbers.len(), all.len());
+        assert_eq!(number("2001:db8:1:2::1"), number("2001:db8:1:2:ffff::"));
+        assert_eq!(number("::ffff:192.0.2.7"), number("192.0.2.7"));
     }
 
     #[rstest]

@@ -16,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Gateway, error::Rejection, room::SHORT_BODY, server::Late};
+use super::{Gateway, client::Client, error::Rejection, room::SHORT_BODY, server::Late};
 use crate::{
     protocol::{
         Code, Failure, MAX_REQUEST_BYTES, Query,
@@ -38,6 +38,8 @@ pub struct Read {
     pub query: Query,
     /// Who is to answer: `?peer=`.
     pub origin: Origin,
+    /// Who asks, so that a peer's places are shared out fairly.
+    pub asker: u64,
     /// The block that a paged read is pinned to: `?anchor=`.
     pub anchor: Option<String>,
     /// The form of the answer.
@@ -94,6 +96,8 @@ impl FromRequest<Gateway> for Read {
         Ok(Self {
             query,
             origin,
+            // Whoever calls the handlers without the guard is one client.
+            asker: parts.extensions.get().map_or(0, |client: &Client| client.key.number()),
             anchor: control.anchor.map(str::to_owned),
             format: format(&parts.headers, is_list)?,
             if_none_match: copies(&parts.headers),

@@ -1,4 +1,5 @@
-//! The operator's hand on the peers: `POST /peers` and `DELETE /peers/{id}` of the admin listener.
+//! The operator's hand on the peers: `POST /peers`, `DELETE /peers/{id}` and `DELETE /peers/{id}/penalties` of the admin
+//! listener.
 //!
 //! What is added or put on a list here lasts until the process ends: the settings are where it belongs for longer. Bans
 //! are remembered, as all that peers did.
@@ -26,6 +27,7 @@ use crate::{
 
 const PEERS: &str = "/peers";
 const PEER: &str = "/peers/{id}";
+const PENALTIES: &str = "/peers/{id}/penalties";
 const REMOVAL: &[Parameter] = &[optional("ban_seconds", Kind::Integer)];
 
 /// The body of `POST /peers`: whom to stay connected with, or whom to trust.
@@ -56,7 +58,7 @@ enum List {
     Deny,
 }
 
-/// `data` of both.
+/// `data` of all.
 #[derive(Serialize)]
 struct PeerData {
     peer: Option<PeerInfo>,
@@ -67,6 +69,7 @@ pub(super) fn admin_routes() -> Router<Gateway> {
     Router::new()
         .route(PEERS, routing::get(super::status::list_peers).post(add_peer))
         .route(PEER, routing::delete(remove_peer))
+        .route(PENALTIES, routing::delete(forgive_peer))
 }
 
 /// Adds a peer to stay connected with (`{"address": "[ALIAS=]MULTIADDR"}`: 202, or 200 if it is there already), or puts
@@ -110,6 +113,19 @@ async fn remove_peer(
     let ban = parameters["ban_seconds"].as_u64().map(Duration::from_secs);
     let id = p2p.remove_peer(&name, ban).await.map_err(|error| failure(&error))?;
     Ok(enveloped(PeerData { peer: id.and_then(|id| info(p2p, id)) }))
+}
+
+/// Forgets what the peer did wrong: its score, its ban and its recent failures.
+async fn forgive_peer(
+    State(gateway): State<Gateway>,
+    id: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Result<impl IntoResponse, Rejection> {
+    extract::parameters(PENALTIES, &[], &uri)?;
+    let p2p = client(&gateway)?;
+    let Path(name) = id.map_err(|_| Failure::new(Code::UnknownPeer))?;
+    let id = p2p.forgive(&name).map_err(|error| failure(&error))?;
+    Ok(enveloped(PeerData { peer: info(p2p, id) }))
 }
 
 fn client(gateway: &Gateway) -> Result<&P2pClient, Failure> {

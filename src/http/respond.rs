@@ -51,7 +51,7 @@ pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> 
     }
     let served = match &read.anchor {
         Some(anchor) => source.answer_pinned(read.query, anchor).await?,
-        None => source.answer(read.query, &read.origin).await?,
+        None => source.answer(read.query, &read.origin, read.asker).await?,
     };
     let mut headers = provenance(served.answerer, served.tip.as_ref(), served.level);
     let tag = cached(&mut headers, served.tag(), read.format, served.settled);

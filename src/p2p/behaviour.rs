@@ -42,13 +42,15 @@ pub(super) struct Behaviour {
 impl Behaviour {
     pub fn new(config: &P2pConfig) -> Result<Self, P2pError> {
         let local = config.keypair.public().to_peer_id();
-        let requests = |codec, support: ProtocolSupport, streams| {
+        let requests = |codec, support: ProtocolSupport, streams, timeout| {
             // Both sides take the first that both know.
             let protocols = [COMPRESSED_PROTOCOL, PROTOCOL].map(|id| (StreamProtocol::new(id), support.clone()));
-            let settings = request_response::Config::default().with_request_timeout(config.request_timeout);
+            let settings = request_response::Config::default().with_request_timeout(timeout);
             let settings = settings.with_max_concurrent_streams(streams);
             request_response::Behaviour::with_codec(codec, protocols, settings)
         };
+        // Not before the codec's own deadline.
+        let outbound_timeout = config.request_timeout.max(config.hold_given_up);
         let identify = identify::Behaviour::new(
             identify::Config::new(IDENTIFY_PROTOCOL.into(), config.keypair.public())
                 .with_agent_version(config.agent.clone())
@@ -75,8 +77,18 @@ impl Behaviour {
         let gossip = config.gossip.then(|| gossip::behaviour(&config.keypair)).transpose()?;
         Ok(Self {
             memory: memory_limits::Behaviour::with_max_bytes(memory::limit(config.memory_limit)),
-            requests: requests(JsonCodec::default(), ProtocolSupport::Outbound, config.max_outbound_per_peer),
-            inbound: requests(JsonCodec::serving(), ProtocolSupport::Inbound, MAX_INBOUND_STREAMS),
+            requests: requests(
+                JsonCodec::default(),
+                ProtocolSupport::Outbound,
+                config.max_outbound_per_peer,
+                outbound_timeout,
+            ),
+            inbound: requests(
+                JsonCodec::serving(),
+                ProtocolSupport::Inbound,
+                MAX_INBOUND_STREAMS,
+                config.request_timeout,
+            ),
             identify,
             // It only measures: `socket` notices who is gone.
             ping: ping::Behaviour::new(ping::Config::new().with_interval(config.ping_interval)),

@@ -7,10 +7,12 @@ use bytes::Bytes;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout;
 
+use super::asking::Reply;
 use super::gossip::{Gossip, MAX_GOSSIP_BYTES, Verdict};
-use super::peers::{Offence, PeerInfo};
+use super::peers::{Offence, PeerChain, PeerInfo};
+use super::queue::OnBehalf;
 use super::stats::{GossipStats, InboundStats};
 use super::worker::Command;
 use super::{P2pError, Shared};
@@ -28,14 +30,22 @@ pub struct P2pClient {
     pub(super) shared: Arc<Shared>,
     /// What answers take while they arrive; `None`: as much as there is.
     pub(super) room: Option<Arc<Semaphore>>,
+    /// For whom it asks.
+    pub(super) asker: OnBehalf,
 }
 
 impl P2pClient {
     /// The same handle, for many who ask through us at once: answers longer than 4 KiB share `bytes` while they arrive. One
     /// for which there is no room left is given up with [`P2pError::Busy`]. Of the requests in flight to a peer, a quarter
-    /// is left to other handles.
+    /// is left to other handles. To be told apart, those who ask need [`on_behalf_of`](Self::on_behalf_of).
     pub fn sharing(self, bytes: usize) -> Self {
-        Self { room: Some(Arc::new(Semaphore::new(bytes))), ..self }
+        Self { room: Some(Arc::new(Semaphore::new(bytes))), asker: OnBehalf::Client(0), ..self }
+    }
+
+    /// The same handle, for one of many who ask through this node: requests of the same key wait for their turn one after
+    /// the other, those of different keys side by side. The node's own requests have no key.
+    pub fn on_behalf_of(&self, key: u64) -> Self {
+        Self { asker: OnBehalf::Client(key), ..self.clone() }
     }
 
     /// Our own id.
@@ -69,11 +79,15 @@ impl P2pClient {
     }
 
     /// Sends an encoded request and waits for the encoded answer, for `timeout` at most (and never longer than the
-    /// configured request timeout). A peer of the operator's that is not connected is dialled first. Dropping the
-    /// future leaves the stream to its timeout.
+    /// configured request timeout). A peer of the operator's that is not connected is dialled first.
+    ///
+    /// To a peer that does not speak this program's own dialect few requests are in flight
+    /// ([`node_requests`](super::P2pConfig::node_requests)); the others wait for their turn here. Whoever drops the future,
+    /// or whose time is over, leaves a request that was sent in flight until it is answered, or 60 s old.
     ///
     /// # Errors
-    /// Any [`P2pError`] but the ones of starting.
+    /// Any [`P2pError`] but the ones of starting. [`P2pError::Busy`] at once where the turn would come too late, and at the
+    /// end of the time where it has not come: the request was not sent then.
     pub async fn request(&self, peer: PeerId, request: Bytes, timeout: Duration) -> Result<Bytes, P2pError> {
         self.request_counted(peer, request, timeout).await.map(|(body, _)| body)
     }
@@ -105,14 +119,11 @@ impl P2pClient {
         most_bytes: usize,
         timeout: Duration,
     ) -> Result<(Bytes, usize), P2pError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, awaited) = Reply::new();
         let deadline = Instant::now() + timeout;
         let request = Request::until(deadline, request).answered_in(most_bytes).answered_within(self.room.clone());
-        self.send(Command::Request { peer, request, forwarded: self.room.is_some(), reply })?;
-        match timeout_at(deadline.into(), answer).await {
-            Ok(answer) => answer.unwrap_or(Err(P2pError::Stopped)).map(|answer| (answer.body, answer.wire_bytes)),
-            Err(_) => Err(P2pError::Timeout),
-        }
+        self.send(Command::Request { peer, request, asker: self.asker, reply })?;
+        awaited.until(deadline).await.map(|answer| (answer.body, answer.wire_bytes))
     }
 
     /// Tells a new block to the peers that listen for them; that there are none is no error. They may refuse it, and
@@ -162,6 +173,12 @@ impl P2pClient {
         self.shared.book_mut().note_work(peer, work);
     }
 
+    /// Notes what the peer says of its chain, and how that stands to ours, for [`peers`](Self::peers) to tell. Nothing else
+    /// follows from it; a peer that is not known is left out.
+    pub fn note_chain(&self, peer: PeerId, chain: PeerChain) {
+        self.shared.book_mut().note_chain(&peer, chain);
+    }
+
     /// The work of the peer's chain as far as we have verified it.
     pub fn verified_work(&self, peer: &PeerId) -> CumulativeDifficulty {
         self.shared.book().verified_work(peer)
@@ -180,7 +197,8 @@ impl P2pClient {
     }
 
     /// Peers worth asking, best first, without the shunned ones: those that speak the protocol (identify said so) and are connected, then
-    /// configured ones that hung up and may be dialled; among them fewest recent failures, then lowest latency.
+    /// configured ones that hung up and may be dialled; among them fewest recent failures, then lowest latency. Where nobody
+    /// is left, those that the operator trusts, whatever they did.
     pub fn candidates(&self) -> Vec<PeerId> {
         self.shared.book().candidates(Instant::now())
     }

@@ -25,9 +25,19 @@ pub struct P2pConfig {
     pub max_inbound: usize,
     /// Those of one peer. Default 64.
     pub max_inbound_per_peer: usize,
-    /// Requests of ours in flight to one peer, of which those that are forwarded leave a quarter; what exceeds it is
-    /// [`P2pError::Busy`](super::P2pError::Busy). Default 64.
+    /// Requests of ours in flight to one peer that speaks this program's own dialect, of which those that are forwarded
+    /// leave a quarter; what exceeds it is [`P2pError::Busy`](super::P2pError::Busy). Default 64.
     pub max_outbound_per_peer: usize,
+    /// Requests of ours in flight to a peer that does not speak this program's own dialect, forwarded ones and those
+    /// included that were given up; the others wait here for their turn. At least 1. Default 2: a node of the network works
+    /// at one request at a time.
+    pub node_requests: usize,
+    /// How long a request to such a peer counts as in flight after it was sent, if nobody waits for its answer any more.
+    /// Default 60 s: as long as the network's nodes may take.
+    pub hold_given_up: Duration,
+    /// How long a connection that is to be closed waits for the answers to what is in flight; the node's end as well.
+    /// Default 10 s.
+    pub closing_timeout: Duration,
     /// Requests that wait for the swarm's task; what exceeds it is [`P2pError::Busy`]. Default 1024.
     pub command_queue: usize,
     /// Delay before a lost configured peer is dialled again; doubles with each failure. Default 1 s.
@@ -79,6 +89,9 @@ impl P2pConfig {
             max_inbound: 256,
             max_inbound_per_peer: 64,
             max_outbound_per_peer: 64,
+            node_requests: 2,
+            hold_given_up: Duration::from_secs(60),
+            closing_timeout: Duration::from_secs(10),
             command_queue: 1024,
             redial_min: Duration::from_secs(1),
             redial_max: Duration::from_secs(60),

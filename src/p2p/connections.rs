@@ -25,7 +25,7 @@ const MAX_DIALS: usize = 32;
 /// How long an address may take to be bound; a system that answers at all does so at once.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How far away a timer without work is set.
-const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Worker {
     /// Binds every address, or says which one can't be.
@@ -181,6 +181,7 @@ impl Worker {
                 tracing::debug!(peer = %peer_id, ?cause, "disconnected");
                 self.shared.book_mut().disconnected(&peer_id, num_established);
                 if num_established == 0 {
+                    self.parting.remove(&peer_id);
                     self.discovery.disconnected(&peer_id);
                     self.dialer.disconnected(peer_id, Instant::now());
                     self.schedule();
@@ -233,6 +234,8 @@ impl Worker {
             let told: Vec<_> = told.filter_map(|address| address.with_p2p(peer).ok()).collect();
             self.remember(peer, told);
         }
+        // It may have more places now.
+        self.send_waiting(peer);
         self.changed();
     }
 

@@ -73,12 +73,19 @@ pub(super) struct Guard {
     pub dials: Dials,
     entrance: Entrance,
     shared: Arc<Shared>,
+    /// No new connections are made.
+    closed: bool,
 }
 
 impl Guard {
     pub fn new(parts: Behaviour, config: &P2pConfig, shared: Arc<Shared>) -> Self {
         let dials = Dials::new(config.private_addresses, &config.own_ports, Instant::now());
-        Self { parts, dials, entrance: Entrance::default(), shared }
+        Self { parts, dials, entrance: Entrance::default(), shared, closed: false }
+    }
+
+    /// Refuses every connection from now on, those under way included; the ones that stand are not touched.
+    pub fn close(&mut self) {
+        self.closed = true;
     }
 
     /// The addresses that behaviours have for a dial, as far as they may be dialled; or why there is no dial.
@@ -126,6 +133,9 @@ impl Guard {
     }
 
     fn admits(&self, peer: &PeerId, operators: bool) -> Result<(), ConnectionDenied> {
+        if self.closed {
+            return Err(ConnectionDenied::new(Refused::Full));
+        }
         match self.shared.book().admits(peer, Instant::now()) {
             // The operator may dial whomever no list refuses.
             Err(Refused::Banned | Refused::Stranger) if operators => Ok(()),

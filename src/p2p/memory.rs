@@ -6,6 +6,7 @@ use std::time::Duration;
 use libp2p::memory_connection_limits::Behaviour;
 
 use super::guard::Refused;
+use super::parting::Why;
 use super::worker::Worker;
 use crate::telemetry::resident_bytes;
 
@@ -45,6 +46,7 @@ fn container(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
 
 impl Worker {
     /// Disconnects strangers as long as this process has more than it may: what their connections hold is theirs to fill.
+    /// Those that owe an answer go once it is there.
     pub fn relieve(&mut self) {
         if resident_bytes().is_none_or(|bytes| bytes <= self.memory_limit as u64) {
             self.relieved_of.clear();
@@ -54,7 +56,7 @@ impl Worker {
         let before = self.relieved_of.len();
         for peer in strangers {
             // It may be gone by itself, or about to: a close takes seconds where the other end does not read.
-            if self.swarm.disconnect_peer_id(peer).is_ok() && self.relieved_of.insert(peer) {
+            if self.part(peer, Why::Memory) && self.relieved_of.insert(peer) {
                 self.shared.counters.refuse(Refused::Memory);
             }
         }

@@ -8,6 +8,7 @@ use libp2p::swarm::dial_opts::DialOpts;
 use tokio::sync::oneshot;
 
 use super::client::P2pClient;
+use super::parting::Why;
 use super::peers::Reputation;
 use super::stats::DoorStats;
 use super::worker::{Command, Worker};
@@ -26,7 +27,7 @@ impl P2pClient {
     }
 
     /// Makes a peer, by its alias or its base58 id, a stranger like any other, bans it for a time if one is given (a year
-    /// at most), and disconnects it. Tells who it is: `None` for one that was never reached, which nobody can ban.
+    /// at most), and disconnects it once nothing is in flight to it, 10 s later at most. Tells who it is: `None` for one that was never reached, which nobody can ban.
     ///
     /// # Errors
     /// [`P2pError::UnknownPeer`], [`P2pError::Busy`], [`P2pError::Stopped`].
@@ -40,6 +41,19 @@ impl P2pClient {
         }
         self.send(Command::Forget { name: name.into(), reply })?;
         removed.await.unwrap_or(Err(P2pError::Stopped))
+    }
+
+    /// Forgets what a peer did wrong, by its alias or its base58 id: its score, its ban and its recent failures, and with
+    /// the next write also what is remembered across restarts. Tells who it is.
+    ///
+    /// # Errors
+    /// [`P2pError::UnknownPeer`], also for an alias whose peer was never reached.
+    pub fn forgive(&self, name: &str) -> Result<PeerId, P2pError> {
+        let mut book = self.shared.book_mut();
+        let peer = book.known(name).ok_or(P2pError::UnknownPeer)?;
+        book.forgive(&peer);
+        tracing::info!(%peer, "a peer's offences are forgiven");
+        Ok(peer)
     }
 
     /// Puts a peer on the allow-list or the deny-list until the end of the process; a denied one is disconnected.
@@ -111,20 +125,20 @@ impl Worker {
             self.dialer.remove(place);
         }
         if let Some(peer) = peer {
-            // It is not connected: that is what was wanted.
-            let _ = self.swarm.disconnect_peer_id(peer);
+            // It may be not connected: that is what was wanted.
+            self.part(peer, Why::Removed);
         }
         self.schedule();
         Ok(peer)
     }
 
-    /// Disconnects who is no longer admitted.
+    /// Disconnects who is no longer admitted, once it has answered.
     pub fn enforce(&mut self) {
         let intruders = self.shared.book().intruders(Instant::now());
         for peer in intruders {
-            tracing::debug!(%peer, "a peer that is no longer admitted is disconnected");
-            // It may be gone by itself.
-            let _ = self.swarm.disconnect_peer_id(peer);
+            if self.part(peer, Why::NotAdmitted) {
+                tracing::debug!(%peer, "a peer that is no longer admitted is disconnected");
+            }
         }
     }
 }

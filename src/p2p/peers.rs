@@ -12,10 +12,13 @@ use crate::chain::CumulativeDifficulty;
 use crate::protocol::{COMPRESSED_PROTOCOL, PROTOCOL};
 
 mod admission;
+mod agent;
+mod chain;
 mod info;
 mod reputation;
 mod score;
 
+pub use chain::{PeerChain, Standing};
 pub use info::PeerInfo;
 pub use reputation::Reputation;
 pub use score::Offence;
@@ -45,8 +48,12 @@ struct Peer {
     configured: bool,
     connections: u32,
     agent: Option<String>,
+    role: Option<String>,
+    status_url: Option<String>,
     protocols: Vec<String>,
     speaks: bool,
+    /// It speaks this program's own dialect as well.
+    speaks_own_dialect: bool,
     latency_ms: Option<f64>,
     ping_ms: Option<f64>,
     requests: u64,
@@ -55,6 +62,8 @@ struct Peer {
     recent_failures: Fading,
     offences: Offences,
     verified_work: Option<CumulativeDifficulty>,
+    /// What it said of its chain.
+    chain: Option<PeerChain>,
     /// The latest dial failed, and why.
     dial_error: Option<String>,
     last_error: Option<&'static str>,
@@ -238,6 +247,10 @@ impl PeerBook {
 
     pub fn connected(&mut self, id: PeerId, connections: u32, remote: Multiaddr) {
         let peer = self.entry(id);
+        if peer.connections == 0 {
+            // Another program may be there now: it has yet to identify itself.
+            peer.speaks_own_dialect = false;
+        }
         peer.connections = connections;
         peer.remote = Some(remote);
         peer.dial_error = None;
@@ -268,8 +281,10 @@ impl PeerBook {
 
     pub fn identified(&mut self, id: PeerId, agent: &str, protocols: &[libp2p::StreamProtocol]) {
         let peer = self.entry(id);
+        (peer.role, peer.status_url) = (agent::role(agent), agent::status_url(agent));
         peer.agent = Some(agent.chars().take(MAX_AGENT_CHARS).collect());
         peer.speaks = protocols.iter().any(|id| [PROTOCOL, COMPRESSED_PROTOCOL].contains(&id.as_ref()));
+        peer.speaks_own_dialect = protocols.iter().any(|id| id.as_ref() == COMPRESSED_PROTOCOL);
         peer.protocols = protocols.iter().take(MAX_PROTOCOLS).map(ToString::to_string).collect();
         peer.seen();
     }
@@ -287,6 +302,23 @@ impl PeerBook {
         peer.requests += 1;
         peer.latency_ms = Some(peer.latency_ms.map_or(ms, |mean| mean + LATENCY_WEIGHT * (ms - mean)));
         peer.seen();
+    }
+
+    /// It answered what nobody waited for any more, and what has [failed](Self::failed) before.
+    pub fn answered_late(&mut self, id: PeerId, time: Duration) {
+        self.answered(id, time);
+        self.entry(id).requests -= 1;
+    }
+
+    /// Whether the peer said that it speaks this program's own dialect; not before it has identified itself.
+    pub fn speaks_own_dialect(&self, id: &PeerId) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.speaks_own_dialect)
+    }
+
+    /// Moving mean of the time that its answers took.
+    pub fn latency(&self, id: &PeerId) -> Option<Duration> {
+        let ms = self.peers.get(id)?.latency_ms?;
+        Duration::try_from_secs_f64(ms / 1e3).ok()
     }
 
     pub fn failed(&mut self, id: PeerId, error: &P2pError, now: Instant) {
@@ -320,6 +352,21 @@ impl PeerBook {
 
     pub fn note_work(&mut self, id: PeerId, work: CumulativeDifficulty) {
         self.entry(id).verified_work = Some(work);
+    }
+
+    /// What a peer that we know said of its chain.
+    pub fn note_chain(&mut self, id: &PeerId, chain: PeerChain) {
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.chain = Some(chain.bounded());
+        }
+    }
+
+    /// Forgets what the peer did wrong: its score, its ban and its failures of late.
+    pub fn forgive(&mut self, id: &PeerId) {
+        if let Some(peer) = self.peers.get_mut(id) {
+            (peer.offences, peer.recent_failures) = (Offences::default(), Fading::default());
+            self.version += 1;
+        }
     }
 
     pub fn verified_work(&self, id: &PeerId) -> CumulativeDifficulty {

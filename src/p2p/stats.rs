@@ -38,6 +38,12 @@ pub struct DoorStats {
     pub inbound: u64,
     /// Bytes that they and their answers take, or may take.
     pub answer_bytes: u64,
+    /// Requests of ours in flight, those included that were given up.
+    pub outbound: u64,
+    /// Those of them that nobody waits for any more.
+    pub outbound_given_up: u64,
+    /// Requests of ours that wait for a place with their peer.
+    pub outbound_waiting: u64,
     /// Messages of gossip that nobody has taken yet.
     pub gossip_queue: u64,
     /// Commands that the swarm's task has not taken yet.
@@ -93,6 +99,9 @@ pub(super) struct Counters {
     pub dials: Counter,
     pub inbound: Counter,
     pub answer_bytes: Counter,
+    pub outbound: Counter,
+    pub outbound_given_up: Counter,
+    pub outbound_waiting: Counter,
 }
 
 impl Counters {
@@ -112,6 +121,9 @@ impl Counters {
             refused: Refused::ALL.iter().zip(&self.refused).map(|(why, count)| (why.as_str(), count.get())).collect(),
             inbound: self.inbound.get(),
             answer_bytes: self.answer_bytes.get(),
+            outbound: self.outbound.get(),
+            outbound_given_up: self.outbound_given_up.get(),
+            outbound_waiting: self.outbound_waiting.get(),
             ..DoorStats::default()
         }
     }

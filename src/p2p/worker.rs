@@ -3,10 +3,8 @@
 //! Written as one `poll` function rather than a `select!` loop: at several thousand requests a second the task takes
 //! whatever is ready (events, commands, finished answers) in one go, and goes to sleep once.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,8 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::StreamExt;
 use libp2p::gossipsub::MessageId;
-use libp2p::request_response::{self, Message, OutboundFailure, OutboundRequestId};
-use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
+use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -24,17 +21,20 @@ use tokio::time::{Interval, MissedTickBehavior, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::address::PeerAddress;
+use super::asking::{Outbound, Reply};
 use super::behaviour::BehaviourEvent;
-use super::connections::reason;
-use super::dialer::{Dialer, to_peer};
+use super::connections::NEVER;
+use super::dialer::Dialer;
 use super::discovery::Discovery;
 use super::gossip::{self, Gossip, Verdict};
 use super::guard::Guard;
 use super::inbound::Inbound;
+use super::parting::Parting;
+use super::queue::OnBehalf;
 use super::rate::Shares;
 use super::serving::Answered;
 use super::{P2pConfig, P2pError, Responder, Shared, memory, swarm};
-use crate::protocol::codec::{Request, Response, TooLarge};
+use crate::protocol::codec::Request;
 
 /// Rounds of events before other tasks of the same thread get their turn.
 const ROUNDS_PER_POLL: usize = 64;
@@ -47,9 +47,8 @@ pub(super) enum Command {
     Request {
         peer: PeerId,
         request: Request,
-        /// Somebody asks through us.
-        forwarded: bool,
-        reply: oneshot::Sender<Result<Response, P2pError>>,
+        asker: OnBehalf,
+        reply: Reply,
     },
     Dial {
         address: Multiaddr,
@@ -77,13 +76,6 @@ pub(super) enum Command {
     },
 }
 
-/// A request of ours that has no answer yet.
-struct Pending {
-    peer: PeerId,
-    sent: Instant,
-    reply: oneshot::Sender<Result<Response, P2pError>>,
-}
-
 pub(super) struct Worker {
     pub(super) swarm: Swarm<Guard>,
     pub(super) shared: Arc<Shared>,
@@ -93,11 +85,14 @@ pub(super) struct Worker {
     /// At most `max_inbound`: `inbound` gives a place back when the work is done, not when its asker hangs up.
     pub(super) answering: JoinSet<Answered>,
     pub(super) request_timeout: Duration,
-    /// At most `max_outbound_per_peer` per peer, forwarded ones included; the codec's deadline, or the behaviour's
-    /// timeout, ends each.
-    pending: HashMap<OutboundRequestId, Pending>,
-    in_flight: HashMap<PeerId, usize>,
-    max_outbound_per_peer: usize,
+    pub(super) outbound: Outbound,
+    /// When the next deadline of `outbound` or `parting` may have passed.
+    pub(super) alarm: Pin<Box<Sleep>>,
+    /// Who is disconnected once nothing is in flight to it.
+    pub(super) parting: HashMap<PeerId, Parting>,
+    pub(super) closing_timeout: Duration,
+    /// The node ends: nothing new is begun.
+    stopping: bool,
     /// Dials that an operator waits for.
     pub(super) dials: HashMap<ConnectionId, (Multiaddr, oneshot::Sender<Result<PeerId, P2pError>>)>,
     pub(super) dialer: Dialer,
@@ -136,9 +131,11 @@ impl Worker {
             inbound: Inbound::new(config),
             answering: JoinSet::new(),
             request_timeout: config.request_timeout,
-            pending: HashMap::new(),
-            in_flight: HashMap::new(),
-            max_outbound_per_peer: config.max_outbound_per_peer,
+            outbound: Outbound::new(config),
+            alarm: Box::pin(tokio::time::sleep_until((now + NEVER).into())),
+            parting: HashMap::new(),
+            closing_timeout: config.closing_timeout,
+            stopping: false,
             dials: HashMap::new(),
             dialer: Dialer::new(&config.peers, config.redial_min, config.redial_max, now),
             redial: Box::pin(tokio::time::sleep_until(now.into())),
@@ -152,9 +149,35 @@ impl Worker {
         })
     }
 
-    /// Runs until `shutdown`; then connections close and whoever waits is told [`P2pError::Stopped`].
+    /// Runs until `shutdown`. Then whoever wants something is told [`P2pError::Stopped`], and the connections close once
+    /// everything in flight is answered, or when `closing_timeout` is over.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        shutdown.run_until_cancelled(poll_fn(|context| self.poll(context))).await;
+        if shutdown.run_until_cancelled(poll_fn(|context| self.poll(context))).await.is_some() {
+            return;
+        }
+        self.stop();
+        let limit = self.closing_timeout;
+        let answered = poll_fn(|context| match self.outbound.in_flight() {
+            0 => Poll::Ready(()),
+            _ => match self.poll(context) {
+                Poll::Pending if self.outbound.in_flight() > 0 => Poll::Pending,
+                _ => Poll::Ready(()),
+            },
+        });
+        if tokio::time::timeout(limit, answered).await.is_err() {
+            tracing::warn!(requests = self.outbound.in_flight(), "the node stops before all its requests are answered");
+        }
+    }
+
+    /// Begins nothing new from now on, and drops what was not sent.
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.swarm.behaviour_mut().close();
+        self.commands.close();
+        // Their askers are told as the commands are dropped.
+        while self.commands.try_recv().is_ok() {}
+        self.dials.clear();
+        self.drop_unsent();
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
@@ -174,6 +197,16 @@ impl Worker {
                     self.answer(id, channel, answer);
                 }
                 idle = false;
+            }
+            if self.alarm.as_mut().poll(context).is_ready() {
+                self.on_alarm();
+                idle = false;
+            }
+            if self.stopping {
+                if idle {
+                    return Poll::Pending;
+                }
+                continue;
             }
             if self.redial.as_mut().poll(context).is_ready() {
                 self.dial_due();
@@ -210,10 +243,7 @@ impl Worker {
         match command {
             // Whoever asked may have given up while the command waited.
             Command::Request { reply, .. } if reply.is_closed() => {}
-            Command::Request { peer, request, forwarded, reply } => match self.reach(peer, forwarded) {
-                Ok(()) => self.send(peer, request, reply),
-                Err(error) => _ = reply.send(Err(error)),
-            },
+            Command::Request { peer, request, asker, reply } => self.ask(peer, asker, request, reply),
             Command::Dial { address, reply } => self.dial(address, reply),
             Command::Add { peer, reply } => _ = reply.send(self.add(&peer)),
             Command::Forget { name, reply } => _ = reply.send(self.forget(&name)),
@@ -221,86 +251,5 @@ impl Worker {
             Command::Publish { data } => self.publish(data),
             Command::Judge { id, from, verdict } => self.judge(&id, &from, verdict),
         }
-    }
-
-    /// Checks that a request may go to `peer`, and starts a dial where there is no connection.
-    fn reach(&mut self, peer: PeerId, forwarded: bool) -> Result<(), P2pError> {
-        if !self.shared.book().may_be_asked(&peer) {
-            return Err(P2pError::UnknownPeer);
-        }
-        // What is forwarded leaves a quarter of the places to what we ask ourselves: the sync must go on.
-        let most = self.max_outbound_per_peer;
-        let most = if forwarded { most - most / 4 } else { most };
-        if self.in_flight.get(&peer).is_some_and(|count| *count >= most) {
-            return Err(P2pError::Busy);
-        }
-        if self.swarm.behaviour().parts.requests.is_connected(&peer) {
-            return Ok(());
-        }
-        let addresses = self.shared.book().addresses(&peer).ok_or(P2pError::UnknownPeer)?.to_vec();
-        if addresses.is_empty() {
-            return Err(P2pError::Unreachable("it is not connected, and no address is configured".into()));
-        }
-        match self.dial_for_operator(to_peer(peer, addresses)) {
-            Ok(()) | Err(DialError::DialPeerConditionFalse(_)) => Ok(()),
-            Err(error) => Err(P2pError::Unreachable(reason(&error))),
-        }
-    }
-
-    /// Hands the request to the behaviour, which keeps it until the dial is done.
-    fn send(&mut self, peer: PeerId, request: Request, reply: oneshot::Sender<Result<Response, P2pError>>) {
-        let id = self.swarm.behaviour_mut().parts.requests.send_request(&peer, request);
-        self.pending.insert(id, Pending { peer, sent: Instant::now(), reply });
-        *self.in_flight.entry(peer).or_default() += 1;
-    }
-
-    fn on_request_event(&mut self, event: request_response::Event<Request, Response>) {
-        use request_response::Event;
-        match event {
-            Event::Message { message: Message::Response { request_id, response }, .. } => {
-                self.finish(request_id, Ok(response));
-            }
-            Event::OutboundFailure { peer, request_id, error, .. } => {
-                let error = self.failure(&peer, error);
-                self.finish(request_id, Err(error));
-            }
-            // This behaviour only asks.
-            Event::Message { .. } | Event::InboundFailure { .. } | Event::ResponseSent { .. } => {}
-        }
-    }
-
-    fn failure(&self, peer: &PeerId, error: OutboundFailure) -> P2pError {
-        match error {
-            OutboundFailure::DialFailure => {
-                P2pError::Unreachable(self.shared.book().dial_error(peer).unwrap_or("no connection").into())
-            }
-            OutboundFailure::ConnectionClosed => {
-                P2pError::Unreachable("the connection closed before the answer".into())
-            }
-            OutboundFailure::Timeout => P2pError::Timeout,
-            OutboundFailure::UnsupportedProtocols => P2pError::Unsupported,
-            OutboundFailure::Io(error) if error.kind() == io::ErrorKind::TimedOut => P2pError::Timeout,
-            OutboundFailure::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => P2pError::Busy,
-            OutboundFailure::Io(error) if TooLarge::is(&error) => P2pError::TooLarge,
-            OutboundFailure::Io(error) => P2pError::BadAnswer(error.to_string()),
-        }
-    }
-
-    fn finish(&mut self, id: OutboundRequestId, result: Result<Response, P2pError>) {
-        let Some(Pending { peer, sent, reply }) = self.pending.remove(&id) else { return };
-        if let Entry::Occupied(mut count) = self.in_flight.entry(peer) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-        let now = Instant::now();
-        match &result {
-            Ok(_) => self.shared.book_mut().answered(peer, now - sent),
-            // We have no room for the answer, which is not the peer's fault.
-            Err(P2pError::Busy) => {}
-            Err(error) => self.shared.book_mut().failed(peer, error, now),
-        }
-        let _ = reply.send(result);
     }
 }

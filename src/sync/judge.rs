@@ -34,10 +34,7 @@ impl Run {
                 }
                 record.found.wrong.insert(*peer)
             }
-            Setback::FalseClaim(peer) => {
-                self.hold_against(*peer, Some(Offence::FalseClaim));
-                record.found.wrong.insert(*peer)
-            }
+            Setback::FalseClaim(peer) => record.found.wrong.insert(*peer),
             Setback::OtherGenesis { peer, .. } | Setback::Checkpoint { peer, .. } => record.found.wrong.insert(*peer),
             Setback::Seam { peer, before } => {
                 let helpers = [Some(*peer), *before].into_iter().flatten().filter(|peer| Some(*peer) != record.lead);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use libp2p::PeerId;
 use modal_gateway::p2p::P2pError;
-use modal_gateway::protocol::{MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES};
+use modal_gateway::protocol::{COMPRESSED_PROTOCOL, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES};
 use serde_json::json;
 
 use crate::peer::{Reply, ScriptedPeer};
@@ -76,38 +76,34 @@ async fn each_way_to_misbehave_has_its_error_and_the_node_goes_on() {
 }
 
 #[tokio::test]
-async fn a_request_that_timed_out_frees_its_place() {
-    let peer = ScriptedPeer::start(|request| match request.as_u64() {
-        Some(_) => Reply::Silence,
-        None => Reply::Json(json!("answer")),
-    })
-    .await;
+async fn a_request_that_timed_out_frees_its_place_with_a_peer_of_our_own_dialect() {
+    let peer = Node::listening(TCP).await;
     let node = Node::start(|config| {
-        config.peers = vec![format!("peer={}", peer.address).parse().unwrap()];
+        config.peers = vec![format!("peer={}", peer.address()).parse().unwrap()];
         config.max_outbound_per_peer = 2;
     })
     .await;
     let id = node.client.wait_connected("peer", PATIENCE).await.unwrap();
     let ask = |request: &'static str, limit| node.client.request(id, request.into(), limit);
     let short = Duration::from_millis(300);
-    let (first, second, third) = tokio::join!(ask("1", short), ask("2", short), ask("3", PATIENCE));
+    let (first, second, third) = tokio::join!(ask("wait 1", short), ask("wait 2", short), ask("3", PATIENCE));
     assert_eq!((first, second), (Err(P2pError::Timeout), Err(P2pError::Timeout)));
     assert_eq!(third, Err(P2pError::Busy), "two are in flight already");
     // Once the worker has seen the two end, there is place again, long before the behaviour's own timeout of 60 s.
     let answer = tokio::time::timeout(Duration::from_secs(5), async {
         loop {
-            match ask("\"\"", PATIENCE).await {
+            match ask("answer", PATIENCE).await {
                 Err(P2pError::Busy) => tokio::task::yield_now().await,
                 answer => break answer,
             }
         }
     });
-    assert_eq!(answer.await.unwrap().unwrap(), "\"answer\"");
+    assert_eq!(answer.await.unwrap().unwrap(), "answer");
 }
 
 #[tokio::test]
 async fn what_is_forwarded_leaves_places_to_our_own_requests() {
-    let peer = ScriptedPeer::start(|_| Reply::Silence).await;
+    let peer = ScriptedPeer::speaking(COMPRESSED_PROTOCOL, |_| Reply::Silence).await;
     let node = Node::start(|config| {
         config.peers = vec![format!("peer={}", peer.address).parse().unwrap()];
         config.max_outbound_per_peer = 4;
@@ -159,7 +155,12 @@ async fn who_hangs_up_has_its_place_until_the_work_is_done() {
         config.max_inbound = 1;
     })
     .await;
-    let gone = Node::knowing("far", &far.address()).await;
+    let gone = Node::start(|config| {
+        config.peers = vec![format!("far={}", far.address()).parse().unwrap()];
+        config.closing_timeout = Duration::from_millis(100);
+    })
+    .await;
+    gone.client.wait_connected("far", PATIENCE).await.unwrap();
     let (client, id) = (gone.client.clone(), gone.client.resolve("far").unwrap());
     let (asked, ()) = tokio::join!(client.request(id, "wait".into(), PATIENCE), async {
         while far.client.inbound().requests == 0 {
@@ -197,7 +198,12 @@ async fn answers_that_cannot_be_sent_end_their_stream_only() {
 #[tokio::test]
 async fn shutdown_ends_the_task_and_everything_that_waits() {
     let far = Node::listening(TCP).await;
-    let near = Node::knowing("far", &far.address()).await;
+    let near = Node::start(|config| {
+        config.peers = vec![format!("far={}", far.address()).parse().unwrap()];
+        config.closing_timeout = Duration::from_millis(100);
+    })
+    .await;
+    near.client.wait_connected("far", PATIENCE).await.unwrap();
     let client = near.client.clone();
     let id = client.resolve("far").unwrap();
     let (asked, ()) = tokio::join!(client.request(id, "wait".into(), PATIENCE), async {

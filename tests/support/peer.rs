@@ -1,5 +1,6 @@
 //! Peers that do as a test says: real libp2p, on a swarm of its own that shares nothing with ours but the library.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -20,6 +21,8 @@ pub enum Reply {
     Json(Value),
     /// Answers with these bytes: garbage, half a document, or more than the protocol allows.
     Raw(Bytes),
+    /// Answers with this document once it is [released](ScriptedPeer::release).
+    Held(Value),
     /// Never answers, and keeps the stream open.
     Silence,
     /// Ends the stream without an answer.
@@ -35,7 +38,22 @@ pub struct ScriptedPeer {
     requests: Arc<Mutex<Vec<Value>>>,
     publish: mpsc::UnboundedSender<Value>,
     heard: watch::Receiver<Vec<Value>>,
+    release: mpsc::UnboundedSender<usize>,
+    figures: watch::Receiver<Figures>,
     _stop: DropGuard,
+}
+
+/// What happened to a peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Connections that stand.
+    pub connections: usize,
+    /// Requests that it has not answered.
+    pub open: usize,
+    /// The most of them at once.
+    pub most_open: usize,
+    /// Answers that it could not give any more, for the connection was gone: each ends a real node for good.
+    pub lost: usize,
 }
 
 /// Where the network's nodes tell each other of new blocks.
@@ -69,14 +87,16 @@ impl ScriptedPeer {
         let guard = stop.clone().drop_guard();
         let (publish, publications) = mpsc::unbounded_channel();
         let (tell, heard) = watch::channel(Vec::new());
+        let (release, released) = mpsc::unbounded_channel();
+        let (count, figures) = watch::channel(Figures::default());
         let answer = move |request: Bytes| {
             let request = serde_json::from_slice(&request)
                 .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&request).into()));
             log.lock().unwrap().push(request.clone());
             script(request)
         };
-        tokio::spawn(stop.run_until_cancelled_owned(run(swarm, answer, publications, tell)));
-        Self { peer_id, address, requests, publish, heard, _stop: guard }
+        tokio::spawn(stop.run_until_cancelled_owned(run(swarm, answer, publications, tell, released, count)));
+        Self { peer_id, address, requests, publish, heard, release, figures, _stop: guard }
     }
 
     /// Tells a block to whoever listens, now or as soon as somebody does.
@@ -87,6 +107,23 @@ impl ScriptedPeer {
     /// What others told, or passed on.
     pub fn heard(&self) -> watch::Receiver<Vec<Value>> {
         self.heard.clone()
+    }
+
+    /// Gives so many of the answers that are held, the oldest first; those as well that are yet to be asked for.
+    pub fn release(&self, count: usize) {
+        self.release.send(count).unwrap();
+    }
+
+    /// What happened so far.
+    pub fn figures(&self) -> Figures {
+        *self.figures.borrow()
+    }
+
+    /// Waits until this holds of what happened.
+    pub async fn until(&self, holds: impl Fn(&Figures) -> bool) {
+        let mut figures = self.figures.clone();
+        let told = tokio::time::timeout(std::time::Duration::from_secs(20), figures.wait_for(holds)).await;
+        told.unwrap_or_else(|_| panic!("it comes to hold in time: {:?}", self.figures())).unwrap();
     }
 
     /// The requests received so far, in order; what is no JSON as a string.
@@ -100,11 +137,19 @@ async fn run(
     answer: impl Fn(Bytes) -> Reply,
     mut publications: mpsc::UnboundedReceiver<Value>,
     tell: watch::Sender<Vec<Value>>,
+    mut released: mpsc::UnboundedReceiver<usize>,
+    figures: watch::Sender<Figures>,
 ) {
     let (mut silent, mut unsent) = (Vec::new(), Vec::new());
+    let (mut held, mut credit) = (VecDeque::new(), 0);
     loop {
         let event = tokio::select! {
             event = swarm.select_next_some() => event,
+            Some(more) = released.recv() => {
+                credit += more;
+                give(&mut swarm, &mut held, &mut credit, &figures);
+                continue;
+            }
             Some(message) = publications.recv() => {
                 unsent.push(message);
                 send(&mut swarm, &mut unsent);
@@ -116,18 +161,32 @@ async fn run(
                 message: Message::Request { request, channel, .. },
                 ..
             })) => {
+                figures.send_modify(|figures| {
+                    figures.open += 1;
+                    figures.most_open = figures.most_open.max(figures.open);
+                });
                 let bytes = match answer(request) {
+                    Reply::Held(value) => {
+                        held.push_back((channel, Bytes::from(serde_json::to_vec(&value).unwrap())));
+                        give(&mut swarm, &mut held, &mut credit, &figures);
+                        continue;
+                    }
                     Reply::Json(value) => Bytes::from(serde_json::to_vec(&value).unwrap()),
                     Reply::Raw(bytes) => bytes,
                     Reply::Silence => {
                         silent.push(channel);
                         continue;
                     }
-                    Reply::Close => continue,
+                    Reply::Close => {
+                        figures.send_modify(|figures| figures.open -= 1);
+                        continue;
+                    }
                 };
-                // The other side may be gone; that is its business.
-                let _ = swarm.behaviour_mut().requests.send_response(channel, bytes);
+                held.push_front((channel, bytes));
+                give(&mut swarm, &mut held, &mut 1, &figures);
             }
+            SwarmEvent::ConnectionEstablished { .. } => figures.send_modify(|figures| figures.connections += 1),
+            SwarmEvent::ConnectionClosed { .. } => figures.send_modify(|figures| figures.connections -= 1),
             SwarmEvent::Behaviour(BehaviourEvent::Gossip(gossipsub::Event::Subscribed { .. })) => {
                 send(&mut swarm, &mut unsent);
             }
@@ -137,6 +196,27 @@ async fn run(
             }
             _ => {}
         }
+    }
+}
+
+type Channel = request_response::ResponseChannel<Bytes>;
+
+/// Gives as many of the answers as there is credit for.
+fn give(
+    swarm: &mut Swarm<Behaviour>,
+    held: &mut VecDeque<(Channel, Bytes)>,
+    credit: &mut usize,
+    figures: &watch::Sender<Figures>,
+) {
+    while *credit > 0 {
+        let Some((channel, bytes)) = held.pop_front() else { break };
+        *credit -= 1;
+        // The other side may be gone.
+        let lost = swarm.behaviour_mut().requests.send_response(channel, bytes).is_err();
+        figures.send_modify(|figures| {
+            figures.open -= 1;
+            figures.lost += usize::from(lost);
+        });
     }
 }
 

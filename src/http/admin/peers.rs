@@ -34,6 +34,9 @@ pub(super) fn add(figures: &mut Figures, gateway: &Gateway) {
         ("p2p_dials", "Dials under way.", door.dials),
         ("p2p_inbound_requests", "Requests of peers held now.", door.inbound),
         ("p2p_answer_bytes", "Memory that they and their answers take, or may take.", door.answer_bytes),
+        ("p2p_requests_in_flight", "Requests of ours that are not answered yet.", door.outbound),
+        ("p2p_requests_given_up", "Those of them that nobody waits for.", door.outbound_given_up),
+        ("p2p_requests_waiting", "Requests of ours that wait for a place with their peer.", door.outbound_waiting),
         ("p2p_command_queue", "Commands that wait for the swarm.", door.command_queue),
         ("gossip_queue", "Messages of gossip that wait.", door.gossip_queue),
     ] {

@@ -78,17 +78,22 @@ impl PeerBook {
         // A configured peer that hung up (real nodes close idle connections) is dialled again by the request itself.
         let usable =
             |peer: &Peer| peer.speaks && (peer.connections > 0 || peer.configured && peer.dial_error.is_none());
-        let mut best: Vec<_> = self
-            .peers
-            .iter()
-            .filter(|(id, peer)| usable(peer) && self.is_heard(id, now))
-            .map(|(id, peer)| {
-                let failures = peer.recent_failures.at(now, FAILURE_HALF_LIFE).round() as u64;
-                let micros = peer.latency_ms.or(peer.ping_ms).map_or(u64::MAX, |ms| (ms * 1e3) as u64);
-                ((Reverse(peer.connections.min(1)), failures, micros), *id)
-            })
-            .collect();
-        best.sort_unstable();
-        best.into_iter().map(|(_, id)| id).collect()
+        let listed = |wanted: &dyn Fn(&PeerId) -> bool| {
+            let mut best: Vec<_> = self
+                .peers
+                .iter()
+                .filter(|(id, peer)| usable(peer) && wanted(id))
+                .map(|(id, peer)| {
+                    let failures = peer.recent_failures.at(now, FAILURE_HALF_LIFE).round() as u64;
+                    let micros = peer.latency_ms.or(peer.ping_ms).map_or(u64::MAX, |ms| (ms * 1e3) as u64);
+                    ((Reverse(peer.connections.min(1)), failures, micros), *id)
+                })
+                .collect();
+            best.sort_unstable();
+            best.into_iter().map(|(_, id)| id).collect::<Vec<_>>()
+        };
+        let best = listed(&|id| self.is_heard(id, now));
+        // Better one of the operator's own with a bad record than nobody.
+        if best.is_empty() { listed(&|id| self.is_trusted(id)) } else { best }
     }
 }

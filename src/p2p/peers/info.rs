@@ -6,7 +6,7 @@ use libp2p::{Multiaddr, PeerId};
 use serde::Serialize;
 
 use super::reputation::unix;
-use super::{Configured, Offence, Peer, PeerBook};
+use super::{Configured, Offence, Peer, PeerBook, PeerChain};
 
 /// What we tell about a peer. Its ip addresses are not part of the serialized form: strangers may read that.
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
@@ -24,6 +24,12 @@ pub struct PeerInfo {
     /// What it calls itself (identify).
     #[schema(required)]
     pub agent: Option<String>,
+    /// What it is to the network, as its agent says: `Miner`, `Observer`, `Validator`.
+    #[schema(required)]
+    pub role: Option<String>,
+    /// The address of its status page, as its agent says: http or https.
+    #[schema(required)]
+    pub status_url: Option<String>,
     /// Protocols that it says it speaks (identify).
     pub protocols: Vec<String>,
     /// Moving mean of the time it took to answer, in milliseconds; of pings while there were no requests.
@@ -53,6 +59,9 @@ pub struct PeerInfo {
     /// Work of its chain as far as it has been verified here: a decimal number.
     #[schema(required)]
     pub verified_work: Option<String>,
+    /// What it said of its chain, and how that stands to ours; null where the sync has not asked it.
+    #[schema(required)]
+    pub chain: Option<PeerChain>,
     /// When it last connected, identified itself or answered, in unix seconds.
     #[schema(required)]
     pub last_seen: Option<i64>,
@@ -70,6 +79,8 @@ impl Peer {
             configured: self.configured,
             connected: self.connections > 0,
             agent: self.agent.clone(),
+            role: self.role.clone(),
+            status_url: self.status_url.clone(),
             protocols: self.protocols.clone(),
             latency_ms: self.latency_ms.or(self.ping_ms),
             requests: self.requests,
@@ -82,6 +93,7 @@ impl Peer {
             penalties: self.offences.count,
             last_penalty: self.offences.latest.map(Offence::as_str),
             verified_work: self.verified_work.map(|work| work.to_string()),
+            chain: self.chain.clone(),
             last_seen: self.last_seen,
             addresses: self.addresses.iter().chain(&self.remote).cloned().collect(),
         }

@@ -18,8 +18,6 @@ pub enum Offence {
     InvalidBlock,
     /// Its answer is none, or not to what was asked. Adds 100: shunned for 10 minutes.
     BrokenAnswer,
-    /// Its chain is not what it said: less work, or no such block. Adds 30: the second one soon after shuns it.
-    FalseClaim,
     /// It did not answer, or too late. Adds 5: it takes more than ten in a row, for a slow peer means no harm.
     Unreliable,
 }
@@ -30,15 +28,13 @@ impl Offence {
         match self {
             Self::InvalidBlock => "invalid_block",
             Self::BrokenAnswer => "broken_answer",
-            Self::FalseClaim => "false_claim",
             Self::Unreliable => "unreliable",
         }
     }
 
-    /// The offence of this name.
+    /// The offence of this name; `None` for what is none any more, such as the `false_claim` of earlier releases.
     pub(super) fn named(name: &str) -> Option<Self> {
-        const ALL: [Offence; 4] =
-            [Offence::InvalidBlock, Offence::BrokenAnswer, Offence::FalseClaim, Offence::Unreliable];
+        const ALL: [Offence; 3] = [Offence::InvalidBlock, Offence::BrokenAnswer, Offence::Unreliable];
         ALL.into_iter().find(|offence| offence.as_str() == name)
     }
 
@@ -51,7 +47,6 @@ impl Offence {
         match self {
             Self::InvalidBlock => 200.0,
             Self::BrokenAnswer => 100.0,
-            Self::FalseClaim => 30.0,
             Self::Unreliable => 5.0,
         }
     }

@@ -2,6 +2,9 @@ use libp2p::StreamProtocol;
 
 use super::*;
 use crate::p2p::guard::Refused;
+
+mod forgiving;
+
 use crate::p2p::trust::Trust;
 
 const OURS: StreamProtocol = StreamProtocol::new(PROTOCOL);
@@ -104,14 +107,14 @@ fn a_shunned_peer_is_no_candidate_until_its_offences_fade() {
         assert_eq!(book.candidates(now + until - Duration::from_secs(1)), [good], "{offence:?}");
         assert!(book.candidates(now + until + Duration::from_secs(1)).contains(&bad), "{offence:?}");
     }
-    book.penalise(bad, Offence::FalseClaim, now);
-    assert_eq!(book.candidates(now), [bad, good], "one false claim may be a reorganisation");
-    book.penalise(bad, Offence::FalseClaim, now);
+    (0..9).for_each(|_| _ = book.penalise(bad, Offence::Unreliable, now));
+    assert_eq!(book.candidates(now), [bad, good], "slow is not malicious");
+    (0..2).for_each(|_| _ = book.penalise(bad, Offence::Unreliable, now));
     assert_eq!(book.candidates(now), [good]);
     let info =
         |book: &PeerBook| book.infos(now).into_iter().find(|info| info.peer_id == Some(bad.to_string())).unwrap();
     let told = info(&book);
-    assert_eq!((told.score, told.shunned, told.penalties, told.last_penalty), (60.0, true, 2, Some("false_claim")));
+    assert_eq!((told.score, told.shunned, told.penalties, told.last_penalty), (55.0, true, 11, Some("unreliable")));
 }
 
 #[test]
