@@ -9,7 +9,7 @@ use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    chain::PowError,
+    chain::{Network, PowError},
     config::Config,
     http::server::TlsError,
     p2p::{IdentityError, P2pError},
@@ -87,6 +87,7 @@ pub enum AppError {
 /// Whatever keeps it from starting or ends it early.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), AppError> {
     let gateway = Gateway::start(&config).await?;
+    introduce(&config.network);
     eprintln!("http {}", gateway.base());
     eprintln!("admin http://{}", gateway.admin);
     announce(&gateway.node);
@@ -102,8 +103,19 @@ pub async fn node(config: Config, mine: Option<Mine>, shutdown: CancellationToke
     if let Some(mine) = mine {
         node.mine(&config, &mine);
     }
+    introduce(&config.network);
     announce(&node);
     node.run(shutdown).await
+}
+
+/// Says which network it is, and how to join the public one.
+fn introduce(network: &Network) {
+    match network.name.as_str() {
+        "devnet" => {
+            eprintln!("network devnet, that of the bundled chain; --network testnet joins the public test network")
+        }
+        name => eprintln!("network {name}"),
+    }
 }
 
 /// Prints the addresses really bound, one a line.

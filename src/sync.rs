@@ -10,15 +10,20 @@
 //! * `plan`: what to fetch; `setback`: what comes between a plan and its end
 //! * `sources`: whom to ask for blocks
 //! * `download`, `pipeline`: fetching in windows from several peers; verifying and committing them in order
-//! * `remote`: one peer's side of the protocol; `fault`: what may be wrong with it
+//! * `remote`: one peer's side of the protocol; `links`: one chain out of what it keeps; `fault`: what may be wrong with it
+//! * `known`: what is remembered of chains from one job to the next
+//! * `checkpoint`: checkpoints that the chain in the store breaks
 //! * `tracker`: what a job has done so far
 //! * [`mining`]: blocks of our own
 
+mod checkpoint;
 mod download;
 mod fault;
 mod gossip;
 mod job;
 mod judge;
+mod known;
+mod links;
 pub mod mining;
 mod pipeline;
 mod plan;

@@ -74,7 +74,7 @@ impl Node {
         let source = Arc::new(Source::new(store.clone(), keypair.public().to_peer_id(), settings));
         let p2p_config = P2pConfig {
             listen: config.listen.clone(),
-            peers: config.peer.clone(),
+            peers: config.peers(),
             mdns: config.mdns,
             target_peers: config.target_peers,
             private_addresses: config.private_addresses.unwrap_or(!config.network.public),
@@ -124,7 +124,9 @@ impl Node {
     pub fn mine(&mut self, config: &Config, mine: &Mine) {
         let (store, p2p, network) = (self.store.clone(), self.p2p.clone(), config.network.clone());
         let nominee = mine.nominee.unwrap_or_else(|| p2p.local_peer_id()).to_string();
-        let mining = Mining { nominee, pow: PowOptions { threads: mine.threads, ..config.pow() } };
+        // Where there are peers of ours to be level with.
+        let after_sync = config.sync && !config.peers().is_empty();
+        let mining = Mining { after_sync, nominee, pow: PowOptions { threads: mine.threads, ..config.pow() } };
         self.add("mining", async move |stop| Ok(mining::mine(store, p2p, &network, &mining, stop).await?));
     }
 

@@ -95,6 +95,12 @@ impl Verifier {
         self.level
     }
 
+    /// The same, for a network whose genesis is this one.
+    pub fn with_genesis(&self, hash: &str) -> Self {
+        let network = Network { genesis_hash: Some(hash.into()), ..(*self.network).clone() };
+        Self { network: Arc::new(network), ..self.clone() }
+    }
+
     /// The network whose rules it applies.
     pub fn network(&self) -> &Network {
         &self.network

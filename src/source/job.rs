@@ -13,8 +13,11 @@ use crate::{
     store::{Job, StoreError},
 };
 
+mod genesis;
 mod stages;
 mod status;
+
+pub use genesis::{Genesis, GenesisSource};
 
 pub use stages::{Stage, Stages};
 pub use status::{SyncState, SyncStatus};
@@ -165,6 +168,10 @@ pub struct Progress {
     /// Bytes of the answers as they travelled.
     #[schema(required)]
     pub bytes: u64,
+    /// Members of blocks that were sent with another value than the one that follows from the rest: computed anew, and held
+    /// against nobody.
+    #[schema(required)]
+    pub recomputed: u64,
     /// Times that it planned anew after a failure.
     #[schema(required)]
     pub retries: u64,

@@ -14,7 +14,7 @@ use super::{
     sources::{FIRST_PATIENCE, InFlight, LAST_PATIENCE, Sources, Trickle},
 };
 use crate::{
-    chain::{EpochNumbering, MinerBlock},
+    chain::{EpochNumbering, MinerBlock, Position},
     p2p::P2pError,
     protocol::MAX_CHUNK,
     source::job::Mode,
@@ -69,11 +69,12 @@ pub(super) struct Fetched {
     pub failed: Option<Failed>,
 }
 
-/// The `spans` in order, as they arrive. Faults of peers that did not end the download go to `report`.
+/// The `spans` in order, as they arrive, of the chain that ends with `tip`. Faults of peers that did not end the download go to `report`.
 pub(super) fn fetched(
     mode: Mode,
     numbering: EpochNumbering,
     spans: Vec<Span>,
+    tip: Position,
     sources: Arc<Sources>,
     report: impl Fn(PeerId, &Fault) + Clone + Send + 'static,
 ) -> impl Stream<Item = Fetched> + Send {
@@ -83,10 +84,11 @@ pub(super) fn fetched(
         Mode::Incremental | Mode::Epoch | Mode::Headers | Mode::Delta => WINDOWS_IN_FLIGHT,
     };
     let fetch = move |span| {
-        let (sources, report) = (sources.clone(), report.clone());
+        let (sources, tip, report) = (sources.clone(), tip.clone(), report.clone());
         async move {
             let mut windows = Gathered::new(&span);
-            let failed = fetch(mode, numbering, &mut windows, &sources, report).await.err();
+            let way = Way { mode, numbering, tip };
+            let failed = fetch(&way, &mut windows, &sources, report).await.err();
             Fetched { windows: windows.windows, failed }
         }
     };
@@ -157,11 +159,18 @@ impl<'a> Gathered<'a> {
     }
 }
 
+/// How blocks are asked for.
+struct Way {
+    mode: Mode,
+    numbering: EpochNumbering,
+    /// The end of the chain that they are on.
+    tip: Position,
+}
+
 /// One span: from the best peer, from another one as well when that takes too long, and once more after a pause when
 /// nobody has answered. Whoever comes later begins where the others have ended.
 async fn fetch(
-    mode: Mode,
-    numbering: EpochNumbering,
+    way: &Way,
     gathered: &mut Gathered<'_>,
     sources: &Sources,
     report: impl Fn(PeerId, &Fault),
@@ -178,7 +187,7 @@ async fn fetch(
             patience = its_patience;
             let attempt = Attempt::new(source.remote.peer, gathered.next);
             attempts.push(attempt.clone());
-            racing.push(take(mode, numbering, gathered.span, source, attempt));
+            racing.push(take(way, gathered.span, source, attempt));
         } else if racing.is_empty() {
             // Where another chain could be followed, only who asks for a pause gets one.
             let again = !sources.alternatives || last.as_ref().is_some_and(|(_, fault)| fault.is_slow_down());
@@ -243,13 +252,7 @@ async fn fetch(
 }
 
 /// Asks one peer for a span, from where the attempt begins.
-async fn take(
-    mode: Mode,
-    numbering: EpochNumbering,
-    span: &Span,
-    source: InFlight<'_>,
-    attempt: Arc<Attempt>,
-) -> (Arc<Attempt>, Option<Fault>) {
+async fn take(way: &Way, span: &Span, source: InFlight<'_>, attempt: Arc<Attempt>) -> (Arc<Attempt>, Option<Fault>) {
     let (started, remote) = (Instant::now(), &source.remote);
     let (from, to) = (attempt.from, span.to);
     let mut end = None;
@@ -257,10 +260,11 @@ async fn take(
         end = blocks.last().map(|block| block.hash.clone());
         attempt.given().blocks.extend(blocks);
     };
+    let Way { mode, numbering, tip } = way;
     let mut outcome = match mode {
-        Mode::Full => remote.canonical(from, to).await.map(keep),
-        Mode::Epoch => remote.epoch(numbering.epoch(from), from, to).await.map(keep),
-        Mode::Incremental | Mode::Headers | Mode::Delta => remote.range(from, to, keep).await,
+        Mode::Full => remote.canonical(from, to, tip).await.map(keep),
+        Mode::Epoch => remote.epoch(numbering.epoch(from), from, to, tip).await.map(keep),
+        Mode::Incremental | Mode::Headers | Mode::Delta => remote.range(from, to, tip, keep).await,
     };
     if outcome.is_ok() && span.ends_with.is_some() && span.ends_with != end {
         attempt.given().blocks.clear();

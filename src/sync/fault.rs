@@ -1,5 +1,6 @@
 //! What may be wrong with a peer, or with what it answers.
 
+use super::links::Hole;
 use crate::{
     p2p::{Offence, P2pError},
     protocol::{Code, Failure, peers_words},
@@ -20,6 +21,15 @@ pub(super) enum Fault {
     /// It lacks a block below its own tip.
     #[error("it has no block {0}, though its tip is higher")]
     Missing(u64),
+    /// It does not have the block that it calls its tip.
+    #[error("it does not have the block that it calls its tip")]
+    NoTip,
+    /// The way down from its tip ends at a block that it doesn't have.
+    #[error("its chain can't be put together: block {} ({}) is missing", .0.index, peers_words(&.0.hash))]
+    Unlinked(Box<Hole>),
+    /// Which of its blocks are on its chain does not show.
+    #[error("its chain can't be put together: it has several branches at block {0}")]
+    Tangled(u64),
     /// It gives so little at a time that others are better asked.
     #[error("it gives less than {0} blocks a request")]
     Tiny(usize),
@@ -36,13 +46,26 @@ pub(super) enum Fault {
 
 impl Fault {
     /// What can be held against the peer: silence and slowness may be the network's fault, missing and other blocks a
-    /// reorganisation's.
+    /// reorganisation's, and honest nodes keep a messy store.
     pub fn offence(&self) -> Option<Offence> {
         match self {
             Self::Broken(_) => Some(Offence::BrokenAnswer),
-            Self::Missing(_) | Self::Tiny(_) => Some(Offence::Unreliable),
-            Self::Silent(_) | Self::Refused(_) | Self::OtherBlocks(_) | Self::Moved(_) | Self::Slow => None,
+            Self::Tiny(_) => Some(Offence::Unreliable),
+            Self::Silent(_)
+            | Self::Refused(_)
+            | Self::Missing(_)
+            | Self::NoTip
+            | Self::Unlinked(_)
+            | Self::Tangled(_)
+            | Self::OtherBlocks(_)
+            | Self::Moved(_)
+            | Self::Slow => None,
         }
+    }
+
+    /// Why its chain can't be put together, if it is that: what is told of the peer.
+    pub fn problem(&self) -> Option<String> {
+        matches!(self, Self::Missing(_) | Self::NoTip | Self::Unlinked(_) | Self::Tangled(_)).then(|| self.to_string())
     }
 
     /// Whether the peer asks to be asked again later.

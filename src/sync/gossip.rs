@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
+use tokio::sync::mpsc;
 
 use super::{
     pipeline::{REASON, is_unproven},
@@ -11,16 +12,19 @@ use super::{
 };
 use crate::{
     chain::{
-        ChainEnd, MinerBlock, Position, Rule, VerifiedBlocks, VerifyError, difficulty::meets, fork_choice::Weight,
+        ChainEnd, Level, MinerBlock, Position, VerifiedBlocks, VerifyError, Violation, Weight, difficulty::meets,
         unix_now,
     },
-    p2p::{Gossip, Offence, Verdict},
+    p2p::{Gossip, Offence, P2pClient, Verdict},
     protocol::gossip,
     store::{ChainState, StoreError},
 };
 
 /// How far below the tip a block may be that is kept beside the chain: no more than an epoch.
 const MAX_ORPHAN_DEPTH: u64 = 40;
+
+/// Blocks that wait for their parents: some hours of the network's.
+const MAX_WAITING: usize = 256;
 
 /// How much longer than ours a message about a block may be that we know: others may write more spaces and members.
 const MAX_PADDING: usize = 2;
@@ -31,13 +35,65 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// Longest wait for the verification of one block: a machine that can't keep up syncs in batches instead.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Gossip, and the blocks of it whose parents are not there yet.
+pub(super) struct Inbox {
+    receiver: Option<mpsc::Receiver<Gossip>>,
+    waiting: Vec<MinerBlock>,
+}
+
+impl Inbox {
+    /// Over the messages of a topic that may not be there.
+    pub fn new(receiver: Option<mpsc::Receiver<Gossip>>) -> Self {
+        Self { receiver, waiting: Vec::new() }
+    }
+
+    /// The next message.
+    pub async fn next(&mut self) -> Option<Gossip> {
+        match &mut self.receiver {
+            Some(receiver) => receiver.recv().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Keeps a message's block until its parent is there; nobody is told of it by us.
+    pub fn put_by(&mut self, p2p: &P2pClient, message: &Gossip) {
+        let verdict = match gossip::decode(&message.data, unix_now()) {
+            Ok(block) => {
+                self.keep(block);
+                Verdict::Ignore
+            }
+            Err(_) => Verdict::Reject,
+        };
+        p2p.judge(message, verdict);
+    }
+
+    /// Keeps a block that claims the least work that any has; where there is no room, the highest ones are kept.
+    fn keep(&mut self, block: MinerBlock) {
+        let worth = block.target_difficulty > 0 && meets(&block.hash, block.target_difficulty);
+        if !worth || self.waiting.iter().any(|known| known.hash == block.hash) {
+            return;
+        }
+        self.waiting.push(block);
+        if self.waiting.len() > MAX_WAITING {
+            let lowest = (0..self.waiting.len()).min_by_key(|at| self.waiting[*at].index).unwrap_or_default();
+            self.waiting.swap_remove(lowest);
+        }
+    }
+
+    /// Takes out a block that follows this one.
+    fn child_of(&mut self, hash: &str) -> Option<MinerBlock> {
+        let at = self.waiting.iter().position(|block| block.previous_hash == hash)?;
+        Some(self.waiting.swap_remove(at))
+    }
+}
+
 impl Service {
     /// Takes a block in; whether it is one that only a look at the peers' chains can tell of.
-    pub(super) async fn on_gossip(&mut self, message: Gossip) -> Result<bool, StoreError> {
+    pub(super) async fn on_gossip(&mut self, message: Gossip, inbox: &mut Inbox) -> Result<bool, StoreError> {
         let (verdict, look) = match gossip::decode(&message.data, unix_now()) {
             // What becomes of the store is not the message's fault, and it must not wait for a verdict.
             Ok(block) => {
-                let taken = self.take(&message, block).await;
+                let taken = self.take(&message, block, inbox).await;
                 taken.inspect_err(|_| self.p2p.judge(&message, Verdict::Ignore))?
             }
             Err(problem) => {
@@ -46,18 +102,59 @@ impl Service {
             }
         };
         self.p2p.judge(&message, verdict);
+        self.connect(inbox).await?;
         Ok(look)
     }
 
-    async fn take(&mut self, message: &Gossip, block: MinerBlock) -> Result<(Verdict, bool), StoreError> {
+    /// Appends what waits for the chain's tip, one block after the other.
+    pub(super) async fn connect(&mut self, inbox: &mut Inbox) -> Result<(), StoreError> {
+        while !inbox.waiting.is_empty() {
+            let state = self.store.state().await?;
+            let Some(tip) = &state.tip else { break };
+            let Some(block) = inbox.child_of(&tip.hash) else { break };
+            let Some(parent) = self.store.chain_end(tip.index, self.network.epoch_numbering).await? else { break };
+            if let Ok(Some(verified)) = self.verify(&parent, block).await {
+                self.keep(&state, parent, verified).await?;
+            }
+        }
+        let tip = self.store.state().await?.tip.map_or(0, |tip| tip.index);
+        inbox.waiting.retain(|block| block.index > tip);
+        Ok(())
+    }
+
+    /// Verifies a block that follows `parent`; nothing where that could not be done in time.
+    async fn verify(&self, parent: &ChainEnd, block: MinerBlock) -> Result<Option<VerifiedBlocks>, Violation> {
+        let (verifier, after, stages) = (self.verifier.clone(), parent.clone(), self.stages.clone());
+        let verify = tokio::task::spawn_blocking(move || {
+            let mut blocks = vec![block];
+            stages.differ(verifier.derive(&mut blocks));
+            verifier.verify(Some(&after), blocks)
+        });
+        match tokio::time::timeout(VERIFY_TIMEOUT, verify).await {
+            Ok(Ok(Ok(verified))) => Ok(Some(verified)),
+            Ok(Ok(Err(VerifyError::Violation(violation)))) => Err(violation),
+            // Nothing is known about the block; the next look at the peers finds it.
+            _ => Ok(None),
+        }
+    }
+
+    async fn take(
+        &mut self,
+        message: &Gossip,
+        block: MinerBlock,
+        inbox: &mut Inbox,
+    ) -> Result<(Verdict, bool), StoreError> {
         let state = self.store.state().await?;
         let tip = state.tip.as_ref().map_or(0, |tip| tip.index);
         if block.index.saturating_add(MAX_ORPHAN_DEPTH) < tip {
             return Ok((Verdict::Ignore, false));
         }
+        // A real node puts a heavier block in the place of one that it has, and drops whatever stands on that: what is below
+        // the tip is for nobody else. Nor is what we have not verified, or a genesis.
+        let may_pass_on = block.index > 0 && block.index >= tip;
         if let Some(known) = self.store.get(&block.hash).await? {
-            let verdict = if repeats(&message.data, &block, &known.json) { Verdict::Accept } else { Verdict::Ignore };
-            return Ok((verdict, false));
+            let passes = may_pass_on && known.level == Level::Pow && repeats(&message.data, &block, &known.json);
+            return Ok((if passes { Verdict::Accept } else { Verdict::Ignore }, false));
         }
         // One read: between two the chain may change, and the block would be judged by another parent than its own.
         let below = match block.index.checked_sub(1) {
@@ -66,18 +163,22 @@ impl Service {
         };
         let Some(parent) = below.filter(|parent| parent.hash == block.previous_hash) else {
             // Whether it is worth anything shows when its chain is there.
-            return Ok((Verdict::Ignore, self.is_worth_a_look(&block, message.from)));
-        };
-        let (verifier, after) = (self.verifier.clone(), parent.clone());
-        let verify = tokio::task::spawn_blocking(move || verifier.verify(Some(&after), vec![block]));
-        match tokio::time::timeout(VERIFY_TIMEOUT, verify).await {
-            Ok(Ok(Ok(verified))) => {
-                self.keep(&state, parent, verified).await?;
-                Ok((Verdict::Accept, false))
+            let look = self.is_worth_a_look(&block, message.from);
+            if block.index > tip {
+                inbox.keep(block);
             }
-            Ok(Ok(Err(VerifyError::Violation(violation)))) => {
+            return Ok((Verdict::Ignore, look));
+        };
+        match self.verify(&parent, block).await {
+            Ok(None) => Ok((Verdict::Ignore, false)),
+            Ok(Some(verified)) => {
+                let passes = may_pass_on && verified.level() == Level::Pow;
+                self.keep(&state, parent, verified).await?;
+                Ok((if passes { Verdict::Accept } else { Verdict::Ignore }, false))
+            }
+            Err(violation) => {
                 tracing::debug!(peer = %message.from, %violation, "gossip of an invalid block");
-                if violation.rule == Rule::Timestamp || is_unproven(self.verifier.level(), &violation) {
+                if !violation.rule.proves_forgery() || is_unproven(self.verifier.level(), &violation) {
                     return Ok((Verdict::Ignore, false));
                 }
                 // Whoever only passed it on may not have looked: others do so before they verify.
@@ -86,8 +187,6 @@ impl Service {
                 }
                 Ok((Verdict::Reject, false))
             }
-            // Nothing is known about the block; the next look at the peers finds it.
-            _ => Ok((Verdict::Ignore, false)),
         }
     }
 
@@ -153,5 +252,7 @@ impl Service {
 fn repeats(message: &[u8], told: &MinerBlock, stored: &str) -> bool {
     let Ok(stored) = serde_json::from_str::<MinerBlock>(stored) else { return false };
     let own = gossip::encode(&stored);
-    gossip::encode(told) == own && message.len() <= MAX_PADDING * own.len()
+    // Nodes number the epoch in two ways.
+    let told = MinerBlock { epoch: stored.epoch, ..told.clone() };
+    gossip::encode(&told) == own && message.len() <= MAX_PADDING * own.len()
 }

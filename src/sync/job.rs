@@ -16,8 +16,8 @@ use super::{
     tracker::Tracker,
 };
 use crate::{
-    chain::{PowError, unix_now},
-    source::job::{JobSpec, Phase, Progress},
+    chain::unix_now,
+    source::job::{Genesis, JobSpec, Phase, Progress},
     store::{BlockStore, Lease, QUEUED, StoreError},
 };
 
@@ -144,7 +144,10 @@ impl Service {
             only = only => only,
             () = shutdown.cancelled() => return Ok(Ended::Interrupted),
         };
-        let run = only.and_then(|only| Ok(self.prepare(id, spec, tracker.clone(), only)?));
+        let run = match only {
+            Ok(only) => self.prepare(id, spec, tracker.clone(), only).await,
+            Err(error) => Err(error),
+        };
         // As a task: what is written about it waits for the store, which the task may hold.
         let mut work = AbortOnDropHandle::new(tokio::spawn(async move { Ok::<_, SyncError>(run?.run().await) }));
         let mut ticks = interval(PROGRESS_EVERY);
@@ -201,17 +204,21 @@ impl Service {
     }
 
     /// What a job needs to run.
-    pub(super) fn prepare(
+    pub(super) async fn prepare(
         &self,
         job: u64,
         spec: &JobSpec,
         tracker: Arc<Tracker>,
         only: Option<PeerId>,
-    ) -> Result<Run, PowError> {
-        let verifier = match spec.verify {
+    ) -> Result<Run, SyncError> {
+        let mut verifier = match spec.verify {
             Some(level) => self.verifier.at(level)?,
             None => self.verifier.clone(),
         };
+        let genesis = Genesis::read(&*self.store, self.network.genesis_hash.as_deref()).await?;
+        if let Some(genesis) = &genesis {
+            verifier = verifier.with_genesis(&genesis.hash);
+        }
         tracker.update(|progress| progress.verification = Some(verifier.level()));
         Ok(Run {
             store: self.store.clone(),
@@ -227,6 +234,8 @@ impl Service {
             plan_blocks: self.plan_blocks,
             tracker,
             stages: self.stages.clone(),
+            known: self.known.clone(),
+            open_genesis: genesis.is_none(),
         })
     }
 

@@ -6,7 +6,7 @@ use super::{
     run::{Record, Run},
     setback::Setback,
 };
-use crate::{chain::Rule, p2p::Offence};
+use crate::p2p::Offence;
 
 impl Run {
     /// Draws the consequences of a setback; whether somebody is left out because of it, so that the next plan differs.
@@ -21,21 +21,21 @@ impl Run {
         match setback {
             Setback::Peer(peer, fault) => {
                 self.hold_against(*peer, fault.offence());
+                if let Some(problem) = fault.problem() {
+                    self.note_problem(*peer, problem);
+                }
                 match fault.offence() {
                     Some(Offence::BrokenAnswer) => record.found.wrong.insert(*peer),
                     _ => record.found.silent.insert(*peer),
                 }
             }
             Setback::Invalid(peer, violation) => {
-                match violation.rule {
-                    // Our own clock may be wrong; and whoever is on another network does nothing wrong.
-                    Rule::Timestamp | Rule::Genesis | Rule::Checkpoint => {}
-                    _ => self.hold_against(*peer, Some(Offence::InvalidBlock)),
-                }
+                self.hold_against(*peer, violation.rule.proves_forgery().then_some(Offence::InvalidBlock));
                 record.found.wrong.insert(*peer)
             }
-            Setback::FalseClaim(peer) => record.found.wrong.insert(*peer),
-            Setback::OtherGenesis { peer, .. } | Setback::Checkpoint { peer, .. } => record.found.wrong.insert(*peer),
+            Setback::OtherGenesis { peer, .. }
+            | Setback::Checkpoint { peer, .. }
+            | Setback::OffCheckpoint { peer, .. } => record.found.wrong.insert(*peer),
             Setback::Seam { peer, before } => {
                 let helpers = [Some(*peer), *before].into_iter().flatten().filter(|peer| Some(*peer) != record.lead);
                 let helpers: Vec<_> = helpers.collect();

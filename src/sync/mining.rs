@@ -18,6 +18,7 @@ use crate::{
     },
     p2p::P2pClient,
     protocol::gossip,
+    source::job::{SyncState, SyncStatus},
     store::{BlockStore, StoreError},
 };
 
@@ -27,9 +28,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long until another try when the store fails.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
 
+/// How often the state of the sync is looked at until it is level.
+const LEVEL_EVERY: Duration = Duration::from_millis(500);
+
 /// Who mines, and how.
 #[derive(Debug, Clone)]
 pub struct Mining {
+    /// Whether to wait until the sync is level with the peers before the first block.
+    pub after_sync: bool,
     /// The peer that the blocks nominate.
     pub nominee: String,
     /// Threads, and memory for the hashes.
@@ -50,7 +56,8 @@ pub enum MiningError {
     Panicked,
 }
 
-/// Mines on the chain in `store` until `shutdown`. An empty store gets the network's genesis.
+/// Mines on the chain in `store` until `shutdown`. An empty store gets the network's genesis if that is the usual one and
+/// the network is not public: another one is brought by a sync, and is waited for.
 ///
 /// # Errors
 /// [`MiningError`]; a store that fails is waited for.
@@ -64,6 +71,10 @@ pub async fn mine(
     let verifier = Verifier::new(network, Level::Pow, PowOptions { threads: 1, ..mining.pow })?;
     let miner = Arc::new(Miner::new(network, mining.pow)?);
     let mut mined = 0;
+    if mining.after_sync {
+        level(&*store, &shutdown).await;
+    }
+    let mut told = false;
     while !shutdown.is_cancelled() {
         let parent = match tip(&*store, network).await {
             Ok(parent) => parent,
@@ -74,7 +85,19 @@ pub async fn mine(
             }
         };
         let found = match &parent {
-            None => Some(miner::genesis(network)?),
+            None => match own_genesis(network)? {
+                Some(genesis) => Some(genesis),
+                None => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(
+                            network = network.name,
+                            "mining waits for the network's genesis, which a sync brings"
+                        );
+                    }
+                    tokio::select! { () = tokio::time::sleep(RETRY_EVERY) => {}, () = shutdown.cancelled() => {} }
+                    continue;
+                }
+            },
             Some(parent) => {
                 let template = miner::next_template(network, parent, &mining.nominee, mined, unix_now());
                 search(&miner, template, &*store, parent, &shutdown).await?
@@ -92,13 +115,42 @@ pub async fn mine(
         if write(&*store, &verified, &block.hash, &shutdown).await {
             mined += 1;
             tracing::info!(index = block.index, hash = block.hash, "mined a block");
-            // Whoever misses it finds it at the next look at our tip.
-            if let Err(error) = p2p.publish(gossip::encode(&block)) {
-                tracing::debug!(%error, "the block was not published");
+            // Whoever misses it finds it at the next look at our tip. A genesis is nobody else's business, and what has left
+            // the chain meanwhile would only unsettle others.
+            let is_tip = store.state().await.is_ok_and(|state| state.tip.is_some_and(|tip| tip.hash == block.hash));
+            if !block.is_genesis() && is_tip {
+                publish(&p2p, &block);
             }
         }
     }
     Ok(())
+}
+
+fn publish(p2p: &P2pClient, block: &MinerBlock) {
+    if let Err(error) = p2p.publish(gossip::encode(block)) {
+        tracing::debug!(%error, "the block was not published");
+    }
+}
+
+/// Waits until the sync is level with the peers.
+async fn level(store: &dyn BlockStore, shutdown: &CancellationToken) {
+    tracing::info!("mining begins once the store is level with the peers");
+    while !shutdown.is_cancelled() {
+        let status = SyncStatus::read(store, true, unix_now()).await;
+        if status.is_ok_and(|status| status.state == SyncState::Synced) {
+            return;
+        }
+        tokio::select! { () = tokio::time::sleep(LEVEL_EVERY) => {}, () = shutdown.cancelled() => {} }
+    }
+}
+
+/// The genesis to begin a network with: none where it has another one, or where others may have begun it.
+fn own_genesis(network: &Network) -> Result<Option<MinerBlock>, PowError> {
+    if network.public && network.genesis_hash.is_none() {
+        return Ok(None);
+    }
+    let genesis = miner::genesis(network)?;
+    Ok(Some(genesis).filter(|genesis| network.genesis_hash.as_ref().is_none_or(|hash| *hash == genesis.hash)))
 }
 
 /// Writes a block of our own, which has this hash; whether it is in the store. It is tried again until another block has

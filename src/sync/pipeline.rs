@@ -11,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     download::{self, Fetched, Span, Window},
     fault::Fault,
+    links::Hole,
     plan::{Plan, weight},
     run::Run,
     setback::Setback,
@@ -18,8 +19,8 @@ use super::{
 };
 use crate::{
     chain::{
-        ChainEnd, CumulativeDifficulty, Level, Rule, VerifiedBlocks, Verifier, VerifyError, Violation,
-        fork_choice::Weight, unix_now,
+        ChainEnd, CumulativeDifficulty, Differences, Level, MinerBlock, Rule, VerifiedBlocks, Verifier, VerifyError,
+        Violation, Weight, unix_now,
     },
     source::job::{Mode, Phase, Stage},
     store::{ChainWriter, StoreError},
@@ -62,7 +63,7 @@ impl Run {
         };
         self.tracker.enter(Phase::Blocks);
         let report = self.reporter();
-        let spans = download::fetched(self.mode, numbering, spans, sources, report);
+        let spans = download::fetched(self.mode, numbering, spans, plan.claim.tip(), sources, report);
         let (to_verify, fetched) = mpsc::channel(WAITING);
         self.stages.watch(Stage::Verify, &to_verify);
         let _download = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -83,13 +84,39 @@ impl Run {
         let (to_commit, verified) = mpsc::channel(WAITING);
         self.stages.watch(Stage::Commit, &to_commit);
         let (verifier, parent, end) = (self.verifier.clone(), plan.parent.clone(), plan.to);
+        let (tracker, stages) = (self.tracker.clone(), self.stages.clone());
+        let differ = move |differences: Differences| {
+            tracker.update(|progress| progress.recomputed += differences.total());
+            stages.differ(differences);
+        };
         let _verify = AbortOnDropHandle::new(tokio::spawn(async move {
-            if let Err(setback) = verify(&verifier, parent, end, fetched, &to_commit).await {
+            if let Err(setback) = verify(&verifier, parent, end, fetched, differ, &to_commit).await {
                 // Nobody takes it when the commits have failed first.
                 let _ = to_commit.send(Err(setback)).await;
             }
         }));
-        self.commit(plan, verified).await
+        match self.commit(plan, verified).await {
+            Err(Setback::Peer(peer, Fault::Unlinked(hole))) => Err(self.suspect(peer, *hole).await),
+            outcome => outcome,
+        }
+    }
+
+    /// What follows from a chain that ends at a hole. An honest node's may; but not at a block whose hash is not that of its
+    /// header.
+    async fn suspect(&self, peer: PeerId, hole: Hole) -> Setback {
+        let verifier = self.verifier.clone();
+        let mut suspects: Vec<_> =
+            [&hole.child, &hole.misplaced].into_iter().flatten().map(|it| (**it).clone()).collect();
+        let verify = move || {
+            verifier.derive(&mut suspects);
+            suspects.iter().try_for_each(|block| verifier.verify_hash(block))
+        };
+        match tokio::task::spawn_blocking(verify).await {
+            Ok(Err(VerifyError::Violation(violation))) => Setback::Invalid(peer, violation),
+            Ok(Err(VerifyError::Pow(error))) => error.into(),
+            Ok(Ok(())) => Setback::Peer(peer, Fault::Unlinked(Box::new(hole))),
+            Err(error) => stopped(&error),
+        }
     }
 
     /// Writes batches as they come; a branch is kept aside until it weighs more than our chain, and then adopted.
@@ -130,7 +157,8 @@ impl Run {
                 match aside {
                     true => {
                         writer.stage(plan.ancestor.as_ref(), self.job, batch).await.map_err(moved)?;
-                        if (Weight { work: outcome.work, length, tip_hash }) > weight(writer.state()) {
+                        let beats = Weight { work: outcome.work, length, tip_hash } > weight(writer.state());
+                        if beats || plan.wins_at.is_some_and(|index| length > index) {
                             writer.adopt_stage(REASON, unix_now()).await.map_err(moved)?;
                             aside = false;
                         }
@@ -151,6 +179,9 @@ impl Run {
             writer.clear_stage().await?;
             writer.commit().await?;
         }
+        if let Some(tip_hash) = outcome.tip_hash.clone().filter(|hash| *hash == plan.claim.hash) {
+            self.known.weigh(Weight { work: outcome.work, length, tip_hash });
+        }
         Ok(Outcome { adopted: !aside, ..outcome })
     }
 
@@ -166,11 +197,15 @@ impl Run {
     async fn headers(&self, plan: &Plan, sources: &Sources) -> Result<Vec<Span>, Setback> {
         self.tracker.enter(Phase::Headers);
         let lead = &sources.lead;
-        let (mut parent, mut work) = (plan.parent.clone(), plan.work);
+        let mut parent = plan.parent.clone();
         let mut spans = Vec::new();
         for (from, to) in download::spans(Mode::Headers, self.network.epoch_numbering, plan.from, plan.to) {
             let headers = match lead.headers(from, to).await {
-                Ok(headers) => headers,
+                Ok(mut headers) => {
+                    let numbering = self.network.epoch_numbering;
+                    headers.iter_mut().for_each(|header| header.epoch = numbering.epoch(header.index));
+                    headers
+                }
                 Err(fault) if fault.is_unknown_path() => {
                     let rest = download::spans(Mode::Headers, self.network.epoch_numbering, from, plan.to);
                     spans.extend(rest.into_iter().map(|(from, to)| Span { from, to, ends_with: None }));
@@ -181,20 +216,15 @@ impl Run {
             let (verifier, before) = (self.verifier.clone(), parent.clone());
             let count = headers.len() as u64;
             let linked = tokio::task::spawn_blocking(move || verifier.verify_headers(before.as_ref(), &headers));
-            let (end, added) = match linked.await {
+            let (end, _) = match linked.await {
                 Ok(Ok(linked)) => linked,
                 // Between two answers the peer may have reorganised.
                 Ok(Err(violation)) => return Err(blame(self.verifier.level(), lead.peer, None, Some(from), violation)),
                 Err(error) => return Err(stopped(&error)),
             };
-            work = work + added;
             spans.push(Span { from, to, ends_with: end.as_ref().map(|end| end.hash.clone()) });
             parent = end;
             self.tracker.update(|progress| progress.headers += count);
-        }
-        let is_claimed = parent.is_some_and(|end| end.hash == plan.claim.hash);
-        if is_claimed && plan.claim.work.is_some_and(|claimed| claimed > work) {
-            return Err(Setback::FalseClaim(lead.peer));
         }
         Ok(spans)
     }
@@ -238,6 +268,7 @@ async fn verify(
     mut parent: Option<ChainEnd>,
     end: u64,
     mut fetched: mpsc::Receiver<Result<Window, Setback>>,
+    differ: impl Fn(Differences),
     verified: &mpsc::Sender<Result<VerifiedBlocks, Setback>>,
 ) -> Result<(), Setback> {
     let level = verifier.level();
@@ -252,8 +283,15 @@ async fn verify(
             let batch = std::mem::replace(&mut rest, later);
             let (verifier, after) = (verifier.clone(), parent.clone());
             let pool = verifier.clone();
-            let outcome = tokio::task::spawn_blocking(move || verifier.verify(after.as_ref(), batch)).await;
-            let batch = match outcome.map_err(|error| stopped(&error))? {
+            let verify = move || {
+                let mut batch = batch;
+                batch.iter_mut().for_each(MinerBlock::forget_teller);
+                let differences = verifier.derive(&mut batch);
+                (differences, verifier.verify(after.as_ref(), batch))
+            };
+            let (differences, outcome) = tokio::task::spawn_blocking(verify).await.map_err(|error| stopped(&error))?;
+            differ(differences);
+            let batch = match outcome {
                 Ok(batch) => batch,
                 Err(VerifyError::Pow(error)) => return Err(error.into()),
                 Err(VerifyError::Violation(violation)) => {

@@ -1,13 +1,16 @@
 //! What to fetch: whose chain, from which common ancestor on, aside or straight on top of ours.
 
+use libp2p::PeerId;
+
 use super::{
     remote::{Claim, Remote},
     run::Run,
     setback::Setback,
 };
 use crate::{
-    chain::{ChainEnd, CumulativeDifficulty, Network, Position, fork_choice::Weight, locator},
-    protocol::query::CheckPoint,
+    chain::{ChainEnd, CumulativeDifficulty, Network, Position, Weight, locator, unix_now},
+    p2p::{PeerChain, Standing},
+    protocol::{Ancestor, query::CheckPoint},
     store::{BlockStore, ChainState, Stage, StoreError},
 };
 
@@ -28,6 +31,9 @@ pub(super) struct Plan {
     pub from: u64,
     /// Index of the last block to fetch: the claimed tip's, unless that is too far away.
     pub to: u64,
+    /// Index of a checkpoint that our chain lacks: once the planned chain has come there it is the better one, whatever it
+    /// weighs.
+    pub wins_at: Option<u64>,
 }
 
 impl Plan {
@@ -36,6 +42,9 @@ impl Plan {
         self.to >= self.claim.height
     }
 }
+
+/// Checkpoints that a peer is asked for at most, the lowest ones; the others show when their blocks come.
+const MAX_CHECKED: usize = 8;
 
 /// Most blocks of one plan: what a peer claims shall not size our lists. A longer stretch takes several.
 pub(super) const MAX_BLOCKS: u64 = 1_000_000;
@@ -46,16 +55,18 @@ pub(super) fn weight(state: &ChainState) -> Weight {
     Weight { work: state.cumulative_difficulty, length: state.length, tip_hash }
 }
 
-/// Whether a claim, if it is true, beats the chain in the store. A claim without work counts by its length; what its
-/// blocks weigh shows when they are there.
-pub(super) fn is_better(claim: &Claim, state: &ChainState) -> bool {
-    match claim.work {
-        Some(work) => {
-            let claimed = Weight { work, length: claim.length, tip_hash: claim.hash.clone() };
-            state.tip.is_none() || claimed > weight(state)
-        }
-        None => claim.length > state.length,
+/// Index of the lowest checkpoint of the network's that our chain lacks: it has another block there, or ends before.
+///
+/// # Errors
+/// The store's.
+pub(super) async fn lacking_checkpoint(store: &dyn BlockStore, network: &Network) -> Result<Option<u64>, StoreError> {
+    let indexes: Vec<_> = network.checkpoints.iter().map(|point| point.index).collect();
+    if indexes.is_empty() {
+        return Ok(None);
     }
+    let ours = store.canonical_hashes(&indexes).await?;
+    let lacking = network.checkpoints.iter().filter(|point| ours.get(&point.index) != Some(&point.hash));
+    Ok(lacking.map(|point| point.index).min())
 }
 
 /// Index of a checkpoint of the network's that our chain holds above the block at `ancestor`. A branch that leaves ours
@@ -79,6 +90,23 @@ pub(super) async fn checkpoint_above(
 }
 
 impl Run {
+    /// Whether a claim, if it is true, beats the chain in the store, which lacks the checkpoint at `lacking`. What was
+    /// verified of the chain counts rather than what is claimed. A claim without work counts by its length; what its blocks
+    /// weigh shows when they are there.
+    pub(super) fn is_better(&self, claim: &Claim, state: &ChainState, lacking: Option<u64>) -> bool {
+        if claim.held {
+            return false;
+        }
+        if state.tip.is_none() || lacking.is_some_and(|index| claim.height >= index) {
+            return true;
+        }
+        match (self.known.weight(&claim.hash), claim.work) {
+            (Some(verified), _) => verified > weight(state),
+            (None, Some(work)) => Weight { work, length: claim.length, tip_hash: claim.hash.clone() } > weight(state),
+            (None, None) => claim.length > state.length,
+        }
+    }
+
     /// Index of the last block of a plan that begins at `from`.
     fn end(&self, from: u64, claim: &Claim) -> u64 {
         claim.height.min(from.saturating_add(self.plan_blocks - 1))
@@ -87,62 +115,91 @@ impl Run {
     /// Plans the way to a peer's claimed tip; `None` where there is nothing to fetch, because its chain is part of ours.
     ///
     /// # Errors
-    /// The peer's fault, that its genesis is another one, that it lacks a checkpoint, that it claims more work than its
-    /// chain has, or the store's.
+    /// The peer's fault, that its genesis is another one, that it lacks a checkpoint, or the store's.
     pub async fn plan(&self, lead: &Remote, claim: Claim) -> Result<Option<Plan>, Setback> {
         let state = self.store.state().await?;
         let staged = self.store.staged().await?;
-        let Some(tip) = &state.tip else {
-            self.drop_stage(staged).await?;
-            let (to, work) = (self.end(0, &claim), CumulativeDifficulty::default());
-            return Ok(Some(Plan { claim, parent: None, ancestor: None, aside: false, work, from: 0, to }));
-        };
-        let shared = self.common_ancestor(lead, tip.index.min(claim.height)).await?;
-        let Some(ancestor) = shared else {
-            return Err(self.other_genesis(lead).await?);
-        };
-        if ancestor == claim.height {
-            let verified = self.store.work_at(ancestor).await?.unwrap_or_default();
-            self.p2p.note_work(lead.peer, verified);
-            let ours = self.store.canonical_hashes(&[ancestor]).await?.remove(&ancestor);
-            return match (ours.as_ref() == Some(&claim.hash), claim.work.is_some_and(|claimed| claimed > verified)) {
-                (true, true) => Err(Setback::FalseClaim(lead.peer)),
-                (true, false) => Ok(None),
-                // It has reorganised since it made the claim.
-                (false, _) => Err(Setback::Seam { peer: lead.peer, before: None }),
-            };
-        }
-        if let Some(index) = checkpoint_above(&*self.store, &self.network, ancestor).await? {
-            return Err(Setback::Checkpoint { peer: lead.peer, index });
-        }
-        let aside = ancestor != tip.index;
-        let numbering = self.network.epoch_numbering;
-        let (Some(parent), Some(work)) =
-            (self.store.chain_end(ancestor, numbering).await?, self.store.work_at(ancestor).await?)
-        else {
-            return Err(Setback::Moved);
-        };
-        let shared = Position { index: parent.index, hash: parent.hash.clone() };
+        let lacking = lacking_checkpoint(&*self.store, &self.network).await?;
         let mut plan = Plan {
-            from: parent.index + 1,
-            to: self.end(parent.index + 1, &claim),
+            from: 0,
+            to: self.end(0, &claim),
+            parent: None,
+            ancestor: None,
+            aside: false,
+            work: CumulativeDifficulty::default(),
+            wins_at: lacking.filter(|index| *index <= claim.height),
             claim,
-            parent: Some(parent),
-            ancestor: Some(shared),
-            aside,
-            work,
         };
+        let Some(tip) = &state.tip else {
+            self.check_checkpoints(lead, &plan.claim, None).await?;
+            self.drop_stage(staged).await?;
+            return Ok(Some(plan));
+        };
+        match self.common_ancestor(lead, tip.index.min(plan.claim.height)).await? {
+            None if !self.open_genesis => {
+                self.note(lead.peer, &plan.claim, Standing::OtherGenesis, None);
+                return Err(self.other_genesis(lead).await?);
+            }
+            // Which of two geneses it is to be is not settled: the one under more work.
+            None => {
+                self.check_checkpoints(lead, &plan.claim, None).await?;
+                plan.aside = true;
+            }
+            Some(ancestor) => {
+                let parent = self.store.chain_end(ancestor, self.network.epoch_numbering).await?;
+                let work = self.store.work_at(ancestor).await?;
+                let (Some(parent), Some(work)) = (parent, work) else { return Err(Setback::Moved) };
+                let shared = Position { index: parent.index, hash: parent.hash.clone() };
+                if ancestor == plan.claim.height {
+                    self.p2p.note_work(lead.peer, work);
+                    // If not, it has reorganised since it made the claim.
+                    let held = shared.hash == plan.claim.hash;
+                    return if held { Ok(None) } else { Err(Setback::Seam { peer: lead.peer, before: None }) };
+                }
+                if let Some(index) = checkpoint_above(&*self.store, &self.network, ancestor).await? {
+                    return Err(Setback::Checkpoint { peer: lead.peer, index });
+                }
+                self.check_checkpoints(lead, &plan.claim, Some(ancestor)).await?;
+                let standing = if ancestor == tip.index { Standing::Ahead } else { Standing::Forked };
+                self.note(lead.peer, &plan.claim, standing, Some(shared.clone()));
+                plan = Plan {
+                    from: parent.index + 1,
+                    to: self.end(parent.index + 1, &plan.claim),
+                    parent: Some(parent),
+                    ancestor: Some(shared),
+                    aside: ancestor != tip.index,
+                    work,
+                    ..plan
+                };
+            }
+        }
         if let Some(staged) = staged {
-            if aside && self.continues(&plan, &staged, lead).await? {
+            if plan.aside && self.continues(&plan, &staged, lead).await? {
                 plan.from = staged.end.index + 1;
                 plan.to = self.end(plan.from, &plan.claim);
                 plan.work = staged.work;
-                plan.parent = Some(self.store.staged_end(numbering).await?.ok_or(Setback::Moved)?);
+                let end = self.store.staged_end(self.network.epoch_numbering).await?;
+                plan.parent = Some(end.ok_or(Setback::Moved)?);
             } else {
                 self.drop_stage(Some(staged)).await?;
             }
         }
         Ok(Some(plan))
+    }
+
+    /// Checks that a peer's chain has the network's blocks at its checkpoints above the block at `ancestor`.
+    async fn check_checkpoints(&self, lead: &Remote, claim: &Claim, ancestor: Option<u64>) -> Result<(), Setback> {
+        let due = |index: u64| ancestor.is_none_or(|ancestor| index > ancestor) && index <= claim.height;
+        let mut points: Vec<_> = self.network.checkpoints.iter().filter(|point| due(point.index)).collect();
+        points.sort_unstable_by_key(|point| point.index);
+        for point in points.into_iter().take(MAX_CHECKED) {
+            let theirs = lead.hashes_at(point.index).await.map_err(|fault| Setback::Peer(lead.peer, fault))?;
+            // Of a gap nothing is known before its block is there.
+            if !theirs.is_empty() && !theirs.contains(&point.hash) {
+                return Err(Setback::OffCheckpoint { peer: lead.peer, index: point.index });
+            }
+        }
+        Ok(())
     }
 
     /// Whether the stage is the beginning of what is planned: left there by an attempt that was interrupted, or by a plan
@@ -166,12 +223,14 @@ impl Run {
         Ok(())
     }
 
-    /// The highest index, up to `top`, at which both chains have the same block.
-    async fn common_ancestor(&self, lead: &Remote, top: u64) -> Result<Option<u64>, Setback> {
+    /// The highest index, up to `top`, at which both chains have the same block. Where a node keeps several blocks at an index
+    /// it compares one of them only: what it denies is looked at before it is believed.
+    pub(super) async fn common_ancestor(&self, lead: &Remote, top: u64) -> Result<Option<u64>, Setback> {
+        let failed = |fault| Setback::Peer(lead.peer, fault);
         let mut locator = locator::Locator::new(top);
-        loop {
+        let found = loop {
             let indexes = match locator.next() {
-                locator::Step::Found(index) => return Ok(index),
+                locator::Step::Found(index) => break index,
                 locator::Step::Ask(indexes) => indexes,
             };
             let ours = self.store.canonical_hashes(&indexes).await?;
@@ -180,23 +239,56 @@ impl Run {
             }
             let mut points: Vec<_> = ours.into_iter().map(|(index, hash)| CheckPoint { index, hash }).collect();
             points.sort_unstable_by_key(|point| point.index);
-            let highest = lead.highest_match(points).await.map_err(|fault| Setback::Peer(lead.peer, fault))?;
-            locator.answer(highest);
+            locator.answer(lead.highest_match(points).await.map_err(failed)?);
+        };
+        if found == Some(top) {
+            return Ok(found);
         }
-    }
-
-    /// Our own genesis.
-    pub async fn genesis(&self) -> Result<CheckPoint, Setback> {
-        let hash = self.store.canonical_hashes(&[0]).await?.remove(&0).ok_or(Setback::Moved)?;
-        Ok(CheckPoint { index: 0, hash })
+        let mut next = found.map_or(0, |found| found + 1);
+        let theirs = lead.after(next).await.map_err(failed)?;
+        let indexes: Vec<_> = theirs.iter().map(|block| block.index).filter(|index| *index <= top).collect();
+        let ours = self.store.canonical_hashes(&indexes).await?;
+        let shared = |index| theirs.iter().any(|block| block.index == index && ours.get(&index) == Some(&block.hash));
+        while shared(next) {
+            next += 1;
+        }
+        Ok(next.checked_sub(1))
     }
 
     /// The setback that a peer's genesis is not ours.
     pub async fn other_genesis(&self, remote: &Remote) -> Result<Setback, Setback> {
-        let theirs = remote.at(0).await.map_err(|fault| Setback::Peer(remote.peer, fault))?;
+        let ours = self.store.canonical_hashes(&[0]).await?.remove(&0).ok_or(Setback::Moved)?;
+        let theirs = remote.hashes_at(0).await.map_err(|fault| Setback::Peer(remote.peer, fault))?;
         // A peer's own word, as it is told to everybody: no longer than a hash.
-        let theirs = theirs.map(|block| block.hash).unwrap_or_default();
+        let theirs = theirs.into_iter().next().unwrap_or_default();
         let theirs = theirs.chars().filter(char::is_ascii_graphic).take(64).collect();
-        Ok(Setback::OtherGenesis { peer: remote.peer, theirs, ours: self.genesis().await?.hash })
+        Ok(Setback::OtherGenesis { peer: remote.peer, theirs, ours })
+    }
+
+    /// Tells how a peer's chain stands to ours.
+    pub(super) fn note(&self, peer: PeerId, claim: &Claim, standing: Standing, common_ancestor: Option<Position>) {
+        let chain = PeerChain {
+            tip_hash: claim.hash.clone(),
+            tip_index: (claim.held || claim.height != claim.claimed_height || standing != Standing::Unknown)
+                .then_some(claim.height),
+            claimed_height: claim.claimed_height,
+            claimed_length: claim.length,
+            claimed_work: claim.work.map(|work| work.to_string()),
+            at: unix_now(),
+            standing,
+            common_ancestor: common_ancestor.map(|Position { index, hash }| Ancestor { index, hash }),
+            problem: None,
+        };
+        self.known.note(peer, chain.clone());
+        self.p2p.note_chain(peer, chain);
+    }
+
+    /// Tells why a peer's chain can't be put together.
+    pub(super) fn note_problem(&self, peer: PeerId, problem: String) {
+        if let Some(chain) = self.known.chain(&peer) {
+            let chain = PeerChain { problem: Some(problem), ..chain };
+            self.known.note(peer, chain.clone());
+            self.p2p.note_chain(peer, chain);
+        }
     }
 }

@@ -6,12 +6,16 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use libp2p::PeerId;
 
-use super::{fault::Fault, tracker::Tracker};
+use super::{
+    fault::Fault,
+    links::{Pile, Way},
+    tracker::Tracker,
+};
 use crate::{
-    chain::{CumulativeDifficulty, MAX_BLOCK_BYTES, MinerBlock, block::Header},
+    chain::{CumulativeDifficulty, MAX_BLOCK_BYTES, MinerBlock, Position, block::Header},
     p2p::{P2pClient, P2pError},
     protocol::{
-        self, MAX_CHUNK, Query,
+        self, Code, MAX_CHUNK, Query,
         answer::{CanonicalData, ChainInfoData, EpochData, FindAncestorData, HeadersData, RangeData},
         query::CheckPoint,
     },
@@ -22,23 +26,49 @@ use crate::{
 /// peer that gives less than 16 at a time is left.
 const MAX_REQUESTS_PER_WINDOW: usize = 64;
 
+/// Blocks of one window that are asked for by their hashes because its answer lacks them.
+const MAX_HOLES: usize = 64;
+
+/// How far beyond the end of a window is looked for which of several blocks there is on the chain: as far as an abandoned
+/// branch is likely to reach, then once more.
+const LOOK_AHEAD: [u64; 2] = [40, MAX_CHUNK];
+
 /// Single blocks asked for at once where a peer of the first release is probed.
 const PROBES_AT_ONCE: usize = 8;
 
 /// How much further each step reaches than the one before on the way to the tip of such a peer.
 const PROBE_STRIDE: u64 = 8;
 
-/// What a peer says of its chain. Nothing of it is proven.
+/// What a peer says of its chain. Nothing of it is proven, and of an honest node's numbers only the tip's hash is right: it
+/// counts whatever it keeps beside its chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Claim {
     /// Its work; `None` where the peer is of the first release, which does not tell.
     pub work: Option<CumulativeDifficulty>,
     /// Number of blocks.
     pub length: u64,
-    /// Index of the tip.
+    /// Index of the tip, as claimed: its number of blocks less one.
+    pub claimed_height: u64,
+    /// Index of the tip: the same, until [`Remote::locate`] has found it out.
     pub height: u64,
     /// Hash of the tip.
     pub hash: String,
+    /// Whether our chain holds the tip.
+    pub held: bool,
+}
+
+impl Claim {
+    /// The end of the chain that is claimed.
+    pub fn tip(&self) -> Position {
+        Position { index: self.height, hash: self.hash.clone() }
+    }
+}
+
+/// Blocks of an answer to a range, in any order, of which an index may have none or several.
+struct Chunk {
+    blocks: Vec<MinerBlock>,
+    /// Index of the last block that the answer covers.
+    to_index: u64,
 }
 
 /// A peer, as one job asks it.
@@ -95,10 +125,7 @@ impl Remote {
             let work = info.cumulative_difficulty.parse().map_err(|error| format!("cumulative_difficulty: {error}"))?;
             let tip = info.tip_hash.filter(|_| info.chain_length > 0);
             let (length, height) = (info.chain_length, info.chain_height);
-            if tip.is_some() && length.checked_sub(1) != Some(height) {
-                return Err(format!("{length} blocks up to index {height}"));
-            }
-            Ok(tip.map(|hash| Claim { work: Some(work), length, height, hash }))
+            Ok(tip.map(|hash| Claim { work: Some(work), length, claimed_height: height, height, hash, held: false }))
         });
         match claim.await {
             Err(fault) if fault.is_unknown_path() => self.probe(hint).await,
@@ -134,12 +161,47 @@ impl Remote {
                 None => beyond = middle,
             }
         }
-        Ok(Some(Claim { work: None, length: best.index.saturating_add(1), height: best.index, hash: best.hash }))
+        let (height, hash) = (best.index, best.hash);
+        let length = height.saturating_add(1);
+        Ok(Some(Claim { work: None, length, claimed_height: height, height, hash, held: false }))
     }
 
-    /// The block at an index, if its chain has one there.
-    pub async fn at(&self, index: u64) -> Result<Option<MinerBlock>, Fault> {
-        Ok(self.chunk(index, index).await?.into_iter().next())
+    /// Puts the tip's real index into a claim: how many blocks a node keeps says little of it.
+    pub async fn locate(&self, claim: &mut Claim) -> Result<(), Fault> {
+        // Of a peer of the first release it was found by looking.
+        if claim.work.is_some() {
+            claim.height = self.get(&claim.hash).await?.ok_or(Fault::NoTip)?.index;
+        }
+        Ok(())
+    }
+
+    /// The block with this hash, if it has one, on its chain or beside.
+    async fn get(&self, hash: &str) -> Result<Option<MinerBlock>, Fault> {
+        let (query, wanted) = (Query::Get { hash: hash.into() }, hash.to_owned());
+        let found = self.ask(&query, move |data| {
+            let block: MinerBlock = parse(data)?;
+            if block.hash == wanted { Ok(block) } else { Err("a block of another hash than asked".into()) }
+        });
+        match found.await {
+            Ok(block) => Ok(Some(block)),
+            Err(Fault::Refused(failure)) if failure.code == Code::BlockNotFound => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// A block at an index, if it has one there: of several any.
+    async fn at(&self, index: u64) -> Result<Option<MinerBlock>, Fault> {
+        Ok(self.chunk(index, index).await?.blocks.into_iter().next())
+    }
+
+    /// Hashes of all blocks that it counts to its chain at an index.
+    pub async fn hashes_at(&self, index: u64) -> Result<Vec<String>, Fault> {
+        Ok(self.chunk(index, index).await?.blocks.into_iter().map(|block| block.hash).collect())
+    }
+
+    /// The blocks that it counts to its chain, of one answer's length from an index on.
+    pub async fn after(&self, from: u64) -> Result<Vec<MinerBlock>, Fault> {
+        Ok(self.chunk(from, from.saturating_add(LOOK_AHEAD[0] - 1)).await?.blocks)
     }
 
     /// The highest of these blocks of ours that is on its chain.
@@ -172,66 +234,149 @@ impl Remote {
         }
     }
 
-    /// The blocks from `from` to `to`, in as many answers as it takes. Each answer goes to `keep` as it comes: what is
-    /// there is not lost when the next one fails. Between two of them the peer may reorganise: what it gave before
-    /// that stays.
-    pub async fn range(&self, from: u64, to: u64, mut keep: impl FnMut(Vec<MinerBlock>)) -> Result<(), Fault> {
-        let (mut next, mut end) = (from, None::<String>);
+    /// The blocks from `from` to `to` of the chain that ends with `tip`, in as many answers as it takes. What is certain
+    /// goes to `keep` as it comes: it is not lost when the next answer fails. Between two of them the peer may reorganise:
+    /// what it gave before that stays.
+    pub async fn range(
+        &self,
+        from: u64,
+        to: u64,
+        tip: &Position,
+        mut keep: impl FnMut(Vec<MinerBlock>),
+    ) -> Result<(), Fault> {
+        // What is not handed on yet begins at `open`; answers go on at `next`.
+        let (mut open, mut next, mut end, mut pile) = (from, from, None::<String>, Pile::default());
         for _ in 0..MAX_REQUESTS_PER_WINDOW {
-            let chunk = self.chunk(next, to).await?;
-            let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else { return Err(Fault::Missing(next)) };
-            if end.is_some_and(|end| end != first.previous_hash) {
-                return Err(Fault::Moved(next));
+            let Chunk { blocks, to_index } = self.chunk(next, to).await?;
+            if blocks.is_empty() && pile.len() == 0 {
+                return Err(Fault::Missing(next));
             }
-            end = Some(last.hash.clone());
-            next = next.saturating_add(chunk.len() as u64);
-            keep(chunk);
-            if next > to {
+            pile.add(blocks);
+            next = to_index.saturating_add(1);
+            let is_last = to_index >= to;
+            let blocks = match pile.way(open, to_index, end.as_deref()) {
+                Way::One(blocks) if !is_last || to < tip.index => blocks,
+                // Which of several it is shows in the answers to come.
+                Way::Several | Way::None if !is_last => continue,
+                _ => self.resolve(&mut pile, open, to, tip).await?,
+            };
+            if end.is_some_and(|end| blocks.first().is_some_and(|first| first.previous_hash != end)) {
+                return Err(Fault::Moved(open));
+            }
+            end = blocks.last().map(|block| block.hash.clone());
+            open = next;
+            pile.clear();
+            self.tracker.peer(self.peer, |counts| counts.blocks += blocks.len() as u64);
+            keep(blocks);
+            if is_last {
                 return Ok(());
             }
         }
         Err(Fault::Tiny(MAX_CHUNK as usize / MAX_REQUESTS_PER_WINDOW + 1))
     }
 
+    /// Puts the chain from `from` to `to` together that ends with `tip`, from what is in the pile and more where that is
+    /// needed: later blocks to tell which of several is on the chain, and blocks that only their hash leads to.
+    async fn resolve(&self, pile: &mut Pile, from: u64, to: u64, tip: &Position) -> Result<Vec<MinerBlock>, Fault> {
+        if to < tip.index {
+            match (pile.way(from, to, None), pile.at(to).as_slice()) {
+                (Way::One(blocks), _) => return Ok(blocks),
+                // Only one can be meant.
+                (Way::None, [top]) => {
+                    let top = top.clone();
+                    return self.down(pile, &top, from, to).await;
+                }
+                _ => {}
+            }
+        }
+        let mut reached = to;
+        for ahead in LOOK_AHEAD {
+            let wanted = to.saturating_add(ahead).min(tip.index);
+            while reached < wanted {
+                let Chunk { blocks, to_index } = self.chunk(reached.saturating_add(1), wanted).await?;
+                pile.add(blocks);
+                reached = to_index;
+            }
+            let mut whole = match reached >= tip.index {
+                true => self.down(pile, &tip.hash, from, tip.index).await?,
+                false => match (pile.way(from, reached, None), pile.at(reached).as_slice()) {
+                    (Way::One(blocks), _) => blocks,
+                    (Way::None, [top]) => {
+                        let top = top.clone();
+                        self.down(pile, &top, from, reached).await?
+                    }
+                    _ => continue,
+                },
+            };
+            whole.retain(|block| block.index <= to);
+            return Ok(whole);
+        }
+        Err(Fault::Tangled(to))
+    }
+
+    /// The chain from `from` up to the block `top` at `to`, asking for blocks that are missing by their hashes.
+    async fn down(&self, pile: &mut Pile, top: &str, from: u64, to: u64) -> Result<Vec<MinerBlock>, Fault> {
+        for _ in 0..=MAX_HOLES {
+            let Some(hole) = pile.hole(top, from, to) else { return Ok(pile.chain(top, from)) };
+            if hole.misplaced.is_some() {
+                return Err(Fault::Unlinked(Box::new(hole)));
+            }
+            match self.get(&hole.hash).await? {
+                Some(block) => pile.add([block]),
+                None => return Err(Fault::Unlinked(Box::new(hole))),
+            }
+        }
+        Err(Fault::Tangled(to))
+    }
+
     /// One answer's blocks from `from` on, possibly none.
-    async fn chunk(&self, from: u64, to: u64) -> Result<Vec<MinerBlock>, Fault> {
+    async fn chunk(&self, from: u64, to: u64) -> Result<Chunk, Fault> {
         let chunk_size = (to - from).saturating_add(1).min(MAX_CHUNK);
         let query = Query::Range { from_index: from, to_index: to, chunk_size };
-        self.blocks(&query, move |data| {
+        self.ask(&query, move |data| {
             let bytes = data.len();
-            let data: RangeData = parse(data)?;
-            in_order(data.blocks.iter().map(|block| block.index), data.count, from, to)?;
+            let RangeData { mut blocks, to_index, .. } = parse(data)?;
             // Many answers make a window: one of few long blocks would take as much memory as one of many.
-            match bytes > (data.blocks.len() + 1) * MAX_BLOCK_BYTES {
-                true => Err(format!("{bytes} bytes for {} blocks", data.blocks.len())),
-                false => Ok(data.blocks),
+            if bytes > (blocks.len() + 1) * MAX_BLOCK_BYTES {
+                return Err(format!("{bytes} bytes for {} blocks", blocks.len()));
             }
+            blocks.retain(|block| (from..=to).contains(&block.index));
+            let last = blocks.iter().map(|block| block.index).max().unwrap_or(from);
+            Ok(Chunk { blocks, to_index: to_index.clamp(last, to) })
         })
         .await
     }
 
-    /// The blocks of an epoch that lie from `from` to `to`.
-    pub async fn epoch(&self, epoch: u64, from: u64, to: u64) -> Result<Vec<MinerBlock>, Fault> {
-        let query = Query::Epoch { epoch };
-        let blocks = self.blocks(&query, move |data| {
-            let mut blocks = parse::<EpochData>(data)?.blocks;
-            blocks.retain(|block| (from..=to).contains(&block.index));
-            in_order(blocks.iter().map(|block| block.index), blocks.len() as u64, from, to)?;
-            Ok(blocks)
-        });
-        self.complete(blocks.await?, from, to)
+    /// The blocks from `from` to `to`, which are those of an epoch. Nodes number epochs in two ways: what one of its answers
+    /// lacks at either end is in the epoch beside.
+    pub async fn epoch(&self, epoch: u64, from: u64, to: u64, tip: &Position) -> Result<Vec<MinerBlock>, Fault> {
+        let mut pile = Pile::default();
+        let mut beside = vec![epoch];
+        while let Some(asked) = beside.pop() {
+            let blocks = self.ask(&Query::Epoch { epoch: asked }, |data| Ok(parse::<EpochData>(data)?.blocks)).await?;
+            pile.add(blocks.into_iter().filter(|block| (from..=to).contains(&block.index)));
+            if asked == epoch {
+                let lacks = |index: u64| pile.at(index).is_empty();
+                beside.extend(lacks(to).then(|| epoch.saturating_add(1)));
+                beside.extend(epoch.checked_sub(1).filter(|_| lacks(from)));
+            }
+        }
+        self.counted(self.resolve(&mut pile, from, to, tip).await)
     }
 
     /// Its whole chain, from `from` to `to`, in one answer.
-    pub async fn canonical(&self, from: u64, to: u64) -> Result<Vec<MinerBlock>, Fault> {
-        let blocks = self.blocks(&Query::Canonical, move |data| {
-            let data: CanonicalData = parse(data)?;
-            in_order(data.blocks.iter().map(|block| block.index), data.count, 0, u64::MAX)?;
-            let mut blocks = data.blocks;
-            blocks.retain(|block| (from..=to).contains(&block.index));
-            Ok(blocks)
-        });
-        self.complete(blocks.await?, from, to)
+    pub async fn canonical(&self, from: u64, to: u64, tip: &Position) -> Result<Vec<MinerBlock>, Fault> {
+        let blocks = self.ask(&Query::Canonical, |data| Ok(parse::<CanonicalData>(data)?.blocks)).await?;
+        let mut pile = Pile::default();
+        pile.add(blocks.into_iter().filter(|block| (from..=to).contains(&block.index)));
+        self.counted(self.resolve(&mut pile, from, to, tip).await)
+    }
+
+    fn counted(&self, blocks: Result<Vec<MinerBlock>, Fault>) -> Result<Vec<MinerBlock>, Fault> {
+        if let Ok(blocks) = &blocks {
+            self.tracker.peer(self.peer, |counts| counts.blocks += blocks.len() as u64);
+        }
+        blocks
     }
 
     /// The headers from `from` to `to`.
@@ -247,23 +392,6 @@ impl Remote {
         match from.saturating_add(headers.len() as u64) > to {
             true => Ok(headers),
             false => Err(Fault::Missing(from.saturating_add(headers.len() as u64))),
-        }
-    }
-
-    async fn blocks(
-        &self,
-        query: &Query,
-        read: impl FnOnce(&str) -> Result<Vec<MinerBlock>, String> + Send + 'static,
-    ) -> Result<Vec<MinerBlock>, Fault> {
-        let blocks = self.ask(query, read).await?;
-        self.tracker.peer(self.peer, |counts| counts.blocks += blocks.len() as u64);
-        Ok(blocks)
-    }
-
-    fn complete(&self, blocks: Vec<MinerBlock>, from: u64, to: u64) -> Result<Vec<MinerBlock>, Fault> {
-        match from.saturating_add(blocks.len() as u64) > to {
-            true => Ok(blocks),
-            false => Err(Fault::Missing(from.saturating_add(blocks.len() as u64))),
         }
     }
 }

@@ -13,7 +13,8 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use libp2p::PeerId;
 
 use super::{
-    plan::{Plan, is_better},
+    known::Known,
+    plan::{Plan, lacking_checkpoint},
     remote::{Claim, Remote},
     setback::{RunError, Setback},
     sources::{Paces, Sources},
@@ -21,10 +22,10 @@ use super::{
     turn,
 };
 use crate::{
-    chain::{Network, Verifier},
-    p2p::P2pClient,
+    chain::{Network, Position, Verifier, unix_now},
+    p2p::{P2pClient, Standing},
     protocol::query::CheckPoint,
-    source::job::{Mode, Phase, Stages},
+    source::job::{Genesis, GenesisSource, Mode, Phase, Stages},
     store::{BlockStore, ChainState, StoreError},
 };
 
@@ -33,6 +34,10 @@ const MAX_SETBACKS: usize = 6;
 
 /// Longest pause when the store can't be used: nobody is bothered by another try.
 const STORE_PAUSE: Duration = Duration::from_secs(2);
+
+/// Blocks by which a peer that a job has followed may be ahead again at its end: what came meanwhile, which the next look
+/// brings. An epoch takes 40 minutes at the network's usual pace.
+const MEANWHILE: u64 = 40;
 
 /// Times that a setback which is nobody's fault is tolerated of one peer.
 const MAX_SEAMS: u32 = 3;
@@ -46,6 +51,8 @@ pub struct Found {
     pub wrong: HashSet<PeerId>,
     /// Peers that claim a better chain and don't give it, or keep others waiting.
     pub silent: HashSet<PeerId>,
+    /// Whether blocks came meanwhile that are still to be fetched.
+    pub more: bool,
 }
 
 /// A job that runs.
@@ -69,6 +76,10 @@ pub(super) struct Run {
     pub plan_blocks: u64,
     pub tracker: Arc<Tracker>,
     pub stages: Arc<Stages>,
+    pub known: Arc<Known>,
+    /// Whether the store has not settled for a genesis: it is taken from trusted peers only, and the one under the most work
+    /// is kept.
+    pub open_genesis: bool,
 }
 
 /// What is known of the peers in the course of one job.
@@ -79,6 +90,8 @@ pub(super) struct Record {
     mute: HashSet<PeerId>,
     /// Their chains are verified, and ours is the better one.
     weighed: HashSet<PeerId>,
+    /// Their chains were fetched to the tip that they told.
+    followed: HashSet<PeerId>,
     /// Whom the latest plan followed.
     pub lead: Option<PeerId>,
     /// How often plans came to nothing that nobody is to blame for, by whom they followed.
@@ -97,6 +110,12 @@ impl Record {
         *seams >= MAX_SEAMS && self.found.silent.insert(lead)
     }
 
+    /// Whether all that a peer has more than we is what came while its chain was fetched.
+    fn came_meanwhile(&self, (remote, claim): &(Remote, Claim), state: &ChainState) -> bool {
+        let ahead = state.tip.as_ref().and_then(|tip| claim.height.checked_sub(tip.index));
+        self.followed.contains(&remote.peer) && ahead.is_some_and(|ahead| (1..=MEANWHILE).contains(&ahead))
+    }
+
     fn error(&mut self) -> RunError {
         RunError::Setback(self.last.take().unwrap_or_default())
     }
@@ -107,20 +126,40 @@ impl Run {
     /// was verified until then is in the store.
     pub async fn run(&self) -> (Found, Result<(), RunError>) {
         let mut record = Record::default();
-        let outcome = self.catch_up(&mut record).await;
+        let mut outcome = self.catch_up(&mut record).await;
+        if self.open_genesis
+            && outcome.is_ok()
+            && let Err(setback) = self.settle_genesis(record.lead).await
+        {
+            outcome = Err(RunError::Setback(setback.to_string()));
+        }
         (record.found, outcome)
+    }
+
+    /// Keeps the genesis that the first sync has brought.
+    async fn settle_genesis(&self, lead: Option<PeerId>) -> Result<(), Setback> {
+        let Some(hash) = self.store.canonical_hashes(&[0]).await?.remove(&0) else { return Ok(()) };
+        let peer_id = lead.map(|peer| peer.to_string());
+        tracing::info!(network = self.network.name, hash, peer = peer_id, "this genesis is the network's from now on");
+        let genesis = Genesis { hash, source: GenesisSource::FirstSync, peer_id };
+        Ok(genesis.settle(&*self.store, unix_now()).await?)
     }
 
     async fn catch_up(&self, record: &mut Record) -> Result<(), RunError> {
         let mut pauses = self.pauses();
         loop {
             self.tracker.enter(Phase::Planning);
-            let advanced = match self.store.state().await {
-                Ok(state) => {
-                    let claims = self.claims(&state, record).await;
+            let advanced = match self.chain().await {
+                Ok((state, lacking)) => {
+                    let claims = self.claims(&state, lacking, record).await;
+                    let told = claims.len() as u64;
                     let (better, level): (Vec<_>, Vec<_>) = claims.into_iter().partition(|(remote, claim)| {
-                        is_better(claim, &state) && !record.weighed.contains(&remote.peer)
+                        self.is_better(claim, &state, lacking) && !record.weighed.contains(&remote.peer)
                     });
+                    if !better.is_empty() && better.iter().all(|better| record.came_meanwhile(better, &state)) {
+                        (record.found.useful, record.found.more) = (told, true);
+                        return Ok(());
+                    }
                     record.found.useful = level.len() as u64;
                     let (silent, better): (Vec<_>, Vec<_>) =
                         better.into_iter().partition(|(remote, _)| record.found.silent.contains(&remote.peer));
@@ -158,16 +197,22 @@ impl Run {
         }
     }
 
+    /// The chain in the store, and the lowest checkpoint that it lacks.
+    async fn chain(&self) -> Result<(ChainState, Option<u64>), StoreError> {
+        let state = self.store.state().await?;
+        Ok((state, lacking_checkpoint(&*self.store, &self.network).await?))
+    }
+
     /// How many peers tell their tips and which are mute, whether one of them claims a better chain, and if there is none
     /// what the last one did wrong.
     ///
     /// # Errors
     /// The store's.
     pub async fn look(&self) -> Result<(Found, bool, Option<String>), StoreError> {
-        let state = self.store.state().await?;
+        let (state, lacking) = self.chain().await?;
         let mut record = Record::default();
-        let claims = self.claims(&state, &mut record).await;
-        let better = claims.iter().any(|(_, claim)| is_better(claim, &state));
+        let claims = self.claims(&state, lacking, &mut record).await;
+        let better = claims.iter().any(|(_, claim)| self.is_better(claim, &state, lacking));
         // A stranger that made everybody wait, for as long as one may, is not asked each time. If nobody told a tip, that
         // may be our own fault.
         let waited = !better && !claims.is_empty();
@@ -182,17 +227,17 @@ impl Run {
 
     /// What peers claim that nothing speaks against. Whoever takes much longer than the first one is not waited for: see
     /// [`turn::Wait`].
-    async fn claims(&self, state: &ChainState, record: &mut Record) -> Vec<(Remote, Claim)> {
-        let peers = self.only.map_or_else(|| self.p2p.candidates(), |peer| vec![peer]);
-        let hopeless = |peer: &PeerId| {
-            [&self.left_alone, &record.found.wrong, &record.mute].iter().any(|peers| peers.contains(peer))
-        };
-        let peers = peers.into_iter().filter(|peer| !hopeless(peer)).collect();
+    async fn claims(&self, state: &ChainState, lacking: Option<u64>, record: &mut Record) -> Vec<(Remote, Claim)> {
+        let peers = self.candidates(record);
+        if peers.is_empty() && self.open_genesis {
+            let nobody = "no peer of the operator's or the network's own is there to take the genesis from";
+            record.last.get_or_insert_with(|| nobody.into());
+        }
         let peers = turn::asked(peers, self.first, |peer| self.p2p.is_trusted(peer));
         let favoured = |peer: &PeerId| self.first == Some(*peer) || self.p2p.is_trusted(peer);
         let ask = |peer| async move {
             let remote = Remote::new(self.p2p.clone(), peer, self.timeout, self.tracker.clone());
-            let claim = self.claim(&remote, state).await;
+            let claim = self.claim(&remote, state, lacking).await;
             (remote, claim)
         };
         let mut mute: HashSet<_> = peers.iter().copied().collect();
@@ -205,7 +250,7 @@ impl Run {
             mute.remove(&remote.peer);
             match claim {
                 Ok(Some(claim)) => {
-                    wait.told(is_better(&claim, state));
+                    wait.told(self.is_better(&claim, state, lacking));
                     claims.push((remote, claim));
                 }
                 Ok(None) => record.last = Some(format!("peer {}: its chain is empty", remote.peer)),
@@ -219,22 +264,65 @@ impl Run {
         claims
     }
 
-    /// What a peer claims. One whose chain is not better must show that it is on our network: others see to that when
-    /// their chain is fetched.
-    async fn claim(&self, remote: &Remote, state: &ChainState) -> Result<Option<Claim>, Setback> {
-        let peer = remote.peer;
-        let claim = remote.claim(state.length).await.map_err(|fault| Setback::Peer(peer, fault))?;
-        if let (Some(claim), Some(tip)) = (&claim, &state.tip)
-            && claim.hash != tip.hash
-            && !is_better(claim, state)
-        {
-            let genesis = self.genesis().await?;
-            let shared = remote.highest_match(vec![genesis]).await.map_err(|fault| Setback::Peer(peer, fault))?;
-            if shared.is_none() {
-                return Err(self.other_genesis(remote).await?);
-            }
+    /// Whom to ask: whoever is not left out. If that is nobody, those of the operator's own and the network's that did nothing
+    /// wrong in this job: there is nobody better.
+    fn candidates(&self, record: &Record) -> Vec<PeerId> {
+        let there = self.only.map_or_else(|| self.p2p.candidates(), |peer| vec![peer]);
+        let is_trusted = |peer: &PeerId| self.p2p.is_trusted(peer);
+        let mut peers = there.clone();
+        peers.retain(|peer| {
+            ![&self.left_alone, &record.found.wrong, &record.mute].iter().any(|peers| peers.contains(peer))
+        });
+        if peers.is_empty() {
+            peers = there;
+            peers.retain(|peer| is_trusted(peer) && !record.found.wrong.contains(peer) && !record.mute.contains(peer));
         }
-        Ok(claim)
+        if self.open_genesis {
+            peers.retain(|peer| is_trusted(peer) || self.only == Some(*peer));
+        }
+        peers
+    }
+
+    /// What a peer claims, and how its chain stands to ours. Of one that claims a better chain that shows when the chain is
+    /// planned.
+    async fn claim(&self, remote: &Remote, state: &ChainState, lacking: Option<u64>) -> Result<Option<Claim>, Setback> {
+        let peer = remote.peer;
+        let failed = |fault| Setback::Peer(peer, fault);
+        let Some(mut claim) = remote.claim(state.length).await.map_err(failed)? else { return Ok(None) };
+        let found = self.store.get(&claim.hash).await?.filter(|found| found.canonical);
+        if let Some(found) = found {
+            (claim.held, claim.height) = (true, found.index);
+            let is_tip = state.tip.as_ref().is_some_and(|tip| tip.hash == claim.hash);
+            let standing = if is_tip { Standing::Same } else { Standing::Behind };
+            let tip = claim.tip();
+            self.note(peer, &claim, standing, Some(tip));
+            return Ok(Some(claim));
+        }
+        // So that what goes wrong from here on is told with what it claims.
+        let before = self.known.chain(&peer).filter(|known| known.tip_hash == claim.hash);
+        self.note(peer, &claim, Standing::Unknown, None);
+        if self.is_better(&claim, state, lacking) {
+            remote.locate(&mut claim).await.map_err(failed)?;
+            return Ok(Some(claim));
+        }
+        let Some(tip) = &state.tip else { return Ok(Some(claim)) };
+        let ancestor = match before.and_then(|known| known.common_ancestor) {
+            Some(ancestor) => Some(Position { index: ancestor.index, hash: ancestor.hash }),
+            None => match self.common_ancestor(remote, tip.index.min(claim.height)).await? {
+                Some(index) => {
+                    let hash = self.store.canonical_hashes(&[index]).await?.remove(&index);
+                    hash.map(|hash| Position { index, hash })
+                }
+                // Which genesis it is to be shows when both chains are weighed.
+                None if self.open_genesis => None,
+                None => {
+                    self.note(peer, &claim, Standing::OtherGenesis, None);
+                    return Err(self.other_genesis(remote).await?);
+                }
+            },
+        };
+        self.note(peer, &claim, Standing::Forked, ancestor);
+        Ok(Some(claim))
     }
 
     /// Plans and carries out the way to the best of these claims.
@@ -254,6 +342,10 @@ impl Run {
         let Some((lead, claim)) = better.next() else { return Ok(()) };
         let others: Vec<_> = better.collect();
         record.lead = Some(lead.peer);
+        if self.open_genesis {
+            // Before the first block is there: after a restart nobody could tell whether it was settled.
+            Genesis::open(&*self.store, unix_now()).await?;
+        }
         let Some(plan) = self.plan(&lead, claim).await? else {
             record.weighed.insert(lead.peer);
             return Ok(());
@@ -280,9 +372,10 @@ impl Run {
             record.weighed.insert(lead.peer);
         }
         if outcome.tip_hash.as_ref() == Some(&plan.claim.hash) {
+            record.followed.insert(lead.peer);
             self.p2p.note_work(lead.peer, outcome.work);
-            if plan.claim.work.is_some_and(|claimed| claimed > outcome.work) {
-                return Err(Setback::FalseClaim(lead.peer));
+            if outcome.adopted {
+                self.note(lead.peer, &plan.claim, Standing::Same, Some(plan.claim.tip()));
             }
         }
         Ok(())

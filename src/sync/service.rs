@@ -9,16 +9,15 @@ use std::{
 };
 
 use libp2p::PeerId;
-use tokio::{
-    sync::mpsc,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{job::Ended, plan::MAX_BLOCKS, run::Found, setback::RunError, tracker::Tracker};
+use super::{
+    gossip::Inbox, job::Ended, known::Known, plan::MAX_BLOCKS, run::Found, setback::RunError, tracker::Tracker,
+};
 use crate::{
     chain::{Level, Network, PowError, PowOptions, Verifier, unix_now},
-    p2p::{Gossip, P2pClient},
+    p2p::P2pClient,
     source::job::{JobSpec, Progress, Stages, SyncState, SyncStatus},
     store::{BlockStore, Lease, StoreError},
 };
@@ -84,6 +83,9 @@ pub struct Service {
     pub(super) network: Arc<Network>,
     pub(super) verifier: Verifier,
     pub(super) stages: Arc<Stages>,
+    pub(super) known: Arc<Known>,
+    /// A checkpoint below which the chain was rewound, and what is told of it until the chain has it.
+    pub(super) rewound: Option<(u64, String)>,
     interval: Duration,
     pub(super) peer_timeout: Duration,
     pub(super) plan_blocks: u64,
@@ -111,6 +113,8 @@ impl Service {
             network: Arc::new(settings.network.clone()),
             verifier: Verifier::new(&settings.network, settings.level, settings.pow)?,
             stages: Arc::default(),
+            known: Arc::default(),
+            rewound: None,
             interval: settings.interval,
             peer_timeout: settings.peer_timeout,
             plan_blocks: MAX_BLOCKS,
@@ -136,10 +140,10 @@ impl Service {
 
     /// Runs until `shutdown`. A store that fails is waited for.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut gossip = self.p2p.gossip();
+        let mut inbox = Inbox::new(self.p2p.gossip());
         while !shutdown.is_cancelled() {
             let outcome = match self.store.lease().await {
-                Ok(Some(mut lease)) => self.lead(&mut *lease, &mut gossip, &shutdown).await,
+                Ok(Some(mut lease)) => self.lead(&mut *lease, &mut inbox, &shutdown).await,
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
             };
@@ -155,11 +159,12 @@ impl Service {
     async fn lead(
         &mut self,
         lease: &mut dyn Lease,
-        gossip: &mut Option<mpsc::Receiver<Gossip>>,
+        inbox: &mut Inbox,
         shutdown: &CancellationToken,
     ) -> Result<(), StoreError> {
         tracing::debug!("this process syncs the store");
         self.end_stale(1).await?;
+        self.enforce_checkpoints().await?;
         let mut changes = self.p2p.changes();
         let (mut idle, mut check) = (interval(IDLE_EVERY), interval(self.interval));
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -174,31 +179,31 @@ impl Service {
                         return Err(lease_lost());
                     }
                     while let Some((id, spec)) = self.next_job().await? {
-                        self.run_job(id, &spec, lease, shutdown).await?;
+                        self.run_job(id, &spec, lease, inbox, shutdown).await?;
                         if shutdown.is_cancelled() {
                             return Ok(());
                         }
                         if spec.peer.is_some() {
-                            self.check(lease, shutdown).await?;
+                            self.check(lease, inbox, shutdown).await?;
                         }
                     }
                     if self.missed.is_some_and(|at| at.elapsed() >= LOOK_AFTER) {
-                        self.check(lease, shutdown).await?;
+                        self.check(lease, inbox, shutdown).await?;
                     }
                     self.heartbeat().await?;
                 }
-                _ = check.tick() => self.check(lease, shutdown).await?,
+                _ = check.tick() => self.check(lease, inbox, shutdown).await?,
                 Ok(()) = changes.changed() => {
                     // Whoever is level with the network hears of news by gossip and at the next tick.
                     if self.status.state != SyncState::Synced {
-                        self.check(lease, shutdown).await?;
+                        self.check(lease, inbox, shutdown).await?;
                     }
                 }
                 () = self.p2p.missed_gossip(), if self.missed.is_none() => self.missed = Some(Instant::now()),
-                Some(message) = next_of(gossip) => {
-                    if self.on_gossip(message).await? {
+                Some(message) = inbox.next() => {
+                    if self.on_gossip(message, inbox).await? {
                         // All of them: whoever told of it may have nothing to give, and be slow to say so.
-                        self.check(lease, shutdown).await?;
+                        self.check(lease, inbox, shutdown).await?;
                     }
                 }
             }
@@ -206,10 +211,18 @@ impl Service {
     }
 
     /// Looks at the peers' tips, and syncs if one of them claims a better chain.
-    async fn check(&mut self, lease: &mut dyn Lease, shutdown: &CancellationToken) -> Result<(), StoreError> {
+    async fn check(
+        &mut self,
+        lease: &mut dyn Lease,
+        inbox: &mut Inbox,
+        shutdown: &CancellationToken,
+    ) -> Result<(), StoreError> {
         self.missed = None;
-        let run = self.prepare(0, &JobSpec::default(), Arc::new(Tracker::new(Progress::default())), None);
-        let run = run.map_err(|error| StoreError::Conflict(error.to_string()))?;
+        let run = self.prepare(0, &JobSpec::default(), Arc::new(Tracker::new(Progress::default())), None).await;
+        let run = run.map_err(|error| match error {
+            SyncError::Store(error) => error,
+            error => StoreError::Conflict(error.to_string()),
+        })?;
         let (found, better, reason) = run.look().await?;
         let useful = found.useful;
         self.status.checked_at = Some(unix_now());
@@ -221,7 +234,7 @@ impl Service {
         if better {
             let spec = JobSpec::default();
             let id = self.create_job(&spec).await?;
-            return self.run_job(id, &spec, lease, shutdown).await;
+            return self.run_job(id, &spec, lease, inbox, shutdown).await;
         }
         self.set_state(match useful {
             0 => SyncStatus::stalled(reason.or(former).unwrap_or_else(|| "no useful peer".into())),
@@ -236,12 +249,28 @@ impl Service {
         id: u64,
         spec: &JobSpec,
         lease: &mut dyn Lease,
+        inbox: &mut Inbox,
         shutdown: &CancellationToken,
     ) -> Result<(), StoreError> {
         self.set_state(SyncStatus { state: SyncState::Syncing, job: Some(id), ..SyncStatus::default() }).await?;
         let tracker = Arc::new(Tracker::new(Progress::default()));
-        match self.job(id, spec, &tracker, lease, shutdown, |_| {}).await {
+        let ended = {
+            let job = self.job(id, spec, &tracker, lease, shutdown, |_| {});
+            let mut job = std::pin::pin!(job);
+            loop {
+                // What comes meanwhile waits for its parents.
+                tokio::select! {
+                    ended = &mut job => break ended,
+                    Some(message) = inbox.next() => inbox.put_by(&self.p2p, &message),
+                }
+            }
+        };
+        match ended {
             Ok(Ended::Ran(found, outcome)) => {
+                self.connect(inbox).await?;
+                if found.more {
+                    self.missed = Some(Instant::now());
+                }
                 self.status.checked_at = Some(unix_now());
                 self.status.useful_peers = found.useful;
                 leave_alone(&mut self.distrust, found, Instant::now());
@@ -266,6 +295,10 @@ impl Service {
     }
 
     async fn set_state(&mut self, status: SyncStatus) -> Result<(), StoreError> {
+        let status = match status.state {
+            SyncState::Synced => self.unless_rewound(status).await?,
+            _ => status,
+        };
         let (checked_at, useful_peers) = (self.status.checked_at, self.status.useful_peers);
         let status = SyncStatus { checked_at, useful_peers, ..status };
         if status.state != self.status.state {
@@ -298,14 +331,6 @@ fn leave_alone(distrust: &mut HashMap<PeerId, Instant>, Found { wrong, silent, .
 
 fn lease_lost() -> StoreError {
     StoreError::Busy("the lease is lost".into())
-}
-
-/// The next message of a topic that may not be there.
-async fn next_of(gossip: &mut Option<mpsc::Receiver<Gossip>>) -> Option<Gossip> {
-    match gossip {
-        Some(gossip) => gossip.recv().await,
-        None => std::future::pending().await,
-    }
 }
 
 #[cfg(test)]

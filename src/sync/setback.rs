@@ -27,9 +27,6 @@ pub(super) enum Setback {
         /// Who gave the earlier one; `None` where that is our own chain.
         before: Option<PeerId>,
     },
-    /// A peer's chain has less work than it said.
-    #[error("peer {0}: its chain has less work than it claims")]
-    FalseClaim(PeerId),
     /// A peer's chain begins otherwise.
     #[error("peer {peer}: another genesis, {theirs} instead of {ours}: it is on another network")]
     OtherGenesis {
@@ -43,6 +40,14 @@ pub(super) enum Setback {
     /// A peer's chain leaves ours below a checkpoint of the network's that ours holds.
     #[error("peer {peer}: its chain leaves ours before the network's checkpoint at {index}")]
     Checkpoint {
+        /// The peer.
+        peer: PeerId,
+        /// Index of the checkpoint.
+        index: u64,
+    },
+    /// A peer's chain has another block at a checkpoint of the network's.
+    #[error("peer {peer}: its chain has another block at the network's checkpoint at {index}")]
+    OffCheckpoint {
         /// The peer.
         peer: PeerId,
         /// Index of the checkpoint.

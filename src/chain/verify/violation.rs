@@ -75,6 +75,25 @@ impl Rule {
         }
     }
 
+    /// Whether whoever made a block up that breaks the rule must have forged it. An honest node may be on another network,
+    /// or another branch of this one; its clock, or ours, may be wrong; and limits of size are ours.
+    pub fn proves_forgery(self) -> bool {
+        match self {
+            Self::HashForm | Self::Difficulty | Self::Schedule | Self::Target | Self::Hash => true,
+            Self::Size
+            | Self::Text
+            | Self::Index
+            | Self::Link
+            | Self::Checkpoint
+            | Self::Genesis
+            | Self::Epoch
+            | Self::DataHash
+            | Self::Timestamp
+            | Self::MinimumTimestamp
+            | Self::ActualizedDifficulty => false,
+        }
+    }
+
     /// What is told at a block that breaks the rule where it is only reported; `None` for rules that always hold.
     pub(super) fn deviation(self) -> Option<Deviation> {
         match self {

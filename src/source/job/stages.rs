@@ -4,6 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::Sender;
 
+use crate::chain::Differences;
+
 /// A stage of the sync that others hand something to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
@@ -29,9 +31,13 @@ impl Stage {
 /// Tells how many messages wait in a channel; 0 once it is closed.
 type Gauge = Box<dyn Fn() -> usize + Send>;
 
-/// What waits for the stages of the sync that runs in this process, if one does. The sync writes it, the figures read it.
+/// What waits for the stages of the sync that runs in this process, if one does, and what it has computed anew. The sync
+/// writes it, the figures read it.
 #[derive(Default)]
-pub struct Stages([Mutex<Option<Gauge>>; Stage::ALL.len()]);
+pub struct Stages {
+    gauges: [Mutex<Option<Gauge>>; Stage::ALL.len()],
+    differences: Mutex<Differences>,
+}
 
 impl Stages {
     /// From now on `stage` gets its work from `sender`, whose channel this does not keep open.
@@ -46,8 +52,18 @@ impl Stages {
         self.gauge(stage).as_ref().map_or(0, |gauge| gauge())
     }
 
+    /// Adds members of blocks that were sent with another value than the computed one.
+    pub fn differ(&self, differences: Differences) {
+        *self.differences.lock().unwrap_or_else(PoisonError::into_inner) += differences;
+    }
+
+    /// How many there were since the start, by member.
+    pub fn differences(&self) -> Differences {
+        *self.differences.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn gauge(&self, stage: Stage) -> MutexGuard<'_, Option<Gauge>> {
-        self.0[stage as usize].lock().unwrap_or_else(PoisonError::into_inner)
+        self.gauges[stage as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

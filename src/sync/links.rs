@@ -1,0 +1,162 @@
+//! One chain out of what a peer keeps: real nodes serve several blocks at an index, blocks that link to nothing, and gaps.
+//! A block names its parent, so that the way down from a known block is always one.
+
+use std::collections::HashMap;
+
+use crate::chain::MinerBlock;
+
+/// Blocks of one peer, by their hashes.
+#[derive(Debug, Default)]
+pub(super) struct Pile(HashMap<String, MinerBlock>);
+
+/// A place where the way down ends too early.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Hole {
+    /// Index of the block that is missing.
+    pub index: u64,
+    /// Its hash.
+    pub hash: String,
+    /// The block that names it as its parent; `None` where it is the top itself.
+    pub child: Option<Box<MinerBlock>>,
+    /// A block with that hash, which claims another index.
+    pub misplaced: Option<Box<MinerBlock>>,
+}
+
+/// What can be said of the chain through a pile.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// One block at the top has a way down.
+    One(Vec<MinerBlock>),
+    /// None has.
+    None,
+    /// Several have, and which is the chain's shows further up.
+    Several,
+}
+
+impl Pile {
+    /// Adds blocks; one that is there already stays.
+    pub fn add(&mut self, blocks: impl IntoIterator<Item = MinerBlock>) {
+        for block in blocks {
+            self.0.entry(block.hash.clone()).or_insert(block);
+        }
+    }
+
+    /// How many blocks.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Takes all blocks out.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Hashes of the blocks at `index`.
+    pub fn at(&self, index: u64) -> Vec<String> {
+        self.0.values().filter(|block| block.index == index).map(|block| block.hash.clone()).collect()
+    }
+
+    /// The first hole on the way down from the block `top` at `to` to an index of `from`, if there is one.
+    pub fn hole(&self, top: &str, from: u64, to: u64) -> Option<Hole> {
+        let (mut wanted, mut child) = (top, None::<&MinerBlock>);
+        for index in (from..=to).rev() {
+            let found = self.0.get(wanted);
+            match found.filter(|block| block.index == index) {
+                Some(block) => (wanted, child) = (&block.previous_hash, Some(block)),
+                None => {
+                    let (child, misplaced) = (child.cloned().map(Box::new), found.cloned().map(Box::new));
+                    return Some(Hole { index, hash: wanted.to_owned(), child, misplaced });
+                }
+            }
+        }
+        None
+    }
+
+    /// The blocks on the way down from the block `top`, which has no [`hole`](Self::hole) between its index and `from`,
+    /// in ascending order.
+    pub fn chain(&self, top: &str, from: u64) -> Vec<MinerBlock> {
+        let mut blocks = Vec::new();
+        let mut next = self.0.get(top);
+        while let Some(block) = next.filter(|block| block.index >= from) {
+            blocks.push(block.clone());
+            next = self.0.get(&block.previous_hash).filter(|parent| parent.index.checked_add(1) == Some(block.index));
+        }
+        blocks.reverse();
+        blocks
+    }
+
+    /// The way from an index `to` down to `from`, there to a block whose parent is `parent` if that is known.
+    pub fn way(&self, from: u64, to: u64, parent: Option<&str>) -> Way {
+        let tops = self.at(to);
+        let mut ways = tops.iter().filter(|top| self.hole(top, from, to).is_none()).map(|top| self.chain(top, from));
+        let mut ways: Vec<_> = match parent {
+            // Where none fits, the peer has gone over to another chain, which is for whoever knows the parent to say.
+            Some(parent) => {
+                let (fit, other): (Vec<_>, Vec<_>) =
+                    ways.partition(|way| way.first().is_some_and(|first| first.previous_hash == parent));
+                if fit.is_empty() { other } else { fit }
+            }
+            None => ways.by_ref().collect(),
+        };
+        match ways.len() {
+            0 => Way::None,
+            1 => Way::One(ways.remove(0)),
+            _ => Way::Several,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(hash: &str, index: u64, previous_hash: &str) -> MinerBlock {
+        MinerBlock { hash: hash.into(), index, previous_hash: previous_hash.into(), ..MinerBlock::default() }
+    }
+
+    fn pile(blocks: &[(&str, u64, &str)]) -> Pile {
+        let mut pile = Pile::default();
+        pile.add(blocks.iter().map(|(hash, index, parent)| block(hash, *index, parent)));
+        pile
+    }
+
+    fn hashes(way: Way) -> Vec<String> {
+        match way {
+            Way::One(blocks) => blocks.into_iter().map(|block| block.hash).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn strays_and_second_blocks_are_left_aside() {
+        // As the second miner of the recorded network: its own genesis, and a stale block 2.
+        let pile =
+            pile(&[("g", 0, "0"), ("own", 0, "0"), ("1", 1, "g"), ("2", 2, "1"), ("stale", 2, "gone"), ("3", 3, "2")]);
+        assert_eq!(hashes(pile.way(0, 3, None)), ["g", "1", "2", "3"]);
+        assert_eq!(pile.hole("3", 0, 3), None);
+        assert_eq!(pile.hole("stale", 0, 2).map(|hole| (hole.index, hole.hash)), Some((1, "gone".into())));
+        assert_eq!(pile.way(2, 2, None), Way::Several, "which of the two shows further up");
+        assert_eq!(hashes(pile.way(2, 2, Some("1"))), ["2"], "or by the parent");
+        assert_eq!(pile.way(0, 4, None), Way::None);
+    }
+
+    #[test]
+    fn a_gap_and_a_block_at_another_index_are_holes() {
+        let mut pile = pile(&[("g", 0, "0"), ("1", 1, "g"), ("3", 3, "2")]);
+        let hole = pile.hole("3", 0, 3).unwrap();
+        assert_eq!((hole.index, hole.hash.as_str(), hole.misplaced), (2, "2", None));
+        assert_eq!(hole.child.unwrap().hash, "3");
+        pile.add([block("2", 7, "1")]);
+        assert_eq!(pile.hole("3", 0, 3).unwrap().misplaced.unwrap().index, 7);
+        let top = pile.hole("9", 0, 9).unwrap();
+        assert_eq!((top.index, top.child), (9, None));
+        assert_eq!(pile.len(), 4);
+    }
+
+    #[test]
+    fn the_ends_of_the_numbers_are_no_trouble() {
+        let pile = pile(&[("a", u64::MAX - 1, "x"), ("b", u64::MAX, "a")]);
+        assert_eq!(hashes(pile.way(u64::MAX - 1, u64::MAX, None)), ["a", "b"]);
+        assert_eq!(pile.chain("b", u64::MAX).len(), 1);
+    }
+}
