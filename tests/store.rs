@@ -121,7 +121,7 @@ fn plain(length: u64) -> Vec<MinerBlock> {
 }
 
 fn verified_to(level: Level, blocks: Vec<MinerBlock>) -> VerifiedBlocks {
-    let network = Network { genesis_hash: None, difficulty_schedule: false, ..Network::devnet() };
+    let network = Network { genesis_hash: None, difficulty_schedule: Enforcement::Off, ..Network::devnet() };
     let verifier = Verifier::new(&network, level, PowOptions::default()).unwrap();
     let parent = blocks[0].index.checked_sub(1).map(|index| {
         let parent = MinerBlock { index, hash: blocks[0].previous_hash.clone(), ..MinerBlock::default() };

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    chain::{ChainEnd, MinerBlock, Network, PowOptions, Verifier},
+    chain::{ChainEnd, Enforcement, MinerBlock, Network, PowOptions, Verifier},
     store::{OpenOptions, Tip},
 };
 
@@ -38,7 +38,7 @@ async fn append(store: &dyn BlockStore, indexes: Range<u64>) -> ChainState {
         is_canonical: true,
         ..MinerBlock::default()
     };
-    let network = Network { genesis_hash: None, difficulty_schedule: false, ..Network::devnet() };
+    let network = Network { genesis_hash: None, difficulty_schedule: Enforcement::Off, ..Network::devnet() };
     let verifier = Verifier::new(&network, Level::None, PowOptions::default()).unwrap();
     let mut writer = store.write().await.unwrap();
     writer.append(verifier.verify(parent.as_ref(), indexes.map(block).collect()).unwrap()).await.unwrap();

@@ -44,13 +44,14 @@ impl Service {
     /// # Errors
     /// [`SyncError`]; what was verified until then is in the store.
     pub async fn sync_once(
-        self,
+        mut self,
         spec: &JobSpec,
         shutdown: &CancellationToken,
         watch: impl Fn(&Progress),
     ) -> Result<Progress, SyncError> {
         let mut lease = self.store.lease().await?.ok_or(SyncError::Leased)?;
         self.end_stale(0).await?;
+        self.enforce_checkpoints().await?;
         let id = self.create_job(spec).await?;
         let tracker = Arc::new(Tracker::new(Progress::default()));
         loop {

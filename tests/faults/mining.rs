@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use libp2p::identity::Keypair;
 use modal_gateway::{
-    chain::{Network, PowOptions},
+    chain::{Enforcement, Network, PowOptions},
     p2p::{self, P2pClient, P2pConfig},
     store::{self, OpenOptions},
     sync::{Mining, mining::mine},
@@ -44,7 +44,7 @@ async fn a_block_whose_commit_was_not_answered_is_told_all_the_same() {
     listener.dial(miner.dial_addresses().remove(0)).await.unwrap();
     let mut heard = listener.gossip().unwrap();
     // Some 25,000 hashes of SHA-256 a block.
-    let network = Network { initial_difficulty: 100, difficulty_schedule: false, ..network() };
+    let network = Network { initial_difficulty: 100, difficulty_schedule: Enforcement::Off, ..network() };
     let pow = PowOptions { threads: 1, ..PowOptions::default() };
     let mining = Mining { nominee: miner.local_peer_id().to_string(), pow };
     let (stop, mined) = (running.clone(), store.clone());

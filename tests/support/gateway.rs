@@ -7,7 +7,7 @@ use bytes::Bytes;
 use libp2p::{PeerId, identity::Keypair};
 use modal_gateway::{
     app::{BUNDLED_CHAIN, Gateway},
-    chain::{ChainEnd, Level, MinerBlock, Network, PowOptions, Verifier},
+    chain::{ChainEnd, Enforcement, Level, MinerBlock, Network, PowOptions, Verifier},
     config::Config,
     p2p::{self, P2pClient, P2pConfig, PeerAddress, Responder},
     store::{self, BlockStore, OpenOptions},
@@ -85,7 +85,7 @@ pub fn parent(index: u64, hash: &str) -> ChainEnd {
 
 /// A verifier for the bundled chain, for parts of it, and for others on a genesis of the usual form.
 pub fn verifier(level: Level) -> Verifier {
-    let network = Network { genesis_hash: None, difficulty_schedule: false, ..Network::devnet() };
+    let network = Network { genesis_hash: None, difficulty_schedule: Enforcement::Off, ..Network::devnet() };
     Verifier::new(&network, level, PowOptions::default()).unwrap()
 }
 

@@ -3,7 +3,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::chain::{CumulativeDifficulty, EpochNumbering, Header, MAX_BLOCK_BYTES, Network, PowAlgorithm};
+use crate::chain::{CumulativeDifficulty, Deviation, EpochNumbering, Header, MAX_BLOCK_BYTES, Network, PowAlgorithm};
 
 /// A block as the first release sends it, with the plain-text hashes of its document.
 fn first_dialect() -> Value {
@@ -86,7 +86,7 @@ fn a_thousand_of_the_longest_blocks_fit_an_answer() {
 #[case::sign("nonce", json!("+5"), "nonce: invalid value: string \"+5\", expected a string of decimal digits")]
 #[case::space("nonce", json!(" 5"), "nonce: invalid value")]
 #[case::empty("target_difficulty", json!(""), "target_difficulty: invalid value")]
-#[case::too_big("actualized_difficulty", json!("340282366920938463463374607431768211456"), "actualized_difficulty: inv")]
+#[case::too_big("target_difficulty", json!("340282366920938463463374607431768211456"), "target_difficulty: invalid")]
 #[case::negative("index", json!(-1), "index: invalid value: integer `-1`, expected u64")]
 #[case::fraction("epoch", json!(0.5), "epoch: invalid type: floating point `0.5`, expected u64")]
 #[case::text("timestamp", json!("now"), "timestamp: invalid type: string \"now\", expected i64")]
@@ -105,10 +105,8 @@ fn a_missing_field_is_refused_by_its_name(
     #[values(
         "hash",
         "index",
-        "epoch",
         "timestamp",
         "previous_hash",
-        "data_hash",
         "nonce",
         "nominated_peer_id",
         "miner_number",
@@ -121,6 +119,40 @@ fn a_missing_field_is_refused_by_its_name(
     block.as_object_mut().unwrap().remove(field);
     let error = parse(&block).unwrap_err();
     assert!(error.starts_with(&format!("missing field `{field}`")), "{error}");
+}
+
+#[rstest]
+fn what_follows_from_other_members_may_be_missing(
+    #[values("epoch", "data_hash", "actualized_difficulty")] field: &str,
+    #[values(true, false)] null: bool,
+) {
+    let whole = parse(&current_dialect()).unwrap();
+    let mut block = current_dialect();
+    match null {
+        true => block[field] = Value::Null,
+        false => _ = block.as_object_mut().unwrap().remove(field),
+    }
+    let read = parse(&block).unwrap();
+    match field {
+        "data_hash" => assert_eq!(read, MinerBlock { data_hash: String::new(), ..whole }),
+        "epoch" => assert_eq!(read, whole, "that of the usual numbering"),
+        _ => assert_eq!(read, MinerBlock { actualized_difficulty: 1000, ..whole }, "what the hash is worth"),
+    }
+    block["actualized_difficulty"] = json!("no number");
+    assert_eq!(parse(&block).unwrap().actualized_difficulty, 1000);
+}
+
+#[test]
+fn deviations_are_written_where_there_are_any_and_never_keep_a_block_from_being_read() {
+    let plain = parse(&current_dialect()).unwrap();
+    assert!(!plain.to_json().contains("deviations"));
+    let deviating = MinerBlock { deviations: vec![Deviation::Schedule, Deviation::Timestamp], ..plain.clone() };
+    assert!(deviating.to_json().ends_with(r#""deviations":["schedule","timestamp"]}"#));
+    for (told, read) in [(json!(7), vec![]), (json!(["unheard of", "timestamp", 5]), vec![Deviation::Timestamp])] {
+        let mut block = current_dialect();
+        block["deviations"] = told;
+        assert_eq!(parse(&block).unwrap(), MinerBlock { deviations: read, ..plain.clone() });
+    }
 }
 
 #[test]
@@ -170,12 +202,13 @@ fn an_epoch_begins_where_the_one_before_ends() {
 #[test]
 fn a_networks_settings_name_only_what_differs() {
     let parse = |settings: Value| serde_json::from_value::<Network>(settings).map_err(|error| error.to_string());
-    assert_eq!(parse(json!({})).unwrap(), Network::default());
+    let usual = parse(json!({})).unwrap();
+    assert_eq!((usual.initial_difficulty, usual.target_block_time, usual.genesis_hash.as_ref()), (10, 60, None));
     let seed = parse(json!({"epoch_numbering": "plain", "pow": {"algorithm": "sha256"}})).unwrap();
     assert_eq!((seed.epoch_numbering, seed.pow), (EpochNumbering::Plain, PowAlgorithm::Sha256));
     let keyed = parse(json!({"pow": {"algorithm": "randomx", "key": "k"}})).unwrap();
     assert_eq!(keyed.pow, PowAlgorithm::RandomX { key: "k".into() });
-    assert_eq!(parse(json!({"pow": {"algorithm": "randomx"}})).unwrap(), Network::default());
+    assert_eq!(parse(json!({"pow": {"algorithm": "randomx"}})).unwrap(), usual);
     for settings in [json!({"epochs": "plain"}), json!({"pow": {"algorithm": "randomx", "kee": "k"}})] {
         assert!(parse(settings.clone()).unwrap_err().contains("unknown field"), "{settings}");
     }
@@ -203,6 +236,7 @@ prop_compose! {
         flags in any::<(bool, bool)>(),
         times in any::<(Option<i64>, Option<i64>, Option<u64>)>(),
         reasons in (option::of(any::<String>()), option::of(any::<String>())),
+        deviations in [option::of(Just(Deviation::Schedule)), option::of(Just(Deviation::Timestamp))],
     ) -> MinerBlock {
         let [hash, previous_hash, data_hash, nominated_peer_id] = texts;
         MinerBlock {
@@ -212,6 +246,7 @@ prop_compose! {
             is_canonical: flags.0, is_orphaned: flags.1,
             seen_at: times.0, orphaned_at: times.1, height_at_time: times.2,
             orphan_reason: reasons.0, competing_hash: reasons.1,
+            deviations: deviations.into_iter().flatten().collect(),
         }
     }
 }

@@ -4,7 +4,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::chain::{
-    ChainEnd, EpochNumbering, Header, Level, Network, Position, PowAlgorithm, PowError, PowOptions, Rule, Verifier,
+    ChainEnd, Deviation, Differences, Enforcement, EpochNumbering, Header, Level, Network, Position, PowAlgorithm, PowError, PowOptions, Rule, Verifier,
     VerifyError, Violation, block::sha256_hex, unix_now, verify::check_storable,
 };
 
@@ -79,7 +79,7 @@ fn each_corrupted_field_of_each_block_breaks_a_rule(#[case] corrupt: fn(&mut Min
 
 #[test]
 fn only_genesis_may_miss_its_target() {
-    let network = Network { difficulty_schedule: false, ..Network::devnet() };
+    let network = Network { difficulty_schedule: Enforcement::Off, ..Network::devnet() };
     let (verifier, mut parent) = (on(&network, Level::Linked), None);
     for sound in fixture() {
         let harder = MinerBlock { target_difficulty: sound.actualized_difficulty + 1, ..sound.clone() };
@@ -191,7 +191,6 @@ fn headers_show_what_blocks_do() {
     assert_eq!(refused(|header| flip(&mut header.hash)), (51, Rule::Link));
     assert_eq!(refused(|header| header.hash.replace_range(..2, "ff")), (50, Rule::Target));
     assert_eq!(refused(|header| header.target_difficulty = 2), (50, Rule::Schedule));
-    assert_eq!(refused(|header| header.epoch = 0), (50, Rule::Epoch));
     assert_eq!(refused(|header| header.index = 51), (51, Rule::Index));
     assert_eq!(refused(|header| header.timestamp = i64::MAX), (50, Rule::Timestamp));
 }
@@ -202,10 +201,10 @@ fn the_difficulty_follows_the_schedule() {
     let slower = Network { target_block_time: 30, ..Network::devnet() };
     let violation = refused(&on(&slower, Level::Linked), None, fixture());
     assert_eq!((violation.index, violation.rule), (41, Rule::Schedule), "{violation}");
-    let any = Network { difficulty_schedule: false, ..slower };
+    let any = Network { difficulty_schedule: Enforcement::Off, ..slower };
     assert!(on(&any, Level::Linked).verify(None, fixture()).is_ok());
     assert!(on(&Network { initial_difficulty: 2, ..any.clone() }, Level::Linked).verify(None, fixture()).is_ok());
-    let initial = Network { initial_difficulty: 2, difficulty_schedule: true, ..any };
+    let initial = Network { initial_difficulty: 2, difficulty_schedule: Enforcement::Enforce, ..any };
     assert_eq!(refused(&on(&initial, Level::Linked), None, fixture()).index, 0);
 }
 
@@ -243,16 +242,74 @@ fn levels_of_one_verifier_share_its_threads() {
 }
 
 #[test]
-fn a_block_alone_must_be_consistent() {
-    let mut blocks = fixture();
-    blocks[4].is_orphaned = true;
-    assert_eq!(refused(&at(Level::Linked), None, blocks.clone()).rule, Rule::Status);
-    assert!(at(Level::None).verify(None, blocks).is_ok());
-
+fn a_damaged_epoch_is_found() {
     let plain = Network { epoch_numbering: EpochNumbering::Plain, ..Network::devnet() };
     let violation = refused(&on(&plain, Level::Linked), None, fixture());
     assert_eq!((violation.rule, violation.index), (Rule::Epoch, 40));
     assert_eq!(violation.detail, "its epoch is 1, it claims 0");
+}
+
+#[rstest]
+fn derived_members_are_computed_whatever_was_sent(#[values(Level::Linked, Level::Pow)] level: Level) {
+    let verifier = POW.at(level).unwrap();
+    let mut sent = fixture();
+    sent[7].data_hash.clear();
+    sent[8].data_hash = "x".into();
+    sent[40].epoch = 1;
+    sent[41].actualized_difficulty = 0;
+    let differences = verifier.derive(&mut sent);
+    assert_eq!(differences, Differences { data_hash: 1, epoch: 1, actualized_difficulty: 1 }, "an empty one is none");
+    assert_eq!(sent, fixture());
+    assert_eq!(differences.total(), 3);
+    // Numbered in the way of the first release.
+    let plain = on(&Network { epoch_numbering: EpochNumbering::Plain, ..Network::devnet() }, Level::Linked);
+    assert_eq!(plain.derive(&mut sent).epoch, 1);
+    assert!(plain.verify(None, sent).is_ok());
+}
+
+#[test]
+fn without_verification_only_what_is_empty_is_filled_in() {
+    let mut sent = fixture();
+    (sent[1].data_hash, sent[2].data_hash, sent[3].epoch) = (String::new(), "of our own".into(), 9);
+    assert_eq!(at(Level::None).derive(&mut sent), Differences::default());
+    assert_eq!(sent[1].data_hash, sent[1].expected_data_hash());
+    assert_eq!((sent[2].data_hash.as_str(), sent[3].epoch), ("of our own", 9));
+}
+
+#[test]
+fn what_a_public_network_does_not_enforce_is_reported() {
+    let reporting = Network { difficulty_schedule: Enforcement::Report, public: true, ..Network::devnet() };
+    let slower = Network { target_block_time: 30, ..reporting.clone() };
+    let verified = on(&slower, Level::Pow).verify(None, fixture()).unwrap();
+    let deviating: Vec<_> = verified.blocks().iter().filter(|block| !block.deviations.is_empty()).collect();
+    // Only the first block of epoch 1 takes another difficulty than its predecessors' would give.
+    assert_eq!(deviating.iter().map(|block| block.index).collect::<Vec<_>>(), [41]);
+    assert_eq!(deviating[0].deviations, [Deviation::Schedule]);
+    let mut early = fixture();
+    early[60].timestamp = unix_now() + 7300;
+    let verified = on(&reporting, Level::Linked).verify(None, early).unwrap();
+    assert_eq!(verified.blocks()[60].deviations, [Deviation::Timestamp]);
+    let off = Network { difficulty_schedule: Enforcement::Off, ..slower };
+    assert!(on(&off, Level::Linked).verify(None, fixture()).unwrap().blocks().iter().all(|it| it.deviations.is_empty()));
+}
+
+#[test]
+fn a_block_from_before_the_fork_is_refused_and_proves_nothing() {
+    let blocks = fixture();
+    let network = |earliest| Network { minimum_block_timestamp: Some(earliest), ..Network::devnet() };
+    assert!(on(&network(blocks[1].timestamp), Level::Linked).verify(None, blocks.clone()).is_ok(), "genesis is older");
+    let violation = refused(&on(&network(blocks[30].timestamp + 1), Level::Linked), None, blocks);
+    assert_eq!((violation.rule, violation.index), (Rule::MinimumTimestamp, 1), "{violation}");
+    assert!(!violation.rule.proves_forgery());
+}
+
+#[test]
+fn a_hash_alone_tells_a_forged_header() {
+    let mut block = fixture().remove(50);
+    assert!(POW.verify_hash(&block).is_ok());
+    block.index += 1;
+    assert!(matches!(POW.verify_hash(&block), Err(VerifyError::Violation(Violation { rule: Rule::Hash, .. }))));
+    assert!(at(Level::Linked).verify_hash(&block).is_ok(), "nothing is computed there");
 }
 
 #[test]
