@@ -26,6 +26,7 @@ mod behaviour;
 mod client;
 mod config;
 mod connections;
+mod delayed;
 mod dialer;
 mod dials;
 mod discovery;

@@ -379,6 +379,7 @@ impl Worker {
             self.wake_at(next);
         }
         self.part_overdue(now);
+        self.serve_delayed();
         self.measure_outbound();
     }
 
