@@ -58,9 +58,9 @@ impl Delayed {
         self.waiting.len()
     }
 
-    /// Whether a request of this peer waits.
-    pub fn holds(&self, peer: &PeerId) -> bool {
-        self.waiting.iter().any(|waiting| waiting.asked.asker.peer == *peer)
+    /// Why the first request of this peer waits, if one does.
+    pub fn why(&self, peer: &PeerId) -> Option<Code> {
+        self.waiting.iter().find(|waiting| waiting.asked.asker.peer == *peer).map(|waiting| waiting.why)
     }
 
     fn has_room(&self, asker: &Asker, bytes: usize) -> bool {

@@ -56,9 +56,9 @@ impl Worker {
         let asked = Asked { id, asker: self.asker(peer), request, channel, bytes: None };
         let now = Instant::now();
         // Nobody overtakes itself.
-        let left = match self.delayed.holds(&peer) {
-            true => Err((asked, Code::Busy)),
-            false => self.try_serve(asked, now),
+        let left = match self.delayed.why(&peer) {
+            Some(why) => Err((asked, why)),
+            None => self.try_serve(asked, now),
         };
         if let Err((asked, why)) = left {
             self.delay(asked, why);
