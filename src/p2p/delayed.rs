@@ -120,11 +120,11 @@ impl Worker {
             }
             let left = match tried.insert(asked.asker.peer) {
                 true => self.try_serve(asked, now),
-                false => Err((asked, why)),
+                false => Some((asked, why)),
             };
             match left {
-                Ok(()) => taken = true,
-                Err((asked, why)) => self.delayed.waiting.push_back(Waiting { asked, until, why }),
+                None => taken = true,
+                Some((asked, why)) => self.delayed.waiting.push_back(Waiting { asked, until, why }),
             }
         }
         taken

@@ -57,21 +57,21 @@ impl Worker {
         let now = Instant::now();
         // Nobody overtakes itself.
         let left = match self.delayed.why(&peer) {
-            Some(why) => Err((asked, why)),
+            Some(why) => Some((asked, why)),
             None => self.try_serve(asked, now),
         };
-        if let Err((asked, why)) = left {
+        if let Some((asked, why)) = left {
             self.delay(asked, why);
         }
     }
 
     /// Begins to work at a request, or gives it back and says why not.
-    pub fn try_serve(&mut self, mut asked: Asked, now: Instant) -> Result<(), (Asked, Code)> {
+    pub fn try_serve(&mut self, mut asked: Asked, now: Instant) -> Option<(Asked, Code)> {
         let bytes = match asked.bytes {
             Some(bytes) => bytes,
             None => {
                 if let Err(why) = self.inbound.ask(&asked.asker, asked.request.len(), now) {
-                    return Err((asked, why));
+                    return Some((asked, why));
                 }
                 // No more than that, so that where there is least memory one answer still fits.
                 let bytes = asked.request.len().saturating_add(self.responder.weight(&asked.request));
@@ -79,7 +79,7 @@ impl Worker {
             }
         };
         if let Err(why) = self.inbound.admit(asked.id, asked.asker, bytes) {
-            return Err((asked, why));
+            return Some((asked, why));
         }
         self.measure();
         let Asked { id, asker, request, channel, .. } = asked;
@@ -102,7 +102,7 @@ impl Worker {
                 });
             }
         }
-        Ok(())
+        None
     }
 
     pub fn answer(&mut self, id: InboundRequestId, channel: ResponseChannel<Response>, answer: Option<Bytes>) {
