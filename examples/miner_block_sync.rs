@@ -146,7 +146,7 @@ async fn start(name: &str, listen: &str, store: Arc<dyn BlockStore>) -> Result<N
 
 /// The answer's `data`. It comes checked: the blocks asked for, in order, each once.
 async fn ask<T: DeserializeOwned>(node: &Node, query: Query, origin: &Origin) -> Result<T, Box<dyn Error>> {
-    let served = node.source.answer(query, origin).await;
+    let served = node.source.answer(query, origin, 0).await;
     let served = served.map_err(|Declined { failure, answerer }| format!("{answerer}: {failure}"))?;
     Ok(serde_json::from_slice(served.data())?)
 }

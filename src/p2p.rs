@@ -6,10 +6,14 @@
 //! Whom we dial: the configured peers, what the operator's commands name, and peers that the network tells of
 //! ([`discovery`]) until there are enough. A request never makes us dial an address that came from the network.
 //!
+//! What this node asks of others is bounded as well ([`asking`]): few requests are in flight to a node of the network, the
+//! rest wait for their turn ([`queue`]), and no connection is closed while an answer is on its way to it ([`parting`]).
+//!
 //! What others may do is bounded in five places: every connection and dial passes the [`guard`], which knows whom we
 //! have to do with ([`trust`], and scores in [`peers`]), who finds a place ([`entrance`]) and where the network may
-//! send us ([`dials`], [`place`]); every request is held by [`inbound`] until its answer is out; the codec bounds what
-//! arrives, [`muxer`] what nobody has read yet, at either end, and [`socket`] how long a peer may be silent.
+//! send us ([`dials`], [`place`]); every request is held by [`inbound`] until its answer is out, or waits in [`delayed`]
+//! for room; the codec bounds what arrives, [`muxer`] what nobody has read yet, at either end, and [`socket`] how long a
+//! peer may be silent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -26,6 +30,7 @@ mod behaviour;
 mod client;
 mod config;
 mod connections;
+mod delayed;
 mod dialer;
 mod dials;
 mod discovery;

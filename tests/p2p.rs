@@ -18,6 +18,8 @@ mod bytes_codec;
 mod closing;
 #[path = "p2p/compressed.rs"]
 mod compressed;
+#[path = "p2p/delayed.rs"]
+mod delayed;
 #[path = "p2p/dialling.rs"]
 mod dialling;
 #[path = "p2p/discovery.rs"]

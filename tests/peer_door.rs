@@ -8,6 +8,8 @@ mod admin;
 mod flood;
 #[path = "peer_door/forms.rs"]
 mod forms;
+#[path = "peer_door/harm.rs"]
+mod harm;
 #[path = "peer_door/hostile.rs"]
 mod hostile;
 #[path = "peer_door/inward.rs"]

@@ -25,7 +25,7 @@ pub async fn run(stores: &Stores, pace: Pace) -> Outcome<String> {
                 let ask: Ask = Arc::new(move || {
                     let (source, query) = (source.clone(), ask());
                     Box::pin(async move {
-                        let answer = source.answer(query, &Origin::Local).await;
+                        let answer = source.answer(query, &Origin::Local, 0).await;
                         answer.map(drop).map_err(|declined| declined.failure.to_string().into())
                     })
                 });

@@ -32,12 +32,12 @@ pub async fn run(stores: &Stores, nodes: &Nodes, pace: Pace) -> Outcome<String> 
     let mut target = Target::at_least(0.7);
     for (question, name) in [(Question::Epoch, "`epoch`"), (Question::Get, "`get`")] {
         let asker = stores.asker(question, LENGTH);
-        let answer = node.source.answer(asker(), &Origin::Local).await;
+        let answer = node.source.answer(asker(), &Origin::Local, 0).await;
         let answer = answer.map_err(|declined| declined.failure.to_string())?.body.clone();
         let length = answer.len();
         // So often that all but a few of the answers are in the cache.
         for _ in 0..5 * LENGTH {
-            node.source.answer(asker(), &Origin::Local).await.map_err(|declined| declined.failure.to_string())?;
+            node.source.answer(asker(), &Origin::Local, 0).await.map_err(|declined| declined.failure.to_string())?;
         }
         let echo = Echo::start(answer).await?;
         let echo_client = Client::of_echo(&echo).await?;

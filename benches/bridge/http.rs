@@ -36,7 +36,7 @@ const REQUEST: &[u8] = b"GET /data/miner_block/epoch?epoch=7 HTTP/1.1\r\nhost: 1
 /// Requests per second, ours and the bare handler's.
 pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
     let source = nodes.get(Kind::Sqlite, LENGTH, Cache::Default)?.source.clone();
-    let answer = source.answer(Query::Epoch { epoch: EPOCH }, &Origin::Local).await;
+    let answer = source.answer(Query::Epoch { epoch: EPOCH }, &Origin::Local, 0).await;
     let body = answer.map_err(|declined| declined.failure.to_string())?.body.clone();
     let length = body.len();
     let handler = async move || ([(header::CONTENT_TYPE, "application/json")], body.clone());

@@ -155,31 +155,17 @@ impl Worker {
     /// Sends a request, now or when there is a place.
     pub fn ask(&mut self, peer: PeerId, asker: OnBehalf, request: Request, reply: Reply) {
         let now = Instant::now();
-        let deadline = request.deadline.unwrap_or(now + self.request_timeout);
-        let waiting = Waiting { request, deadline, reply };
-        match self.enqueue(peer, asker, waiting, now) {
-            Ok(()) => self.send_waiting(peer),
-            Err((waiting, error)) => waiting.reply.send(Err(error)),
-        }
-    }
-
-    fn enqueue(
-        &mut self,
-        peer: PeerId,
-        asker: OnBehalf,
-        waiting: Waiting,
-        now: Instant,
-    ) -> Result<(), (Waiting, P2pError)> {
         let (own_dialect, latency, known) = {
             let book = self.shared.book();
             (book.speaks_own_dialect(&peer), book.latency(&peer), book.may_be_asked(&peer))
         };
         if !known {
-            return Err((waiting, P2pError::UnknownPeer));
+            return reply.send(Err(P2pError::UnknownPeer));
         }
         if self.is_parting(&peer) {
-            return Err((waiting, P2pError::Unreachable("it is being disconnected".into())));
+            return reply.send(Err(P2pError::Unreachable("it is being disconnected".into())));
         }
+        let deadline = request.deadline.unwrap_or(now + self.request_timeout);
         let most = self.most_in_flight(own_dialect, asker);
         let outbound = &mut self.outbound;
         let line = outbound.lines.entry(peer).or_default();
@@ -190,24 +176,21 @@ impl Worker {
         // What a turn takes is told by the mean latency, with so many in flight.
         let wait = latency.filter(|_| full).unwrap_or_default();
         let turn = wait.mul_f64((line.queue.ahead(asker) + 1) as f64 / most.max(1) as f64);
-        let refused = full && own_dialect
-            || waiting.deadline <= now + turn
-            || full && bytes() + waiting.request.body.len() > MAX_WAITING_BYTES;
-        let pushed = if refused { Err(waiting) } else { line.queue.push(asker, waiting) };
-        let outcome = match pushed {
-            Ok(displaced) => {
-                outbound.waiting += usize::from(displaced.is_none());
-                if let Some(displaced) = displaced {
-                    displaced.reply.send(Err(P2pError::Busy));
-                }
-                Ok(())
+        let refused =
+            full && own_dialect || deadline <= now + turn || full && bytes() + request.body.len() > MAX_WAITING_BYTES;
+        let waiting = Waiting { request, deadline, reply };
+        let too_much = match refused {
+            true => Some(waiting),
+            false => {
+                outbound.waiting += 1;
+                // Either the request itself, or one that gives way to it.
+                line.queue.push(asker, waiting).unwrap_or_else(Some).inspect(|_| outbound.waiting -= 1)
             }
-            Err(waiting) => Err((waiting, P2pError::Busy)),
         };
-        if line.in_flight == 0 && line.queue.len() == 0 {
-            outbound.lines.remove(&peer);
+        if let Some(Waiting { reply, .. }) = too_much {
+            reply.send(Err(P2pError::Busy));
         }
-        outcome
+        self.send_waiting(peer);
     }
 
     /// Requests that may be in flight to a peer for this asker's sake.
@@ -379,6 +362,7 @@ impl Worker {
             self.wake_at(next);
         }
         self.part_overdue(now);
+        self.serve_delayed();
         self.measure_outbound();
     }
 

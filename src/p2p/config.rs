@@ -20,11 +20,15 @@ pub struct P2pConfig {
     /// Longest life of any request, ours and others'; default 60 s, as the network's nodes have it.
     pub request_timeout: Duration,
     /// Requests of others that are held at once, over all peers, from their arrival until the answer is sent, or made for
-    /// nobody; strangers leave a quarter of the places, and those of one subnet half of the others. What exceeds it is
-    /// answered `busy`. Default 256.
+    /// nobody; strangers leave a quarter of the places, and those of one subnet half of the others. What exceeds it waits for
+    /// [`delay_limit`](Self::delay_limit), and is answered `busy` then. Default 256.
     pub max_inbound: usize,
     /// Those of one peer. Default 64.
     pub max_inbound_per_peer: usize,
+    /// How long a request of others waits where there is no room for it or its answer, or its asker has used its rate,
+    /// before it is refused; 0 refuses it at once. As many wait as may be held, half as many of one peer. Default 8 s: the
+    /// nodes of the first release wait 10 s.
+    pub delay_limit: Duration,
     /// Requests of ours in flight to one peer that speaks this program's own dialect, of which those that are forwarded
     /// leave a quarter; what exceeds it is [`P2pError::Busy`](super::P2pError::Busy). Default 64.
     pub max_outbound_per_peer: usize,
@@ -66,11 +70,12 @@ pub struct P2pConfig {
     pub trust: TrustList,
     /// Blocks that a peer whom the operator does not trust is given per second, on average; a request costs one more, a
     /// long one as many as it is long, and ten seconds' worth may be had at once. The peers of a subnet together have four
-    /// times that. What exceeds it is answered `rate_limited`. 0 is no limit. Default 10,000.
+    /// times that. What exceeds it waits for [`delay_limit`](Self::delay_limit), and is answered `rate_limited` then. 0 is no limit. Default 10,000.
     pub peer_rate_limit: u32,
     /// Memory in bytes for requests of others and their answers until they are sent, at least 10 MiB. Strangers leave a
     /// quarter of it, and their answers over 64 KiB three eighths; of those one stranger may have a quarter, a subnet half,
-    /// and who has nothing else one of any length. What exceeds it is answered `busy`. Default 24 MiB.
+    /// and who has nothing else one of any length. What exceeds it waits for [`delay_limit`](Self::delay_limit), and is answered
+    /// `busy` then. Default 24 MiB.
     pub answer_bytes: usize,
     /// Memory in bytes of this process from which on no more connections are made and strangers are disconnected; 0 is
     /// nine tenths of the machine's, or the container's. Default 0.
@@ -88,6 +93,7 @@ impl P2pConfig {
             request_timeout: Duration::from_secs(60),
             max_inbound: 256,
             max_inbound_per_peer: 64,
+            delay_limit: Duration::from_secs(8),
             max_outbound_per_peer: 64,
             node_requests: 2,
             hold_given_up: Duration::from_secs(60),

@@ -1,8 +1,9 @@
 //! How much others may ask of us, and how much their answers may take.
 //!
 //! A request is held from its arrival until its answer is sent or its stream has ended, and in any case until the work at
-//! it is done: who hangs up and comes back under a new id gains nothing by it. What exceeds a limit is answered
-//! at once with a failure, which costs next to nothing: a peer that stalls has its own places and memory, and no more.
+//! it is done: who hangs up and comes back under a new id gains nothing by it. What exceeds a limit waits
+//! ([`delayed`](super::delayed)), or is answered with a failure, which costs next to nothing: a peer that stalls has its own
+//! places and memory, and no more.
 
 use std::collections::HashMap;
 use std::hash::Hash;

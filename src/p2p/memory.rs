@@ -70,13 +70,19 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Instant;
 
+    use bytes::Bytes;
     use futures::StreamExt;
-    use libp2p::identity::Keypair;
+    use libp2p::{PeerId, identity::Keypair};
+    use tokio::sync::Semaphore;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::p2p::{self, P2pConfig, discovery::tests::Mute};
+    use crate::p2p::asking::Reply;
+    use crate::p2p::queue::OnBehalf;
+    use crate::p2p::{self, P2pConfig, P2pError, Responder, discovery::tests::Mute};
+    use crate::protocol::codec::Request;
 
     fn config() -> P2pConfig {
         let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
@@ -86,9 +92,13 @@ mod tests {
     /// Lets the swarm work until this holds.
     async fn drive(worker: &mut Worker, holds: impl Fn(&Worker) -> bool) {
         let working = async {
+            let mut ticks = tokio::time::interval(Duration::from_millis(10));
             while !holds(worker) {
-                let event = worker.swarm.select_next_some().await;
-                worker.on_event(event);
+                tokio::select! {
+                    event = worker.swarm.select_next_some() => worker.on_event(event),
+                    // What holds may be told by another node.
+                    _ = ticks.tick() => {}
+                }
             }
         };
         tokio::time::timeout(Duration::from_secs(20), working).await.expect("it comes to hold in time");
@@ -114,6 +124,43 @@ mod tests {
         drive(&mut worker, |worker| !worker.swarm.is_connected(&ids[1])).await;
         worker.relieve();
         assert!(worker.swarm.is_connected(&ids[0]));
+        assert!(client.door().refused.contains(&("memory", 1)), "{:?}", client.door().refused);
+        stop.cancel();
+    }
+
+    /// Answers with the request, once it may.
+    struct Late(Arc<Semaphore>);
+
+    #[async_trait::async_trait]
+    impl Responder for Late {
+        async fn respond(&self, _: PeerId, request: Bytes) -> Bytes {
+            self.0.acquire().await.unwrap().forget();
+            request
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stranger_that_owes_an_answer_goes_once_it_is_there() {
+        let (gate, stop) = (Arc::new(Semaphore::new(0)), CancellationToken::new());
+        let (stranger, _) = p2p::start(config(), Arc::new(Late(gate.clone())), stop.clone()).await.unwrap();
+        let (client, mut worker) = p2p::build(config(), Arc::new(Mute)).unwrap();
+        let (id, deadline) = (stranger.local_peer_id(), Instant::now() + Duration::from_secs(20));
+        worker.swarm.dial(stranger.dial_addresses()[0].clone()).unwrap();
+        drive(&mut worker, |worker| worker.swarm.is_connected(&id)).await;
+        let (reply, awaited) = Reply::new();
+        worker.ask(id, OnBehalf::Own, Request::until(deadline, "1".into()), reply);
+        drive(&mut worker, |_| stranger.inbound().requests == 1).await;
+        worker.memory_limit = 1;
+        worker.relieve();
+        worker.relieve();
+        let (reply, refused) = Reply::new();
+        worker.ask(id, OnBehalf::Own, Request::until(deadline, "2".into()), reply);
+        assert!(matches!(refused.until(deadline).await, Err(P2pError::Unreachable(_))), "nothing new is sent to it");
+        assert!(worker.swarm.is_connected(&id) && worker.is_parting(&id));
+        gate.add_permits(1);
+        drive(&mut worker, |worker| !worker.swarm.is_connected(&id)).await;
+        assert_eq!(awaited.until(deadline).await.unwrap().body, "1");
+        assert_eq!(stranger.inbound().requests, 1);
         assert!(client.door().refused.contains(&("memory", 1)), "{:?}", client.door().refused);
         stop.cancel();
     }

@@ -10,6 +10,7 @@ use futures::FutureExt;
 use libp2p::PeerId;
 use libp2p::request_response::{Event, InboundRequestId, Message, ResponseChannel};
 
+use super::delayed::Asked;
 use super::inbound::Asker;
 use super::place::{Subnet, ip};
 use super::worker::Worker;
@@ -32,8 +33,12 @@ impl Worker {
                 tracing::debug!(%peer, %error, "an answer did not get out");
                 self.shared.counters.failed.add();
                 self.ended(&request_id);
+                self.serve_delayed();
             }
-            Event::ResponseSent { request_id, .. } => self.ended(&request_id),
+            Event::ResponseSent { request_id, .. } => {
+                self.ended(&request_id);
+                self.serve_delayed();
+            }
             // This behaviour never asks.
             Event::Message { .. } | Event::OutboundFailure { .. } => {}
         }
@@ -48,19 +53,38 @@ impl Worker {
 
     fn serve(&mut self, peer: PeerId, id: InboundRequestId, request: Bytes, channel: ResponseChannel<Response>) {
         self.shared.counters.requests.add();
-        let (asker, length) = (self.asker(peer), request.len());
-        if let Err(code) = self.inbound.ask(&asker, length, Instant::now()) {
-            return self.refuse(channel, code);
+        let asked = Asked { id, asker: self.asker(peer), request, channel, bytes: None };
+        let now = Instant::now();
+        // Nobody overtakes itself.
+        let left = match self.delayed.why(&peer) {
+            Some(why) => Some((asked, why)),
+            None => self.try_serve(asked, now),
+        };
+        if let Some((asked, why)) = left {
+            self.delay(asked, why);
         }
-        let long = length > MAX_INLINE_BYTES;
-        // No more than that, so that where there is least memory one answer still fits.
-        let bytes = length.saturating_add(self.responder.weight(&request)).min(MAX_RESPONSE_BYTES);
-        if let Err(code) = self.inbound.admit(id, asker, bytes) {
-            return self.refuse(channel, code);
+    }
+
+    /// Begins to work at a request, or gives it back and says why not.
+    pub fn try_serve(&mut self, mut asked: Asked, now: Instant) -> Option<(Asked, Code)> {
+        let bytes = match asked.bytes {
+            Some(bytes) => bytes,
+            None => {
+                if let Err(why) = self.inbound.ask(&asked.asker, asked.request.len(), now) {
+                    return Some((asked, why));
+                }
+                // No more than that, so that where there is least memory one answer still fits.
+                let bytes = asked.request.len().saturating_add(self.responder.weight(&asked.request));
+                *asked.bytes.insert(bytes.min(MAX_RESPONSE_BYTES))
+            }
+        };
+        if let Err(why) = self.inbound.admit(asked.id, asked.asker, bytes) {
+            return Some((asked, why));
         }
         self.measure();
-        let responder = Arc::clone(&self.responder);
-        let work = AssertUnwindSafe(async move { responder.respond(peer, request).await }).catch_unwind();
+        let Asked { id, asker, request, channel, .. } = asked;
+        let (responder, long) = (Arc::clone(&self.responder), request.len() > MAX_INLINE_BYTES);
+        let work = AssertUnwindSafe(async move { responder.respond(asker.peer, request).await }).catch_unwind();
         let mut work = Box::pin(work);
         // Most answers are ready at once. The waker does nothing: a future that isn't ready is polled again by its
         // task, and tells that one's waker.
@@ -78,6 +102,7 @@ impl Worker {
                 });
             }
         }
+        None
     }
 
     pub fn answer(&mut self, id: InboundRequestId, channel: ResponseChannel<Response>, answer: Option<Bytes>) {
@@ -100,7 +125,7 @@ impl Worker {
     }
 
     /// Answers that there is no answer, which is short enough to be held by nobody.
-    fn refuse(&mut self, channel: ResponseChannel<Response>, code: Code) {
+    pub fn refuse(&mut self, channel: ResponseChannel<Response>, code: Code) {
         let counters = &self.shared.counters;
         if code == Code::RateLimited {
             counters.rate_limited.add()
@@ -116,8 +141,9 @@ impl Worker {
         self.measure();
     }
 
-    fn measure(&self) {
+    pub fn measure(&self) {
         self.shared.counters.inbound.set(self.inbound.len());
+        self.shared.counters.inbound_waiting.set(self.delayed.len());
         self.shared.counters.answer_bytes.set(self.inbound.bytes());
     }
 }

@@ -36,7 +36,11 @@ pub struct DoorStats {
     pub refused: Vec<(&'static str, u64)>,
     /// Requests of others held now.
     pub inbound: u64,
-    /// Bytes that they and their answers take, or may take.
+    /// Requests of others that wait for room, or for their asker's rate.
+    pub inbound_waiting: u64,
+    /// Requests of others that had to wait, since the start.
+    pub delayed: u64,
+    /// Bytes that the requests held and their answers take, or may take.
     pub answer_bytes: u64,
     /// Requests of ours in flight, those included that were given up.
     pub outbound: u64,
@@ -101,6 +105,8 @@ pub(super) struct Counters {
     pub answer_bytes: Counter,
     pub outbound: Counter,
     pub outbound_given_up: Counter,
+    pub inbound_waiting: Counter,
+    pub delayed: Counter,
     pub outbound_waiting: Counter,
 }
 
@@ -121,6 +127,8 @@ impl Counters {
             refused: Refused::ALL.iter().zip(&self.refused).map(|(why, count)| (why.as_str(), count.get())).collect(),
             inbound: self.inbound.get(),
             answer_bytes: self.answer_bytes.get(),
+            inbound_waiting: self.inbound_waiting.get(),
+            delayed: self.delayed.get(),
             outbound: self.outbound.get(),
             outbound_given_up: self.outbound_given_up.get(),
             outbound_waiting: self.outbound_waiting.get(),

@@ -24,6 +24,7 @@ use super::address::PeerAddress;
 use super::asking::{Outbound, Reply};
 use super::behaviour::BehaviourEvent;
 use super::connections::NEVER;
+use super::delayed::Delayed;
 use super::dialer::Dialer;
 use super::discovery::Discovery;
 use super::gossip::{self, Gossip, Verdict};
@@ -82,6 +83,8 @@ pub(super) struct Worker {
     pub(super) responder: Arc<dyn Responder>,
     commands: mpsc::Receiver<Command>,
     pub(super) inbound: Inbound,
+    /// Requests of others that wait for room.
+    pub(super) delayed: Delayed,
     /// At most `max_inbound`: `inbound` gives a place back when the work is done, not when its asker hangs up.
     pub(super) answering: JoinSet<Answered>,
     pub(super) request_timeout: Duration,
@@ -129,6 +132,7 @@ impl Worker {
             responder,
             commands,
             inbound: Inbound::new(config),
+            delayed: Delayed::new(config),
             answering: JoinSet::new(),
             request_timeout: config.request_timeout,
             outbound: Outbound::new(config),
@@ -196,6 +200,7 @@ impl Worker {
                 if let Ok((id, channel, answer)) = answered {
                     self.answer(id, channel, answer);
                 }
+                self.serve_delayed();
                 idle = false;
             }
             if self.alarm.as_mut().poll(context).is_ready() {

@@ -99,7 +99,7 @@ async fn a_store_that_was_replaced_answers_for_itself() {
     new.append(chain()[..50].to_vec(), Level::Linked).await;
     let settings = Settings { finality_depth: 40, peer_timeout: PATIENCE, cache_bytes: 1 << 20, sync: false };
     let source = Source::new(old.open().await, libp2p::PeerId::random(), settings);
-    let read = async || source.answer(Query::Epoch { epoch: 1 }, &Origin::Local).await.unwrap();
+    let read = async || source.answer(Query::Epoch { epoch: 1 }, &Origin::Local, 0).await.unwrap();
     let before = read().await;
     std::fs::rename(new.folder.path().join("store.db"), old.folder.path().join("store.db")).unwrap();
     let mut ticks = tokio::time::interval(std::time::Duration::from_millis(20));

@@ -122,7 +122,7 @@ async fn what_is_forwarded_leaves_places_to_our_own_requests() {
 async fn requests_of_others_are_bounded() {
     let far = Node::start(|config| {
         config.listen = vec![TCP.parse().unwrap()];
-        config.max_inbound = 2;
+        (config.max_inbound, config.delay_limit) = (2, Duration::ZERO);
     })
     .await;
     let near = Node::knowing("far", &far.address()).await;
@@ -152,7 +152,7 @@ async fn requests_of_others_are_bounded() {
 async fn who_hangs_up_has_its_place_until_the_work_is_done() {
     let far = Node::start(|config| {
         config.listen = vec![TCP.parse().unwrap()];
-        config.max_inbound = 1;
+        (config.max_inbound, config.delay_limit) = (1, Duration::ZERO);
     })
     .await;
     let gone = Node::start(|config| {

@@ -109,6 +109,11 @@ async fn peers_are_added_put_on_lists_and_sent_away_at_the_admin_door_only() {
         "modal_p2p_refused_total{reason=\"banned\"}",
         "modal_p2p_refused_total{reason=\"memory\"} 0",
         "modal_p2p_answer_bytes 0",
+        "modal_p2p_requests_in_flight 0",
+        "modal_p2p_requests_given_up 0",
+        "modal_p2p_requests_waiting 0",
+        "modal_p2p_inbound_waiting 0",
+        "modal_p2p_inbound_delayed_total 0",
         "modal_p2p_command_queue",
         "modal_gossip_queue 0",
         "modal_peers_banned 1",
@@ -116,6 +121,20 @@ async fn peers_are_added_put_on_lists_and_sent_away_at_the_admin_door_only() {
     ] {
         assert!(metrics.contains(figure), "{figure}");
     }
+
+    // Forgiven, it is let in again.
+    let penalties = |name: &str| send(Method::DELETE, format!("{peers}/{name}/penalties"), None);
+    let (status, told) = penalties(&id).await;
+    let peer = &told["data"]["peer"];
+    assert_eq!((status, &peer["peer_id"], &peer["banned_until"]), (200, &json!(id), &Value::Null), "{told}");
+    assert_eq!((&peer["score"], &peer["shunned"], &peer["penalties"]), (&json!(0.0), &json!(false), &json!(0)));
+    friend.client.dial(p2p.dial_addresses().remove(0)).await.unwrap();
+    until("it is let in", async || connected()).await;
+    for unknown in ["friend", "nobody", "%ff", "12D3KooWNobody"] {
+        let (status, told) = penalties(unknown).await;
+        assert_eq!((status, &told["errors"]["code"]), (404, &json!("unknown_peer")), "{unknown}");
+    }
+    assert_eq!(send(Method::DELETE, format!("{there}/{id}/penalties"), None).await.0, 404);
     stop.cancel();
     tokio::time::timeout(Duration::from_secs(20), running).await.unwrap().unwrap().unwrap();
 }

@@ -1,5 +1,7 @@
 //! What one peer may ask, and what its answers may take.
 
+use std::time::{Duration, Instant};
+
 use futures::future::join_all;
 use modal_gateway::p2p::BLOCK_BYTES;
 use serde_json::Value;
@@ -8,6 +10,8 @@ use crate::support::gateway::PATIENCE;
 use crate::{Node, until};
 
 const MIB: usize = 1 << 20;
+/// How long requests wait here.
+const DELAY: Duration = Duration::from_secs(3);
 
 fn code(answer: &[u8]) -> Option<String> {
     let answer: Value = serde_json::from_slice(answer).ok()?;
@@ -15,32 +19,33 @@ fn code(answer: &[u8]) -> Option<String> {
 }
 
 #[tokio::test]
-async fn who_asks_too_much_is_told_so_and_others_are_answered() {
-    let server = Node::start(|config| config.peer_rate_limit = 100).await;
+async fn who_asks_too_much_waits_or_is_told_so_and_others_are_answered() {
+    let server = Node::start(|config| (config.peer_rate_limit, config.delay_limit) = (100, DELAY)).await;
     let (greedy, modest) = (Node::start(|_| {}).await, Node::start(|_| {}).await);
     greedy.meet(&server).await;
     modest.meet(&server).await;
-    // 1000 blocks may be had at once, and each of these answers costs 101.
-    let mut given = 0;
-    let refusal = loop {
-        let request = (100 * BLOCK_BYTES).to_string();
-        let answer = greedy.client.request(server.id(), request.into(), PATIENCE).await.unwrap();
-        match code(&answer) {
-            None => given += 1,
-            Some(code) => break code,
-        }
-        assert!(given < 40, "there is a limit");
-    };
-    assert_eq!(refusal, "rate_limited");
-    assert!((9..20).contains(&given), "{given} answers of 100 blocks");
+    // 1000 blocks may be had at once, each of these answers costs 101, and another one is earned in a second.
+    let request = || (100 * BLOCK_BYTES).to_string();
+    let asked = (0..40).map(|_| greedy.client.request(server.id(), request().into(), PATIENCE));
+    let began = Instant::now();
+    let answers: Vec<_> = join_all(asked).await.into_iter().map(Result::unwrap).collect();
+    let took = began.elapsed();
+    let refused = answers.iter().filter(|answer| code(answer).as_deref() == Some("rate_limited")).count();
+    let given = answers.iter().filter(|answer| code(answer).is_none()).count();
+    assert_eq!(given + refused, 40);
+    assert!((10..20).contains(&given), "{given} answers of 100 blocks");
+    assert!((DELAY..DELAY + Duration::from_secs(2)).contains(&took), "{took:?}");
+    let inbound = server.client.inbound();
+    assert_eq!((inbound.rate_limited, inbound.dropped), (refused as u64, 0));
     let answer = modest.client.request(server.id(), "7".into(), PATIENCE).await.unwrap();
     assert_eq!(answer.len(), 7);
-    let inbound = server.client.inbound();
-    assert_eq!((inbound.rate_limited, inbound.dropped), (1, 0));
-    until("it may ask again later", async || {
-        code(&greedy.client.request(server.id(), "7".into(), PATIENCE).await.unwrap()).is_none()
-    })
-    .await;
+    // Who asks one after the other is slowed down, and never refused.
+    for _ in 0..3 {
+        let answer = greedy.client.request(server.id(), request().into(), PATIENCE).await.unwrap();
+        assert_eq!(code(&answer), None);
+    }
+    let door = server.client.door();
+    assert!(door.delayed > 0 && door.inbound_waiting == 0);
 }
 
 #[tokio::test]
@@ -58,10 +63,33 @@ async fn trusted_peers_have_no_rate() {
 }
 
 #[tokio::test]
-async fn answers_that_would_take_too_much_memory_are_refused_and_the_memory_comes_back() {
+async fn answers_that_would_take_too_much_memory_wait_for_it() {
+    let server = Node::start(|config| (config.answer_bytes, config.peer_rate_limit) = (12 * MIB, 0)).await;
+    let client = Node::start(|_| {}).await;
+    client.meet(&server).await;
+    let ask = |bytes: usize| client.client.request(server.id(), bytes.to_string().into(), PATIENCE);
+    let answers = join_all((0..32).map(|_| ask(2 * MIB)));
+    let watch = async {
+        let mut most = 0;
+        loop {
+            most = server.client.door().answer_bytes.max(most);
+            assert!(most <= 12 * MIB as u64, "{most}");
+            tokio::task::yield_now().await;
+        }
+    };
+    let answers = tokio::select! { answers = answers => answers, () = watch => unreachable!() };
+    assert!(answers.into_iter().all(|answer| answer.unwrap().len() == 2 * MIB), "none is refused");
+    assert!(server.client.door().delayed > 0, "and some had to wait");
+    until("the memory is free again", async || server.client.door().answer_bytes == 0).await;
+    assert_eq!(server.client.inbound().dropped, 0);
+}
+
+#[tokio::test]
+async fn answers_that_would_take_too_much_memory_for_too_long_are_refused_and_the_memory_comes_back() {
     let server = Node::start(|config| {
         config.answer_bytes = 12 * MIB;
         config.peer_rate_limit = 0;
+        config.delay_limit = Duration::ZERO;
     })
     .await;
     let client = Node::start(|_| {}).await;

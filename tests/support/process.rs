@@ -106,7 +106,12 @@ impl Process {
         self.child.wait().unwrap().code()
     }
 
-    /// The same, of one whose stdout is a pipe; all that it has printed.
+    /// Waits until it ends by itself, or by a signal that it was sent; its exit code.
+    pub fn wait(mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    /// Like [`stop`](Self::stop), of one whose stdout is a pipe; all that it has printed.
     pub fn stop_with_output(mut self) -> Output {
         self.signal("TERM");
         let mut stdout = Vec::new();

@@ -159,7 +159,8 @@ async fn an_unknown_parent_starts_a_sync_from_the_teller(
     let chain = main_chain().first(70);
     let (syncing, [(teller, node), others @ ..], _running) = level::<17>(backend, &chain.first(50)).await;
     // Of these many only the best are asked, and the teller is not one of them.
-    let _ = syncing.p2p.request(teller.peer_id, "too late".into(), Duration::ZERO).await;
+    let long = vec![b'x'; modal_gateway::protocol::MAX_REQUEST_BYTES + 1];
+    syncing.p2p.request(teller.peer_id, long.into(), PATIENCE).await.expect_err("longer than the protocol allows");
     eventually(async || (syncing.p2p.candidates().last() == Some(&teller.peer_id)).then_some(())).await;
     *node.chain().lock().unwrap() = chain.to_vec();
     teller.publish(told(chain.tip()));

@@ -33,6 +33,7 @@ pub(super) fn add(figures: &mut Figures, gateway: &Gateway) {
         ("p2p_handshakes", "Connections of others whose handshake is not done.", door.pending_in),
         ("p2p_dials", "Dials under way.", door.dials),
         ("p2p_inbound_requests", "Requests of peers held now.", door.inbound),
+        ("p2p_inbound_waiting", "Requests of peers that wait for room.", door.inbound_waiting),
         ("p2p_answer_bytes", "Memory that they and their answers take, or may take.", door.answer_bytes),
         ("p2p_requests_in_flight", "Requests of ours that are not answered yet.", door.outbound),
         ("p2p_requests_given_up", "Those of them that nobody waits for.", door.outbound_given_up),
@@ -42,6 +43,7 @@ pub(super) fn add(figures: &mut Figures, gateway: &Gateway) {
     ] {
         figures.one(name, "gauge", help, value);
     }
+    figures.one("p2p_inbound_delayed_total", "counter", "Requests of peers that had to wait for room.", door.delayed);
     figures.one("p2p_inbound_failed_total", "counter", "Answers to peers that did not get out.", inbound.failed);
     figures.one("gossip_received_total", "counter", "Messages of peers, each once.", gossip.received);
     figures.one("gossip_dropped_total", "counter", "Messages of peers that nobody looked at.", gossip.dropped);
