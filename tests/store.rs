@@ -8,7 +8,7 @@ use std::{
 
 use modal_gateway::{
     chain::{
-        ChainEnd, CumulativeDifficulty, EpochNumbering, Level, MinerBlock, Network, Position, PowOptions,
+        ChainEnd, CumulativeDifficulty, Enforcement, EpochNumbering, Level, MinerBlock, Network, Position, PowOptions,
         VerifiedBlocks, Verifier,
     },
     store::{

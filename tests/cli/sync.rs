@@ -118,7 +118,7 @@ async fn a_failure_names_its_cause() {
 
     let (_served, node) = node(61).await;
     let peer = address(&node);
-    run(&[&peer, "--network", "modality"]).fails(1, &["rule `genesis`"]);
+    run(&[&peer, "--network", "devnet2"]).fails(1, &["rule `genesis`"]);
     let handle = store.open().await;
     let lease = handle.lease().await.unwrap().unwrap();
     run(&[&peer]).fails(1, &["another process is syncing this store"]);

@@ -10,7 +10,7 @@ use crate::{Outcome, Place};
 #[case::value("http = 'here'", &["settings.toml: http: `here`: expected ADDRESS:PORT"])]
 #[case::key("htpp = '127.0.0.1:1'", &["settings.toml: unknown setting `htpp`", "http"])]
 #[case::syntax("log = 'text'\nhttp = [", &["settings.toml: line 2: "])]
-#[case::network("network = 'testnet'", &["settings.toml: network: `testnet`", "modality"])]
+#[case::network("network = 'modality'", &["settings.toml: network: `modality`", "testnet, mainnet, devnet"])]
 fn a_malformed_setting_is_named(#[case] text: &str, #[case] texts: &[&str]) {
     let place = Place::new();
     place.write("settings.toml", text);

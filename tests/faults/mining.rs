@@ -46,7 +46,7 @@ async fn a_block_whose_commit_was_not_answered_is_told_all_the_same() {
     // Some 25,000 hashes of SHA-256 a block.
     let network = Network { initial_difficulty: 100, difficulty_schedule: Enforcement::Off, ..network() };
     let pow = PowOptions { threads: 1, ..PowOptions::default() };
-    let mining = Mining { nominee: miner.local_peer_id().to_string(), pow };
+    let mining = Mining { nominee: miner.local_peer_id().to_string(), pow, after_sync: false };
     let (stop, mined) = (running.clone(), store.clone());
     let mining = tokio::spawn(async move { mine(mined, miner, &network, &mining, stop).await });
     let mut next = async || {

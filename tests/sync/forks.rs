@@ -110,10 +110,8 @@ async fn a_lighter_fork_is_refused(
     let (blocks, penalty) = (progress_blocks(&syncing).await, syncing.info(&peer).last_penalty);
     let whole_branch = (depth + longer) as u64;
     match (kind, longer) {
-        ("liar", _) => {
-            assert!(ended.unwrap_err().to_string().contains("less work than it claims"));
-            assert_eq!((blocks, penalty), (whole_branch, Some("false_claim")));
-        }
+        // A claim is a hint: it is looked into once, and a false one is no offence.
+        ("liar", _) => assert_eq!((ended.unwrap().phase, blocks, penalty), (Phase::Done, whole_branch, None)),
         // Only its length makes it look better.
         ("first release", 1) => assert_eq!((ended.unwrap().phase, blocks, penalty), (Phase::Done, whole_branch, None)),
         _ => assert_eq!((ended.unwrap().phase, blocks, penalty), (Phase::Done, 0, None)),

@@ -149,7 +149,8 @@ async fn a_bad_block_is_refused(
     let error = error.to_string();
     assert!(error.contains(told) && error.contains(&liar.peer_id.to_string()), "{error}");
     // What can't be put together to one chain is not begun with.
-    let whole = chain.windows(2).all(|pair| pair[0].index + 1 == pair[1].index && pair[0].hash == pair[1].previous_hash);
+    let whole =
+        chain.windows(2).all(|pair| pair[0].index + 1 == pair[1].index && pair[0].hash == pair[1].previous_hash);
     match whole {
         false => assert_eq!(held, HELD),
         true => assert!((AT - BATCH..=AT).contains(&held), "{held} blocks are kept"),

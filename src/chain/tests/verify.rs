@@ -4,8 +4,8 @@ use rstest::rstest;
 
 use super::*;
 use crate::chain::{
-    ChainEnd, Deviation, Differences, Enforcement, EpochNumbering, Header, Level, Network, Position, PowAlgorithm, PowError, PowOptions, Rule, Verifier,
-    VerifyError, Violation, block::sha256_hex, unix_now, verify::check_storable,
+    ChainEnd, Deviation, Differences, Enforcement, EpochNumbering, Header, Level, Network, Position, PowAlgorithm,
+    PowError, PowOptions, Rule, Verifier, VerifyError, Violation, block::sha256_hex, unix_now, verify::check_storable,
 };
 
 /// One for all tests, so that its cache is set up once.
@@ -290,7 +290,9 @@ fn what_a_public_network_does_not_enforce_is_reported() {
     let verified = on(&reporting, Level::Linked).verify(None, early).unwrap();
     assert_eq!(verified.blocks()[60].deviations, [Deviation::Timestamp]);
     let off = Network { difficulty_schedule: Enforcement::Off, ..slower };
-    assert!(on(&off, Level::Linked).verify(None, fixture()).unwrap().blocks().iter().all(|it| it.deviations.is_empty()));
+    assert!(
+        on(&off, Level::Linked).verify(None, fixture()).unwrap().blocks().iter().all(|it| it.deviations.is_empty())
+    );
 }
 
 #[test]
