@@ -43,6 +43,7 @@ mod keep_alive;
 mod memory;
 mod muxer;
 mod operator;
+mod outbound;
 mod parting;
 mod peers;
 mod place;

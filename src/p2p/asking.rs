@@ -5,151 +5,23 @@
 //! program's own dialect, the others wait here, and a request that its asker has given up is in flight until it is
 //! answered.
 
-use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use libp2p::PeerId;
 use libp2p::request_response::{self, Message, OutboundFailure, OutboundRequestId};
 use libp2p::swarm::DialError;
-use tokio::sync::oneshot;
 
+use super::P2pError;
 use super::connections::{NEVER, reason};
 use super::dialer::to_peer;
-use super::queue::{OnBehalf, Queue};
+use super::outbound::{Outbound, Pending, Reply, Waiting};
+use super::queue::OnBehalf;
 use super::worker::Worker;
-use super::{P2pConfig, P2pError};
 use crate::protocol::codec::{Request, Response, TooLarge};
 
 /// Bytes of the requests that wait for one peer.
 const MAX_WAITING_BYTES: usize = 4 << 20;
-
-/// Where the answer to a request goes.
-pub(super) struct Reply {
-    to: oneshot::Sender<Result<Response, P2pError>>,
-    sent: Arc<AtomicBool>,
-}
-
-/// The other end of a [`Reply`].
-pub(super) struct Awaited {
-    answer: oneshot::Receiver<Result<Response, P2pError>>,
-    sent: Arc<AtomicBool>,
-}
-
-impl Reply {
-    pub fn new() -> (Self, Awaited) {
-        let (to, answer) = oneshot::channel();
-        let sent = Arc::new(AtomicBool::new(false));
-        (Self { to, sent: Arc::clone(&sent) }, Awaited { answer, sent })
-    }
-
-    /// Whether nobody waits any more.
-    pub fn is_closed(&self) -> bool {
-        self.to.is_closed()
-    }
-
-    fn send(self, outcome: Result<Response, P2pError>) {
-        let _ = self.to.send(outcome);
-    }
-}
-
-impl Awaited {
-    /// The answer, until the deadline: after it [`P2pError::Timeout`], or [`P2pError::Busy`] where the request was not
-    /// sent.
-    pub async fn until(self, deadline: Instant) -> Result<Response, P2pError> {
-        match tokio::time::timeout_at(deadline.into(), self.answer).await {
-            Ok(answer) => answer.unwrap_or(Err(P2pError::Stopped)),
-            Err(_) if self.sent.load(Ordering::Acquire) => Err(P2pError::Timeout),
-            Err(_) => Err(P2pError::Busy),
-        }
-    }
-}
-
-/// A request that was not sent yet.
-struct Waiting {
-    request: Request,
-    /// When its asker gives up.
-    deadline: Instant,
-    reply: Reply,
-}
-
-impl Waiting {
-    /// Whether somebody still waits for the answer.
-    fn is_wanted(&self, now: Instant) -> bool {
-        self.deadline > now && !self.reply.is_closed()
-    }
-}
-
-/// A request of ours that has no answer yet.
-struct Pending {
-    peer: PeerId,
-    sent: Instant,
-    /// When its asker gives up.
-    deadline: Instant,
-    /// Its asker has given it up.
-    given_up: bool,
-    reply: Reply,
-}
-
-/// What is asked of one peer.
-#[derive(Default)]
-struct Line {
-    in_flight: usize,
-    queue: Queue<Waiting>,
-}
-
-/// All requests of ours.
-pub(super) struct Outbound {
-    /// At most so many per peer as its line allows; the codec's deadline, or the behaviour's timeout, ends each.
-    pending: HashMap<OutboundRequestId, Pending>,
-    /// Of the peers with something in flight or in the queue.
-    lines: HashMap<PeerId, Line>,
-    waiting: usize,
-    given_up: usize,
-    per_peer: usize,
-    per_node: usize,
-    hold: Duration,
-    /// When the next deadline may have passed.
-    alarm_at: Option<Instant>,
-}
-
-impl Outbound {
-    pub fn new(config: &P2pConfig) -> Self {
-        Self {
-            pending: HashMap::new(),
-            lines: HashMap::new(),
-            waiting: 0,
-            given_up: 0,
-            per_peer: config.max_outbound_per_peer,
-            per_node: config.node_requests.clamp(1, config.max_outbound_per_peer.max(1)),
-            hold: config.hold_given_up,
-            alarm_at: None,
-        }
-    }
-
-    /// Requests in flight, those included that were given up.
-    pub fn in_flight(&self) -> usize {
-        self.pending.len()
-    }
-
-    /// Those to one peer.
-    pub fn in_flight_to(&self, peer: &PeerId) -> usize {
-        self.lines.get(peer).map_or(0, |line| line.in_flight)
-    }
-
-    /// Takes everything out of a peer's queue.
-    fn take_queue(&mut self, peer: &PeerId) -> Vec<Waiting> {
-        let Some(line) = self.lines.get_mut(peer) else { return Vec::new() };
-        let taken = line.queue.take_unless(|_| false);
-        self.waiting -= taken.len();
-        if line.in_flight == 0 {
-            self.lines.remove(peer);
-        }
-        taken
-    }
-}
 
 impl Worker {
     /// Sends a request, now or when there is a place.
@@ -260,7 +132,7 @@ impl Worker {
         // A node of the network answers in any case: its stream stays open for that.
         request.deadline = Some(if own_dialect { deadline } else { deadline.max(sent + self.outbound.hold) });
         let id = self.swarm.behaviour_mut().parts.requests.send_request(&peer, request);
-        reply.sent.store(true, Ordering::Release);
+        reply.note_sent();
         self.outbound.pending.insert(id, Pending { peer, sent, deadline, given_up: false, reply });
         self.outbound.lines.entry(peer).or_default().in_flight += 1;
         self.wake_at(deadline);

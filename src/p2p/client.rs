@@ -9,8 +9,8 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::asking::Reply;
 use super::gossip::{Gossip, MAX_GOSSIP_BYTES, Verdict};
+use super::outbound::Reply;
 use super::peers::{Offence, PeerChain, PeerInfo};
 use super::queue::OnBehalf;
 use super::stats::{GossipStats, InboundStats};

@@ -79,7 +79,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
-    use crate::p2p::asking::Reply;
+    use crate::p2p::outbound::Reply;
     use crate::p2p::queue::OnBehalf;
     use crate::p2p::{self, P2pConfig, P2pError, Responder, discovery::tests::Mute};
     use crate::protocol::codec::Request;

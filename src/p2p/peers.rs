@@ -15,6 +15,7 @@ mod admission;
 mod agent;
 mod chain;
 mod info;
+mod record;
 mod reputation;
 mod score;
 
@@ -35,8 +36,6 @@ const MAX_ADDRESSES: usize = 8;
 const MAX_AGENT_CHARS: usize = 256;
 /// Most protocols kept of a peer.
 const MAX_PROTOCOLS: usize = 64;
-/// Weight of the latest request in the mean of a peer's latency.
-const LATENCY_WEIGHT: f64 = 0.2;
 /// Longest ban.
 const MAX_BAN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// After this time a failure counts half.
@@ -296,39 +295,6 @@ impl PeerBook {
         }
     }
 
-    pub fn answered(&mut self, id: PeerId, time: Duration) {
-        let peer = self.entry(id);
-        let ms = time.as_secs_f64() * 1e3;
-        peer.requests += 1;
-        peer.latency_ms = Some(peer.latency_ms.map_or(ms, |mean| mean + LATENCY_WEIGHT * (ms - mean)));
-        peer.seen();
-    }
-
-    /// It answered what nobody waited for any more, and what has [failed](Self::failed) before.
-    pub fn answered_late(&mut self, id: PeerId, time: Duration) {
-        self.answered(id, time);
-        self.entry(id).requests -= 1;
-    }
-
-    /// Whether the peer said that it speaks this program's own dialect; not before it has identified itself.
-    pub fn speaks_own_dialect(&self, id: &PeerId) -> bool {
-        self.peers.get(id).is_some_and(|peer| peer.speaks_own_dialect)
-    }
-
-    /// Moving mean of the time that its answers took.
-    pub fn latency(&self, id: &PeerId) -> Option<Duration> {
-        let ms = self.peers.get(id)?.latency_ms?;
-        Duration::try_from_secs_f64(ms / 1e3).ok()
-    }
-
-    pub fn failed(&mut self, id: PeerId, error: &P2pError, now: Instant) {
-        let peer = self.entry(id);
-        peer.requests += 1;
-        peer.failures += 1;
-        peer.last_error = Some(error.code());
-        peer.recent_failures.add(1.0, now, FAILURE_HALF_LIFE);
-    }
-
     /// Returns whether it is banned by this.
     pub fn penalise(&mut self, id: PeerId, offence: Offence, now: Instant) -> bool {
         self.version += 1;
@@ -352,21 +318,6 @@ impl PeerBook {
 
     pub fn note_work(&mut self, id: PeerId, work: CumulativeDifficulty) {
         self.entry(id).verified_work = Some(work);
-    }
-
-    /// What a peer that we know said of its chain.
-    pub fn note_chain(&mut self, id: &PeerId, chain: PeerChain) {
-        if let Some(peer) = self.peers.get_mut(id) {
-            peer.chain = Some(chain.bounded());
-        }
-    }
-
-    /// Forgets what the peer did wrong: its score, its ban and its failures of late.
-    pub fn forgive(&mut self, id: &PeerId) {
-        if let Some(peer) = self.peers.get_mut(id) {
-            (peer.offences, peer.recent_failures) = (Offences::default(), Fading::default());
-            self.version += 1;
-        }
     }
 
     pub fn verified_work(&self, id: &PeerId) -> CumulativeDifficulty {

@@ -21,7 +21,6 @@ use tokio::time::{Interval, MissedTickBehavior, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::address::PeerAddress;
-use super::asking::{Outbound, Reply};
 use super::behaviour::BehaviourEvent;
 use super::connections::NEVER;
 use super::delayed::Delayed;
@@ -30,6 +29,7 @@ use super::discovery::Discovery;
 use super::gossip::{self, Gossip, Verdict};
 use super::guard::Guard;
 use super::inbound::Inbound;
+use super::outbound::{Outbound, Reply};
 use super::parting::Parting;
 use super::queue::OnBehalf;
 use super::rate::Shares;

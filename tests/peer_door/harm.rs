@@ -143,3 +143,27 @@ async fn the_request_command_stays_until_it_is_answered() {
         assert_eq!(peer.figures().lost, 0);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sync_command_stays_until_it_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let refusal = json!({"ok": false, "data": null, "errors": {"error": "Unknown path"}});
+    let peer = ScriptedPeer::start(move |_| Reply::Held(refusal.clone())).await;
+    let mut command = program(folder.path(), ["sync", &peer.address.to_string(), "--network", "devnet"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    peer.until(|figures| figures.open > 0).await;
+    let began = Instant::now();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    until("it could have gone long ago", async || {
+        assert_eq!(peer.figures().connections, 1);
+        began.elapsed() > Duration::from_secs(2)
+    })
+    .await;
+    let asked = peer.figures().open;
+    peer.release(2);
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output()).await.unwrap().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && stderr.contains("interrupted"), "{stderr}");
+    assert!(began.elapsed() < Duration::from_secs(8), "no longer than needed: {:?}", began.elapsed());
+    assert_eq!((peer.figures().lost, peer.requests().len()), (0, asked), "nothing new is asked");
+}
