@@ -3,5 +3,17 @@
 
 mod support;
 
+#[path = "network/harm.rs"]
+mod harm;
+#[path = "network/inputs.rs"]
+mod inputs;
+#[path = "sync/node.rs"]
+mod node;
+#[path = "network/one_network.rs"]
+mod one_network;
+#[path = "network/recordings.rs"]
+mod recordings;
 #[path = "network/simulated.rs"]
 mod simulated;
+#[path = "network/world.rs"]
+mod world;
