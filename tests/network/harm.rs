@@ -35,12 +35,13 @@ async fn interrupt(mut child: Child) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_is_stopped_while_its_clients_ask() {
-    let node = miner(60, Switches::default()).await;
+    // What is in flight of sixty clients at once takes longer than a gateway may wait at its end.
+    let node = miner(60, slow(800)).await;
     let mut gateway = Gateway::start(Backend::Sqlite, &[("node", &node)], &[]).await;
     gateway.wait_level(&node.tip()).await;
     let asked = node.requests().len();
     let clients = gateway.clients("node", CLIENTS);
-    node.wait_requests(asked + 5).await;
+    node.wait_requests(asked + 2).await;
     gateway.stop();
     assert_lives(&node).await;
     drop(clients);

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A gateway that looks at its peer's tip at the start and then hears of it by gossip alone.
-const BY_GOSSIP: [&str; 2] = ["--sync-interval", "1h"];
+const BY_GOSSIP: [&str; 2] = ["--sync-interval", "60m"];
 
 /// A node with these blocks in its store, and a gateway that follows it to the end of this chain.
 async fn follows(blocks: Vec<Block>, switches: Switches, chain: &[Block]) -> Simulator {

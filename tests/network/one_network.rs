@@ -7,7 +7,7 @@ use crate::{
     support::{
         chain::{LIGHT, MIDDLE},
         gateway::Backend,
-        simulator::{Role, Setup, Simulator, Switches},
+        simulator::{Block, Role, Setup, Simulator, Switches},
     },
     world::{Gateway, miner},
 };
@@ -56,11 +56,57 @@ impl Nodes {
     }
 
     /// Waits until all have this tip.
-    async fn agree(&self, tip: &str) {
+    async fn agree(&self, tip: &Block) {
         for node in self.all() {
-            node.wait_tip(tip).await;
+            node.wait_tip(&tip.hash).await;
         }
     }
+
+    /// Twelve more blocks: the miners mine apart first, and the one that comes second has the heavier branch.
+    async fn round(&self, round: usize, see_lighter: impl AsyncFnOnce(&Block)) {
+        let (winner, loser) =
+            if round.is_multiple_of(2) { (&self.first, &self.second) } else { (&self.second, &self.first) };
+        let length = if round == LONG_BRANCH { 3 } else { 1 };
+        let branch = winner.mine_aside(length, &MIDDLE);
+        let lighter = loser.mine_worth(length, &LIGHT);
+        self.agree(lighter.last().unwrap()).await;
+        if round == LONG_BRANCH {
+            see_lighter(&lighter[2]).await;
+        }
+        winner.reveal(&branch);
+        self.agree(branch.last().unwrap()).await;
+        let more = winner.mine_worth(12 - length, &MIDDLE);
+        self.agree(more.last().unwrap()).await;
+    }
+
+    /// The chain of all three in the end.
+    fn chain(&self) -> Vec<Block> {
+        let chain = self.first.chain();
+        assert_eq!(chain.len(), 130);
+        assert_eq!(self.all().map(|node| node.tip().hash), [(); 3].map(|()| chain[129].hash.clone()));
+        chain
+    }
+}
+
+/// Without us: what they tell and store is what was measured, and their chain is the heaviest.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_nodes_agree_among_themselves() {
+    let nodes = Nodes::meet().await;
+    for round in 0..ROUNDS {
+        nodes.round(round, async |_| {}).await;
+    }
+    let chain = nodes.chain();
+    let orphans = nodes.observer.store().orphans();
+    assert_eq!(orphans, ROUNDS + 2, "one a round, and three in one");
+    assert_eq!(nodes.second.store().canonical().len(), 132);
+    for node in nodes.all() {
+        let block = &node.chain()[80];
+        let its_own = block.nominated_peer_id == node.peer_id.to_string();
+        assert_eq!((block.data_hash.is_empty(), block.epoch), if its_own { (false, 1) } else { (true, 2) });
+    }
+    let miners: Vec<_> = nodes.all().into_iter().filter(|node| node.chain()[80].epoch == 1).collect();
+    assert_eq!(miners.len(), 1, "chain {}", chain.len());
+    assert_eq!(nodes.all().map(Simulator::death), [None, None, None]);
 }
 
 #[rstest]
@@ -83,27 +129,18 @@ async fn both_gateways_follow_the_heaviest_chain(#[case] stopped: bool) {
         clients.extend(gateways.iter().flat_map(|gateway| peers.map(|(alias, _)| gateway.clients(alias, 4))));
     }
     for round in 0..ROUNDS {
-        let (winner, loser) =
-            if round % 2 == 0 { (&nodes.first, &nodes.second) } else { (&nodes.second, &nodes.first) };
-        let length = if round == LONG_BRANCH { 3 } else { 1 };
-        let branch = winner.mine_apart(length, &MIDDLE);
-        let lighter = loser.mine_worth(length, &LIGHT);
-        if round == LONG_BRANCH {
+        let seen = async |lighter: &Block| {
             for gateway in &gateways {
-                gateway.wait_level(lighter.last().unwrap()).await;
+                gateway.wait_level(lighter).await;
             }
-        }
-        winner.tell(&branch);
-        nodes.agree(&branch.last().unwrap().hash).await;
-        let more = winner.mine_worth(12 - length, &MIDDLE);
-        nodes.agree(&more.last().unwrap().hash).await;
+        };
+        nodes.round(round, seen).await;
         if stopped {
             gateways.iter_mut().for_each(Gateway::restart);
         }
     }
     drop(clients);
-    let chain = nodes.first.chain();
-    assert_eq!(chain.len(), 130);
+    let chain = nodes.chain();
     for gateway in &gateways {
         gateway.assert_follows(&chain).await;
         let status = gateway.data("/status").await.unwrap();

@@ -212,7 +212,8 @@ impl Simulator {
         let waited = changed.wait_for(|_| so(&self.store()));
         let waited = tokio::time::timeout(PATIENCE, waited).await;
         let waited = waited.is_ok_and(|changed| changed.is_ok());
-        assert!(waited, "{what}: it never came to that: {:?}", self.store().tip());
+        let tip = self.store().tip().cloned();
+        assert!(waited, "{what}: it never came to that: {tip:?}; dead: {:?}", self.death());
     }
 
     /// Waits until this is its tip.
@@ -261,19 +262,33 @@ impl Simulator {
         blocks
     }
 
-    /// The same, as long as nobody is to hear of it; see [`tell`](Self::tell).
+    /// The same, without a word to anybody. Whoever asks is told; see [`mine_aside`](Self::mine_aside).
     pub fn mine_apart(&self, count: usize, worth: &RangeInclusive<u128>) -> Vec<Block> {
-        let (nominee, Setup { difficulty, genesis_time, .. }) = (self.peer_id.to_string(), &self.setup);
-        let mut blocks = Vec::new();
-        for _ in 0..count {
-            let parent = self.tip();
-            let time = genesis_time + 60 * (parent.index as i64 + 1);
-            let block = mined(&next(&parent, &nominee, fastrand::u64(..), time, *difficulty), worth);
-            self.store().put(block.clone());
-            blocks.push(block);
-        }
+        let blocks = self.mine_aside(count, worth);
+        blocks.iter().cloned().for_each(|block| self.store().put(block));
         self.shared.change();
         blocks
+    }
+
+    /// Mines `count` blocks on its tip and keeps them to itself, until they are [`reveal`](Self::reveal)ed.
+    pub fn mine_aside(&self, count: usize, worth: &RangeInclusive<u128>) -> Vec<Block> {
+        let (nominee, Setup { difficulty, genesis_time, .. }) = (self.peer_id.to_string(), &self.setup);
+        let mut parent = self.tip();
+        let blocks = (0..count).map(|_| {
+            let time = genesis_time + 60 * (parent.index as i64 + 1);
+            parent = mined(&next(&parent, &nominee, fastrand::u64(..), time, *difficulty), worth);
+            parent.clone()
+        });
+        blocks.collect()
+    }
+
+    /// Takes blocks that were mined aside into its store, as fork choice has it, and gossips them.
+    pub fn reveal(&self, blocks: &[Block]) {
+        for block in blocks {
+            hear(&mut self.store(), block.clone());
+        }
+        self.shared.change();
+        self.tell(blocks);
     }
 
     /// Gossips these blocks, as their miner does. Nobody hears of them where nobody listens.

@@ -55,6 +55,11 @@ impl Store {
         chain
     }
 
+    /// How many blocks it has orphaned.
+    pub fn orphans(&self) -> usize {
+        self.blocks.values().filter(|block| block.is_orphaned).count()
+    }
+
     /// Takes a block that is known out of the canonical ones.
     pub fn orphan(&mut self, hash: &str, reason: String, competing: Option<String>) {
         if let Some(block) = self.blocks.get_mut(hash) {
