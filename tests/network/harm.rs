@@ -13,6 +13,7 @@ use crate::{
 use rstest::rstest;
 
 const CLIENTS: usize = 60;
+const PAUSE: Duration = Duration::from_millis(20);
 
 fn slow(milliseconds: u64) -> Switches {
     Switches { service_time: Duration::from_millis(milliseconds), ..Switches::default() }
@@ -40,7 +41,7 @@ async fn a_gateway_that_is_stopped_while_its_clients_ask() {
     let mut gateway = Gateway::start(Backend::Sqlite, &[("node", &node)], &[]).await;
     gateway.wait_level(&node.tip()).await;
     let asked = node.requests().len();
-    let clients = gateway.clients("node", CLIENTS);
+    let clients = gateway.clients("node", CLIENTS, PAUSE);
     node.wait_requests(asked + 2).await;
     gateway.stop();
     assert_lives(&node).await;
@@ -53,7 +54,7 @@ async fn a_gateway_whose_operator_bans_the_node_meanwhile() {
     let gateway = Gateway::start(Backend::Sqlite, &[("node", &node)], &[]).await;
     gateway.wait_level(&node.tip()).await;
     let asked = node.requests().len();
-    let _clients = gateway.clients(&node.peer_id.to_string(), CLIENTS);
+    let _clients = gateway.clients(&node.peer_id.to_string(), CLIENTS, PAUSE);
     node.wait_requests(asked + 5).await;
     gateway.ban(&node).await;
     gateway.wait_status(|status| status["peers"]["connected"] == 0).await;
@@ -66,7 +67,7 @@ async fn no_more_than_two_questions_are_in_flight() {
     let gateway = Gateway::start(Backend::Sqlite, &[("node", &node)], &[]).await;
     gateway.wait_level(&node.tip()).await;
     let asked = node.requests().len();
-    let _clients = gateway.clients("node", CLIENTS);
+    let _clients = gateway.clients("node", CLIENTS, PAUSE);
     node.wait_requests(asked + 20).await;
     assert!(node.most_at_once() <= 2, "{}", node.most_at_once());
 }

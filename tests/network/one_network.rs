@@ -1,6 +1,8 @@
 //! One network: two miners, of which the second had a genesis and a branch of its own before, an observer, and a gateway on
 //! each store.
 
+use std::time::Duration;
+
 use rstest::rstest;
 
 use crate::{
@@ -18,6 +20,11 @@ const BEGINNING: usize = 9;
 
 /// The round in which the lighter branch is three blocks long.
 const LONG_BRANCH: usize = 5;
+
+/// Who asks each gateway of each node, and how often. A node that is never idle lets nobody in: new connections come last
+/// in its loop.
+const CLIENTS: usize = 4;
+const PAUSE: Duration = Duration::from_millis(800);
 
 struct Nodes {
     first: Simulator,
@@ -126,7 +133,8 @@ async fn both_gateways_follow_the_heaviest_chain(#[case] stopped: bool) {
     nodes.listen(4).await;
     let mut clients = Vec::new();
     if stopped {
-        clients.extend(gateways.iter().flat_map(|gateway| peers.map(|(alias, _)| gateway.clients(alias, 4))));
+        clients
+            .extend(gateways.iter().flat_map(|gateway| peers.map(|(alias, _)| gateway.clients(alias, CLIENTS, PAUSE))));
     }
     for round in 0..ROUNDS {
         let seen = async |lighter: &Block| {

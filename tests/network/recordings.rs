@@ -19,8 +19,8 @@ use crate::{
 };
 
 /// The network of the three, for `--network`.
-const NETWORK: &str = "name = 'recorded'\ninitial_difficulty = 1\ntarget_block_time = 60\ngenesis_hash = 'any'\n\
-                       difficulty_schedule = 'report'\npublic = false\n";
+const NETWORK: &str = "name = 'recorded'\ninitial_difficulty = 1\ntarget_block_time = 60\n\
+                       genesis_hash = 'any'\ndifficulty_schedule = 'report'\npublic = false\n";
 
 /// Its tip, and how many blocks it has.
 const TIP: &str = "0033a4e71996fd2e438896a6f79e164b45b3a70bab7d8c4a76b5fb3af2c49409";

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::Client;
 use serde_json::{Value, json};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::MissedTickBehavior};
 
 use crate::support::{
     gateway::{Backend, TestStore},
@@ -114,13 +114,14 @@ impl Gateway {
         }
     }
 
-    /// Clients that ask this peer through it, again and again, whether it is there or not.
-    pub fn clients(&self, peer: &str, count: usize) -> JoinSet<()> {
+    /// Clients that ask this peer through it, again and again, whether it is there or not, each with such a pause.
+    pub fn clients(&self, peer: &str, count: usize, pause: Duration) -> JoinSet<()> {
         (0..count)
             .map(|number| {
                 let (client, url) = (self.client.clone(), format!("{}{}peer={peer}", self.base, QUESTIONS[number % 4]));
                 async move {
-                    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+                    let mut ticks = tokio::time::interval(pause);
+                    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                     loop {
                         ticks.tick().await;
                         // Refused, busy, cut off, or answered: what counts is what became of the peer.
