@@ -18,4 +18,5 @@ pub mod process;
 pub mod python;
 pub mod relay;
 pub mod serving;
+pub mod simulator;
 pub mod until;
