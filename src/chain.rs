@@ -20,7 +20,7 @@ pub mod position;
 pub mod pow;
 pub mod verify;
 
-pub use block::{BLOCKS_PER_EPOCH, EpochNumbering, Header, MAX_BLOCK_BYTES, MinerBlock};
+pub use block::{BLOCKS_PER_EPOCH, Deviation, EpochNumbering, Header, MAX_BLOCK_BYTES, MinerBlock};
 pub use difficulty::CumulativeDifficulty;
 pub use fork_choice::Weight;
 pub use locator::{Locator, Step};

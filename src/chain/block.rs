@@ -9,7 +9,12 @@ use serde::{
 };
 use sha2::{Digest, Sha256};
 
+use self::deviation::Deviations;
 use super::difficulty::{actualized, parse_decimal};
+
+mod deviation;
+
+pub use deviation::Deviation;
 
 /// Blocks in an epoch, the unit in which the network changes its difficulty.
 pub const BLOCKS_PER_EPOCH: u64 = 40;
@@ -94,6 +99,9 @@ pub struct MinerBlock {
     pub height_at_time: Option<u64>,
     /// Hash of the block that won against it.
     pub competing_hash: Option<String>,
+    /// Rules that the teller found it to deviate from; absent in JSON where there are none. On reading, whatever is
+    /// no such list is ignored, and so are words that name none.
+    pub deviations: Vec<Deviation>,
 }
 
 impl MinerBlock {
@@ -217,7 +225,8 @@ impl<'de> Deserialize<'de> for Decimal {
 
 impl Serialize for MinerBlock {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut out = serializer.serialize_struct("MinerBlock", 19)?;
+        let deviates = !self.deviations.is_empty();
+        let mut out = serializer.serialize_struct("MinerBlock", 19 + usize::from(deviates))?;
         out.serialize_field("hash", &self.hash)?;
         out.serialize_field("index", &self.index)?;
         out.serialize_field("epoch", &self.epoch)?;
@@ -237,6 +246,9 @@ impl Serialize for MinerBlock {
         out.serialize_field("orphan_reason", &self.orphan_reason)?;
         out.serialize_field("height_at_time", &self.height_at_time)?;
         out.serialize_field("competing_hash", &self.competing_hash)?;
+        if deviates {
+            out.serialize_field("deviations", &self.deviations)?;
+        }
         out.end()
     }
 }
@@ -281,6 +293,7 @@ impl<'de> Visitor<'de> for BlockVisitor {
         let (mut nonce, mut difficulty, mut target, mut actual) = (None, None, None, None);
         let (mut seen_at, mut orphaned_at, mut height_at_time) = (None, None, None);
         let (mut orphan_reason, mut competing_hash) = (None, None);
+        let mut deviations = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
             match key.as_str() {
                 "hash" => take(&mut map, "hash", &mut hash)?,
@@ -302,6 +315,7 @@ impl<'de> Visitor<'de> for BlockVisitor {
                 "orphan_reason" => take(&mut map, "orphan_reason", &mut orphan_reason)?,
                 "height_at_time" => take(&mut map, "height_at_time", &mut height_at_time)?,
                 "competing_hash" => take(&mut map, "competing_hash", &mut competing_hash)?,
+                "deviations" => map.next_value::<Deviations>()?.add_to(&mut deviations),
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -336,6 +350,7 @@ impl<'de> Visitor<'de> for BlockVisitor {
             orphan_reason: orphan_reason.flatten(),
             height_at_time: height_at_time.flatten(),
             competing_hash: competing_hash.flatten(),
+            deviations,
             hash,
         })
     }

@@ -1,9 +1,9 @@
-use proptest::{option, prelude::*};
+use proptest::{option, prelude::*, sample::subsequence};
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::chain::{CumulativeDifficulty, EpochNumbering, Header, MAX_BLOCK_BYTES, Network, PowAlgorithm};
+use crate::chain::{CumulativeDifficulty, Deviation, EpochNumbering, Header, MAX_BLOCK_BYTES, Network, PowAlgorithm};
 
 /// A block as the first release sends it, with the plain-text hashes of its document.
 fn first_dialect() -> Value {
@@ -73,6 +73,30 @@ fn the_union_of_both_dialects_is_written_in_fixed_order() {
             r#""orphan_reason":null,"height_at_time":null,"competing_hash":null}"#
         )
     );
+}
+
+#[test]
+fn deviations_are_written_behind_the_rest_where_there_are_any() {
+    let plain = MinerBlock::default();
+    let deviating = MinerBlock { deviations: Deviation::ALL.to_vec(), ..plain.clone() };
+    let expected = plain.to_json().replace('}', r#","deviations":["schedule","timestamp"]}"#);
+    assert_eq!(deviating.to_json(), expected);
+    assert_eq!(parse(&serde_json::from_str(&expected).unwrap()).unwrap(), deviating);
+}
+
+#[rstest]
+#[case::known(r#"["timestamp"]"#, &[Deviation::Timestamp])]
+#[case::out_of_order(r#"["timestamp", "schedule", "timestamp"]"#, &[Deviation::Schedule, Deviation::Timestamp])]
+#[case::unknown(r#"["colour", "timestamp", 7, -7, 0.5, null, true, ["schedule"], {"schedule": "schedule"}]"#, &[Deviation::Timestamp])]
+#[case::empty("[]", &[])]
+#[case::null("null", &[])]
+#[case::text(r#""schedule""#, &[])]
+#[case::number("1", &[])]
+#[case::object(r#"{"schedule": ["schedule"]}"#, &[])]
+#[case::twice(r#"["timestamp"], "deviations": ["timestamp", "schedule"]"#, &[Deviation::Timestamp, Deviation::Schedule])]
+fn deviations_that_are_no_list_of_known_words_are_ignored(#[case] value: &str, #[case] expected: &[Deviation]) {
+    let json = MinerBlock::default().to_json().replace('}', &format!(r#","deviations":{value}}}"#));
+    assert_eq!(serde_json::from_str::<MinerBlock>(&json).unwrap().deviations, expected);
 }
 
 #[test]
@@ -203,6 +227,7 @@ prop_compose! {
         flags in any::<(bool, bool)>(),
         times in any::<(Option<i64>, Option<i64>, Option<u64>)>(),
         reasons in (option::of(any::<String>()), option::of(any::<String>())),
+        deviations in subsequence(&Deviation::ALL, 0..=Deviation::ALL.len()),
     ) -> MinerBlock {
         let [hash, previous_hash, data_hash, nominated_peer_id] = texts;
         MinerBlock {
@@ -211,7 +236,7 @@ prop_compose! {
             nonce: wide.0, target_difficulty: wide.1, actualized_difficulty: wide.2,
             is_canonical: flags.0, is_orphaned: flags.1,
             seen_at: times.0, orphaned_at: times.1, height_at_time: times.2,
-            orphan_reason: reasons.0, competing_hash: reasons.1,
+            orphan_reason: reasons.0, competing_hash: reasons.1, deviations,
         }
     }
 }
