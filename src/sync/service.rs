@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{job::Ended, plan::MAX_BLOCKS, run::Found, setback::RunError, tracker::Tracker};
 use crate::{
-    chain::{Level, Network, PowError, PowOptions, Verifier, unix_now},
+    chain::{Level, Network, PowError, PowOptions, Verifier},
     p2p::{Gossip, P2pClient},
     source::job::{JobSpec, Progress, Stages, SyncState, SyncStatus},
     store::{BlockStore, Lease, StoreError},
@@ -212,7 +212,7 @@ impl Service {
         let run = run.map_err(|error| StoreError::Conflict(error.to_string()))?;
         let (found, better, reason) = run.look().await?;
         let useful = found.useful;
-        self.status.checked_at = Some(unix_now());
+        self.status.checked_at = Some(self.store.now().await?);
         self.status.useful_peers = useful;
         // Before those that are found mute now are left alone: peers that are were not asked, and what they did is still
         // the reason.
@@ -242,7 +242,7 @@ impl Service {
         let tracker = Arc::new(Tracker::new(Progress::default()));
         match self.job(id, spec, &tracker, lease, shutdown, |_| {}).await {
             Ok(Ended::Ran(found, outcome)) => {
-                self.status.checked_at = Some(unix_now());
+                self.status.checked_at = Some(self.store.now().await?);
                 self.status.useful_peers = found.useful;
                 leave_alone(&mut self.distrust, found, Instant::now());
                 self.set_state(match outcome {
@@ -284,7 +284,7 @@ impl Service {
 
     async fn write_status(&mut self) -> Result<(), StoreError> {
         self.status_written = Some(Instant::now());
-        self.status.write(&*self.store, unix_now()).await
+        self.status.write(&*self.store).await
     }
 }
 

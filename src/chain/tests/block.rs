@@ -3,7 +3,10 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::chain::{CumulativeDifficulty, Deviation, EpochNumbering, Header, MAX_BLOCK_BYTES, Network, PowAlgorithm};
+use crate::chain::{
+    CumulativeDifficulty, Deviation, EpochNumbering, Header, Network, PowAlgorithm, verify::check_storable,
+};
+use crate::protocol::gossip;
 
 /// A block as the first release sends it, with the plain-text hashes of its document.
 fn first_dialect() -> Value {
@@ -99,9 +102,38 @@ fn deviations_that_are_no_list_of_known_words_are_ignored(#[case] value: &str, #
     assert_eq!(serde_json::from_str::<MinerBlock>(&json).unwrap().deviations, expected);
 }
 
-#[test]
-fn a_thousand_of_the_longest_blocks_fit_an_answer() {
-    const { assert!(1000 * (MAX_BLOCK_BYTES + 1) + 1024 <= 10 * 1024 * 1024) };
+/// A message on the gossip topic in the fewest bytes, but for the nominee, which fills it: `unit` as often as it goes.
+#[rstest]
+#[case::letters("x")]
+#[case::nul(r"\u0000")]
+#[case::quotes(r#"\""#)]
+#[case::wide("\u{1F980}")]
+fn whatever_gossip_carries_is_not_too_long(#[case] unit: &str) {
+    let most = 64 << 10;
+    let message = |nominee: &str| {
+        let numbers = r#""index":0,"epoch":0,"miner_number":0,"difficulty":"","nonce":"","timestamp":"0""#;
+        let numbers = numbers.replace(r#""""#, r#""0""#);
+        format!(r#"{{{numbers},"previous_hash":"","hash":"h","nominated_peer_id":"{nominee}"}}"#)
+    };
+    let message = message(&unit.repeat((most - message("").len()) / unit.len()));
+    assert!(message.len() <= most && message.len() > most - unit.len());
+    let heard = gossip::decode(message.as_bytes(), i64::MIN).unwrap();
+    // What we compute or add ourselves may have the most digits.
+    let stored = MinerBlock {
+        epoch: u64::MAX,
+        actualized_difficulty: u128::MAX,
+        data_hash: heard.expected_data_hash(),
+        is_canonical: false,
+        is_orphaned: true,
+        orphaned_at: Some(i64::MIN),
+        height_at_time: Some(u64::MAX),
+        orphan_reason: Some("a chain with more work was found".into()),
+        competing_hash: Some("f".repeat(64)),
+        deviations: Deviation::ALL.to_vec(),
+        ..heard
+    };
+    assert_eq!(check_storable(&stored), Ok(()));
+    assert!(stored.to_json().len() > most, "the limit is not far off");
 }
 
 #[rstest]
