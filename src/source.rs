@@ -214,7 +214,7 @@ impl Source {
     /// The canonical chain up to its tip in pages, for answers without end. If the tip of `state` is reorganised away
     /// meanwhile, the stream ends with [`Code::AnchorNotCanonical`] rather than mix two chains.
     pub fn pages(&self, state: &ChainState) -> impl Stream<Item = Result<Blocks, Failure>> + Send + use<> {
-        local::pages(self.local.store(), state.version, state.tip.clone())
+        local::pages(self.local.store(), state)
     }
 
     /// Checks that `anchor` is on the chain that `state` is of.
@@ -249,14 +249,14 @@ impl Source {
 
     async fn answer_locally(&self, query: Query) -> Result<Arc<Served>, Failure> {
         if let Query::Ping { .. } = query {
-            return self.local.answer(&query).await.map(Arc::new);
+            return self.local.answer(&query, &ChainState::default()).await.map(Arc::new);
         }
         self.answer_at(&*self.state().await?, query).await
     }
 
     async fn answer_at(&self, state: &ChainState, query: Query) -> Result<Arc<Served>, Failure> {
         if !cacheable(&query) {
-            return self.local.answer(&query).await.map(Arc::new);
+            return self.local.answer(&query, state).await.map(Arc::new);
         }
         let key = (state.version, tip_hash(state), query);
         if let Some(served) = self.cache.get(&key).await {
@@ -267,7 +267,7 @@ impl Source {
         // come to it later: an older answer would then be told for as long as the chain stays there.
         let query = key.2.clone();
         let read = async {
-            match self.local.answer(&query).await.map(Arc::new) {
+            match self.local.answer(&query, state).await.map(Arc::new) {
                 Ok(served) if served.body.len() <= MAX_CACHED_BYTES && served.is_of(state) => Ok(served),
                 other => Err(other),
             }
@@ -344,7 +344,7 @@ impl Responder for Source {
     }
 
     fn weight(&self, request: &Bytes) -> usize {
-        weight::weight(request, self.fresh.last().map_or(u64::MAX, |state| state.length))
+        weight::weight(request, self.fresh.last().as_deref())
     }
 }
 

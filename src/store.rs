@@ -27,7 +27,8 @@ mod writer;
 pub use error::StoreError;
 pub use pool::MAX_WAITING;
 pub use sync::{
-    Event, EventKind, FINISHED_PHASES, Job, KEPT_EVENTS, KEPT_JOBS, Lease, QUEUED, Reorganisation, Stage, SyncStore,
+    Event, EventKind, FINISHED_PHASES, Job, KEPT_EVENTS, KEPT_JOBS, Lease, Note, QUEUED, Reorganisation, Stage,
+    SyncStore,
 };
 
 /// Result of a store operation.
@@ -72,6 +73,20 @@ pub struct ChainState {
     pub miners: u64,
     /// The weakest verification level among the canonical blocks; `None` for an empty chain.
     pub level: Option<Level>,
+    /// Bytes of the longest JSON text that a canonical block ever had; blocks that are gone count. 8192 at least in a
+    /// store that is older than this figure and held blocks.
+    pub largest: u64,
+    /// Number of canonical blocks with [`Deviation::Schedule`](crate::chain::Deviation::Schedule).
+    pub off_schedule: u64,
+    /// Number of canonical blocks with [`Deviation::Timestamp`](crate::chain::Deviation::Timestamp).
+    pub off_timestamp: u64,
+}
+
+impl ChainState {
+    /// How many blocks of this chain fit `bytes` for certain, joined by commas: at least one.
+    pub fn blocks_within(&self, bytes: u64) -> u64 {
+        (bytes / self.largest.saturating_add(1)).max(1)
+    }
 }
 
 /// A run of canonical blocks in ascending index order.

@@ -16,6 +16,8 @@ mod failures;
 mod headers;
 #[path = "gateway/interop.rs"]
 mod interop;
+#[path = "gateway/long_blocks.rs"]
+mod long_blocks;
 #[path = "gateway/price.rs"]
 mod price;
 #[path = "gateway/program.rs"]

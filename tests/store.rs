@@ -8,8 +8,8 @@ use std::{
 
 use modal_gateway::{
     chain::{
-        ChainEnd, CumulativeDifficulty, Enforcement, EpochNumbering, Level, MinerBlock, Network, Position, PowOptions,
-        VerifiedBlocks, Verifier,
+        ChainEnd, CumulativeDifficulty, Deviation, Enforcement, EpochNumbering, Level, MinerBlock, Network, Position,
+        PowOptions, VerifiedBlocks, Verifier,
     },
     store::{
         self, Anchor, BlockStore, ChainState, EventKind, KEPT_EVENTS, KEPT_JOBS, Lease, MAX_BLOCKS_PER_INDEX,
@@ -32,6 +32,8 @@ mod given_up;
 mod jobs;
 #[path = "store/lease.rs"]
 mod lease;
+#[path = "store/limits.rs"]
+mod limits;
 #[path = "store/opening.rs"]
 mod opening;
 #[path = "store/reading.rs"]
@@ -168,6 +170,7 @@ async fn recount(store: &Arc<dyn BlockStore>) -> ChainState {
     let read = store.range(0, u64::MAX).await.unwrap();
     let blocks: Vec<MinerBlock> = serde_json::from_str(&format!("[{}]", read.json)).unwrap();
     let distinct = |values: Vec<String>| values.into_iter().collect::<std::collections::HashSet<_>>().len() as u64;
+    let deviating = |deviation| blocks.iter().filter(|block| block.deviations.contains(&deviation)).count() as u64;
     ChainState {
         version: state.version,
         total_blocks: state.total_blocks,
@@ -178,6 +181,10 @@ async fn recount(store: &Arc<dyn BlockStore>) -> ChainState {
         epochs: distinct(blocks.iter().map(|block| block.epoch.to_string()).collect()),
         miners: distinct(blocks.iter().map(|block| block.nominated_peer_id.clone()).collect()),
         level: read.level,
+        // Blocks that are gone count too.
+        largest: state.largest.max(blocks.iter().map(|block| block.to_json().len() as u64).max().unwrap_or_default()),
+        off_schedule: deviating(Deviation::Schedule),
+        off_timestamp: deviating(Deviation::Timestamp),
     }
 }
 

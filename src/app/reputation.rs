@@ -6,7 +6,6 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    chain::unix_now,
     p2p::{P2pClient, Reputation},
     store::{BlockStore, StoreError},
 };
@@ -48,8 +47,8 @@ async fn step(store: &dyn BlockStore, p2p: &P2pClient, key: &str, written: &mut 
     // What happened until the first read is added to what is read, so that has to be written too.
     let before = p2p.reputation_version();
     if written.is_none() {
-        if let Some((text, _)) = store.get_note(key).await? {
-            match serde_json::from_str::<Vec<Reputation>>(&text) {
+        if let Some(note) = store.get_note(key).await? {
+            match serde_json::from_str::<Vec<Reputation>>(&note.value) {
                 Ok(known) => p2p.restore(&known),
                 Err(error) => tracing::warn!(%error, "what was remembered of peers can't be read: it begins anew"),
             }
@@ -58,7 +57,7 @@ async fn step(store: &dyn BlockStore, p2p: &P2pClient, key: &str, written: &mut 
     }
     if *written != Some(before) {
         let text = serde_json::to_string(&p2p.reputations()).unwrap_or_else(|_| "[]".into());
-        store.put_note(key, &text, unix_now()).await?;
+        store.put_note(key, &text).await?;
         *written = Some(before);
     }
     Ok(())

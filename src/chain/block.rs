@@ -12,9 +12,15 @@ pub(super) use json::Decimal;
 /// Blocks in an epoch, the unit in which the network changes its difficulty.
 pub const BLOCKS_PER_EPOCH: u64 = 40;
 
-/// Longest JSON text of a block that is taken in, so that 1000 blocks fit an answer of 10 MiB. Blocks of the network
-/// have some 700 bytes.
-pub const MAX_BLOCK_BYTES: usize = 8192;
+/// Longest JSON text of a block that is taken in: what a block can have that came in one gossip message, which is at most
+/// 64 KiB. The other 1024 bytes are for the members that gossip lacks and for numbers that gossip may tell in fewer digits. No
+/// text of a message becomes longer: what JSON must escape came as an escape of the same length or more, `\\u0000` for one.
+/// Blocks of the network have some 700 bytes.
+pub const MAX_BLOCK_BYTES: usize = (64 << 10) + 1024;
+
+/// Longest hash, previous hash and orphan reason of a block that is taken in: databases keep these as they are, and can't
+/// index texts much longer than twice this.
+pub const MAX_KEY_BYTES: usize = 1024;
 
 /// How a network numbers its epochs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

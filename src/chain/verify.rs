@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    block::{Deviation, Header, MAX_BLOCK_BYTES, MinerBlock},
+    block::{Deviation, Header, MAX_BLOCK_BYTES, MAX_KEY_BYTES, MinerBlock},
     difficulty::{CumulativeDifficulty, meets},
     network::{Enforcement, Network},
     position::ChainEnd,
@@ -317,16 +317,18 @@ fn check_hashes(pool: &HashPool, blocks: &[MinerBlock]) -> Result<(), VerifyErro
 /// The rule that it breaks.
 pub fn check_storable(block: &MinerBlock) -> Result<(), Violation> {
     let bytes = block.to_json().len();
-    let mut texts = [&block.hash, &block.previous_hash, &block.data_hash, &block.nominated_peer_id]
+    // What a column of its own holds as it is; of the other texts there is only the JSON, in which a NUL is an escape.
+    let mut columns = [("hash", &block.hash), ("previous_hash", &block.previous_hash)]
         .into_iter()
-        .chain(&block.orphan_reason)
-        .chain(&block.competing_hash);
+        .chain(block.orphan_reason.as_ref().map(|reason| ("orphan_reason", reason)));
     let (rule, detail) = if bytes > MAX_BLOCK_BYTES {
         (Rule::Size, format!("{bytes} bytes, at most {MAX_BLOCK_BYTES} may be"))
+    } else if let Some((name, text)) = columns.clone().find(|(_, text)| text.len() > MAX_KEY_BYTES) {
+        (Rule::Size, format!("{name}: {} bytes, at most {MAX_KEY_BYTES} may be", text.len()))
     } else if block.hash.is_empty() {
         (Rule::Text, "its hash is empty".into())
-    } else if texts.any(|text| text.contains('\0')) {
-        (Rule::Text, "a text has a NUL character".into())
+    } else if let Some((name, _)) = columns.find(|(_, text)| text.contains('\0')) {
+        (Rule::Text, format!("{name}: it has a NUL character"))
     } else {
         return Ok(());
     };

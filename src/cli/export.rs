@@ -16,8 +16,10 @@ use crate::{
     store::{self, BlockStore, OpenOptions, StoreError, Tip},
 };
 
-/// Blocks read at once.
+/// Most blocks read at once.
 const PAGE: u64 = 1000;
+/// Bytes that the blocks read at once may have.
+const PAGE_BYTES: u64 = 8 << 20;
 
 /// Why there is no export.
 #[derive(Debug, thiserror::Error)]
@@ -84,8 +86,9 @@ async fn to_writer<W: Write>(store: &dyn BlockStore, writer: W, name: &str) -> R
         let total = end.index.saturating_add(1);
         let mut progress = Progress::new("export", Some(total));
         let mut last_hash = None;
+        let most = state.blocks_within(PAGE_BYTES).min(PAGE);
         while count < total {
-            let to = (count + PAGE - 1).min(end.index);
+            let to = (count + most - 1).min(end.index);
             let page = store.range(count, to).await?;
             // Whatever replaces a block replaces all above it, so links tell whether the pages are of one chain.
             if page.count != to - count + 1 || !links(&page.json, last_hash.as_deref())? {

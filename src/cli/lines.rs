@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
-/// Longest line that is read, in bytes without the line's end. A block has at most 8 KiB as we write it, but others
-/// may write more spaces and fields.
-pub(super) const MAX_LINE_BYTES: usize = 64 * 1024;
+/// Longest line that is read, in bytes without the line's end. A block has at most
+/// [`MAX_BLOCK_BYTES`](crate::chain::MAX_BLOCK_BYTES) as we write it, but others may write more spaces and fields, and each
+/// character as an escape of six.
+pub(super) const MAX_LINE_BYTES: usize = 512 * 1024;
 
 /// The last line of an export.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,6 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Gateway, error::Rejection, extract, miner_block::Envelope};
 use crate::{
-    chain::unix_now,
     p2p::PeerInfo,
     protocol::{
         Ancestor, Code, Failure,
@@ -133,7 +132,7 @@ async fn get_status(State(gateway): State<Gateway>) -> Result<impl IntoResponse,
             verification: state.level.map(|level| level.as_str()),
             orphans: state.total_blocks.saturating_sub(state.length),
         },
-        sync: gateway.source.sync_status(unix_now()).await?,
+        sync: gateway.source.sync_status().await?,
         peers: PeersSummary {
             known: peers.len() as u64,
             connected: peers.iter().filter(|peer| peer.connected).count() as u64,
@@ -164,7 +163,7 @@ async fn check_live() -> impl IntoResponse {
 async fn check_ready(State(gateway): State<Gateway>, uri: Uri) -> Result<impl IntoResponse, Rejection> {
     let parameters = extract::parameters("/health/ready", READY, &uri)?;
     gateway.source.state().await?;
-    let sync = gateway.source.sync_status(unix_now()).await?;
+    let sync = gateway.source.sync_status().await?;
     let level = matches!(sync.state, SyncState::Synced | SyncState::Off);
     if parameters["synced"] == true && !level {
         let reason = sync.reason.map(|reason| format!(": {reason}")).unwrap_or_default();

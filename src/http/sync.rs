@@ -16,7 +16,6 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Gateway, error::Rejection, extract, miner_block::Envelope, status::enveloped};
 use crate::{
-    chain::unix_now,
     protocol::{
         Code, Failure,
         query::{self, Kind, Parameter, optional},
@@ -65,7 +64,7 @@ pub(super) fn admin_routes() -> Router<Gateway> {
     responses((status = 200, description = "The sync and its jobs", body = Envelope<SyncData>)))]
 async fn list_sync_jobs(State(gateway): State<Gateway>, uri: Uri) -> Result<impl IntoResponse, Rejection> {
     extract::parameters(JOBS, &[], &uri)?;
-    let status = gateway.source.sync_status(unix_now()).await?;
+    let status = gateway.source.sync_status().await?;
     let jobs = gateway.source.sync_jobs().await?;
     Ok(enveloped(SyncData { status, count: jobs.len() as u64, jobs }))
 }
@@ -84,7 +83,7 @@ async fn request_sync(State(gateway): State<Gateway>, request: Request) -> Resul
     let (parts, body) = request.into_parts();
     extract::parameters(JOBS, &[], &parts.uri)?;
     let spec = job_spec(&extract::read_body(&parts.headers, body).await?)?;
-    let id = gateway.source.request_sync(&spec, unix_now()).await?;
+    let id = gateway.source.request_sync(&spec).await?;
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, format!("{JOBS}/{id}"))], enveloped(Requested { id })))
 }
 
@@ -92,7 +91,7 @@ async fn request_sync(State(gateway): State<Gateway>, request: Request) -> Resul
 async fn cancel_sync(State(gateway): State<Gateway>, id: JobId, uri: Uri) -> Result<impl IntoResponse, Rejection> {
     extract::parameters(JOB, &[], &uri)?;
     let id = job_id(id)?;
-    gateway.source.cancel_sync(id, unix_now()).await?;
+    gateway.source.cancel_sync(id).await?;
     Ok((StatusCode::ACCEPTED, enveloped(gateway.source.sync_job(id).await?)))
 }
 

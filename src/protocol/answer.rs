@@ -51,6 +51,8 @@ pub enum Answer {
     Range {
         /// First index asked for.
         from_index: u64,
+        /// Last index that the answer covers.
+        to_index: u64,
         /// Last index asked for.
         requested_to: u64,
         /// Most blocks that the answer may hold.
@@ -101,10 +103,9 @@ impl Answer {
             Self::Epoch { epoch, blocks } => {
                 write!(out, r#"{{"epoch":{epoch},"blocks":[{}],"count":{}}}"#, blocks.json, blocks.count)
             }
-            Self::Range { from_index, requested_to, chunk_size, has_more, blocks } => {
-                let to_index = clamped_end(*from_index, *requested_to, *chunk_size);
+            Self::Range { from_index, to_index, requested_to, chunk_size, has_more, blocks } => {
                 // A peer may claim more than was asked for, even behind the largest index.
-                let has_more = *has_more && to_index < *requested_to;
+                let has_more = *has_more && to_index < requested_to;
                 let next = if has_more { (to_index + 1).to_string() } else { "null".into() };
                 write!(
                     out,

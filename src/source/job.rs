@@ -266,7 +266,7 @@ impl Source {
     /// # Errors
     /// [`Code::Busy`] with too many jobs waiting, [`Code::StoreUnavailable`], those of [`Self::origin`] for a peer that
     /// isn't known.
-    pub async fn request_sync(&self, spec: &JobSpec, now: i64) -> Result<u64, Failure> {
+    pub async fn request_sync(&self, spec: &JobSpec) -> Result<u64, Failure> {
         if let Some(peer) = &spec.peer {
             self.origin(peer)?;
         }
@@ -274,15 +274,15 @@ impl Source {
             return Err(Failure::with_detail(Code::Busy, format!("{MAX_WAITING} sync jobs wait already")));
         }
         let text = serde_json::to_string(spec).map_err(|_| Failure::new(Code::Internal))?;
-        self.local.store().create_job(&text, now).await.map_err(store_failure)
+        self.local.store().create_job(&text).await.map_err(store_failure)
     }
 
     /// Asks for the end of a job.
     ///
     /// # Errors
     /// [`Code::UnknownJob`] also for one that is finished, [`Code::StoreUnavailable`].
-    pub async fn cancel_sync(&self, id: u64, now: i64) -> Result<(), Failure> {
-        match self.local.store().cancel_job(id, now).await.map_err(store_failure)? {
+    pub async fn cancel_sync(&self, id: u64) -> Result<(), Failure> {
+        match self.local.store().cancel_job(id).await.map_err(store_failure)? {
             true => Ok(()),
             false => Err(Failure::new(Code::UnknownJob)),
         }
@@ -292,9 +292,9 @@ impl Source {
     ///
     /// # Errors
     /// [`Code::StoreUnavailable`].
-    pub async fn sync_status(&self, now: i64) -> Result<SyncStatus, Failure> {
+    pub async fn sync_status(&self) -> Result<SyncStatus, Failure> {
         let store = self.local.store();
-        let read = async { SyncStatus::read(&*store, self.settings.sync, now).await.map_err(store_failure) };
+        let read = async { SyncStatus::read(&*store, self.settings.sync).await.map_err(store_failure) };
         in_time(self.status.get(read)).await.map(Arc::unwrap_or_clone)
     }
 }

@@ -9,7 +9,7 @@ use futures::stream::{self, Stream};
 
 use super::{Answerer, Served};
 use crate::{
-    chain::Level,
+    chain::{Header, Level},
     protocol::{
         Ancestor, Answer, BlockList, Code, Failure, MAX_CHUNK, MAX_RESPONSE_BYTES, Query,
         answer::{self, ChainInfo, Datastore, DebugBlock, FindAncestorData, HeadersData, InspectData, Match},
@@ -18,8 +18,8 @@ use crate::{
     store::{Anchor, BlockStore, Blocks, ChainState, StoreError, Tip},
 };
 
-/// Blocks read at once for an answer without end.
-const PAGE: u64 = MAX_CHUNK;
+/// Bytes of the blocks that are read for one answer: the rest is for what stands around them.
+const MAX_LIST_BYTES: u64 = MAX_RESPONSE_BYTES as u64 - 1024;
 /// More blocks than 10 MiB can hold: none is written in less than 400 bytes.
 const MAX_EPOCH_BLOCKS: u64 = MAX_RESPONSE_BYTES as u64 / 400;
 /// How often a fault of the store is logged.
@@ -43,7 +43,9 @@ impl Local {
         self.store.clone()
     }
 
-    pub(super) async fn answer(&self, query: &Query) -> Result<Served, Failure> {
+    /// Answers from the store as it is now. How many blocks are read at once goes by `known`, which may be a little older.
+    pub(super) async fn answer(&self, query: &Query, known: &ChainState) -> Result<Served, Failure> {
+        let most = most_blocks(known);
         match query {
             Query::Ping { data } => Served::new(&Answer::Ping(data.clone()), Answerer::Local, None),
             Query::Inspect => {
@@ -59,18 +61,17 @@ impl Local {
             }
             Query::Canonical => self.canonical().await,
             Query::Epoch { epoch } => {
-                let blocks = self.store.epoch(*epoch, MAX_EPOCH_BLOCKS).await.map_err(store_failure)?;
-                if blocks.count == MAX_EPOCH_BLOCKS {
-                    return Err(Failure::new(Code::AnswerTooLarge));
-                }
+                let blocks = self.epoch(*epoch, known).await?;
                 let settled = blocks.last_index.is_some_and(|last| self.settled(blocks.tip.as_ref(), last));
                 let complete = blocks.count > 0;
                 let (blocks, seen) = take(blocks);
                 Ok(Served { settled, complete, ..serve(&Answer::Epoch { epoch: *epoch, blocks }, seen)? })
             }
-            Query::Range { from_index, to_index, chunk_size } => self.range(*from_index, *to_index, *chunk_size).await,
+            Query::Range { from_index, to_index, chunk_size } => {
+                self.range(*from_index, *to_index, (*chunk_size).min(most)).await
+            }
             Query::Headers { from_index, to_index, chunk_size } => {
-                self.headers(*from_index, *to_index, *chunk_size).await
+                self.headers(*from_index, *to_index, *chunk_size, most).await
             }
             Query::ChainInfo { local_block_hashes, include_blocks, from_index } => {
                 let read = |state| self.chain_info(state, local_block_hashes, *include_blocks, *from_index);
@@ -111,6 +112,17 @@ impl Local {
         serve(&Answer::Canonical(blocks), seen)
     }
 
+    /// The blocks of an epoch: any number of them may claim one, and all of them may be long.
+    async fn epoch(&self, epoch: u64, known: &ChainState) -> Result<Blocks, Failure> {
+        let most = match known.bytes + known.length > MAX_RESPONSE_BYTES as u64 {
+            // One more than fits for certain tells whether there are more.
+            true => MAX_EPOCH_BLOCKS.min(known.blocks_within(MAX_LIST_BYTES).saturating_add(1)),
+            false => MAX_EPOCH_BLOCKS,
+        };
+        let blocks = self.store.epoch(epoch, most).await.map_err(store_failure)?;
+        if blocks.count == most { Err(Failure::new(Code::AnswerTooLarge)) } else { Ok(blocks) }
+    }
+
     async fn range(&self, from_index: u64, requested_to: u64, chunk_size: u64) -> Result<Served, Failure> {
         let end = answer::clamped_end(from_index, requested_to, chunk_size);
         let blocks = self.store.range(from_index, end).await.map_err(store_failure)?;
@@ -118,19 +130,34 @@ impl Local {
         let has_more = requested_to > end && height.is_some_and(|height| height > end);
         let settled = self.settled(blocks.tip.as_ref(), end);
         let (blocks, seen) = take(blocks);
-        let answer = Answer::Range { from_index, requested_to, chunk_size, has_more, blocks };
+        let answer = Answer::Range { from_index, to_index: end, requested_to, chunk_size, has_more, blocks };
         let complete = height.is_some_and(|height| height >= end);
         Ok(Served { settled, complete, ..serve(&answer, seen)? })
     }
 
     /// Only peers ask this, who pass over what [`Served`] tells HTTP clients.
-    async fn headers(&self, from_index: u64, requested_to: u64, chunk_size: u64) -> Result<Served, Failure> {
+    /// Headers are short whatever their blocks are, so they are read from `most` blocks at a time.
+    async fn headers(&self, from_index: u64, requested_to: u64, chunk_size: u64, most: u64) -> Result<Served, Failure> {
         let to_index = answer::clamped_end(from_index, requested_to, chunk_size);
-        let blocks = self.store.range(from_index, to_index).await.map_err(store_failure)?;
-        let has_more = requested_to > to_index && blocks.tip.as_ref().is_some_and(|tip| tip.index > to_index);
-        let headers = serde_json::from_str(&format!("[{}]", blocks.json));
-        let headers = headers.map_err(|error| store_failure(StoreError::Damaged(error.to_string())))?;
-        let (BlockList { count, .. }, seen) = take(blocks);
+        let mut headers: Vec<Header> = Vec::new();
+        let (mut next, mut first) = (from_index, None);
+        let seen = loop {
+            let end = to_index.min(next.saturating_add(most - 1));
+            let blocks = self.store.range(next, end).await.map_err(store_failure)?;
+            let read: Result<Vec<Header>, _> = serde_json::from_str(&format!("[{}]", blocks.json));
+            headers.extend(read.map_err(|error| store_failure(StoreError::Damaged(error.to_string())))?);
+            let (_, seen) = take(blocks);
+            // Headers of two chains are no answer.
+            if *first.get_or_insert((seen.version, seen.tip.clone())) != (seen.version, seen.tip.clone()) {
+                return Err(unsteady());
+            }
+            match end < to_index && seen.tip.as_ref().is_some_and(|tip| tip.index > end) {
+                true => next = end + 1,
+                false => break seen,
+            }
+        };
+        let has_more = requested_to > to_index && seen.tip.as_ref().is_some_and(|tip| tip.index > to_index);
+        let count = headers.len() as u64;
         serve(&Answer::Headers(HeadersData { from_index, to_index, headers, count, has_more }), seen)
     }
 
@@ -146,7 +173,7 @@ impl Local {
         let mut list = None;
         if include_blocks {
             let from = from_index.or(common_ancestor_index.map(|index| index.saturating_add(1))).unwrap_or(0);
-            let blocks = self.store.range(from, from.saturating_add(MAX_CHUNK - 1)).await?;
+            let blocks = self.store.range(from, from.saturating_add(most_blocks(&state) - 1)).await?;
             level = blocks.level;
             list = Some(BlockList { json: blocks.json, count: blocks.count });
         }
@@ -233,17 +260,22 @@ impl Local {
     }
 }
 
-/// See [`super::Source::pages`]. [`PAGE`] blocks at a time.
+/// Most blocks that are read at once, so that any of the chain's fit an answer.
+fn most_blocks(state: &ChainState) -> u64 {
+    state.blocks_within(MAX_LIST_BYTES).min(MAX_CHUNK)
+}
+
+/// See [`super::Source::pages`]. As many blocks at a time as an answer may hold.
 pub(super) fn pages(
     store: Arc<dyn BlockStore>,
-    version: u64,
-    tip: Option<Tip>,
+    state: &ChainState,
 ) -> impl Stream<Item = Result<Blocks, Failure>> + Send + use<> {
+    let (version, tip, most) = (state.version, state.tip.clone(), most_blocks(state));
     stream::try_unfold((0, version, tip.clone()), move |(from, version, seen)| {
         let (store, tip) = (store.clone(), tip.clone());
         async move {
             let Some(tip) = tip.filter(|tip| from <= tip.index) else { return Ok(None) };
-            let page = store.range(from, tip.index.min(from + PAGE - 1)).await.map_err(store_failure)?;
+            let page = store.range(from, tip.index.min(from + most - 1)).await.map_err(store_failure)?;
             let same_chain = (version, &seen) == (page.version, &page.tip)
                 || store.anchor(&tip.hash).await.map_err(store_failure)? == (Anchor::Canonical, page.version);
             match page.last_index.filter(|_| same_chain) {

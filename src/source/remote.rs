@@ -84,7 +84,8 @@ impl Asking<'_> {
         let mut next = from_index;
         let reached = loop {
             let query = Query::Range { from_index: next, to_index: end, chunk_size: end - next + 1 };
-            let Answer::Range { blocks, has_more, .. } = self.once(&query).await? else { break false };
+            let Answer::Range { blocks, to_index, has_more, .. } = self.once(&query).await? else { break false };
+            // Most likely its chain ends here; asking for the rest of a wide range chunk by chunk would load it for nothing.
             if blocks.count == 0 {
                 break false;
             }
@@ -96,16 +97,16 @@ impl Asking<'_> {
             if all.json.len() > MAX_RESPONSE_BYTES {
                 return Err(Failure::new(Code::AnswerTooLarge));
             }
-            // The answer was checked: its blocks follow each other from `next` and end at `end` or before.
-            let last = next + (blocks.count - 1);
-            if last == end || !has_more {
-                break last == end;
+            // How far the answer goes is told by indexes: there may be several blocks at one, or none. It was checked that
+            // all of them were asked for, so `to_index` is at least `next` and at most `end`.
+            if to_index == end || !has_more {
+                break to_index == end;
             }
-            next = last + 1;
+            next = to_index + 1;
         };
         // A peer's own `has_more` is no proof: it is true past its tip. Only the next block is.
         let has_more = reached && requested_to > end && self.has_block(end + 1).await?;
-        Ok(Answer::Range { from_index, requested_to, chunk_size, has_more, blocks: all })
+        Ok(Answer::Range { from_index, to_index: end, requested_to, chunk_size, has_more, blocks: all })
     }
 
     async fn has_block(&self, index: u64) -> Result<bool, Failure> {

@@ -151,7 +151,7 @@ async fn pages_end_where_the_version_has_another_tip() {
     let (_folder, _, store) = place().await;
     let state = store.state().await.unwrap();
     let pages = async |tip: Option<Tip>| {
-        let pages = local::pages(store.clone(), state.version, tip);
+        let pages = local::pages(store.clone(), &ChainState { tip, ..state.clone() });
         pages.map(|page| page.map_or_else(|failure| Err(failure.code), |page| Ok(page.count))).collect::<Vec<_>>().await
     };
     assert_eq!(pages(state.tip.clone()).await, [Ok(3)]);

@@ -3,9 +3,6 @@
 use super::{Result, StoreError, sql::level};
 use crate::chain::{CumulativeDifficulty, Level, MinerBlock, Position};
 
-/// Longest hash and nominated peer id that are stored. Postgres can't index texts much longer than twice this.
-const MAX_KEY_BYTES: usize = 1024;
-
 /// A row, with what the accounts need of it.
 pub(super) struct Row {
     pub block: MinerBlock,
@@ -50,7 +47,6 @@ pub(super) fn follow(
                 "{what} with previous hash {previous} does not follow block {index} ({hash})"
             )));
         }
-        check_keys(&block)?;
         parent = Some(Position::from(&block));
         work = work + block.actualized_difficulty;
         (block.is_canonical, block.is_orphaned) = (true, false);
@@ -58,13 +54,4 @@ pub(super) fn follow(
         Ok(Row { document: block.to_json(), block, cumulative_difficulty: Some(work), level })
     };
     blocks.into_iter().map(row).collect()
-}
-
-/// Refuses keys that one of the databases can't index, so that both hold the same.
-pub(super) fn check_keys(block: &MinerBlock) -> Result<()> {
-    if block.hash.len().max(block.nominated_peer_id.len()) <= MAX_KEY_BYTES {
-        return Ok(());
-    }
-    let index = block.index;
-    Err(StoreError::Conflict(format!("block {index} has a hash or peer id of more than {MAX_KEY_BYTES} bytes")))
 }

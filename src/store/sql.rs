@@ -44,6 +44,8 @@ pub(super) trait Backend:
     const TEXTS: &'static str;
     /// The numbers of the JSON array `$1`, as the list behind `IN`.
     const NUMBERS: &'static str;
+    /// Unix seconds by the database's clock, which all processes on the store share.
+    const NOW: &'static str;
 
     /// What the lease is taken with.
     type Lessor: Send + Sync + 'static;

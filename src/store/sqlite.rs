@@ -96,6 +96,7 @@ impl Backend for Sqlite {
     const COUNT_MIGRATION_TABLES: &'static str = "SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'";
     const TEXTS: &'static str = "(SELECT value FROM json_each($1))";
     const NUMBERS: &'static str = "(SELECT value FROM json_each($1))";
+    const NOW: &'static str = "unixepoch()";
 
     type Lessor = Lessor;
     /// The file's device and number; `None` in memory, and for a file that is gone.

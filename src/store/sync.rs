@@ -81,7 +81,7 @@ pub struct Event {
     /// The version that the chain got with it: ascending, with gaps. Never used again, unless the store loses its last
     /// writes.
     pub id: u64,
-    /// When it was committed, unix seconds.
+    /// When it was committed, unix seconds by the database's clock.
     pub at: i64,
     /// What happened.
     pub kind: EventKind,
@@ -106,10 +106,21 @@ pub struct Job {
     pub spec: String,
     /// What is done, JSON; `{}` before the first update.
     pub progress: String,
-    /// When it was created, unix seconds.
+    /// When it was created, unix seconds by the database's clock.
     pub created_at: i64,
-    /// When it last changed, unix seconds.
+    /// When it last changed, unix seconds by the database's clock.
     pub updated_at: i64,
+}
+
+/// A value kept under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// The value.
+    pub value: String,
+    /// When it was put there, unix seconds by the database's clock.
+    pub at: i64,
+    /// Seconds since then by the same clock; negative after the clock was set back.
+    pub age: i64,
 }
 
 /// The right to synchronise this store, which one process at a time has. Dropping it gives it back.
@@ -149,22 +160,25 @@ pub trait SyncStore: Send + Sync + 'static {
     async fn job(&self, id: u64) -> Result<Option<Job>>;
 
     /// Creates a job in phase [`QUEUED`] and deletes finished ones except for the last [`KEPT_JOBS`]; the new one's id.
-    async fn create_job(&self, spec: &str, now: i64) -> Result<u64>;
+    async fn create_job(&self, spec: &str) -> Result<u64>;
 
     /// Sets a job's phase and progress; a wish to cancel it stays.
     ///
     /// # Errors
     /// [`StoreError::Conflict`](super::StoreError::Conflict) if there is no such job.
-    async fn update_job(&self, id: u64, phase: &str, progress: &str, now: i64) -> Result<()>;
+    async fn update_job(&self, id: u64, phase: &str, progress: &str) -> Result<()>;
 
     /// Asks a job to end. Whether there is such a job that isn't finished.
-    async fn cancel_job(&self, id: u64, now: i64) -> Result<bool>;
+    async fn cancel_job(&self, id: u64) -> Result<bool>;
 
     /// Keeps a value under a key, in place of an earlier one.
-    async fn put_note(&self, key: &str, value: &str, now: i64) -> Result<()>;
+    async fn put_note(&self, key: &str, value: &str) -> Result<()>;
 
-    /// The value under a key, and when it was put there.
-    async fn get_note(&self, key: &str) -> Result<Option<(String, i64)>>;
+    /// The value under a key, when it was put there, and how long ago that is.
+    async fn get_note(&self, key: &str) -> Result<Option<Note>>;
+
+    /// The time by the database's clock, unix seconds: what times in the store are to be compared with.
+    async fn now(&self) -> Result<i64>;
 
     /// Takes the lease, or `None` while somebody else has it: at once, without waiting. A store in memory, which no
     /// other process sees, has one of its own.

@@ -1,10 +1,10 @@
 //! What a synchronisation keeps, over either database.
 
 use async_trait::async_trait;
-use sqlx::{ColumnIndex, Executor, FromRow, query, query_as};
+use sqlx::{AssertSqlSafe, ColumnIndex, Executor, FromRow, query, query_as};
 
 use super::{
-    Event, EventKind, FINISHED_PHASES, Job, KEPT_JOBS, Lease, QUEUED, Result, Stage, StoreError, SyncStore, row,
+    Event, EventKind, FINISHED_PHASES, Job, KEPT_JOBS, Lease, Note, QUEUED, Result, Stage, StoreError, SyncStore, row,
     sql::{Backend, Column, SqlStore, clamp, epoch_start, level, read},
     statements,
     transaction::Transaction,
@@ -162,7 +162,7 @@ where
         Ok(row.map(Job::from))
     }
 
-    async fn create_job(&self, spec: &str, now: i64) -> Result<u64> {
+    async fn create_job(&self, spec: &str) -> Result<u64> {
         let pool = self.writer()?;
         let prune = concat!(
             "DELETE FROM job WHERE ",
@@ -171,12 +171,16 @@ where
             finished!(),
             " ORDER BY id DESC LIMIT CAST($1 AS BIGINT)) AS kept)"
         );
-        let insert = "INSERT INTO job (phase, spec, progress, created_at, updated_at) VALUES ($1, $2, '{}', $3, $3) \
-                      RETURNING id";
+        // One look at the clock, so that both times are the same.
+        let insert = format!(
+            "INSERT INTO job (phase, spec, progress, created_at, updated_at) \
+             SELECT $1, $2, '{{}}', at, at FROM (SELECT {} AS at) AS clock RETURNING id",
+            DB::NOW
+        );
         let work = async {
             let mut transaction = Transaction::begin(pool).await?;
             query(prune).bind(clamp(KEPT_JOBS)).execute(&mut *transaction).await.map_err(DB::error)?;
-            let insert = query_as(insert).bind(QUEUED.to_owned()).bind(spec.to_owned()).bind(now);
+            let insert = query_as(AssertSqlSafe(insert)).bind(QUEUED.to_owned()).bind(spec.to_owned());
             let (id,): (i64,) = insert.fetch_one(&mut *transaction).await.map_err(DB::error)?;
             transaction.commit().await?;
             Ok(id as u64)
@@ -184,31 +188,42 @@ where
         pool.attend(self.read, work).await
     }
 
-    async fn update_job(&self, id: u64, phase: &str, progress: &str, now: i64) -> Result<()> {
-        let sql = "UPDATE job SET phase = $2, progress = $3, updated_at = $4 WHERE id = $1";
-        match change!(self(sql, clamp(id), phase.to_owned(), progress.to_owned(), now))? {
+    async fn update_job(&self, id: u64, phase: &str, progress: &str) -> Result<()> {
+        let sql = format!("UPDATE job SET phase = $2, progress = $3, updated_at = {} WHERE id = $1", DB::NOW);
+        match change!(self(AssertSqlSafe(sql), clamp(id), phase.to_owned(), progress.to_owned()))? {
             0 => Err(StoreError::Conflict(format!("there is no job {id}"))),
             _ => Ok(()),
         }
     }
 
-    async fn cancel_job(&self, id: u64, now: i64) -> Result<bool> {
-        let sql = concat!(
-            "UPDATE job SET cancelled_at = COALESCE(cancelled_at, $2), updated_at = $2 WHERE id = $1 AND NOT ",
-            finished!()
+    async fn cancel_job(&self, id: u64) -> Result<bool> {
+        let sql = format!(
+            "UPDATE job SET cancelled_at = COALESCE(cancelled_at, {now}), updated_at = {now} WHERE id = $1 AND NOT {}",
+            finished!(),
+            now = DB::NOW
         );
-        Ok(change!(self(sql, clamp(id), now))? > 0)
+        Ok(change!(self(AssertSqlSafe(sql), clamp(id)))? > 0)
     }
 
-    async fn put_note(&self, key: &str, value: &str, now: i64) -> Result<()> {
-        let sql = "INSERT INTO note (key, value, at) VALUES ($1, $2, $3) \
-                   ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at";
-        change!(self(sql, key.to_owned(), value.to_owned(), now))?;
+    async fn put_note(&self, key: &str, value: &str) -> Result<()> {
+        let sql = format!(
+            "INSERT INTO note (key, value, at) VALUES ($1, $2, {}) \
+             ON CONFLICT (key) DO UPDATE SET value = excluded.value, at = excluded.at",
+            DB::NOW
+        );
+        change!(self(AssertSqlSafe(sql), key.to_owned(), value.to_owned()))?;
         Ok(())
     }
 
-    async fn get_note(&self, key: &str) -> Result<Option<(String, i64)>> {
-        read!(self.fetch_optional("SELECT value, at FROM note WHERE key = $1", key.to_owned()))
+    async fn get_note(&self, key: &str) -> Result<Option<Note>> {
+        let sql = format!("SELECT value, at, {} - at FROM note WHERE key = $1", DB::NOW);
+        let row: Option<(String, i64, i64)> = read!(self.fetch_optional(AssertSqlSafe(sql.clone()), key.to_owned()))?;
+        Ok(row.map(|(value, at, age)| Note { value, at, age }))
+    }
+
+    async fn now(&self) -> Result<i64> {
+        let (now,): (i64,) = read!(self.fetch_one(AssertSqlSafe(format!("SELECT {}", DB::NOW))))?;
+        Ok(now)
     }
 
     async fn lease(&self) -> Result<Option<Box<dyn Lease>>> {

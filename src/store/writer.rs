@@ -1,10 +1,6 @@
 //! Writing: one transaction over both databases, and the accounts that spare the readers a scan.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, ColumnIndex, Executor, QueryBuilder, query, query_as};
@@ -12,7 +8,7 @@ use sqlx::{AssertSqlSafe, ColumnIndex, Executor, QueryBuilder, query, query_as};
 use super::{
     ChainState, ChainWriter, Reorganisation, Result, StoreError, Tip,
     pool::Pool,
-    row::{Row, check_keys, follow},
+    row::{Row, follow},
     sql::{Backend, ChainRow, Column, clamp, json_array, level},
     statements,
     transaction::Transaction,
@@ -161,7 +157,8 @@ where
         let tip = state.tip.as_ref();
         query(
             "UPDATE chain SET version = $1, tip_index = $2, tip_hash = $3, tip_epoch = $4, length = $5, \
-             total_blocks = $6, cumulative_difficulty = $7, bytes = $8, epochs = $9, miners = $10, level = $11",
+             total_blocks = $6, cumulative_difficulty = $7, bytes = $8, epochs = $9, miners = $10, level = $11, \
+             largest = $12, off_schedule = $13, off_timestamp = $14",
         )
         .bind(state.version as i64)
         .bind(tip.map(|tip| tip.index as i64))
@@ -174,6 +171,9 @@ where
         .bind(state.epochs as i64)
         .bind(state.miners as i64)
         .bind(state.level.map(Level::code))
+        .bind(state.largest as i64)
+        .bind(state.off_schedule as i64)
+        .bind(state.off_timestamp as i64)
         .execute(&mut *self.transaction)
         .await
         .map_err(DB::error)?;
@@ -216,7 +216,6 @@ where
         let mut rows = Vec::with_capacity(blocks.len());
         for block in blocks {
             check_storable(block).map_err(|violation| StoreError::Conflict(violation.to_string()))?;
-            check_keys(block)?;
             let parent = difficulties.get(&block.previous_hash).copied().flatten();
             let cumulative_difficulty = parent.map(|parent| parent + block.actualized_difficulty);
             difficulties.entry(block.hash.clone()).or_insert(cumulative_difficulty);
@@ -291,15 +290,11 @@ where
     async fn commit(mut self: Box<Self>) -> Result<ChainState> {
         if self.changed {
             self.state.version += 1;
-            self.tell(unix_now()).await?;
+            self.tell().await?;
             self.forget_events().await?;
             self.write_state().await?;
         }
         self.transaction.commit().await?;
         Ok(self.state)
     }
-}
-
-fn unix_now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }

@@ -16,7 +16,6 @@ use super::{
     tracker::Tracker,
 };
 use crate::{
-    chain::unix_now,
     source::job::{Genesis, JobSpec, Phase, Progress},
     store::{BlockStore, Lease, QUEUED, StoreError},
 };
@@ -92,7 +91,7 @@ impl Service {
 
     pub(super) async fn create_job(&self, spec: &JobSpec) -> Result<u64, StoreError> {
         // Plain data: writing it as JSON doesn't fail.
-        self.store.create_job(&serde_json::to_string(spec).unwrap_or_default(), unix_now()).await
+        self.store.create_job(&serde_json::to_string(spec).unwrap_or_default()).await
     }
 
     /// Ends jobs that have begun and can't be running, since the lease is ours: all but the latest `keep`.
@@ -193,7 +192,7 @@ impl Service {
     async fn tell(&self, id: u64, progress: &Progress) -> Result<bool, StoreError> {
         write_progress(&*self.store, id, progress).await?;
         if self.status.job == Some(id) {
-            self.status.write(&*self.store, unix_now()).await?;
+            self.status.write(&*self.store).await?;
         }
         Ok(self.store.job(id).await?.is_some_and(|job| job.cancel_requested))
     }
@@ -257,5 +256,5 @@ impl Service {
 async fn write_progress(store: &dyn BlockStore, id: u64, progress: &Progress) -> Result<(), StoreError> {
     // Plain data: writing it as JSON doesn't fail.
     let text = serde_json::to_string(progress).unwrap_or_default();
-    store.update_job(id, progress.phase.as_str(), &text, unix_now()).await
+    store.update_job(id, progress.phase.as_str(), &text).await
 }

@@ -136,7 +136,7 @@ fn publish(p2p: &P2pClient, block: &MinerBlock) {
 async fn level(store: &dyn BlockStore, shutdown: &CancellationToken) {
     tracing::info!("mining begins once the store is level with the peers");
     while !shutdown.is_cancelled() {
-        let status = SyncStatus::read(store, true, unix_now()).await;
+        let status = SyncStatus::read(store, true).await;
         if status.is_ok_and(|status| status.state == SyncState::Synced) {
             return;
         }

@@ -22,7 +22,7 @@ use super::{
     turn,
 };
 use crate::{
-    chain::{Network, Position, Verifier, unix_now},
+    chain::{Network, Position, Verifier},
     p2p::{P2pClient, Standing},
     protocol::query::CheckPoint,
     source::job::{Genesis, GenesisSource, Mode, Phase, Stages},
@@ -142,7 +142,7 @@ impl Run {
         let peer_id = lead.map(|peer| peer.to_string());
         tracing::info!(network = self.network.name, hash, peer = peer_id, "this genesis is the network's from now on");
         let genesis = Genesis { hash, source: GenesisSource::FirstSync, peer_id };
-        Ok(genesis.settle(&*self.store, unix_now()).await?)
+        Ok(genesis.settle(&*self.store).await?)
     }
 
     async fn catch_up(&self, record: &mut Record) -> Result<(), RunError> {
@@ -344,7 +344,7 @@ impl Run {
         record.lead = Some(lead.peer);
         if self.open_genesis {
             // Before the first block is there: after a restart nobody could tell whether it was settled.
-            Genesis::open(&*self.store, unix_now()).await?;
+            Genesis::open(&*self.store).await?;
         }
         let Some(plan) = self.plan(&lead, claim).await? else {
             record.weighed.insert(lead.peer);

@@ -16,7 +16,7 @@ use super::{
     gossip::Inbox, job::Ended, known::Known, plan::MAX_BLOCKS, run::Found, setback::RunError, tracker::Tracker,
 };
 use crate::{
-    chain::{Level, Network, PowError, PowOptions, Verifier, unix_now},
+    chain::{Level, Network, PowError, PowOptions, Verifier},
     p2p::P2pClient,
     source::job::{JobSpec, Progress, Stages, SyncState, SyncStatus},
     store::{BlockStore, Lease, StoreError},
@@ -225,7 +225,7 @@ impl Service {
         })?;
         let (found, better, reason) = run.look().await?;
         let useful = found.useful;
-        self.status.checked_at = Some(unix_now());
+        self.status.checked_at = Some(self.store.now().await?);
         self.status.useful_peers = useful;
         // Before those that are found mute now are left alone: peers that are were not asked, and what they did is still
         // the reason.
@@ -271,7 +271,7 @@ impl Service {
                 if found.more {
                     self.missed = Some(Instant::now());
                 }
-                self.status.checked_at = Some(unix_now());
+                self.status.checked_at = Some(self.store.now().await?);
                 self.status.useful_peers = found.useful;
                 leave_alone(&mut self.distrust, found, Instant::now());
                 self.set_state(match outcome {
@@ -317,7 +317,7 @@ impl Service {
 
     async fn write_status(&mut self) -> Result<(), StoreError> {
         self.status_written = Some(Instant::now());
-        self.status.write(&*self.store, unix_now()).await
+        self.status.write(&*self.store).await
     }
 }
 

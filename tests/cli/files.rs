@@ -32,6 +32,23 @@ fn import_is_idempotent_and_export_gives_it_back() {
 }
 
 #[test]
+fn blocks_as_long_as_gossip_carries_come_back_from_a_file() {
+    let mut lines = fixture_lines();
+    for (line, nominee) in [(3, "n".repeat(60_000)), (4, "\0".repeat(10_000)), (5, "a\0b".into())] {
+        lines[line] = edit(&lines[line], "nominated_peer_id", nominee.into());
+    }
+    let place = Place::new();
+    let file = place.write("long.ndjson", joined(&lines));
+    place.import_to("none", &file).ok();
+    let exported = place.run(["export", "-"]).ok().stdout;
+    assert!(exported.windows(6).any(|text| text == b"\\u0000"));
+    let file = place.write("again.ndjson", &exported);
+    let other = Place::new();
+    other.import_to("none", &file).ok();
+    assert!(other.run(["export", "-"]).ok().stdout == exported);
+}
+
+#[test]
 fn proof_of_work_is_the_default() {
     let place = Place::new();
     let lines = fixture_lines();
@@ -69,7 +86,7 @@ fn levels_are_told_as_they_are() {
 #[case::another_object(|l: &mut Lines| l[16] = b"{}".to_vec(), &["not a block: missing field"])]
 #[case::truncated(|l: &mut Lines| { let half = l[16].len() / 2; l[16].truncate(half) }, &["not a block: nonce: EOF"])]
 #[case::not_utf8(|l: &mut Lines| l[16][20] = 0xff, &["not UTF-8"])]
-#[case::too_long(|l: &mut Lines| { let wide = vec![b' '; 70_000]; l[16].splice(1..1, wide); }, &["longer than 65536 bytes"])]
+#[case::too_long(|l: &mut Lines| { let wide = vec![b' '; 600_000]; l[16].splice(1..1, wide); }, &["longer than 524288 bytes"])]
 #[case::too_big(|l: &mut Lines| l[16] = edit(&l[16], "orphan_reason", "x".repeat(9000).into()), &["rule `size`"])]
 #[case::wrong_data_hash(|l: &mut Lines| l[16] = edit(&l[16], "data_hash", "00".repeat(32).into()), &["rule `data_hash`"])]
 #[case::wrong_link(|l: &mut Lines| l[16] = edit(&l[16], "previous_hash", "00".repeat(32).into()), &["rule `link`"])]

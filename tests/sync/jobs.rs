@@ -100,13 +100,13 @@ async fn a_job_can_be_cancelled(#[values(Backend::Sqlite, Backend::Postgres)] ba
     let cancel = async {
         stalled(&syncing, &node).await;
         let id = latest(&syncing).await.0.id;
-        assert!(syncing.store.cancel_job(id, 1).await.unwrap());
+        assert!(syncing.store.cancel_job(id).await.unwrap());
     };
     let (ended, ()) = tokio::join!(service.sync_once(&job, &stop, |_| {}), cancel);
     assert!(matches!(ended, Err(SyncError::Cancelled)), "{ended:?}");
     let (job, progress) = latest(&syncing).await;
     assert_eq!((job.finished, job.phase.as_str(), progress.phase), (true, "cancelled", Phase::Cancelled));
-    assert!(!syncing.store.cancel_job(job.id, 2).await.unwrap(), "it is over");
+    assert!(!syncing.store.cancel_job(job.id).await.unwrap(), "it is over");
     let held = syncing.chain().await.len();
     syncing.assert_holds(&main_chain()[..held]).await;
 }
@@ -118,8 +118,8 @@ async fn a_job_that_is_cancelled_before_its_turn_never_runs(
 ) {
     let syncing = Syncing::with(backend, &[]).await;
     let spec = serde_json::to_string(&JobSpec::default()).unwrap();
-    let id = syncing.store.create_job(&spec, 1).await.unwrap();
-    assert!(syncing.store.cancel_job(id, 2).await.unwrap());
+    let id = syncing.store.create_job(&spec).await.unwrap();
+    assert!(syncing.store.cancel_job(id).await.unwrap());
     let _running = syncing.run();
     let job = eventually(async || syncing.store.job(id).await.unwrap().filter(|job| job.finished)).await;
     assert_eq!(job.phase, "cancelled");
@@ -134,9 +134,9 @@ async fn jobs_that_others_ask_for_are_done_in_turn(#[values(Backend::Sqlite, Bac
     let mut ids = Vec::new();
     for mode in Mode::ALL {
         let spec = serde_json::to_string(&by(mode)).unwrap();
-        ids.push(syncing.store.create_job(&spec, 1).await.unwrap());
+        ids.push(syncing.store.create_job(&spec).await.unwrap());
     }
-    let odd = syncing.store.create_job("{\"mode\": \"sideways\"}", 1).await.unwrap();
+    let odd = syncing.store.create_job("{\"mode\": \"sideways\"}").await.unwrap();
     let _running = syncing.run();
     let jobs = eventually(async || {
         let jobs = syncing.store.jobs(100).await.unwrap();

@@ -115,7 +115,7 @@ impl Syncing {
     /// Waits until the state of the sync is this; the status.
     pub async fn wait_for(&self, state: SyncState) -> SyncStatus {
         eventually(async || {
-            let status = SyncStatus::read(&*self.store, true, modal_gateway::chain::unix_now()).await.unwrap();
+            let status = SyncStatus::read(&*self.store, true).await.unwrap();
             (status.state == state).then_some(status)
         })
         .await

@@ -104,8 +104,9 @@ struct Deviations(Vec<Deviation>);
 impl<'de> Deserialize<'de> for Deviations {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let words = serde_json::Value::deserialize(deserializer)?;
-        let known = |word: &serde_json::Value| Deviation::ALL.into_iter().find(|kind| *word == kind.as_str());
-        Ok(Self(words.as_array().into_iter().flatten().filter_map(known).collect()))
+        let named =
+            |kind: &Deviation| words.as_array().is_some_and(|words| words.iter().any(|word| *word == kind.as_str()));
+        Ok(Self(Deviation::ALL.into_iter().filter(named).collect()))
     }
 }
 

@@ -1,9 +1,12 @@
-use proptest::{option, prelude::*};
+use proptest::{option, prelude::*, sample::subsequence};
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::chain::{CumulativeDifficulty, Deviation, EpochNumbering, Header, MAX_BLOCK_BYTES, Network, PowAlgorithm};
+use crate::chain::{
+    CumulativeDifficulty, Deviation, EpochNumbering, Header, Network, PowAlgorithm, verify::check_storable,
+};
+use crate::protocol::gossip;
 
 /// A block as the first release sends it, with the plain-text hashes of its document.
 fn first_dialect() -> Value {
@@ -76,8 +79,60 @@ fn the_union_of_both_dialects_is_written_in_fixed_order() {
 }
 
 #[test]
-fn a_thousand_of_the_longest_blocks_fit_an_answer() {
-    const { assert!(1000 * (MAX_BLOCK_BYTES + 1) + 1024 <= 10 * 1024 * 1024) };
+fn deviations_are_written_behind_the_rest_where_there_are_any() {
+    let plain = MinerBlock::default();
+    let deviating = MinerBlock { deviations: Deviation::ALL.to_vec(), ..plain.clone() };
+    let expected = plain.to_json().replace('}', r#","deviations":["schedule","timestamp"]}"#);
+    assert_eq!(deviating.to_json(), expected);
+    assert_eq!(parse(&serde_json::from_str(&expected).unwrap()).unwrap(), deviating);
+}
+
+#[rstest]
+#[case::known(r#"["timestamp"]"#, &[Deviation::Timestamp])]
+#[case::out_of_order(r#"["timestamp", "schedule", "timestamp"]"#, &[Deviation::Schedule, Deviation::Timestamp])]
+#[case::unknown(r#"["colour", "timestamp", 7, -7, 0.5, null, true, ["schedule"], {"schedule": "schedule"}]"#, &[Deviation::Timestamp])]
+#[case::empty("[]", &[])]
+#[case::null("null", &[])]
+#[case::text(r#""schedule""#, &[])]
+#[case::number("1", &[])]
+#[case::object(r#"{"schedule": ["schedule"]}"#, &[])]
+fn deviations_that_are_no_list_of_known_words_are_ignored(#[case] value: &str, #[case] expected: &[Deviation]) {
+    let json = MinerBlock::default().to_json().replace('}', &format!(r#","deviations":{value}}}"#));
+    assert_eq!(serde_json::from_str::<MinerBlock>(&json).unwrap().deviations, expected);
+}
+
+/// A message on the gossip topic in the fewest bytes, but for the nominee, which fills it: `unit` as often as it goes.
+#[rstest]
+#[case::letters("x")]
+#[case::nul(r"\u0000")]
+#[case::quotes(r#"\""#)]
+#[case::wide("\u{1F980}")]
+fn whatever_gossip_carries_is_not_too_long(#[case] unit: &str) {
+    let most = 64 << 10;
+    let message = |nominee: &str| {
+        let numbers = r#""index":0,"epoch":0,"miner_number":0,"difficulty":"","nonce":"","timestamp":"0""#;
+        let numbers = numbers.replace(r#""""#, r#""0""#);
+        format!(r#"{{{numbers},"previous_hash":"","hash":"h","nominated_peer_id":"{nominee}"}}"#)
+    };
+    let message = message(&unit.repeat((most - message("").len()) / unit.len()));
+    assert!(message.len() <= most && message.len() > most - unit.len());
+    let heard = gossip::decode(message.as_bytes(), i64::MIN).unwrap();
+    // What we compute or add ourselves may have the most digits.
+    let stored = MinerBlock {
+        epoch: u64::MAX,
+        actualized_difficulty: u128::MAX,
+        data_hash: heard.expected_data_hash(),
+        is_canonical: false,
+        is_orphaned: true,
+        orphaned_at: Some(i64::MIN),
+        height_at_time: Some(u64::MAX),
+        orphan_reason: Some("a chain with more work was found".into()),
+        competing_hash: Some("f".repeat(64)),
+        deviations: Deviation::ALL.to_vec(),
+        ..heard
+    };
+    assert_eq!(check_storable(&stored), Ok(()));
+    assert!(stored.to_json().len() > most, "the limit is not far off");
 }
 
 #[rstest]
@@ -140,19 +195,6 @@ fn what_follows_from_other_members_may_be_missing(
     }
     block["actualized_difficulty"] = json!("no number");
     assert_eq!(parse(&block).unwrap().actualized_difficulty, 1000);
-}
-
-#[test]
-fn deviations_are_written_where_there_are_any_and_never_keep_a_block_from_being_read() {
-    let plain = parse(&current_dialect()).unwrap();
-    assert!(!plain.to_json().contains("deviations"));
-    let deviating = MinerBlock { deviations: vec![Deviation::Schedule, Deviation::Timestamp], ..plain.clone() };
-    assert!(deviating.to_json().ends_with(r#""deviations":["schedule","timestamp"]}"#));
-    for (told, read) in [(json!(7), vec![]), (json!(["unheard of", "timestamp", 5]), vec![Deviation::Timestamp])] {
-        let mut block = current_dialect();
-        block["deviations"] = told;
-        assert_eq!(parse(&block).unwrap(), MinerBlock { deviations: read, ..plain.clone() });
-    }
 }
 
 #[test]
@@ -236,7 +278,7 @@ prop_compose! {
         flags in any::<(bool, bool)>(),
         times in any::<(Option<i64>, Option<i64>, Option<u64>)>(),
         reasons in (option::of(any::<String>()), option::of(any::<String>())),
-        deviations in [option::of(Just(Deviation::Schedule)), option::of(Just(Deviation::Timestamp))],
+        deviations in subsequence(&Deviation::ALL, 0..=Deviation::ALL.len()),
     ) -> MinerBlock {
         let [hash, previous_hash, data_hash, nominated_peer_id] = texts;
         MinerBlock {
@@ -245,8 +287,7 @@ prop_compose! {
             nonce: wide.0, target_difficulty: wide.1, actualized_difficulty: wide.2,
             is_canonical: flags.0, is_orphaned: flags.1,
             seen_at: times.0, orphaned_at: times.1, height_at_time: times.2,
-            orphan_reason: reasons.0, competing_hash: reasons.1,
-            deviations: deviations.into_iter().flatten().collect(),
+            orphan_reason: reasons.0, competing_hash: reasons.1, deviations,
         }
     }
 }

@@ -130,7 +130,8 @@ fn a_hash_has_one_form(#[case] change: fn(&mut MinerBlock)) {
 #[case::backwards(|blocks: &mut Vec<MinerBlock>| blocks.reverse(), Rule::Index, 60)]
 #[case::link(|blocks: &mut Vec<MinerBlock>| blocks[2].previous_hash = "x".into(), Rule::Link, 2)]
 #[case::cycle(|blocks: &mut Vec<MinerBlock>| blocks[2].hash = blocks[0].hash.clone(), Rule::Link, 2)]
-#[case::size(|blocks: &mut Vec<MinerBlock>| blocks[3].nominated_peer_id = "x".repeat(8192), Rule::Size, 3)]
+#[case::size(|blocks: &mut Vec<MinerBlock>| blocks[3].nominated_peer_id = "x".repeat(66_560), Rule::Size, 3)]
+#[case::long_hash(|blocks: &mut Vec<MinerBlock>| blocks[3].hash = "x".repeat(1025), Rule::Size, 3)]
 #[case::nul(|blocks: &mut Vec<MinerBlock>| blocks[3].orphan_reason = Some("\0".into()), Rule::Text, 3)]
 #[case::no_hash(|blocks: &mut Vec<MinerBlock>| blocks[0].hash.clear(), Rule::Text, 0)]
 fn what_a_store_relies_on_holds_at_every_level(
@@ -364,11 +365,33 @@ fn the_key_decides_the_hash() {
 
 #[test]
 fn messages_are_short_and_plain() {
-    let block = MinerBlock { index: 7, hash: "\u{1b}[31m".repeat(5000), ..MinerBlock::default() };
+    let block = MinerBlock { index: 7, hash: "\u{1b}[31m".repeat(10_000), ..MinerBlock::default() };
     let message = check_storable(&block).unwrap_err().to_string();
     assert!(message.starts_with(r"block 7 (\u{1b}[31m\u{1b}[31m"), "{message}");
-    assert!(message.ends_with("violates rule `size`: 50340 bytes, at most 8192 may be"), "{message}");
+    assert!(message.ends_with("violates rule `size`: 100340 bytes, at most 66560 may be"), "{message}");
     assert!(message.len() < 300 && !message.contains('\u{1b}'), "{message}");
+}
+
+#[test]
+fn what_a_column_can_not_hold_is_refused_and_nothing_else() {
+    let sound = MinerBlock { hash: "h".into(), previous_hash: "p".into(), ..MinerBlock::default() };
+    let (long, most, nul) = ("x".repeat(1025), "x".repeat(1024), "a\0b");
+    let text = |text: &str| Some(text.to_owned());
+    for (rule, block) in [
+        (Some(Rule::Size), MinerBlock { hash: long.clone(), ..sound.clone() }),
+        (Some(Rule::Size), MinerBlock { previous_hash: long.clone(), ..sound.clone() }),
+        (Some(Rule::Size), MinerBlock { orphan_reason: text(&long), ..sound.clone() }),
+        (Some(Rule::Text), MinerBlock { hash: nul.into(), ..sound.clone() }),
+        (Some(Rule::Text), MinerBlock { hash: String::new(), ..sound.clone() }),
+        (Some(Rule::Text), MinerBlock { previous_hash: nul.into(), ..sound.clone() }),
+        (Some(Rule::Text), MinerBlock { orphan_reason: text(nul), ..sound.clone() }),
+        (None, MinerBlock { hash: most.clone(), previous_hash: most.clone(), ..sound.clone() }),
+        (None, MinerBlock { nominated_peer_id: nul.into(), data_hash: nul.into(), ..sound.clone() }),
+        (None, MinerBlock { competing_hash: text(nul), ..sound.clone() }),
+        (None, MinerBlock { nominated_peer_id: "x".repeat(60_000), competing_hash: text(&long), ..sound.clone() }),
+    ] {
+        assert_eq!(check_storable(&block).err().map(|violation| violation.rule), rule, "{block:?}");
+    }
 }
 
 #[test]

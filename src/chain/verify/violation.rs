@@ -7,7 +7,10 @@ use serde::Serialize;
 #[cfg(doc)]
 use super::Level;
 #[cfg(doc)]
-use crate::chain::{Network, block::MAX_BLOCK_BYTES};
+use crate::chain::{
+    Network,
+    block::{MAX_BLOCK_BYTES, MAX_KEY_BYTES},
+};
 use crate::chain::{block::Deviation, pow::PowError};
 
 /// A rule that a block can violate. The first six hold at every level, [`Hash`](Rule::Hash) at [`Level::Pow`] only, the
@@ -15,9 +18,10 @@ use crate::chain::{block::Deviation, pow::PowError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
-    /// The block's JSON text has at most [`MAX_BLOCK_BYTES`].
+    /// The block's JSON text has at most [`MAX_BLOCK_BYTES`]; hash, previous hash and orphan reason at most
+    /// [`MAX_KEY_BYTES`] each.
     Size,
-    /// No text has a NUL character (databases don't store it), and the hash isn't empty.
+    /// Hash, previous hash and orphan reason have no NUL character (databases don't store it), and the hash isn't empty.
     Text,
     /// Indexes count up by one from the parent's, or from 0.
     Index,

@@ -4,7 +4,6 @@ use tokio::runtime::Handle;
 
 use super::Figures;
 use crate::{
-    chain::unix_now,
     http::Gateway,
     protocol::Failure,
     source::{
@@ -17,7 +16,7 @@ use crate::{
 /// What the store holds.
 pub(super) async fn add_chain(figures: &mut Figures, gateway: &Gateway) -> Result<(), Failure> {
     let state = gateway.source.state().await?;
-    let sync = gateway.source.sync_status(unix_now()).await?;
+    let sync = gateway.source.sync_status().await?;
     let job_blocks = match sync.job {
         Some(id) => gateway.source.sync_job(id).await?.progress.blocks,
         None => 0,

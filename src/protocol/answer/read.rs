@@ -7,11 +7,13 @@ use super::{Answer, BlockList, ChainInfo};
 use crate::{chain::MinerBlock, protocol::Query};
 
 impl Answer {
-    /// Reads a peer's `data` as the answer to `query`, in either dialect, and checks that it is one: the blocks asked
-    /// for, in order, each once.
+    /// Reads a peer's `data` as the answer to `query`, in either dialect. What the peer says is passed on: several blocks at
+    /// an index, gaps, any order; counts are those of the lists. Headers, which only gateways give, are to be without gaps
+    /// and in order.
     ///
     /// # Errors
-    /// What is wrong with it, for the log and the client.
+    /// Why it is no answer to the question, for the log and the client: it has another shape; a block of another hash,
+    /// epoch or index than asked for; other check points; a work that is no number.
     pub fn decode(query: &Query, data: &str) -> Result<Self, String> {
         match query {
             Query::Ping { .. } => Ok(Self::Ping(data.into())),
@@ -23,41 +25,47 @@ impl Answer {
             }
             Query::Canonical => {
                 let data: CanonicalData = parse(data)?;
-                Ok(Self::Canonical(list(&data.blocks, data.count, Some(0), None)?))
+                Ok(Self::Canonical(BlockList::of(&data.blocks)))
             }
             Query::Epoch { epoch } => {
                 let data: EpochData = parse(data)?;
                 expect(data.epoch == *epoch, || format!("epoch {} instead of {epoch}", data.epoch))?;
                 expect(data.blocks.iter().all(|block| block.epoch == *epoch), || "a block of another epoch".into())?;
-                Ok(Self::Epoch { epoch: *epoch, blocks: list(&data.blocks, data.count, None, None)? })
+                Ok(Self::Epoch { epoch: *epoch, blocks: BlockList::of(&data.blocks) })
             }
             Query::Range { from_index, to_index, chunk_size } => {
                 let data: RangeData = parse(data)?;
-                let blocks = list(&data.blocks, data.count, Some(*from_index), Some(*to_index))?;
-                expect(blocks.count <= *chunk_size, || format!("{} blocks, more than asked", blocks.count))?;
+                let asked = *from_index..=*to_index;
+                let stray = data.blocks.iter().find(|block| !asked.contains(&block.index));
+                expect(stray.is_none(), || {
+                    format!("block {}, not asked for", stray.map(|block| block.index).unwrap_or_default())
+                })?;
+                // A chunk without blocks covers what its sender says, one with blocks no less than their last.
+                let last = data.blocks.iter().map(|block| block.index).max();
+                let covered = data.to_index.max(*from_index).min(*to_index);
                 Ok(Self::Range {
                     from_index: *from_index,
+                    to_index: last.map_or(covered, |last| covered.max(last)),
                     requested_to: *to_index,
                     chunk_size: *chunk_size,
                     has_more: data.has_more,
-                    blocks,
+                    blocks: BlockList::of(&data.blocks),
                 })
             }
             Query::Headers { from_index, to_index, chunk_size } => {
                 let data: HeadersData = parse(data)?;
                 let indexes = data.headers.iter().map(|header| header.index);
-                check_order(indexes, data.count, Some(*from_index), Some(*to_index))?;
+                check_order(indexes, data.count, *from_index, *to_index)?;
                 expect(data.count <= *chunk_size, || format!("{} headers, more than asked", data.count))?;
                 Ok(Self::Headers(data))
             }
-            Query::ChainInfo { from_index, include_blocks, .. } => {
+            Query::ChainInfo { include_blocks, .. } => {
                 let data: ChainInfoData = parse(data)?;
                 let number = &data.cumulative_difficulty;
                 expect(!number.is_empty() && number.len() <= 78 && number.bytes().all(|b| b.is_ascii_digit()), || {
                     "a cumulative_difficulty that is no number".into()
                 })?;
-                let blocks = data.blocks.filter(|_| *include_blocks);
-                let blocks = blocks.map(|b| list(&b, b.len() as u64, from_index.filter(|_| !b.is_empty()), None));
+                let blocks = data.blocks.filter(|_| *include_blocks).map(|blocks| BlockList::of(&blocks));
                 let info = ChainInfo {
                     cumulative_difficulty: data.cumulative_difficulty,
                     chain_length: data.chain_length,
@@ -66,7 +74,7 @@ impl Answer {
                     tip_epoch: data.tip_epoch,
                     common_ancestor_index: data.common_ancestor_index,
                 };
-                Ok(Self::ChainInfo { info, blocks: blocks.transpose()? })
+                Ok(Self::ChainInfo { info, blocks })
             }
             Query::FindAncestor { check_points } => {
                 let data: FindAncestorData = parse(data)?;
@@ -93,29 +101,16 @@ fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String>
     if holds { Ok(()) } else { Err(otherwise()) }
 }
 
-/// The blocks as text, after [`check_order`].
-fn list(blocks: &[MinerBlock], count: u64, first: Option<u64>, last: Option<u64>) -> Result<BlockList, String> {
-    check_order(blocks.iter().map(|block| block.index), count, first, last)?;
-    Ok(BlockList::of(blocks))
-}
-
-/// Checks that there are `count` indexes, ascending without a gap from `first` (or from wherever they start), none past
-/// `last`.
-fn check_order(
-    indexes: impl ExactSizeIterator<Item = u64>,
-    count: u64,
-    first: Option<u64>,
-    last: Option<u64>,
-) -> Result<(), String> {
+/// Checks that there are `count` indexes, ascending without a gap from `first`, none past `last`.
+fn check_order(indexes: impl ExactSizeIterator<Item = u64>, count: u64, first: u64, last: u64) -> Result<(), String> {
     expect(indexes.len() as u64 == count, || format!("count {count} over {} blocks", indexes.len()))?;
-    let mut first = first;
     for (place, index) in (0..).zip(indexes) {
-        let expected = first.get_or_insert(index).checked_add(place);
+        let expected = first.checked_add(place);
         expect(expected == Some(index), || match expected {
             Some(expected) => format!("block {index} where {expected} belongs"),
             None => format!("block {index} behind the last one that can be"),
         })?;
-        expect(last.is_none_or(|last| index <= last), || format!("block {index}, past the end asked for"))?;
+        expect(index <= last, || format!("block {index}, past the end asked for"))?;
     }
     Ok(())
 }
@@ -141,12 +136,13 @@ mod tests {
 
     #[test]
     fn nothing_follows_the_largest_index() {
-        assert_eq!(check_order([u64::MAX - 1, u64::MAX].into_iter(), 2, None, None), Ok(()));
-        let error = check_order([u64::MAX; 2].into_iter(), 2, None, Some(u64::MAX)).unwrap_err();
+        assert_eq!(check_order([u64::MAX - 1, u64::MAX].into_iter(), 2, u64::MAX - 1, u64::MAX), Ok(()));
+        let error = check_order([u64::MAX; 2].into_iter(), 2, u64::MAX, u64::MAX).unwrap_err();
         assert!(error.contains("behind the last"), "{error}");
         let (from_index, requested_to) = (u64::MAX - 1, u64::MAX);
         let range = |has_more| Answer::Range {
             from_index,
+            to_index: requested_to,
             requested_to,
             chunk_size: MAX_CHUNK,
             has_more,

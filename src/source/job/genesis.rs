@@ -53,7 +53,7 @@ impl Genesis {
         if let Some(hash) = pinned {
             return Ok(Some(of_store(hash.into(), GenesisSource::Pinned)));
         }
-        match store.get_note(GENESIS_KEY).await?.map(|(text, _)| serde_json::from_str(&text)) {
+        match store.get_note(GENESIS_KEY).await?.map(|note| serde_json::from_str(&note.value)) {
             Some(Ok(Note::Settled(genesis))) => Ok(Some(genesis)),
             Some(Ok(Note::Open)) => Ok(None),
             Some(Err(error)) => Err(StoreError::Damaged(format!("genesis: {error}"))),
@@ -68,20 +68,20 @@ impl Genesis {
     ///
     /// # Errors
     /// The store's.
-    pub async fn open(store: &dyn BlockStore, now: i64) -> Result<(), StoreError> {
-        write(store, &Note::Open, now).await
+    pub async fn open(store: &dyn BlockStore) -> Result<(), StoreError> {
+        write(store, &Note::Open).await
     }
 
     /// Settles for this genesis.
     ///
     /// # Errors
     /// The store's.
-    pub async fn settle(self, store: &dyn BlockStore, now: i64) -> Result<(), StoreError> {
-        write(store, &Note::Settled(self), now).await
+    pub async fn settle(self, store: &dyn BlockStore) -> Result<(), StoreError> {
+        write(store, &Note::Settled(self)).await
     }
 }
 
-async fn write(store: &dyn BlockStore, note: &Note, now: i64) -> Result<(), StoreError> {
+async fn write(store: &dyn BlockStore, note: &Note) -> Result<(), StoreError> {
     // Plain data: writing it as JSON doesn't fail.
-    store.put_note(GENESIS_KEY, &serde_json::to_string(note).unwrap_or_default(), now).await
+    store.put_note(GENESIS_KEY, &serde_json::to_string(note).unwrap_or_default()).await
 }

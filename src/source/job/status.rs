@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::store::{BlockStore, StoreError};
+use crate::store::{BlockStore, Note, StoreError};
 
 /// Where the store keeps the [`SyncStatus`].
 const STATUS_KEY: &str = "sync_status";
@@ -39,7 +39,7 @@ pub struct SyncStatus {
     /// The job that runs.
     #[schema(required)]
     pub job: Option<u64>,
-    /// When peers were last asked for their tips, unix seconds.
+    /// When peers were last asked for their tips, unix seconds by the database's clock.
     #[schema(required)]
     pub checked_at: Option<i64>,
 }
@@ -69,9 +69,9 @@ impl SyncStatus {
     ///
     /// # Errors
     /// The store's.
-    pub async fn write(&self, store: &dyn BlockStore, now: i64) -> Result<(), StoreError> {
+    pub async fn write(&self, store: &dyn BlockStore) -> Result<(), StoreError> {
         // A status is plain data: writing it as JSON doesn't fail.
-        store.put_note(STATUS_KEY, &serde_json::to_string(self).unwrap_or_default(), now).await
+        store.put_note(STATUS_KEY, &serde_json::to_string(self).unwrap_or_default()).await
     }
 
     /// What the process that syncs wrote last. If that is long ago: off where this process doesn't `sync` the store
@@ -79,14 +79,15 @@ impl SyncStatus {
     ///
     /// # Errors
     /// The store's.
-    pub async fn read(store: &dyn BlockStore, sync: bool, now: i64) -> Result<Self, StoreError> {
+    pub async fn read(store: &dyn BlockStore, sync: bool) -> Result<Self, StoreError> {
         let note = store.get_note(STATUS_KEY).await?;
-        let age = note.as_ref().map(|(_, at)| now.saturating_sub(*at));
-        let text = match (note, age) {
-            (Some((text, _)), Some(age)) if age <= STATUS_MAX_AGE => text,
+        let text = match note {
+            Some(Note { value, age, .. }) if age <= STATUS_MAX_AGE => value,
             _ if !sync => return Ok(Self { state: SyncState::Off, ..Self::default() }),
-            (_, Some(age)) => return Ok(Self::stalled(format!("no process has synced this store for {age} s"))),
-            _ => return Ok(Self::stalled("the sync has not begun yet")),
+            Some(Note { age, .. }) => {
+                return Ok(Self::stalled(format!("no process has synced this store for {age} s")));
+            }
+            None => return Ok(Self::stalled("the sync has not begun yet")),
         };
         serde_json::from_str(&text).map_err(|error| StoreError::Damaged(format!("sync status: {error}")))
     }

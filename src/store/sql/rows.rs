@@ -40,6 +40,9 @@ pub(in crate::store) struct ChainRow {
     epochs: i64,
     miners: i64,
     level: Option<i64>,
+    largest: i64,
+    off_schedule: i64,
+    off_timestamp: i64,
 }
 
 impl TryFrom<ChainRow> for ChainState {
@@ -57,6 +60,9 @@ impl TryFrom<ChainRow> for ChainState {
             epochs: row.epochs as u64,
             miners: row.miners as u64,
             level: row.level.map(level).transpose()?,
+            largest: row.largest as u64,
+            off_schedule: row.off_schedule as u64,
+            off_timestamp: row.off_timestamp as u64,
         })
     }
 }

@@ -2,17 +2,21 @@
 
 use std::collections::HashMap;
 
+use sha2::{Digest, Sha256};
 use sqlx::{ColumnIndex, Executor, QueryBuilder, query_as};
 
 use super::{ROWS_PER_STATEMENT, SqlWriter};
 use crate::{
-    chain::Level,
+    chain::{Deviation, Level, block::MAX_KEY_BYTES},
     store::{
         Result,
         row::Row,
         sql::{Backend, Column, level},
     },
 };
+
+/// Begins the value of a nominee that is kept as its SHA-256 in hex. No peer id begins with it.
+const DIGEST_MARKER: &str = "\u{1}sha256:";
 
 /// Changes to the numbers of canonical blocks, by kind and value.
 type Changes = HashMap<(&'static str, String), i64>;
@@ -30,7 +34,7 @@ where
         let mut changes = Changes::new();
         for row in rows {
             let epoch = ("epoch", row.block.epoch.to_string());
-            let miner = ("miner", row.block.nominated_peer_id.clone());
+            let miner = ("miner", miner_value(&row.block.nominated_peer_id));
             for key in [epoch, miner, level_key(row.level)] {
                 *changes.entry(key).or_default() += sign;
             }
@@ -38,6 +42,14 @@ where
         let bytes: usize = rows.iter().map(|row| row.document.len()).sum();
         self.state.length = self.state.length.saturating_add_signed(sign * rows.len() as i64);
         self.state.bytes = self.state.bytes.saturating_add_signed(sign * bytes as i64);
+        let largest = rows.iter().map(|row| row.document.len() as u64).max().unwrap_or_default();
+        self.state.largest = self.state.largest.max(largest);
+        for (deviation, count) in
+            [(Deviation::Schedule, &mut self.state.off_schedule), (Deviation::Timestamp, &mut self.state.off_timestamp)]
+        {
+            let deviating = rows.iter().filter(|row| row.block.deviations.contains(&deviation)).count();
+            *count = count.saturating_add_signed(sign * deviating as i64);
+        }
         self.tally(changes).await
     }
 
@@ -76,6 +88,13 @@ where
         self.state.level = weakest.map(level).transpose()?;
         Ok(())
     }
+}
+
+/// What stands for a nominee among the miners: itself, or a digest where a key can't hold it. Texts that look like a
+/// digest are digested too, so that different nominees stay different.
+fn miner_value(nominee: &str) -> String {
+    let plain = nominee.len() <= MAX_KEY_BYTES && !nominee.contains('\0') && !nominee.starts_with(DIGEST_MARKER);
+    if plain { nominee.to_owned() } else { format!("{DIGEST_MARKER}{}", hex::encode(Sha256::digest(nominee))) }
 }
 
 fn level_key(level: Level) -> (&'static str, String) {

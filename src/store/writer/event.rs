@@ -1,7 +1,7 @@
 //! What a transaction did to the canonical chain, told in one event.
 
 use serde::Serialize;
-use sqlx::{Executor, query};
+use sqlx::{AssertSqlSafe, Executor, query};
 
 use super::SqlWriter;
 use crate::{
@@ -97,13 +97,16 @@ where
     }
 
     /// Writes the event, if there is one.
-    pub(super) async fn tell(&mut self, now: i64) -> Result<()> {
+    pub(super) async fn tell(&mut self) -> Result<()> {
         let tip = self.tip();
         let Some((kind, change)) = self.history.change(tip.clone(), self.state.length) else { return Ok(()) };
         let id = self.state.version as i64;
-        query("INSERT INTO event (id, at, kind, tip_index, tip_hash, document) VALUES ($1, $2, $3, $4, $5, $6)")
+        let insert = format!(
+            "INSERT INTO event (id, at, kind, tip_index, tip_hash, document) VALUES ($1, {}, $2, $3, $4, $5)",
+            DB::NOW
+        );
+        query(AssertSqlSafe(insert))
             .bind(id)
-            .bind(now)
             .bind(kind.as_str().to_owned())
             .bind(tip.as_ref().map(|tip| tip.index as i64))
             .bind(tip.map(|tip| tip.hash))
