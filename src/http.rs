@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use self::{client::Proxies, counters::Counters, rate::RateLimit, room::Room};
-use crate::source::Source;
+use crate::{chain::Network, source::Source};
 
 pub use docs::openapi_json;
 pub use server::serve;
@@ -76,6 +76,8 @@ pub struct Settings {
     pub cors_origins: Vec<HeaderValue>,
     /// Whether the door speaks TLS.
     pub tls: bool,
+    /// The network whose chain it is.
+    pub network: Arc<Network>,
 }
 
 impl Default for Settings {
@@ -88,6 +90,7 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(60),
             cors_origins: vec![HeaderValue::from_static("*")],
             tls: false,
+            network: Arc::default(),
         }
     }
 }

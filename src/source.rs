@@ -37,7 +37,7 @@ pub use served::{Answerer, Declined, Origin, Served};
 
 use events::Followers;
 use fresh::Fresh;
-use job::{Stages, SyncStatus};
+use job::{Genesis, Stages, SyncStatus};
 use local::Local;
 
 /// Largest answer that the cache keeps.
@@ -89,6 +89,7 @@ pub struct Source {
     local: Local,
     fresh: Fresh<ChainState>,
     status: Fresh<SyncStatus>,
+    genesis: Fresh<Option<Genesis>>,
     followers: Followers,
     stages: Arc<Stages>,
     p2p: OnceLock<P2pClient>,
@@ -106,8 +107,9 @@ impl Source {
             })
             .build();
         let local = Local::new(store.clone(), peer_id.to_string(), settings.finality_depth);
-        let (fresh, status, followers, stages) = (Fresh::new(), Fresh::new(), Followers::new(store), Arc::default());
-        Self { local, fresh, status, followers, stages, p2p: OnceLock::new(), cache, settings }
+        let (fresh, status, genesis) = (Fresh::new(), Fresh::new(), Fresh::new());
+        let (followers, stages) = (Followers::new(store), Arc::default());
+        Self { local, fresh, status, genesis, followers, stages, p2p: OnceLock::new(), cache, settings }
     }
 
     /// Lets peers be asked through this client. Later calls change nothing.

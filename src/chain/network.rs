@@ -20,6 +20,17 @@ pub enum Enforcement {
     Off,
 }
 
+impl Enforcement {
+    /// The name: one lower-case word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Report => "report",
+            Self::Off => "off",
+        }
+    }
+}
+
 impl std::str::FromStr for Enforcement {
     type Err = &'static str;
 

@@ -126,8 +126,8 @@ impl Verifier {
 
     /// Verifies a run of blocks that follows `parent`, or starts a chain without one. Blocking and, at [`Level::Pow`],
     /// heavy on the CPU. The cheap rules are applied to all blocks before the first hash is computed; of each kind the
-    /// violation with the lowest index is the one reported. What the network's settings only report is written into the
-    /// blocks' [`deviations`](MinerBlock::deviations).
+    /// violation with the lowest index is the one reported. From [`Level::Linked`] on, what the network's settings only
+    /// report is written into the blocks' [`deviations`](MinerBlock::deviations).
     ///
     /// # Errors
     /// [`VerifyError::Violation`] names the block and the rule; [`VerifyError::Pow`] says that nothing is proven either
@@ -138,8 +138,9 @@ impl Verifier {
         for block in &mut blocks {
             check_storable(block)?;
             let header = Header::from(&*block);
-            block.deviations = walk.follow(&header)?;
+            let deviations = walk.follow(&header)?;
             if self.level >= Level::Linked {
+                block.deviations = deviations;
                 check_body(self.network(), block, &header)?;
             }
         }

@@ -10,8 +10,9 @@ use super::{
     progress::Progress,
 };
 use crate::{
-    chain::{ChainEnd, Level, MinerBlock, Verifier, verify, verify::VerifyError},
+    chain::{ChainEnd, Level, MinerBlock, PowError, Verifier, verify, verify::VerifyError},
     config::Config,
+    source::job::Genesis,
     store::{self, BlockStore, ChainState, ChainWriter, StoreError},
 };
 
@@ -186,6 +187,8 @@ struct Importer<'a> {
     writer: Box<dyn ChainWriter>,
     config: &'a Config,
     file: &'a str,
+    /// What the store has settled for.
+    genesis: Option<Genesis>,
     /// Made with the first batch: a file without news needs none.
     verifier: Option<Verifier>,
     /// The end of the chain that the writer has so far.
@@ -202,6 +205,7 @@ struct Importer<'a> {
 impl<'a> Importer<'a> {
     /// Begins the transaction.
     async fn begin(store: &dyn BlockStore, config: &'a Config, file: &'a str) -> Result<Self, StoreError> {
+        let genesis = Genesis::read(store, config.network.genesis_hash.as_deref()).await?;
         let writer = store.write().await?;
         tracing::debug!(file, "transaction begun");
         let (state, level) = (writer.state().clone(), config.verify);
@@ -211,7 +215,8 @@ impl<'a> Importer<'a> {
         };
         let summary = Summary { imported: 0, already_there: 0, orphans: 0, duplicates: 0, level, state };
         let (pending, pending_lines, orphans) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { writer, config, file, verifier: None, end, pending, pending_lines, orphans, seen: None, summary })
+        let (verifier, seen) = (None, None);
+        Ok(Self { writer, config, file, genesis, verifier, end, pending, pending_lines, orphans, seen, summary })
     }
 
     fn error(&self, line: u64, problem: impl Into<Problem>) -> ImportError {
@@ -287,15 +292,13 @@ impl<'a> Importer<'a> {
             return Ok(());
         };
         let (first_index, count) = (first.index, blocks.len() as u64);
-        let verifier = match &self.verifier {
-            Some(verifier) => verifier.clone(),
-            None => {
-                let Config { network, verify, .. } = self.config;
-                self.verifier.insert(Verifier::new(network, *verify, self.config.pow())?).clone()
-            }
+        let (verifier, parent) = (self.verifier()?, self.end.clone());
+        let verify = move || {
+            let mut blocks = blocks;
+            verifier.derive(&mut blocks);
+            verifier.verify(parent.as_ref(), blocks)
         };
-        let parent = self.end.clone();
-        let verified = match tokio::task::spawn_blocking(move || verifier.verify(parent.as_ref(), blocks)).await? {
+        let verified = match tokio::task::spawn_blocking(verify).await? {
             Ok(verified) => verified,
             Err(VerifyError::Pow(error)) => return Err(error.into()),
             Err(VerifyError::Violation(violation)) => {
@@ -316,8 +319,21 @@ impl<'a> Importer<'a> {
         Ok(())
     }
 
+    fn verifier(&mut self) -> Result<Verifier, PowError> {
+        if let Some(verifier) = &self.verifier {
+            return Ok(verifier.clone());
+        }
+        let Config { network, verify, .. } = self.config;
+        let verifier = Verifier::new(network, *verify, self.config.pow())?;
+        let verifier = self.genesis.as_ref().map_or(verifier.clone(), |genesis| verifier.with_genesis(&genesis.hash));
+        Ok(self.verifier.insert(verifier).clone())
+    }
+
     async fn write_orphans(&mut self) -> Result<(), ImportError> {
-        let orphans = std::mem::take(&mut self.orphans);
+        let mut orphans = std::mem::take(&mut self.orphans);
+        if !orphans.is_empty() {
+            self.verifier()?.derive(&mut orphans);
+        }
         let new = self.writer.add_orphans(&orphans, Level::None).await?;
         self.summary.orphans += new;
         self.summary.already_there += (orphans.len() as u64).saturating_sub(new);

@@ -1,13 +1,14 @@
 //! `verify`: audits the chain in the store against the network's rules, and raises its level.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde_json::value::RawValue;
 
 use super::progress::Progress;
 use crate::{
     chain::{
-        ChainEnd, CumulativeDifficulty, Level, MinerBlock, PowAlgorithm, PowError, Verifier, VerifyError, Violation,
+        ChainEnd, CumulativeDifficulty, Level, MinerBlock, PowAlgorithm, PowError, VerifiedBlocks, Verifier,
+        VerifyError, Violation,
     },
     config::Config,
     store::{self, BlockStore, ChainState, EventKind, Lease, OpenOptions, StoreError, Tip},
@@ -57,16 +58,28 @@ struct Summary {
     level: Level,
     tip: Option<Tip>,
     raised: u64,
+    /// How many blocks deviate from each rule that the network doesn't enforce, and the first of them.
+    deviating: Deviating,
 }
+
+/// By rule: the number of blocks that deviate from it, and the index of the first.
+type Deviating = BTreeMap<&'static str, (u64, u64)>;
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(tip) = &self.tip else { return f.write_str("verified 0 blocks, the chain is empty") };
         write!(f, "verified {} blocks to {}, tip {} {}", tip.index + 1, self.level, tip.index, tip.hash)?;
-        match self.raised {
-            0 => Ok(()),
-            raised => write!(f, ", raised the level of {raised}"),
+        if self.raised > 0 {
+            write!(f, ", raised the level of {}", self.raised)?;
         }
+        for (rule, (count, first)) in &self.deviating {
+            let blocks = if *count == 1 { "block is" } else { "blocks are" };
+            write!(
+                f,
+                "\nnote: {count} {blocks} off rule `{rule}`, which this network doesn't enforce; the first is {first}"
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -94,13 +107,17 @@ async fn audit(config: &Config, store: &dyn BlockStore, raise: bool) -> Result<S
         work: CumulativeDifficulty::default(),
         level: None,
         raised: 0,
+        deviating: Deviating::new(),
     };
     let batch = match (config.verify, &config.network.pow) {
         (Level::Pow, PowAlgorithm::RandomX { .. }) => RANDOMX_BATCH,
         _ => BATCH,
     };
     match audit.chain(&state, batch).await {
-        Ok(()) => Ok(Summary { level: config.verify, tip: state.tip, raised: audit.raised }),
+        Ok(()) => {
+            let Audit { raised, deviating, .. } = audit;
+            Ok(Summary { level: config.verify, tip: state.tip, raised, deviating })
+        }
         Err(error @ (AuditError::Store(_) | AuditError::Pow(_))) => Err(error),
         // Without the lease, what was found may be two chains.
         Err(error) => match reorganised(store, state.version).await? {
@@ -138,6 +155,7 @@ struct Audit<'a> {
     work: CumulativeDifficulty,
     level: Option<Level>,
     raised: u64,
+    deviating: Deviating,
 }
 
 impl Audit<'_> {
@@ -161,7 +179,13 @@ impl Audit<'_> {
         let (blocks, level) = self.read(from, to).await?;
         let mut work = self.work;
         let works: Vec<_> = blocks.iter().map(|block| (block.index, add(&mut work, block))).collect();
-        self.end = self.verify(blocks).await?;
+        let verified = self.verify(blocks).await?;
+        for block in verified.blocks() {
+            for deviation in &block.deviations {
+                self.deviating.entry(deviation.as_str()).or_insert((0, block.index)).0 += 1;
+            }
+        }
+        self.end = verified.end().cloned();
         if self.said_work(to).await? != work {
             for (index, found) in works {
                 let said = self.said_work(index).await?;
@@ -216,8 +240,8 @@ impl Audit<'_> {
         }
     }
 
-    /// Applies the rules; the end of the chain after these blocks.
-    async fn verify(&self, blocks: Vec<MinerBlock>) -> Result<Option<ChainEnd>, AuditError> {
+    /// Applies the rules.
+    async fn verify(&self, blocks: Vec<MinerBlock>) -> Result<VerifiedBlocks, AuditError> {
         let (verifier, end) = (self.verifier.clone(), self.end.clone());
         let verify = move || match verifier.verify(end.as_ref(), blocks.clone()) {
             Err(VerifyError::Violation(violation)) => {
@@ -228,7 +252,7 @@ impl Audit<'_> {
             outcome => outcome,
         };
         match tokio::task::spawn_blocking(verify).await? {
-            Ok(verified) => Ok(verified.end().cloned()),
+            Ok(verified) => Ok(verified),
             Err(VerifyError::Violation(violation)) => Err(violation.into()),
             Err(VerifyError::Pow(error)) => Err(error.into()),
         }
@@ -311,6 +335,7 @@ mod tests {
             work: CumulativeDifficulty::default(),
             level: None,
             raised: 0,
+            deviating: Deviating::new(),
         };
         let error = audit.raise(0, 2).await.unwrap_err();
         assert!(matches!(error, AuditError::Reorganised), "{error:?}");

@@ -18,7 +18,7 @@ use crate::{
         Ancestor, Code, Failure,
         query::{Kind, Parameter, optional},
     },
-    source::job::{SyncState, SyncStatus},
+    source::job::{Genesis, SyncState, SyncStatus},
 };
 
 /// What goes with everything that the gateway tells of itself.
@@ -37,12 +37,28 @@ pub struct StatusData {
     peer_id: Option<String>,
     /// Seconds since the start.
     uptime_seconds: u64,
+    /// The network whose chain it is.
+    network: NetworkData,
     /// The chain in the store.
     chain: ChainData,
     /// How the store stands to the network.
     sync: SyncStatus,
     /// The peers.
     peers: PeersSummary,
+}
+
+/// The network.
+#[derive(Serialize, ToSchema)]
+pub struct NetworkData {
+    /// Its name.
+    name: String,
+    /// The only genesis that is accepted; null until the first sync has ended, where the settings name none.
+    #[schema(required)]
+    genesis: Option<Genesis>,
+    /// What becomes of a block whose difficulty is not the scheduled one: `enforce`, `report` or `off`.
+    difficulty_schedule: &'static str,
+    /// What becomes of a block whose timestamp is too far ahead, likewise.
+    timestamps: &'static str,
 }
 
 /// The chain in the store.
@@ -63,6 +79,10 @@ pub struct ChainData {
     verification: Option<&'static str>,
     /// Number of blocks beside the chain.
     orphans: u64,
+    /// Canonical blocks whose difficulty is not the scheduled one, where that is only reported.
+    off_schedule: u64,
+    /// Canonical blocks whose timestamp was too far ahead when they were verified, where that is only reported.
+    off_timestamp: u64,
 }
 
 /// The peers in numbers.
@@ -119,11 +139,17 @@ pub(super) fn health_routes() -> Router<Gateway> {
     responses((status = 200, description = "The state", body = Envelope<StatusData>)))]
 async fn get_status(State(gateway): State<Gateway>) -> Result<impl IntoResponse, Rejection> {
     let state = gateway.source.state().await?;
-    let peers = peers_of(&gateway);
+    let (peers, network) = (peers_of(&gateway), &gateway.settings.network);
     Ok(enveloped(StatusData {
         version: env!("CARGO_PKG_VERSION"),
         peer_id: gateway.source.p2p().map(|p2p| p2p.local_peer_id().to_string()),
         uptime_seconds: gateway.started.elapsed().as_secs(),
+        network: NetworkData {
+            name: network.name.clone(),
+            genesis: gateway.source.genesis(network.genesis_hash.as_deref()).await?,
+            difficulty_schedule: network.difficulty_schedule.as_str(),
+            timestamps: network.timestamps().as_str(),
+        },
         chain: ChainData {
             length: state.length,
             tip: state.tip.as_ref().map(|tip| Ancestor { index: tip.index, hash: tip.hash.clone() }),
@@ -131,6 +157,8 @@ async fn get_status(State(gateway): State<Gateway>) -> Result<impl IntoResponse,
             cumulative_difficulty: state.cumulative_difficulty.to_string(),
             verification: state.level.map(|level| level.as_str()),
             orphans: state.total_blocks.saturating_sub(state.length),
+            off_schedule: state.off_schedule,
+            off_timestamp: state.off_timestamp,
         },
         sync: gateway.source.sync_status().await?,
         peers: PeersSummary {

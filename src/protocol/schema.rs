@@ -16,7 +16,7 @@ pub struct Block {
     hash: String,
     /// Height; genesis has 0.
     index: u64,
-    /// Epoch that the block claims.
+    /// Epoch of its index.
     epoch: u64,
     /// When it was mined, in unix seconds; genesis has 0.
     timestamp: i64,
@@ -55,6 +55,10 @@ pub struct Block {
     /// Hash of the block that won against it.
     #[schema(required)]
     competing_hash: Option<String>,
+    /// Rules that it deviates from and that the network doesn't enforce, `schedule` and `timestamp`; absent where there are
+    /// none.
+    #[schema(required = false)]
+    deviations: Vec<String>,
 }
 
 /// A failed answer.

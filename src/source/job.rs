@@ -297,4 +297,15 @@ impl Source {
         let read = async { SyncStatus::read(&*store, self.settings.sync).await.map_err(store_failure) };
         in_time(self.status.get(read)).await.map(Arc::unwrap_or_clone)
     }
+
+    /// The genesis that this store has settled for, where the settings name the one that is `pinned`; `None` before the
+    /// first sync has ended. At most [`MAX_AGE`](super::fresh::MAX_AGE) old.
+    ///
+    /// # Errors
+    /// [`Code::StoreUnavailable`].
+    pub async fn genesis(&self, pinned: Option<&str>) -> Result<Option<Genesis>, Failure> {
+        let store = self.local.store();
+        let read = async { Genesis::read(&*store, pinned).await.map_err(store_failure) };
+        in_time(self.genesis.get(read)).await.map(Arc::unwrap_or_clone)
+    }
 }

@@ -22,6 +22,9 @@ pub(super) async fn add_chain(figures: &mut Figures, gateway: &Gateway) -> Resul
         None => 0,
     };
     figures.one("chain_blocks", "gauge", "Canonical blocks in the store.", state.length);
+    let off = [("schedule", state.off_schedule), ("timestamp", state.off_timestamp)];
+    let off = off.map(|(rule, count)| (format!("{{rule=\"{rule}\"}}"), count));
+    figures.all("chain_deviations", "gauge", "Canonical blocks off a rule that is only reported.", &off);
     figures.one("store_blocks", "gauge", "Blocks in the store, orphans included.", state.total_blocks);
     let states =
         SyncState::ALL.map(|state| (format!("{{state=\"{}\"}}", state.as_str()), (state == sync.state).into()));
@@ -50,6 +53,10 @@ pub(super) async fn add_fill(figures: &mut Figures, gateway: &Gateway) {
     let waiting = Stage::ALL
         .map(|stage| (format!("{{stage=\"{}\"}}", stage.as_str()), gateway.source.stages().waiting(stage) as u64));
     figures.all("sync_waiting", "gauge", "Windows or batches that wait for a stage of the sync.", &waiting);
+    let recomputed = gateway.source.stages().differences().by_member();
+    let recomputed = recomputed.map(|(member, count)| (format!("{{member=\"{member}\"}}"), count));
+    let help = "Derived members of peers' blocks that were sent otherwise than they are computed.";
+    figures.all("sync_recomputed_total", "counter", help, &recomputed);
     figures.one("panics_total", "counter", "Panics, wherever they were contained.", telemetry::panics());
     let tasks = Handle::current().metrics().num_alive_tasks();
     figures.one("tasks", "gauge", "Tasks alive.", tasks as u64);
