@@ -28,7 +28,7 @@ pub use error::StoreError;
 pub use pool::MAX_WAITING;
 pub use sync::{
     Event, EventKind, FINISHED_PHASES, Job, KEPT_EVENTS, KEPT_JOBS, Lease, Note, QUEUED, Reorganisation, Stage,
-    SyncStore,
+    SyncStore, lease_in_turn,
 };
 
 /// Result of a store operation.

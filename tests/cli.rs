@@ -31,6 +31,10 @@ mod verify;
 
 const TIP: &str = "0017cbb916921c1144f2fcdb002392cebdb0849e1bc14f883df8dd0430cccc0f";
 
+/// The settings of a network that begins with another genesis than the fixtures.
+const OTHER_NETWORK: &str = "name = 'other'\n\
+    genesis_hash = '1138a591e9aea737ab04eafd00b2057f4891ec7977c525cec410023a51a08d7e'\n";
+
 /// Lines of a file without their ends.
 type Lines = Vec<Vec<u8>>;
 

@@ -1,6 +1,6 @@
 //! `verify`: audits the chain in the store against the network's rules, and raises its level.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt};
 
 use serde_json::value::RawValue;
 
@@ -19,11 +19,6 @@ const BATCH: u64 = 1000;
 
 /// The same where each takes a RandomX hash, some 40 ms of a core: progress shall be seen.
 const RANDOMX_BATCH: u64 = 32;
-
-/// How often, and how long after each other, the lease is tried for: a server learns in its own time that the process
-/// before us has ended.
-const LEASE_TRIES: usize = 20;
-const LEASE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why the store isn't known to be good.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +90,7 @@ pub(super) async fn run(config: &Config, raise: bool) -> Result<(), AuditError> 
 
 async fn audit(config: &Config, store: &dyn BlockStore, raise: bool) -> Result<Summary, AuditError> {
     let lease = match raise {
-        true => Some(lease(store).await?),
+        true => Some(store::lease_in_turn(store).await?.ok_or(AuditError::Leased)?),
         false => None,
     };
     let state = store.state().await?;
@@ -125,17 +120,6 @@ async fn audit(config: &Config, store: &dyn BlockStore, raise: bool) -> Result<S
             false => Err(error),
         },
     }
-}
-
-/// The right to be the only one who brings blocks into the store.
-async fn lease(store: &dyn BlockStore) -> Result<Box<dyn Lease>, AuditError> {
-    for _ in 0..LEASE_TRIES {
-        if let Some(lease) = store.lease().await? {
-            return Ok(lease);
-        }
-        tokio::time::sleep(LEASE_PAUSE).await;
-    }
-    Err(AuditError::Leased)
 }
 
 /// Whether blocks have left the chain since it had this version.

@@ -1,5 +1,7 @@
 //! What a synchronisation keeps beside the chain: a branch that has not won yet, what became of the chain, jobs, notes.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde::Serialize;
 
@@ -131,6 +133,25 @@ pub struct Note {
 pub trait Lease: Send + Sync {
     /// Whether it still stands. A lease that is lost stays lost; take another.
     async fn held(&mut self) -> bool;
+}
+
+/// How often, and how long after each other, a lease is tried for.
+const LEASE_TRIES: usize = 20;
+const LEASE_PAUSE: Duration = Duration::from_millis(50);
+
+/// The right to synchronise this store, for a command that follows others: a server learns in its own time that the process
+/// before us has ended. `None` where another process keeps it.
+///
+/// # Errors
+/// The store's.
+pub async fn lease_in_turn<S: SyncStore + ?Sized>(store: &S) -> Result<Option<Box<dyn Lease>>> {
+    for _ in 1..LEASE_TRIES {
+        if let Some(lease) = store.lease().await? {
+            return Ok(Some(lease));
+        }
+        tokio::time::sleep(LEASE_PAUSE).await;
+    }
+    store.lease().await
 }
 
 /// The part of a store that readers of the chain don't need.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     source::job::{Genesis, JobSpec, Phase, Progress},
-    store::{BlockStore, Lease, QUEUED, StoreError},
+    store::{self, BlockStore, Lease, QUEUED, StoreError},
 };
 
 /// How often progress is written, and wishes of others are looked for.
@@ -48,7 +48,7 @@ impl Service {
         shutdown: &CancellationToken,
         watch: impl Fn(&Progress),
     ) -> Result<Progress, SyncError> {
-        let mut lease = self.store.lease().await?.ok_or(SyncError::Leased)?;
+        let mut lease = store::lease_in_turn(&*self.store).await?.ok_or(SyncError::Leased)?;
         self.end_stale(0).await?;
         self.enforce_checkpoints().await?;
         let id = self.create_job(spec).await?;

@@ -57,7 +57,7 @@ pub enum MiningError {
 }
 
 /// Mines on the chain in `store` until `shutdown`. An empty store gets the network's genesis if that is the usual one and
-/// the network is not public: another one is brought by a sync, and is waited for.
+/// the network is none of the public ones: theirs is brought by a sync, and is waited for.
 ///
 /// # Errors
 /// [`MiningError`]; a store that fails is waited for.
@@ -144,9 +144,10 @@ async fn level(store: &dyn BlockStore, shutdown: &CancellationToken) {
     }
 }
 
-/// The genesis to begin a network with: none where it has another one, or where others may have begun it.
+/// The genesis to begin a network with: none where it has another one, or where others have begun it.
 fn own_genesis(network: &Network) -> Result<Option<MinerBlock>, PowError> {
-    if network.public && network.genesis_hash.is_none() {
+    let is_known = Network::NAMES.contains(&network.name.as_str());
+    if network.public && is_known && network.genesis_hash.is_none() {
         return Ok(None);
     }
     let genesis = miner::genesis(network)?;

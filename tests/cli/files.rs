@@ -8,8 +8,9 @@ use std::{
 };
 
 use rstest::rstest;
+use serde_json::{Value, json};
 
-use crate::{Lines, Outcome, Place, TIP, edit, fixture, fixture_lines, joined};
+use crate::{Lines, OTHER_NETWORK, Outcome, Place, TIP, edit, fixture, fixture_lines, joined};
 
 #[test]
 fn import_is_idempotent_and_export_gives_it_back() {
@@ -64,7 +65,9 @@ fn proof_of_work_is_the_default() {
 #[test]
 fn another_networks_chain_is_refused() {
     for level in ["none", "linked", "pow"] {
-        let outcome = Place::new().run(["import", fixture().to_str().unwrap(), "--verify", level]);
+        let place = Place::new();
+        place.write("other.toml", OTHER_NETWORK);
+        let outcome = place.run(["import", fixture().to_str().unwrap(), "--network", "other.toml", "--verify", level]);
         outcome.fails(1, &["line 1: ", "rule `genesis`: the network's genesis has the hash 1138a591"]);
     }
 }
@@ -88,7 +91,6 @@ fn levels_are_told_as_they_are() {
 #[case::not_utf8(|l: &mut Lines| l[16][20] = 0xff, &["not UTF-8"])]
 #[case::too_long(|l: &mut Lines| { let wide = vec![b' '; 600_000]; l[16].splice(1..1, wide); }, &["longer than 524288 bytes"])]
 #[case::too_big(|l: &mut Lines| l[16] = edit(&l[16], "orphan_reason", "x".repeat(9000).into()), &["rule `size`"])]
-#[case::wrong_data_hash(|l: &mut Lines| l[16] = edit(&l[16], "data_hash", "00".repeat(32).into()), &["rule `data_hash`"])]
 #[case::wrong_link(|l: &mut Lines| l[16] = edit(&l[16], "previous_hash", "00".repeat(32).into()), &["rule `link`"])]
 #[case::missing_block(|l: &mut Lines| { l.remove(16); }, &["must ascend by index: expected 16, found 17"])]
 #[case::swapped(|l: &mut Lines| l.swap(16, 17), &["must ascend by index: expected 16, found 17"])]
@@ -107,6 +109,22 @@ fn a_broken_line_is_named_and_nothing_is_imported(#[case] spoil: fn(&mut Lines),
     place.import(&file).fails(1, &[&["broken.ndjson: line 17: "], texts].concat());
     assert_eq!(place.count(), 0);
     place.import(&fixture()).ok();
+}
+
+#[rstest]
+#[case("data_hash", json!("00".repeat(32)))]
+#[case("data_hash", json!(""))]
+#[case("epoch", json!(7))]
+#[case("actualized_difficulty", json!("7"))]
+fn what_follows_from_other_members_is_computed(#[case] member: &str, #[case] value: Value) {
+    let place = Place::new();
+    place.import(&fixture()).ok();
+    let expected = place.run(["export", "-"]).ok().stdout;
+    let other = Place::new();
+    let mut lines = fixture_lines();
+    lines[16] = edit(&lines[16], member, value);
+    other.import(&other.write("other.ndjson", joined(&lines))).ok();
+    assert!(other.run(["export", "-"]).ok().stdout == expected);
 }
 
 #[test]

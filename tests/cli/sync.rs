@@ -118,7 +118,8 @@ async fn a_failure_names_its_cause() {
 
     let (_served, node) = node(61).await;
     let peer = address(&node);
-    run(&[&peer, "--network", "devnet2"]).fails(1, &["rule `genesis`"]);
+    place.write("other.toml", crate::OTHER_NETWORK);
+    run(&[&peer, "--network", "other.toml"]).fails(1, &["rule `genesis`"]);
     let handle = store.open().await;
     let lease = handle.lease().await.unwrap().unwrap();
     run(&[&peer]).fails(1, &["another process is syncing this store"]);
@@ -137,6 +138,7 @@ fn first_epoch_only(request: &Value) -> Reply {
             "cumulative_difficulty": "809", "chain_length": 61, "chain_height": 60, "tip_hash": TIP, "tip_epoch": 1,
             "common_ancestor_index": null, "blocks": null,
         }),
+        "/data/miner_block/get" => json!(chain[60]),
         "/data/miner_block/epoch" if request["data"]["epoch"] == 0 => {
             json!({"epoch": 0, "blocks": chain[..41].to_vec(), "count": 41})
         }

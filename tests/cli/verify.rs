@@ -107,5 +107,7 @@ fn other_networks_and_empty_stores() {
     place.run(["migrate"]).ok();
     assert_eq!(place.run(["verify"]).ok().stderr, "verified 0 blocks, the chain is empty\n");
     place.import(&fixture()).ok();
-    place.run(["verify", "--verify", "none"]).fails(1, &["block 0 (63dc2d1c", "rule `genesis`"]);
+    place.write("other.toml", crate::OTHER_NETWORK);
+    let verify = ["verify", "--verify", "none", "--network", "other.toml"];
+    place.run(verify).fails(1, &["block 0 (63dc2d1c", "rule `genesis`"]);
 }
