@@ -6,17 +6,22 @@
 //!
 //! * [`service`]: one process at a time syncs a store: jobs, gossip, the regular check of the peers
 //! * `job`: a job's row in the store, and whoever waits for it
-//! * `run`: what a job does: chooses whom to follow; `turn`: whom it asks; `judge`: what follows from a setback
+//! * `run`: what a job does: chooses whom to follow; `judge`: what follows from a setback
+//! * `claims`, `turn`: what the peers claim, and whom of them it asks; `distrust`: who is left alone for a while
 //! * `plan`: what to fetch; `setback`: what comes between a plan and its end
 //! * `sources`: whom to ask for blocks
 //! * `download`, `pipeline`: fetching in windows from several peers; verifying and committing them in order
+//! * `branch`: where a branch that comes really leaves our chain
 //! * `remote`: one peer's side of the protocol; `links`: one chain out of what it keeps; `fault`: what may be wrong with it
 //! * `known`: what is remembered of chains from one job to the next
 //! * `checkpoint`: checkpoints that the chain in the store breaks
 //! * `tracker`: what a job has done so far
 //! * [`mining`]: blocks of our own
 
+mod branch;
 mod checkpoint;
+mod claims;
+mod distrust;
 mod download;
 mod fault;
 mod gossip;

@@ -48,6 +48,12 @@ impl VerifiedBlocks {
         self.blocks
     }
 
+    /// All but the first `count` of them.
+    pub fn without_first(mut self, count: usize) -> Self {
+        self.blocks.drain(..count.min(self.blocks.len()));
+        self
+    }
+
     /// How many blocks.
     pub fn len(&self) -> usize {
         self.blocks.len()

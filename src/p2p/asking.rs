@@ -44,6 +44,7 @@ impl Worker {
         let full = line.in_flight >= most;
         let gone = line.queue.take_unless(|waiting| waiting.is_wanted(now));
         outbound.waiting -= gone.len();
+        gone.into_iter().for_each(|waiting| waiting.reply.send(Err(P2pError::Busy)));
         let bytes = || line.queue.iter().map(|waiting| waiting.request.body.len()).sum::<usize>();
         // What a turn takes is told by the mean latency, with so many in flight.
         let wait = latency.filter(|_| full).unwrap_or_default();

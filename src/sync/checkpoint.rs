@@ -1,7 +1,11 @@
 //! Checkpoints that the chain in the store breaks: named after it was stored, or by another program.
 
 use super::service::Service;
-use crate::{chain::unix_now, source::job::SyncStatus, store::StoreError};
+use crate::{
+    chain::unix_now,
+    source::job::{Genesis, SyncStatus},
+    store::StoreError,
+};
 
 impl Service {
     /// Rewinds the chain below the first checkpoint at which it has another block.
@@ -19,6 +23,10 @@ impl Service {
         writer.clear_stage().await?;
         let rewound = writer.rewind(point.index.checked_sub(1), &reason, Some(&point.hash), unix_now()).await?;
         writer.commit().await?;
+        if point.index == 0 && self.network.genesis_hash.is_none() {
+            // Another genesis is needed than the one that was settled for.
+            Genesis::open(&*self.store).await?;
+        }
         tracing::warn!(
             checkpoint = point.index,
             blocks = rewound,

@@ -14,7 +14,7 @@ use super::{
     sources::{FIRST_PATIENCE, InFlight, LAST_PATIENCE, Sources, Trickle},
 };
 use crate::{
-    chain::{EpochNumbering, MinerBlock, Position},
+    chain::{ChainEnd, EpochNumbering, MinerBlock, Position},
     p2p::P2pError,
     protocol::MAX_CHUNK,
     source::job::Mode,
@@ -69,25 +69,22 @@ pub(super) struct Fetched {
     pub failed: Option<Failed>,
 }
 
-/// The `spans` in order, as they arrive, of the chain that ends with `tip`. Faults of peers that did not end the download go to `report`.
+/// The `spans` in order, as they arrive. Faults of peers that did not end the download go to `report`.
 pub(super) fn fetched(
-    mode: Mode,
-    numbering: EpochNumbering,
+    way: Way,
     spans: Vec<Span>,
-    tip: Position,
     sources: Arc<Sources>,
     report: impl Fn(PeerId, &Fault) + Clone + Send + 'static,
 ) -> impl Stream<Item = Fetched> + Send {
     // One at a time where the mode means one peer's answers in order.
-    let in_flight = match mode {
+    let in_flight = match way.mode {
         Mode::Full => 1,
         Mode::Incremental | Mode::Epoch | Mode::Headers | Mode::Delta => WINDOWS_IN_FLIGHT,
     };
     let fetch = move |span| {
-        let (sources, tip, report) = (sources.clone(), tip.clone(), report.clone());
+        let (sources, way, report) = (sources.clone(), way.clone(), report.clone());
         async move {
             let mut windows = Gathered::new(&span);
-            let way = Way { mode, numbering, tip };
             let failed = fetch(&way, &mut windows, &sources, report).await.err();
             Fetched { windows: windows.windows, failed }
         }
@@ -160,11 +157,14 @@ impl<'a> Gathered<'a> {
 }
 
 /// How blocks are asked for.
-struct Way {
-    mode: Mode,
-    numbering: EpochNumbering,
+#[derive(Clone)]
+pub(super) struct Way {
+    pub mode: Mode,
+    pub numbering: EpochNumbering,
     /// The end of the chain that they are on.
-    tip: Position,
+    pub tip: Position,
+    /// The block that the first of them follows.
+    pub parent: Option<ChainEnd>,
 }
 
 /// One span: from the best peer, from another one as well when that takes too long, and once more after a pause when
@@ -204,7 +204,10 @@ async fn fetch(
             // and for strangers who give next to nothing.
             true if sources.alternatives => {
                 let count = || attempts.iter().map(|attempt| attempt.count()).sum::<usize>();
-                let (before, began, longest) = (count(), Instant::now(), patience.max(LAST_PATIENCE));
+                // A request of its own time is waited for where the operator trusts the peer: its link may be slow.
+                let trusted = sources.lead.is_trusted().then(|| sources.lead.timeout());
+                let longest = patience.max(LAST_PATIENCE).max(trusted.unwrap_or_default());
+                let (before, began) = (count(), Instant::now());
                 match tokio::time::timeout(longest, racing.next()).await {
                     Ok(outcome) => outcome,
                     Err(_) => {
@@ -260,11 +263,13 @@ async fn take(way: &Way, span: &Span, source: InFlight<'_>, attempt: Arc<Attempt
         end = blocks.last().map(|block| block.hash.clone());
         attempt.given().blocks.extend(blocks);
     };
-    let Way { mode, numbering, tip } = way;
+    let Way { mode, numbering, tip, parent } = way;
+    let parent = parent.as_ref().filter(|parent| parent.index.checked_add(1) == Some(from));
+    let parent = parent.map(|parent| parent.hash.as_str());
     let mut outcome = match mode {
         Mode::Full => remote.canonical(from, to, tip).await.map(keep),
         Mode::Epoch => remote.epoch(numbering.epoch(from), from, to, tip).await.map(keep),
-        Mode::Incremental | Mode::Headers | Mode::Delta => remote.range(from, to, tip, keep).await,
+        Mode::Incremental | Mode::Headers | Mode::Delta => remote.range(from, to, tip, parent, keep).await,
     };
     if outcome.is_ok() && span.ends_with.is_some() && span.ends_with != end {
         attempt.given().blocks.clear();

@@ -68,9 +68,13 @@ impl Fault {
         matches!(self, Self::Missing(_) | Self::NoTip | Self::Unlinked(_) | Self::Tangled(_)).then(|| self.to_string())
     }
 
-    /// Whether the peer asks to be asked again later.
+    /// Whether it is to be asked again later: the peer says so, or too much waits for it here.
     pub fn is_slow_down(&self) -> bool {
-        matches!(self, Self::Refused(failure) if failure.code == Code::Busy)
+        match self {
+            Self::Refused(failure) => failure.code == Code::Busy,
+            Self::Silent(error) => matches!(error, P2pError::Busy),
+            _ => false,
+        }
     }
 
     /// Whether the peer does not know the path.

@@ -67,7 +67,8 @@ impl Inbox {
         p2p.judge(message, verdict);
     }
 
-    /// Keeps a block that claims the least work that any has; where there is no room, the highest ones are kept.
+    /// Keeps a block that claims the least work that any has; where there is no room, the lowest ones are kept, which come
+    /// next.
     fn keep(&mut self, block: MinerBlock) {
         let worth = block.target_difficulty > 0 && meets(&block.hash, block.target_difficulty);
         if !worth || self.waiting.iter().any(|known| known.hash == block.hash) {
@@ -75,9 +76,14 @@ impl Inbox {
         }
         self.waiting.push(block);
         if self.waiting.len() > MAX_WAITING {
-            let lowest = (0..self.waiting.len()).min_by_key(|at| self.waiting[*at].index).unwrap_or_default();
-            self.waiting.swap_remove(lowest);
+            let highest = (0..self.waiting.len()).max_by_key(|at| self.waiting[*at].index).unwrap_or_default();
+            self.waiting.swap_remove(highest);
         }
+    }
+
+    /// Forgets what has waited: where its parents did not come, a look at the peers brings it.
+    pub fn clear(&mut self) {
+        self.waiting.clear();
     }
 
     /// Takes out a block that follows this one.
@@ -118,7 +124,7 @@ impl Service {
             }
         }
         let tip = self.store.state().await?.tip.map_or(0, |tip| tip.index);
-        inbox.waiting.retain(|block| block.index > tip);
+        inbox.waiting.retain(|block| block.index > tip && block.index - tip <= MAX_WAITING as u64);
         Ok(())
     }
 
@@ -164,6 +170,9 @@ impl Service {
         let Some(parent) = below.filter(|parent| parent.hash == block.previous_hash) else {
             // Whether it is worth anything shows when its chain is there.
             let look = self.is_worth_a_look(&block, message.from);
+            if look && !self.has_its_hash(&block).await {
+                return Ok((Verdict::Ignore, false));
+            }
             if block.index > tip {
                 inbox.keep(block);
             }
@@ -202,6 +211,17 @@ impl Service {
             self.teller = Some(from);
         }
         look
+    }
+
+    /// Whether a block's hash is not proven to be another one than that of its header: what costs nothing to make up starts
+    /// no look.
+    async fn has_its_hash(&self, block: &MinerBlock) -> bool {
+        let (verifier, mut blocks) = (self.verifier.clone(), vec![block.clone()]);
+        let verify = tokio::task::spawn_blocking(move || {
+            verifier.derive(&mut blocks);
+            blocks.iter().try_for_each(|block| verifier.verify_hash(block))
+        });
+        !matches!(tokio::time::timeout(VERIFY_TIMEOUT, verify).await, Ok(Ok(Err(VerifyError::Violation(_)))))
     }
 
     /// Appends a verified block, adopts it with the branch that it makes heavier, or keeps it beside the chain: always

@@ -199,8 +199,7 @@ impl Service {
 
     /// Peers that are left alone for now.
     pub(super) fn distrusted(&self) -> impl Iterator<Item = PeerId> {
-        let now = Instant::now();
-        self.distrust.iter().filter(move |(_, until)| **until > now).map(|(peer, _)| *peer)
+        self.distrust.peers(Instant::now())
     }
 
     /// What a job needs to run.

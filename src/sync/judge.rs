@@ -40,7 +40,10 @@ impl Run {
                 let helpers = [Some(*peer), *before].into_iter().flatten().filter(|peer| Some(*peer) != record.lead);
                 let helpers: Vec<_> = helpers.collect();
                 match helpers.is_empty() {
-                    true => record.seam(),
+                    true => {
+                        record.doubted.extend(record.lead.filter(|_| before.is_none()));
+                        record.seam()
+                    }
                     // Whoever only helps can be done without.
                     false => {
                         let before = record.found.silent.len();

@@ -49,9 +49,11 @@ impl Known {
     /// Notes what is known of a peer's chain.
     pub fn note(&self, peer: PeerId, chain: PeerChain) {
         let mut facts = self.facts();
-        if facts.chains.len() < MAX_CHAINS || facts.chains.contains_key(&peer) {
-            facts.chains.insert(peer, chain);
+        if facts.chains.len() >= MAX_CHAINS && !facts.chains.contains_key(&peer) {
+            let oldest = facts.chains.iter().min_by_key(|(_, known)| known.at).map(|(peer, _)| *peer);
+            oldest.and_then(|oldest| facts.chains.remove(&oldest));
         }
+        facts.chains.insert(peer, chain.bounded());
     }
 
     /// What is known of a peer's chain.

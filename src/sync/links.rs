@@ -5,9 +5,19 @@ use std::collections::HashMap;
 
 use crate::chain::MinerBlock;
 
+/// Blocks at one index that are kept as they come. Of more, what is on the chain is asked for by its hash.
+const MAX_AT_INDEX: usize = 8;
+
+/// Text that a pile's blocks may have together: three of the longest answers.
+const MAX_PILE_BYTES: usize = 30 << 20;
+
 /// Blocks of one peer, by their hashes.
 #[derive(Debug, Default)]
-pub(super) struct Pile(HashMap<String, MinerBlock>);
+pub(super) struct Pile {
+    blocks: HashMap<String, MinerBlock>,
+    at: HashMap<u64, Vec<String>>,
+    bytes: usize,
+}
 
 /// A place where the way down ends too early.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,33 +44,51 @@ pub(super) enum Way {
 }
 
 impl Pile {
-    /// Adds blocks; one that is there already stays.
+    /// Adds blocks, of which many at one index are left out; one that is there already stays.
     pub fn add(&mut self, blocks: impl IntoIterator<Item = MinerBlock>) {
         for block in blocks {
-            self.0.entry(block.hash.clone()).or_insert(block);
+            if self.at(block.index).len() < MAX_AT_INDEX {
+                self.put(block);
+            }
         }
+    }
+
+    /// Adds a block that is needed, however many are there.
+    pub fn put(&mut self, block: MinerBlock) {
+        let hash = block.hash.clone();
+        if self.blocks.contains_key(&hash) {
+            return;
+        }
+        self.bytes += hash.len() + block.previous_hash.len() + block.nominated_peer_id.len() + block.data_hash.len();
+        self.at.entry(block.index).or_default().push(hash.clone());
+        self.blocks.insert(hash, block);
     }
 
     /// How many blocks.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.blocks.len()
+    }
+
+    /// Whether it holds as much as it may.
+    pub fn is_full(&self) -> bool {
+        self.bytes > MAX_PILE_BYTES
     }
 
     /// Takes all blocks out.
     pub fn clear(&mut self) {
-        self.0.clear();
+        *self = Self::default();
     }
 
     /// Hashes of the blocks at `index`.
-    pub fn at(&self, index: u64) -> Vec<String> {
-        self.0.values().filter(|block| block.index == index).map(|block| block.hash.clone()).collect()
+    pub fn at(&self, index: u64) -> &[String] {
+        self.at.get(&index).map_or(&[], Vec::as_slice)
     }
 
     /// The first hole on the way down from the block `top` at `to` to an index of `from`, if there is one.
     pub fn hole(&self, top: &str, from: u64, to: u64) -> Option<Hole> {
         let (mut wanted, mut child) = (top, None::<&MinerBlock>);
         for index in (from..=to).rev() {
-            let found = self.0.get(wanted);
+            let found = self.blocks.get(wanted);
             match found.filter(|block| block.index == index) {
                 Some(block) => (wanted, child) = (&block.previous_hash, Some(block)),
                 None => {
@@ -76,10 +104,11 @@ impl Pile {
     /// in ascending order.
     pub fn chain(&self, top: &str, from: u64) -> Vec<MinerBlock> {
         let mut blocks = Vec::new();
-        let mut next = self.0.get(top);
+        let mut next = self.blocks.get(top);
         while let Some(block) = next.filter(|block| block.index >= from) {
             blocks.push(block.clone());
-            next = self.0.get(&block.previous_hash).filter(|parent| parent.index.checked_add(1) == Some(block.index));
+            next =
+                self.blocks.get(&block.previous_hash).filter(|parent| parent.index.checked_add(1) == Some(block.index));
         }
         blocks.reverse();
         blocks
@@ -87,22 +116,28 @@ impl Pile {
 
     /// The way from an index `to` down to `from`, there to a block whose parent is `parent` if that is known.
     pub fn way(&self, from: u64, to: u64, parent: Option<&str>) -> Way {
-        let tops = self.at(to);
-        let mut ways = tops.iter().filter(|top| self.hole(top, from, to).is_none()).map(|top| self.chain(top, from));
-        let mut ways: Vec<_> = match parent {
-            // Where none fits, the peer has gone over to another chain, which is for whoever knows the parent to say.
-            Some(parent) => {
-                let (fit, other): (Vec<_>, Vec<_>) =
-                    ways.partition(|way| way.first().is_some_and(|first| first.previous_hash == parent));
-                if fit.is_empty() { other } else { fit }
-            }
-            None => ways.by_ref().collect(),
-        };
-        match ways.len() {
-            0 => Way::None,
-            1 => Way::One(ways.remove(0)),
+        let tops = self.at(to).iter().filter(|top| self.hole(top, from, to).is_none());
+        let tops: Vec<_> = tops.map(|top| (top, self.parent_of(top, from))).collect();
+        let fit: Vec<_> =
+            tops.iter().filter(|(_, below)| parent.is_some_and(|parent| *below == Some(parent))).collect();
+        // Where none fits, the peer has gone over to another chain, which is for whoever knows the parent to say.
+        match (fit.as_slice(), tops.as_slice()) {
+            ([(top, _)], _) | ([], [(top, _)]) => Way::One(self.chain(top, from)),
+            ([], []) => Way::None,
             _ => Way::Several,
         }
+    }
+
+    /// The parent of the block at `from` on the way down from `top`.
+    fn parent_of(&self, top: &str, from: u64) -> Option<&str> {
+        let mut next = self.blocks.get(top)?;
+        while next.index > from {
+            next = self
+                .blocks
+                .get(&next.previous_hash)
+                .filter(|parent| parent.index.checked_add(1) == Some(next.index))?;
+        }
+        Some(&next.previous_hash)
     }
 }
 
@@ -151,6 +186,21 @@ mod tests {
         let top = pile.hole("9", 0, 9).unwrap();
         assert_eq!((top.index, top.child), (9, None));
         assert_eq!(pile.len(), 4);
+    }
+
+    #[test]
+    fn a_crowd_at_one_index_takes_no_room() {
+        let mut pile = pile(&[("g", 0, "0"), ("1", 1, "g")]);
+        pile.add((0..1000).map(|number| block(&format!("stray {number}"), 2, "1")));
+        assert_eq!(pile.len(), 2 + MAX_AT_INDEX);
+        assert_eq!(pile.way(0, 2, None), Way::Several);
+        pile.put(block("2", 2, "1"));
+        assert_eq!(pile.chain("2", 0).len(), 3, "the one that is needed has room");
+        assert!(!pile.is_full());
+        pile.put(block(&"x".repeat(MAX_PILE_BYTES), 3, "2"));
+        assert!(pile.is_full());
+        pile.clear();
+        assert!(pile.len() == 0 && !pile.is_full());
     }
 
     #[test]

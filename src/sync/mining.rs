@@ -16,7 +16,7 @@ use crate::{
         miner::{self, Miner},
         unix_now,
     },
-    p2p::P2pClient,
+    p2p::{P2pClient, Standing},
     protocol::gossip,
     source::job::{SyncState, SyncStatus},
     store::{BlockStore, StoreError},
@@ -72,7 +72,7 @@ pub async fn mine(
     let miner = Arc::new(Miner::new(network, mining.pow)?);
     let mut mined = 0;
     if mining.after_sync {
-        level(&*store, &shutdown).await;
+        level(&*store, &p2p, &shutdown).await;
     }
     let mut told = false;
     while !shutdown.is_cancelled() {
@@ -132,12 +132,17 @@ fn publish(p2p: &P2pClient, block: &MinerBlock) {
     }
 }
 
-/// Waits until the sync is level with the peers.
-async fn level(store: &dyn BlockStore, shutdown: &CancellationToken) {
+/// Waits until the sync is level with the operator's own peers or the network's: strangers' word is not enough. Where another
+/// process syncs the store, its word has to do.
+async fn level(store: &dyn BlockStore, p2p: &P2pClient, shutdown: &CancellationToken) {
     tracing::info!("mining begins once the store is level with the peers");
     while !shutdown.is_cancelled() {
         let status = SyncStatus::read(store, true).await;
-        if status.is_ok_and(|status| status.state == SyncState::Synced) {
+        let peers = p2p.peers();
+        let told = || peers.iter().filter_map(|peer| Some((peer.configured, peer.chain.as_ref()?.standing)));
+        let is_level = |standing| matches!(standing, Standing::Same | Standing::Behind);
+        let ours = told().next().is_none() || told().any(|(configured, standing)| configured && is_level(standing));
+        if ours && status.is_ok_and(|status| status.state == SyncState::Synced) {
             return;
         }
         tokio::select! { () = tokio::time::sleep(LEVEL_EVERY) => {}, () = shutdown.cancelled() => {} }

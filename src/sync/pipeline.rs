@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     chain::{
-        ChainEnd, CumulativeDifficulty, Differences, Level, MinerBlock, Rule, VerifiedBlocks, Verifier, VerifyError,
-        Violation, Weight, unix_now,
+        ChainEnd, CumulativeDifficulty, Differences, Header, Level, MinerBlock, Rule, VerifiedBlocks, Verifier,
+        VerifyError, Violation, Weight, unix_now,
     },
     source::job::{Mode, Phase, Stage},
     store::{ChainWriter, StoreError},
@@ -63,7 +63,8 @@ impl Run {
         };
         self.tracker.enter(Phase::Blocks);
         let report = self.reporter();
-        let spans = download::fetched(self.mode, numbering, spans, plan.claim.tip(), sources, report);
+        let way = download::Way { mode: self.mode, numbering, tip: plan.claim.tip(), parent: plan.parent.clone() };
+        let spans = download::fetched(way, spans, sources, report);
         let (to_verify, fetched) = mpsc::channel(WAITING);
         self.stages.watch(Stage::Verify, &to_verify);
         let _download = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -126,6 +127,7 @@ impl Run {
         mut verified: mpsc::Receiver<Result<VerifiedBlocks, Setback>>,
     ) -> Result<Outcome, Setback> {
         let (mut aside, mut length) = (plan.aside, plan.from);
+        let mut ancestor = plan.ancestor.clone();
         let mut outcome = Outcome { adopted: false, work: plan.work, tip_hash: None };
         let mut setback = None;
         while setback.is_none()
@@ -145,6 +147,9 @@ impl Run {
             if blocks == 0 {
                 continue;
             }
+            if aside && ancestor.as_ref().map_or(0, |ancestor| ancestor.index + 1) == length {
+                aside = self.shared(&mut batches, &mut ancestor, &mut length, &mut outcome).await?;
+            }
             let mut writer = self.write().await?;
             // The crash test tells by these two whether a kill fell between them.
             tracing::trace!(blocks, "transaction begins");
@@ -156,7 +161,7 @@ impl Run {
                 outcome.tip_hash = Some(tip_hash.clone());
                 match aside {
                     true => {
-                        writer.stage(plan.ancestor.as_ref(), self.job, batch).await.map_err(moved)?;
+                        writer.stage(ancestor.as_ref(), self.job, batch).await.map_err(moved)?;
                         let beats = Weight { work: outcome.work, length, tip_hash } > weight(writer.state());
                         if beats || plan.wins_at.is_some_and(|index| length > index) {
                             writer.adopt_stage(REASON, unix_now()).await.map_err(moved)?;
@@ -193,40 +198,53 @@ impl Run {
         Ok(write.retry(policy).when(|error| matches!(error, StoreError::Busy(_))).await?)
     }
 
-    /// Fetches, links and weighs the headers of a plan. A peer that doesn't know headers is asked for blocks at once.
+    /// Fetches, links and weighs the headers of a plan. Where the peer doesn't know headers, or keeps a store whose headers
+    /// don't say which is the chain's, its blocks do.
     async fn headers(&self, plan: &Plan, sources: &Sources) -> Result<Vec<Span>, Setback> {
         self.tracker.enter(Phase::Headers);
-        let lead = &sources.lead;
+        let (lead, numbering) = (&sources.lead, self.network.epoch_numbering);
         let mut parent = plan.parent.clone();
         let mut spans = Vec::new();
-        for (from, to) in download::spans(Mode::Headers, self.network.epoch_numbering, plan.from, plan.to) {
+        for (from, to) in download::spans(Mode::Headers, numbering, plan.from, plan.to) {
             let headers = match lead.headers(from, to).await {
-                Ok(mut headers) => {
-                    let numbering = self.network.epoch_numbering;
-                    headers.iter_mut().for_each(|header| header.epoch = numbering.epoch(header.index));
-                    headers
-                }
-                Err(fault) if fault.is_unknown_path() => {
-                    let rest = download::spans(Mode::Headers, self.network.epoch_numbering, from, plan.to);
-                    spans.extend(rest.into_iter().map(|(from, to)| Span { from, to, ends_with: None }));
-                    return Ok(spans);
-                }
+                Ok(headers) => headers,
+                Err(fault) if fault.is_unknown_path() => None,
                 Err(fault) => return Err(Setback::Peer(lead.peer, fault)),
             };
-            let (verifier, before) = (self.verifier.clone(), parent.clone());
-            let count = headers.len() as u64;
-            let linked = tokio::task::spawn_blocking(move || verifier.verify_headers(before.as_ref(), &headers));
-            let (end, _) = match linked.await {
-                Ok(Ok(linked)) => linked,
-                // Between two answers the peer may have reorganised.
-                Ok(Err(violation)) => return Err(blame(self.verifier.level(), lead.peer, None, Some(from), violation)),
-                Err(error) => return Err(stopped(&error)),
+            let linked = match headers {
+                Some(headers) => self.linked(lead.peer, parent.as_ref(), headers).await?,
+                None => None,
             };
-            spans.push(Span { from, to, ends_with: end.as_ref().map(|end| end.hash.clone()) });
-            parent = end;
-            self.tracker.update(|progress| progress.headers += count);
+            let Some(end) = linked else {
+                // One before may be the stray: nothing is known of any.
+                let all = download::spans(Mode::Headers, numbering, plan.from, plan.to).into_iter();
+                return Ok(all.map(|(from, to)| Span { from, to, ends_with: None }).collect());
+            };
+            spans.push(Span { from, to, ends_with: Some(end.hash.clone()) });
+            parent = Some(end);
+            self.tracker.update(|progress| progress.headers += to - from + 1);
         }
         Ok(spans)
+    }
+
+    /// The end of a run of headers that follows `parent`; `None` where they don't link.
+    async fn linked(
+        &self,
+        peer: PeerId,
+        parent: Option<&ChainEnd>,
+        mut headers: Vec<Header>,
+    ) -> Result<Option<ChainEnd>, Setback> {
+        let numbering = self.network.epoch_numbering;
+        headers.iter_mut().for_each(|header| header.epoch = numbering.epoch(header.index));
+        let (verifier, before) = (self.verifier.clone(), parent.cloned());
+        let from = headers.first().map(|header| header.index);
+        let linked = tokio::task::spawn_blocking(move || verifier.verify_headers(before.as_ref(), &headers));
+        match linked.await {
+            Ok(Ok((end, _))) => Ok(end),
+            Ok(Err(violation)) if matches!(violation.rule, Rule::Link | Rule::Index) => Ok(None),
+            Ok(Err(violation)) => Err(blame(self.verifier.level(), peer, None, from, violation)),
+            Err(error) => Err(stopped(&error)),
+        }
     }
 
     /// What to do with the fault of a peer that did not end the download.

@@ -3,6 +3,7 @@
 use libp2p::PeerId;
 
 use super::{
+    fault::Fault,
     remote::{Claim, Remote},
     run::Run,
     setback::Setback,
@@ -42,6 +43,9 @@ impl Plan {
         self.to >= self.claim.height
     }
 }
+
+/// Blocks that are asked for one by one on the way down to where two chains part.
+const MAX_DESCENT: usize = 256;
 
 /// Checkpoints that a peer is asked for at most, the lowest ones; the others show when their blocks come.
 const MAX_CHECKED: usize = 8;
@@ -102,6 +106,8 @@ impl Run {
         }
         match (self.known.weight(&claim.hash), claim.work) {
             (Some(verified), _) => verified > weight(state),
+            // Fewer blocks than lead to its tip: it has gaps, and claims less than there is.
+            (None, Some(_)) if claim.length <= claim.height => claim.height >= state.length,
             (None, Some(work)) => Weight { work, length: claim.length, tip_hash: claim.hash.clone() } > weight(state),
             (None, None) => claim.length > state.length,
         }
@@ -113,10 +119,11 @@ impl Run {
     }
 
     /// Plans the way to a peer's claimed tip; `None` where there is nothing to fetch, because its chain is part of ours.
+    /// Where its word on where the chains part is `doubted`, its blocks are asked.
     ///
     /// # Errors
     /// The peer's fault, that its genesis is another one, that it lacks a checkpoint, or the store's.
-    pub async fn plan(&self, lead: &Remote, claim: Claim) -> Result<Option<Plan>, Setback> {
+    pub async fn plan(&self, lead: &Remote, claim: Claim, doubted: bool) -> Result<Option<Plan>, Setback> {
         let state = self.store.state().await?;
         let staged = self.store.staged().await?;
         let lacking = lacking_checkpoint(&*self.store, &self.network).await?;
@@ -135,7 +142,11 @@ impl Run {
             self.drop_stage(staged).await?;
             return Ok(Some(plan));
         };
-        match self.common_ancestor(lead, tip.index.min(plan.claim.height)).await? {
+        let mut ancestor = self.common_ancestor(lead, tip.index.min(plan.claim.height)).await?;
+        if doubted {
+            ancestor = self.linked_ancestor(lead, &plan.claim, ancestor).await?;
+        }
+        match ancestor {
             None if !self.open_genesis => {
                 self.note(lead.peer, &plan.claim, Standing::OtherGenesis, None);
                 return Err(self.other_genesis(lead).await?);
@@ -253,6 +264,35 @@ impl Run {
             next += 1;
         }
         Ok(next.checked_sub(1))
+    }
+
+    /// The highest block of ours that the way down from a peer's blocks above `found` meets. A node that keeps several blocks
+    /// at an index may affirm one that the rest of its chain doesn't stand on.
+    async fn linked_ancestor(&self, lead: &Remote, claim: &Claim, found: Option<u64>) -> Result<Option<u64>, Setback> {
+        let failed = |fault| Setback::Peer(lead.peer, fault);
+        let start = found.map_or(0, |found| found + 1);
+        let mut hash = claim.hash.clone();
+        if start <= claim.height {
+            let above = lead.after(start).await.map_err(failed)?;
+            let ours = found.map(|found| vec![found]).unwrap_or_default();
+            let ours = self.store.canonical_hashes(&ours).await?.into_values().next();
+            let mut above: Vec<_> = above.into_iter().filter(|block| block.index == start).collect();
+            // One that stands on the affirmed block has led to the doubt.
+            above.sort_by_key(|block| Some(&block.previous_hash) == ours.as_ref());
+            let Some(above) = above.into_iter().next() else { return Ok(found) };
+            hash = above.previous_hash;
+        }
+        for _ in 0..MAX_DESCENT {
+            if let Some(ours) = self.store.get(&hash).await?.filter(|known| known.canonical) {
+                return Ok(Some(ours.index));
+            }
+            match lead.get(&hash).await.map_err(failed)? {
+                Some(block) if block.index > 0 => hash = block.previous_hash,
+                Some(_) => return Ok(None),
+                None => return Err(failed(Fault::Missing(start))),
+            }
+        }
+        Err(failed(Fault::Tangled(start)))
     }
 
     /// The setback that a peer's genesis is not ours.

@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    gossip::Inbox, job::Ended, known::Known, plan::MAX_BLOCKS, run::Found, setback::RunError, tracker::Tracker,
+    distrust::Distrust, gossip::Inbox, job::Ended, known::Known, plan::MAX_BLOCKS, setback::RunError, tracker::Tracker,
 };
 use crate::{
     chain::{Level, Network, PowError, PowOptions, Verifier},
@@ -30,10 +30,6 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const RETRY_EVERY: Duration = Duration::from_secs(2);
 /// How long until the peers are looked at after gossip that was not listened to: others have the block by then.
 const LOOK_AFTER: Duration = Duration::from_secs(5);
-/// How long a peer is left alone that was proven wrong,
-const DISTRUST_WRONG: Duration = Duration::from_secs(600);
-/// and one that claims a better chain and does not give it.
-const DISTRUST_SILENT: Duration = Duration::from_secs(20);
 
 /// Settings of the sync.
 #[derive(Debug, Clone)]
@@ -89,8 +85,8 @@ pub struct Service {
     interval: Duration,
     pub(super) peer_timeout: Duration,
     pub(super) plan_blocks: u64,
-    /// Peers that are left alone until then.
-    pub(super) distrust: HashMap<PeerId, Instant>,
+    /// Peers that are left alone for a while.
+    pub(super) distrust: Distrust,
     /// Peers whose gossip started a look at the peers, and when.
     pub(super) gossip_asked: HashMap<PeerId, Instant>,
     /// The last of them: among those that are asked, however many there are.
@@ -118,7 +114,7 @@ impl Service {
             interval: settings.interval,
             peer_timeout: settings.peer_timeout,
             plan_blocks: MAX_BLOCKS,
-            distrust: HashMap::new(),
+            distrust: Distrust::default(),
             gossip_asked: HashMap::new(),
             teller: None,
             missed: None,
@@ -230,7 +226,7 @@ impl Service {
         // Before those that are found mute now are left alone: peers that are were not asked, and what they did is still
         // the reason.
         let former = self.status.reason.clone().filter(|_| self.distrusted().next().is_some());
-        leave_alone(&mut self.distrust, found, Instant::now());
+        self.distrust.add(found, |peer| self.p2p.is_trusted(peer), Instant::now());
         if better {
             let spec = JobSpec::default();
             let id = self.create_job(&spec).await?;
@@ -268,12 +264,13 @@ impl Service {
         match ended {
             Ok(Ended::Ran(found, outcome)) => {
                 self.connect(inbox).await?;
+                inbox.clear();
                 if found.more {
                     self.missed = Some(Instant::now());
                 }
                 self.status.checked_at = Some(self.store.now().await?);
                 self.status.useful_peers = found.useful;
-                leave_alone(&mut self.distrust, found, Instant::now());
+                self.distrust.add(found, |peer| self.p2p.is_trusted(peer), Instant::now());
                 self.set_state(match outcome {
                     Ok(()) => SyncStatus { state: SyncState::Synced, ..SyncStatus::default() },
                     Err(error) => {
@@ -321,30 +318,6 @@ impl Service {
     }
 }
 
-/// Adds to the peers that are left alone those that a job found wanting; whose time is over is forgotten.
-fn leave_alone(distrust: &mut HashMap<PeerId, Instant>, Found { wrong, silent, .. }: Found, now: Instant) {
-    distrust.retain(|_, until| *until > now);
-    let wrong = wrong.into_iter().map(|peer| (peer, DISTRUST_WRONG));
-    let silent = silent.into_iter().map(|peer| (peer, DISTRUST_SILENT));
-    distrust.extend(wrong.chain(silent).map(|(peer, time)| (peer, now + time)));
-}
-
 fn lease_lost() -> StoreError {
     StoreError::Busy("the lease is lost".into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_is_left_alone_is_forgotten_when_the_time_is_over() {
-        let (wrong, silent, now) = (PeerId::random(), PeerId::random(), Instant::now());
-        let found = Found { wrong: [wrong].into(), silent: [silent].into(), ..Found::default() };
-        let mut distrust = HashMap::new();
-        leave_alone(&mut distrust, found, now);
-        assert_eq!(distrust.len(), 2);
-        leave_alone(&mut distrust, Found::default(), now + DISTRUST_SILENT);
-        assert_eq!(distrust.into_keys().collect::<Vec<_>>(), [wrong]);
-    }
 }

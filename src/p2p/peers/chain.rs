@@ -58,7 +58,7 @@ pub struct PeerChain {
 
 impl PeerChain {
     /// The same, with texts that are no longer than needed and without control characters: some are a peer's.
-    pub(super) fn bounded(self) -> Self {
+    pub(crate) fn bounded(self) -> Self {
         Self {
             tip_hash: bounded(&self.tip_hash, MAX_HASH_CHARS),
             claimed_work: self.claimed_work.map(|work| bounded(&work, MAX_NUMBER_CHARS)),
