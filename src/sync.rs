@@ -6,7 +6,8 @@
 //!
 //! * [`service`]: one process at a time syncs a store: jobs, gossip, the regular check of the peers
 //! * `job`: a job's row in the store, and whoever waits for it
-//! * `run`: what a job does: chooses whom to follow; `turn`: whom it asks; `judge`: what follows from a setback
+//! * `run`: what a job does: chooses whom to follow; `claims`: what the peers claim; `turn`: whom it asks;
+//!   `judge`: what follows from a setback
 //! * `plan`: what to fetch; `setback`: what comes between a plan and its end
 //! * `sources`: whom to ask for blocks
 //! * `download`, `pipeline`: fetching in windows from several peers; verifying and committing them in order
@@ -17,6 +18,7 @@
 //! * [`mining`]: blocks of our own
 
 mod checkpoint;
+mod claims;
 mod download;
 mod fault;
 mod gossip;

@@ -33,6 +33,9 @@ pub(super) enum Fault {
     /// It gives so little at a time that others are better asked.
     #[error("it gives less than {0} blocks a request")]
     Tiny(usize),
+    /// Which headers are on its chain does not show: of an index it gives none or several.
+    #[error("its headers from {0} on are not one for each block")]
+    UnclearHeaders(u64),
     /// Its blocks are not those whose headers were verified.
     #[error("its blocks from {0} on are of another chain than the headers")]
     OtherBlocks(u64),
@@ -57,6 +60,7 @@ impl Fault {
             | Self::NoTip
             | Self::Unlinked(_)
             | Self::Tangled(_)
+            | Self::UnclearHeaders(_)
             | Self::OtherBlocks(_)
             | Self::Moved(_)
             | Self::Slow => None,
@@ -68,14 +72,23 @@ impl Fault {
         matches!(self, Self::Missing(_) | Self::NoTip | Self::Unlinked(_) | Self::Tangled(_)).then(|| self.to_string())
     }
 
-    /// Whether the peer asks to be asked again later.
+    /// Whether to ask again later: the peer says so, or our own queue for it is full.
     pub fn is_slow_down(&self) -> bool {
-        matches!(self, Self::Refused(failure) if failure.code == Code::Busy)
+        match self {
+            Self::Silent(P2pError::Busy) => true,
+            Self::Refused(failure) => failure.code == Code::Busy,
+            _ => false,
+        }
     }
 
     /// Whether the peer does not know the path.
     pub fn is_unknown_path(&self) -> bool {
         matches!(self, Self::Refused(failure) if failure.code == Code::UnknownPath)
+    }
+
+    /// Whether the peer can give blocks, but no headers that are of use.
+    pub fn lacks_headers(&self) -> bool {
+        self.is_unknown_path() || matches!(self, Self::UnclearHeaders(_))
     }
 
     /// A description may quote the answer.

@@ -193,7 +193,8 @@ impl Run {
         Ok(write.retry(policy).when(|error| matches!(error, StoreError::Busy(_))).await?)
     }
 
-    /// Fetches, links and weighs the headers of a plan. A peer that doesn't know headers is asked for blocks at once.
+    /// Fetches, links and weighs the headers of a plan. A peer that doesn't know headers, or
+    /// whose headers are no chain, is asked for blocks at once: that proves nothing against it.
     async fn headers(&self, plan: &Plan, sources: &Sources) -> Result<Vec<Span>, Setback> {
         self.tracker.enter(Phase::Headers);
         let lead = &sources.lead;
@@ -206,9 +207,8 @@ impl Run {
                     headers.iter_mut().for_each(|header| header.epoch = numbering.epoch(header.index));
                     headers
                 }
-                Err(fault) if fault.is_unknown_path() => {
-                    let rest = download::spans(Mode::Headers, self.network.epoch_numbering, from, plan.to);
-                    spans.extend(rest.into_iter().map(|(from, to)| Span { from, to, ends_with: None }));
+                Err(fault) if fault.lacks_headers() => {
+                    spans.extend(self.unknown_spans(from, plan.to));
                     return Ok(spans);
                 }
                 Err(fault) => return Err(Setback::Peer(lead.peer, fault)),
@@ -218,7 +218,11 @@ impl Run {
             let linked = tokio::task::spawn_blocking(move || verifier.verify_headers(before.as_ref(), &headers));
             let (end, _) = match linked.await {
                 Ok(Ok(linked)) => linked,
-                // Between two answers the peer may have reorganised.
+                // One before may be the stray: nothing is known of any. The same where the peer has reorganised meanwhile.
+                Ok(Err(violation)) if matches!(violation.rule, Rule::Link | Rule::Index) => {
+                    tracing::debug!(peer = %lead.peer, %violation, "its headers are no chain");
+                    return Ok(self.unknown_spans(plan.from, plan.to).collect());
+                }
                 Ok(Err(violation)) => return Err(blame(self.verifier.level(), lead.peer, None, Some(from), violation)),
                 Err(error) => return Err(stopped(&error)),
             };
@@ -227,6 +231,12 @@ impl Run {
             self.tracker.update(|progress| progress.headers += count);
         }
         Ok(spans)
+    }
+
+    /// Where nothing is known of the hashes.
+    fn unknown_spans(&self, from: u64, to: u64) -> impl Iterator<Item = Span> + use<> {
+        let spans = download::spans(Mode::Headers, self.network.epoch_numbering, from, to).into_iter();
+        spans.map(|(from, to)| Span { from, to, ends_with: None })
     }
 
     /// What to do with the fault of a peer that did not end the download.
