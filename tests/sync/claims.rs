@@ -92,15 +92,13 @@ fn header(change: impl Fn(&mut MinerBlock) + Send + Sync + 'static) -> Serving {
 }
 
 #[rstest]
-#[case::schedule(header(|it| it.target_difficulty = 2), "`schedule`", "invalid_block")]
-#[case::target(header(|it| it.hash = "f".repeat(64)), "`target`", "invalid_block")]
-#[case::index(header(|it| it.index += 1), "breaks the protocol", "broken_answer")]
+#[case::schedule(header(|it| it.target_difficulty = 2), "`schedule`")]
+#[case::target(header(|it| it.hash = "f".repeat(64)), "`target`")]
 #[tokio::test]
 async fn a_lie_in_the_headers_is_found_before_a_block_is_fetched(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     #[case] node: Serving,
     #[case] said: &str,
-    #[case] word: &str,
 ) {
     let liar = serve(&node).await;
     let syncing = Syncing::with(backend, &honest()[..HELD]).await;
@@ -109,7 +107,7 @@ async fn a_lie_in_the_headers_is_found_before_a_block_is_fetched(
     assert!(error.to_string().contains(said), "{error}");
     assert_eq!(beginning(&syncing).await, HELD);
     assert!(liar.requests().iter().all(|request| request["path"] != "/data/miner_block/range"));
-    assert_blamed(&syncing, &liar, Some(word)).await;
+    assert_blamed(&syncing, &liar, Some("invalid_block")).await;
     assert_honest_chain_wins(&syncing, &liar).await;
 }
 
@@ -127,4 +125,35 @@ async fn blocks_of_another_chain_than_their_headers_are_not_taken(
     syncing.sync_until(&by(Mode::Headers), |progress| progress.retries > 0).await;
     assert_eq!(beginning(&syncing).await, HELD, "they are good blocks, and not those that were weighed");
     assert_eq!(syncing.info(&liar).penalties, 0, "it may have reorganised meanwhile");
+}
+
+/// The same change to every list of headers that has a block at [`AT`].
+fn messy(change: impl Fn(&mut Vec<MinerBlock>, usize) + Send + Sync + 'static) -> Serving {
+    Serving::of(&honest()).headers(move |list| {
+        if let Some(at) = list.iter().position(|it| it.index == AT as u64) {
+            change(list, at);
+        }
+    })
+}
+
+#[rstest]
+#[case::several(messy(|list, at| list.insert(at, MinerBlock { hash: "0".repeat(64), ..list[at].clone() })))]
+#[case::none(messy(|list, at| drop(list.remove(at))))]
+#[case::elsewhere(messy(|list, at| list[at].index += 1))]
+#[case::stray(messy(|list, at| list[at].hash = "0".repeat(64)))]
+#[tokio::test]
+async fn headers_of_a_messy_store_are_done_without(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[case] node: Serving,
+) {
+    let peer = serve(&node).await;
+    let syncing = Syncing::with(backend, &honest()[..HELD]).await;
+    syncing.meet(&peer).await;
+    let progress = syncing.sync(&by(Mode::Headers)).await.unwrap();
+    syncing.assert_holds(&honest()).await;
+    assert_eq!((progress.retries, syncing.info(&peer).penalties), (0, 0), "its blocks are good: {progress:?}");
+    assert!(
+        peer.requests().iter().any(|request| request["path"] == "/data/miner_block/headers"),
+        "they were asked for"
+    );
 }

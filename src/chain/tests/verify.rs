@@ -8,6 +8,9 @@ use crate::chain::{
     PowError, PowOptions, Rule, Verifier, VerifyError, Violation, block::sha256_hex, unix_now, verify::check_storable,
 };
 
+mod derived;
+mod storable;
+
 /// One for all tests, so that its cache is set up once.
 static POW: LazyLock<Verifier> = LazyLock::new(|| on(&Network::devnet(), Level::Pow));
 
@@ -250,52 +253,6 @@ fn a_damaged_epoch_is_found() {
     assert_eq!(violation.detail, "its epoch is 1, it claims 0");
 }
 
-#[rstest]
-fn derived_members_are_computed_whatever_was_sent(#[values(Level::Linked, Level::Pow)] level: Level) {
-    let verifier = POW.at(level).unwrap();
-    let mut sent = fixture();
-    sent[7].data_hash.clear();
-    sent[8].data_hash = "x".into();
-    sent[40].epoch = 1;
-    sent[41].actualized_difficulty = 0;
-    let differences = verifier.derive(&mut sent);
-    assert_eq!(differences, Differences { data_hash: 1, epoch: 1, actualized_difficulty: 1 }, "an empty one is none");
-    assert_eq!(sent, fixture());
-    assert_eq!(differences.total(), 3);
-    // Numbered in the way of the first release.
-    let plain = on(&Network { epoch_numbering: EpochNumbering::Plain, ..Network::devnet() }, Level::Linked);
-    assert_eq!(plain.derive(&mut sent).epoch, 1);
-    assert!(plain.verify(None, sent).is_ok());
-}
-
-#[test]
-fn without_verification_only_what_is_empty_is_filled_in() {
-    let mut sent = fixture();
-    (sent[1].data_hash, sent[2].data_hash, sent[3].epoch) = (String::new(), "of our own".into(), 9);
-    assert_eq!(at(Level::None).derive(&mut sent), Differences::default());
-    assert_eq!(sent[1].data_hash, sent[1].expected_data_hash());
-    assert_eq!((sent[2].data_hash.as_str(), sent[3].epoch), ("of our own", 9));
-}
-
-#[test]
-fn what_a_public_network_does_not_enforce_is_reported() {
-    let reporting = Network { difficulty_schedule: Enforcement::Report, public: true, ..Network::devnet() };
-    let slower = Network { target_block_time: 30, ..reporting.clone() };
-    let verified = on(&slower, Level::Pow).verify(None, fixture()).unwrap();
-    let deviating: Vec<_> = verified.blocks().iter().filter(|block| !block.deviations.is_empty()).collect();
-    // Only the first block of epoch 1 takes another difficulty than its predecessors' would give.
-    assert_eq!(deviating.iter().map(|block| block.index).collect::<Vec<_>>(), [41]);
-    assert_eq!(deviating[0].deviations, [Deviation::Schedule]);
-    let mut early = fixture();
-    early[60].timestamp = unix_now() + 7300;
-    let verified = on(&reporting, Level::Linked).verify(None, early).unwrap();
-    assert_eq!(verified.blocks()[60].deviations, [Deviation::Timestamp]);
-    let off = Network { difficulty_schedule: Enforcement::Off, ..slower };
-    assert!(
-        on(&off, Level::Linked).verify(None, fixture()).unwrap().blocks().iter().all(|it| it.deviations.is_empty())
-    );
-}
-
 #[test]
 fn a_block_from_before_the_fork_is_refused_and_proves_nothing() {
     let blocks = fixture();
@@ -361,37 +318,6 @@ fn the_key_decides_the_hash() {
     let network = Network { pow: PowAlgorithm::RandomX { key: "another".into() }, ..Network::devnet() };
     let violation = refused(&on(&network, Level::Pow), None, fixture());
     assert_eq!((violation.index, violation.rule), (0, Rule::Hash));
-}
-
-#[test]
-fn messages_are_short_and_plain() {
-    let block = MinerBlock { index: 7, hash: "\u{1b}[31m".repeat(10_000), ..MinerBlock::default() };
-    let message = check_storable(&block).unwrap_err().to_string();
-    assert!(message.starts_with(r"block 7 (\u{1b}[31m\u{1b}[31m"), "{message}");
-    assert!(message.ends_with("violates rule `size`: 100340 bytes, at most 66560 may be"), "{message}");
-    assert!(message.len() < 300 && !message.contains('\u{1b}'), "{message}");
-}
-
-#[test]
-fn what_a_column_can_not_hold_is_refused_and_nothing_else() {
-    let sound = MinerBlock { hash: "h".into(), previous_hash: "p".into(), ..MinerBlock::default() };
-    let (long, most, nul) = ("x".repeat(1025), "x".repeat(1024), "a\0b");
-    let text = |text: &str| Some(text.to_owned());
-    for (rule, block) in [
-        (Some(Rule::Size), MinerBlock { hash: long.clone(), ..sound.clone() }),
-        (Some(Rule::Size), MinerBlock { previous_hash: long.clone(), ..sound.clone() }),
-        (Some(Rule::Size), MinerBlock { orphan_reason: text(&long), ..sound.clone() }),
-        (Some(Rule::Text), MinerBlock { hash: nul.into(), ..sound.clone() }),
-        (Some(Rule::Text), MinerBlock { hash: String::new(), ..sound.clone() }),
-        (Some(Rule::Text), MinerBlock { previous_hash: nul.into(), ..sound.clone() }),
-        (Some(Rule::Text), MinerBlock { orphan_reason: text(nul), ..sound.clone() }),
-        (None, MinerBlock { hash: most.clone(), previous_hash: most.clone(), ..sound.clone() }),
-        (None, MinerBlock { nominated_peer_id: nul.into(), data_hash: nul.into(), ..sound.clone() }),
-        (None, MinerBlock { competing_hash: text(nul), ..sound.clone() }),
-        (None, MinerBlock { nominated_peer_id: "x".repeat(60_000), competing_hash: text(&long), ..sound.clone() }),
-    ] {
-        assert_eq!(check_storable(&block).err().map(|violation| violation.rule), rule, "{block:?}");
-    }
 }
 
 #[test]
