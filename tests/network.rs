@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "network/genesis.rs"]
+mod genesis;
 #[path = "network/harm.rs"]
 mod harm;
 #[path = "network/inputs.rs"]
@@ -15,5 +17,7 @@ mod one_network;
 mod recordings;
 #[path = "network/simulated.rs"]
 mod simulated;
+#[path = "network/testnet.rs"]
+mod testnet;
 #[path = "network/world.rs"]
 mod world;

@@ -9,14 +9,20 @@ mod checkpoints;
 mod claims;
 #[path = "sync/following.rs"]
 mod following;
+#[path = "sync/forgiving.rs"]
+mod forgiving;
 #[path = "sync/forks.rs"]
 mod forks;
+#[path = "sync/genesis.rs"]
+mod genesis;
 #[path = "sync/jobs.rs"]
 mod jobs;
 #[path = "sync/liars.rs"]
 mod liars;
 #[path = "sync/node.rs"]
 mod node;
+#[path = "sync/relaying.rs"]
+mod relaying;
 #[path = "sync/serving.rs"]
 mod serving;
 #[path = "sync/slow.rs"]

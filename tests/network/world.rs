@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use libp2p::Multiaddr;
 use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::{task::JoinSet, time::MissedTickBehavior};
@@ -73,6 +74,11 @@ impl Gateway {
     pub fn restart(&mut self) {
         self.stop();
         self.up();
+    }
+
+    /// Where it listens for other nodes, until it is restarted.
+    pub fn address(&self) -> Multiaddr {
+        self.process.as_ref().expect("it runs").libp2p[0].parse().unwrap()
     }
 
     /// `data` of an answer, if it is one.

@@ -3,9 +3,11 @@
 use modal_gateway::{
     chain::{Level, MinerBlock, Network, Position},
     source::job::{Mode, SyncState},
+    store::EventKind,
     sync::{Service, Settings},
 };
 use rstest::rstest;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -13,7 +15,7 @@ use super::{
     node::{Syncing, by, eventually, serve, settings},
 };
 use crate::support::{
-    chain::{HEAVY, main_chain},
+    chain::{HEAVY, LIGHT, main_chain},
     gateway::Backend,
     linked::network,
     serving::Serving,
@@ -81,4 +83,42 @@ async fn gossip_takes_no_checkpoint_away(#[values(Backend::Sqlite, Backend::Post
     eventually(async || syncing.store.get(&theirs.tip().hash).await.unwrap()).await;
     syncing.assert_holds(&ours).await;
     assert_eq!(syncing.info(&peer).penalties, 0);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_chain_stored_before_its_checkpoint_was_named_is_rewound_at_the_start(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    // How much of the wrong chain the other peer has: to its end, and less than what is left of it here.
+    #[values(101, 75)] length: usize,
+) {
+    let wrong = main_chain().first(101);
+    let right = wrong.fork(50, "right").extend(40, &LIGHT);
+    assert!(right.work() < wrong.work());
+    let syncing = Syncing::with(backend, &wrong).await;
+    let follower = serve(&Serving::of(&wrong.first(length))).await;
+    syncing.meet(&follower).await;
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    tokio::spawn(insisting(&syncing, &right[80]).run(stop));
+
+    let stalled = async || {
+        let status = syncing.wait_for(SyncState::Stalled).await;
+        status.reason.filter(|reason| reason.contains("checkpoint at 80"))
+    };
+    eventually(stalled).await;
+    syncing.assert_holds(&wrong[..80]).await;
+    let event = syncing.store.events(0, 100).await.unwrap().pop().unwrap();
+    let document: Value = serde_json::from_str(&event.document).unwrap();
+    assert_eq!(event.kind, EventKind::Reorganised);
+    let told = [&document["ancestor"]["index"], &document["old_tip"]["index"], &document["orphaned"]];
+    assert_eq!(told, [&json!(79), &json!(100), &json!(21)], "{document:#}");
+    assert!(document["reason"].as_str().is_some_and(|reason| reason.contains("checkpoint at 80")), "{document:#}");
+
+    let peer = serve(&Serving::of(&right)).await;
+    syncing.meet(&peer).await;
+    syncing.wait_for_tip(right.tip()).await;
+    syncing.wait_for(SyncState::Synced).await;
+    syncing.assert_holds(&right).await;
+    assert_eq!(syncing.info(&follower).penalties, 0, "to be on another branch is no offence");
 }
