@@ -94,8 +94,8 @@ pub(super) struct Record {
     followed: HashSet<PeerId>,
     /// Whom the latest plan followed.
     pub lead: Option<PeerId>,
-    /// Whose chain was adopted last.
-    adopted: Option<PeerId>,
+    /// Who gave the genesis that our chain has now.
+    began: Option<PeerId>,
     /// Peers whose blocks didn't follow where they said that both chains part: it is looked up.
     pub doubted: HashSet<PeerId>,
     /// How often plans came to nothing that nobody is to blame for, by whom they followed.
@@ -133,7 +133,7 @@ impl Run {
         let mut outcome = self.catch_up(&mut record).await;
         if self.open_genesis
             && outcome.is_ok()
-            && let Err(setback) = self.settle_genesis(record.adopted).await
+            && let Err(setback) = self.settle_genesis(record.began).await
         {
             outcome = Err(RunError::Setback(setback.to_string()));
         }
@@ -141,7 +141,7 @@ impl Run {
     }
 
     /// Keeps the genesis that the first sync has brought.
-    async fn settle_genesis(&self, lead: Option<PeerId>) -> Result<(), Setback> {
+    pub(super) async fn settle_genesis(&self, lead: Option<PeerId>) -> Result<(), Setback> {
         let Some(hash) = self.store.canonical_hashes(&[0]).await?.remove(&0) else { return Ok(()) };
         let peer_id = lead.map(|peer| peer.to_string());
         tracing::info!(network = self.network.name, hash, peer = peer_id, "this genesis is the network's from now on");
@@ -250,8 +250,8 @@ impl Run {
         let outcome = self.carry_out(&plan, sources.clone()).await;
         record.paces = sources.paces();
         let outcome = outcome?;
-        if outcome.adopted {
-            record.adopted = Some(lead.peer);
+        if outcome.adopted && plan.ancestor.is_none() {
+            record.began = Some(lead.peer);
         }
         // What there is of a longer branch says nothing of its weight yet.
         if !outcome.adopted && plan.is_last() {

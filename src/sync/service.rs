@@ -232,6 +232,11 @@ impl Service {
             let id = self.create_job(&spec).await?;
             return self.run_job(id, &spec, lease, inbox, shutdown).await;
         }
+        if run.open_genesis && useful > 0 {
+            // The process that brought it ended too early.
+            let settled = run.settle_genesis(None).await;
+            settled.map_err(|error| StoreError::Conflict(error.to_string()))?;
+        }
         self.set_state(match useful {
             0 => SyncStatus::stalled(reason.or(former).unwrap_or_else(|| "no useful peer".into())),
             _ => SyncStatus { state: SyncState::Synced, ..SyncStatus::default() },
