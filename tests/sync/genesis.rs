@@ -4,7 +4,7 @@ use std::path::Path;
 
 use modal_gateway::{
     p2p::Standing,
-    source::job::{Genesis, GenesisSource, Mode},
+    source::job::{Genesis, GenesisSource, Mode, SyncState},
     sync::SyncError,
 };
 use rstest::rstest;
@@ -137,4 +137,39 @@ async fn a_first_sync_that_is_interrupted_leaves_the_genesis_open(
     let expected = if heavier { other } else { long };
     restarted.assert_holds(&expected).await;
     assert_settled(&restarted, &expected).await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_genesis_that_was_left_open_is_settled_where_nothing_is_to_be_fetched(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let chain = long();
+    let syncing = Syncing::with(backend, &chain).await;
+    // The process ended after the last block and before the note.
+    Genesis::open(&*syncing.store).await.unwrap();
+    let peer = serve(&Serving::of(&chain)).await;
+    syncing.meet(&peer).await;
+    let _running = syncing.run();
+    syncing.wait_for(SyncState::Synced).await;
+    eventually(async || settled(&syncing).await).await;
+    assert_settled(&syncing, &chain).await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn it_is_told_from_whom_the_genesis_was_taken(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+    // Both claim far more than they have, so that the lighter chain is weighed as well, and last.
+    let boasting = |chain: &Chain, digits| {
+        Serving::of(chain).info(move |info| info["cumulative_difficulty"] = json!("9".repeat(digits)))
+    };
+    let giver = serve(&boasting(&heavy(), 31)).await;
+    let other = serve(&boasting(&long(), 30)).await;
+    let syncing = Syncing::with(backend, &[]).await;
+    syncing.meet(&giver).await;
+    syncing.meet(&other).await;
+    syncing.sync(&by(Mode::Delta)).await.unwrap();
+    syncing.assert_holds(&heavy()).await;
+    let peer_id = settled(&syncing).await.unwrap().peer_id;
+    assert_eq!(peer_id, Some(giver.peer_id.to_string()));
 }
