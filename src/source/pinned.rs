@@ -25,7 +25,7 @@ impl Source {
         Ok(in_time(self.pinned(query, anchor)).await?)
     }
 
-    async fn pinned(&self, query: Query, anchor: &str) -> Result<Arc<Served>, Failure> {
+    pub(super) async fn pinned(&self, query: Query, anchor: &str) -> Result<Arc<Served>, Failure> {
         let mut state = self.state().await?;
         for _ in 0..local::MAX_ATTEMPTS {
             if self.check_anchor(anchor).await? == state.version {
