@@ -18,6 +18,8 @@ mod headers;
 mod interop;
 #[path = "gateway/long_blocks.rs"]
 mod long_blocks;
+#[path = "gateway/messy.rs"]
+mod messy;
 #[path = "gateway/price.rs"]
 mod price;
 #[path = "gateway/program.rs"]

@@ -323,8 +323,7 @@ impl<'a> Importer<'a> {
         if let Some(verifier) = &self.verifier {
             return Ok(verifier.clone());
         }
-        let Config { network, verify, .. } = self.config;
-        let verifier = Verifier::new(network, *verify, self.config.pow())?;
+        let verifier = Verifier::new(&self.config.network, self.config.verify, self.config.pow())?;
         let verifier = self.genesis.as_ref().map_or(verifier.clone(), |genesis| verifier.with_genesis(&genesis.hash));
         Ok(self.verifier.insert(verifier).clone())
     }

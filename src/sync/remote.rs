@@ -252,7 +252,8 @@ impl Remote {
     pub async fn headers(&self, from: u64, to: u64) -> Result<Option<Vec<Header>>, Fault> {
         let chunk_size = (to - from).saturating_add(1).min(MAX_CHUNK);
         let query = Query::Headers { from_index: from, to_index: to, chunk_size };
-        let headers = self.ask(&query, |data| Ok(parse::<HeadersData>(data)?.headers)).await?;
+        let mut headers = self.ask(&query, |data| Ok(parse::<HeadersData>(data)?.headers)).await?;
+        headers.sort_by_key(|header| header.index);
         let is_whole = headers.iter().map(|header| header.index).eq(from..=to);
         Ok(is_whole.then_some(headers))
     }
