@@ -47,6 +47,9 @@ impl Plan {
 /// Blocks that are asked for one by one on the way down to where two chains part.
 const MAX_DESCENT: usize = 256;
 
+/// Answers that are looked through for blocks that a peer has although it denies one.
+const MAX_LOOKS: usize = 25;
+
 /// Checkpoints that a peer is asked for at most, the lowest ones; the others show when their blocks come.
 const MAX_CHECKED: usize = 8;
 
@@ -256,12 +259,20 @@ impl Run {
             return Ok(found);
         }
         let mut next = found.map_or(0, |found| found + 1);
-        let theirs = lead.after(next).await.map_err(failed)?;
-        let indexes: Vec<_> = theirs.iter().map(|block| block.index).filter(|index| *index <= top).collect();
-        let ours = self.store.canonical_hashes(&indexes).await?;
-        let shared = |index| theirs.iter().any(|block| block.index == index && ours.get(&index) == Some(&block.hash));
-        while shared(next) {
-            next += 1;
+        for _ in 0..MAX_LOOKS {
+            let theirs = lead.after(next).await.map_err(failed)?;
+            let indexes: Vec<_> = theirs.iter().map(|block| block.index).filter(|index| *index <= top).collect();
+            let ours = self.store.canonical_hashes(&indexes).await?;
+            let shared =
+                |index| theirs.iter().any(|block| block.index == index && ours.get(&index) == Some(&block.hash));
+            let highest = indexes.into_iter().max();
+            while shared(next) {
+                next += 1;
+            }
+            // All that it has there is shared: more may be.
+            if next > top || highest.is_none_or(|highest| next <= highest) {
+                break;
+            }
         }
         Ok(next.checked_sub(1))
     }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     support::{
-        chain::LIGHT,
+        chain::{HEAVY, LIGHT},
         gateway::Backend,
         process::{Process, program},
         simulator::{Block, Setup, Simulator, Switches, genesis},
@@ -82,6 +82,35 @@ async fn a_chain_claimed_three_longer_than_it_is() {
     let node = follows([chain.clone(), strays].concat(), Switches::default(), &chain).await;
     let requests = node.requests();
     assert!(requests.iter().any(|request| request.path.ends_with("/chain_info")), "{requests:?}");
+}
+
+/// The node affirms a block that its chain doesn't stand on any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_block_that_is_ours() {
+    let chain = chain(3).await;
+    let (stale, heavy) = (Simulator::serving(chain.clone()).await, Simulator::serving(chain.clone()).await);
+    let (stale, heavy) = (stale.mine_apart(1, &LIGHT), heavy.mine_apart(3, &HEAVY));
+    assert!(stale[0].index == heavy[0].index && stale[0].hash > heavy[0].hash, "the last one by hash is compared");
+    let before = [&chain[..], &stale].concat();
+    let node = Simulator::serving(before.clone()).await;
+    let gateway = Gateway::start(Backend::Sqlite, &[("node", &node)], &["--sync-interval", "1s"]).await;
+    gateway.assert_follows(&before).await;
+    heavy.iter().for_each(|block| node.store().put(block.clone()));
+    gateway.assert_follows(&[&chain[..], &heavy].concat()).await;
+    assert_lives(&node).await;
+}
+
+/// Its numbers lack the blocks that it doesn't take for canonical.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_is_longer_than_it_is_claimed() {
+    let whole = miner(30, Switches::default()).await;
+    let more = Simulator::serving(whole.chain()).await.mine_apart(2, &LIGHT);
+    let blocks = [whole.chain(), more].concat();
+    let switches = Switches { gaps: BTreeSet::from([5, 6, 7]), ..Switches::default() };
+    let node = Simulator::start(Setup { blocks: blocks.clone(), switches, ..Setup::default() }).await;
+    let peers = [("whole", &whole), ("node", &node)];
+    let gateway = Gateway::start(Backend::Sqlite, &peers, &["--sync-interval", "1s"]).await;
+    gateway.assert_follows(&blocks).await;
 }
 
 /// A chain that can't be put together is no offence, and does not keep others from being followed.
