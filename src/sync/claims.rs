@@ -12,8 +12,9 @@ use super::{
     turn,
 };
 use crate::{
-    chain::Position,
-    p2p::Standing,
+    chain::{Position, unix_now},
+    p2p::{PeerChain, Standing},
+    protocol::Ancestor,
     store::{ChainState, StoreError},
 };
 
@@ -68,7 +69,10 @@ impl Run {
                     wait.told(self.is_better(&claim, state, lacking));
                     claims.push((remote, claim));
                 }
-                Ok(None) => record.last = Some(format!("peer {}: its chain is empty", remote.peer)),
+                Ok(None) => {
+                    self.note_empty(remote.peer, state.tip.is_none());
+                    record.last = Some(format!("peer {}: its chain is empty", remote.peer));
+                }
                 Err(setback) => _ = self.judge(&setback, record),
             }
         }
@@ -146,5 +150,40 @@ impl Run {
         };
         self.note(peer, &claim, Standing::Forked, ancestor);
         Ok(Some(claim))
+    }
+
+    /// Tells how a peer's chain stands to ours.
+    pub(super) fn note(&self, peer: PeerId, claim: &Claim, standing: Standing, common_ancestor: Option<Position>) {
+        let chain = PeerChain {
+            tip_hash: claim.hash.clone(),
+            tip_index: (claim.held || claim.height != claim.claimed_height || standing != Standing::Unknown)
+                .then_some(claim.height)
+                .filter(|_| claim.length > 0),
+            claimed_height: claim.claimed_height,
+            claimed_length: claim.length,
+            claimed_work: claim.work.map(|work| work.to_string()),
+            at: unix_now(),
+            standing,
+            common_ancestor: common_ancestor.map(|Position { index, hash }| Ancestor { index, hash }),
+            problem: None,
+        };
+        self.known.note(peer, chain.clone());
+        self.p2p.note_chain(peer, chain);
+    }
+
+    /// Tells that a peer has no block, and whether we have none either.
+    pub(super) fn note_empty(&self, peer: PeerId, ours_too: bool) {
+        let standing = if ours_too { Standing::Same } else { Standing::Behind };
+        let none = Claim { work: None, length: 0, claimed_height: 0, height: 0, hash: String::new(), held: false };
+        self.note(peer, &none, standing, None);
+    }
+
+    /// Tells why a peer's chain can't be put together.
+    pub(super) fn note_problem(&self, peer: PeerId, problem: String) {
+        if let Some(chain) = self.known.chain(&peer) {
+            let chain = PeerChain { problem: Some(problem), ..chain };
+            self.known.note(peer, chain.clone());
+            self.p2p.note_chain(peer, chain);
+        }
     }
 }

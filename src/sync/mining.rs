@@ -16,7 +16,7 @@ use crate::{
         miner::{self, Miner},
         unix_now,
     },
-    p2p::{P2pClient, Standing},
+    p2p::{P2pClient, PeerChain, Standing},
     protocol::gossip,
     source::job::{SyncState, SyncStatus},
     store::{BlockStore, StoreError},
@@ -138,11 +138,17 @@ async fn level(store: &dyn BlockStore, p2p: &P2pClient, shutdown: &CancellationT
     tracing::info!("mining begins once the store is level with the peers");
     while !shutdown.is_cancelled() {
         let status = SyncStatus::read(store, true).await;
-        let peers = p2p.peers();
-        let told = || peers.iter().filter_map(|peer| Some((peer.configured, peer.chain.as_ref()?.standing)));
-        let is_level = |standing| matches!(standing, Standing::Same | Standing::Behind);
-        let ours = told().next().is_none() || told().any(|(configured, standing)| configured && is_level(standing));
-        if ours && status.is_ok_and(|status| status.state == SyncState::Synced) {
+        let is_empty = store.state().await.is_ok_and(|state| state.tip.is_none());
+        let told = |of_ours: bool| {
+            let peers = p2p.peers().into_iter().filter(move |peer| peer.configured || !of_ours);
+            peers.filter_map(|peer| peer.chain).collect::<Vec<_>>()
+        };
+        let ours = told(true);
+        // Nodes that begin a network together.
+        let begins = is_empty && !ours.is_empty() && ours.iter().all(|chain| chain.claimed_length == 0);
+        let known = |chain: &PeerChain| !matches!(chain.standing, Standing::Unknown | Standing::OtherGenesis);
+        let synced = status.is_ok_and(|status| status.state == SyncState::Synced);
+        if begins || synced && (ours.iter().any(known) || told(false).is_empty()) {
             return;
         }
         tokio::select! { () = tokio::time::sleep(LEVEL_EVERY) => {}, () = shutdown.cancelled() => {} }

@@ -1,7 +1,5 @@
 //! What to fetch: whose chain, from which common ancestor on, aside or straight on top of ours.
 
-use libp2p::PeerId;
-
 use super::{
     fault::Fault,
     remote::{Claim, Remote},
@@ -9,9 +7,9 @@ use super::{
     setback::Setback,
 };
 use crate::{
-    chain::{ChainEnd, CumulativeDifficulty, Network, Position, Weight, locator, unix_now},
-    p2p::{PeerChain, Standing},
-    protocol::{Ancestor, query::CheckPoint},
+    chain::{ChainEnd, CumulativeDifficulty, Network, Position, Weight, locator},
+    p2p::Standing,
+    protocol::query::CheckPoint,
     store::{BlockStore, ChainState, Stage, StoreError},
 };
 
@@ -314,32 +312,5 @@ impl Run {
         let theirs = theirs.into_iter().next().unwrap_or_default();
         let theirs = theirs.chars().filter(char::is_ascii_graphic).take(64).collect();
         Ok(Setback::OtherGenesis { peer: remote.peer, theirs, ours })
-    }
-
-    /// Tells how a peer's chain stands to ours.
-    pub(super) fn note(&self, peer: PeerId, claim: &Claim, standing: Standing, common_ancestor: Option<Position>) {
-        let chain = PeerChain {
-            tip_hash: claim.hash.clone(),
-            tip_index: (claim.held || claim.height != claim.claimed_height || standing != Standing::Unknown)
-                .then_some(claim.height),
-            claimed_height: claim.claimed_height,
-            claimed_length: claim.length,
-            claimed_work: claim.work.map(|work| work.to_string()),
-            at: unix_now(),
-            standing,
-            common_ancestor: common_ancestor.map(|Position { index, hash }| Ancestor { index, hash }),
-            problem: None,
-        };
-        self.known.note(peer, chain.clone());
-        self.p2p.note_chain(peer, chain);
-    }
-
-    /// Tells why a peer's chain can't be put together.
-    pub(super) fn note_problem(&self, peer: PeerId, problem: String) {
-        if let Some(chain) = self.known.chain(&peer) {
-            let chain = PeerChain { problem: Some(problem), ..chain };
-            self.known.note(peer, chain.clone());
-            self.p2p.note_chain(peer, chain);
-        }
     }
 }

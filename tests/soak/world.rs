@@ -123,11 +123,11 @@ impl World {
         }
         let path = self.folder.path();
         self.nodes[0].start(path, &[]);
-        self.nodes[0].grown(SPELL).await;
+        self.grown(SPELL).await;
         self.nodes[0].stop();
         // Not at its port: the gateway would find it there.
         self.nodes[1].start_at(path, 0, &[]);
-        self.nodes[1].grown(2 * SPELL).await;
+        self.nodes[1].outweighs(&self.nodes[0]).await;
         self.nodes[1].stop();
         self.start_nodes();
         "branches mined apart"
@@ -257,10 +257,10 @@ impl Node {
         }
     }
 
-    /// Waits until its chain has this many more blocks.
-    async fn grown(&self, blocks: u64) {
-        let before = self.store.state().await.unwrap().length;
-        until(async || (self.store.state().await.ok()?.length >= before + blocks).then_some(())).await;
+    /// Waits until its chain has more work than the other's.
+    async fn outweighs(&self, other: &Self) {
+        let work = async |node: &Self| Some(node.store.state().await.ok()?.cumulative_difficulty);
+        until(async || (work(self).await? > work(other).await?).then_some(())).await;
     }
 }
 
