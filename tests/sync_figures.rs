@@ -45,7 +45,8 @@ async fn three_liars_cost_at_most_half_the_time_more(#[values(Backend::Sqlite, B
     let _alone = ALONE.lock().await;
     let chain = linked(None, LENGTH, "honest");
     let mut invalid = chain.clone();
-    invalid[LENGTH as usize / 2].data_hash = "0".repeat(64);
+    // What its hash can't meet.
+    invalid[LENGTH as usize / 2].target_difficulty = u128::MAX;
     let honest = serve(&Serving::of(&chain)).await;
     let nothing = Serving::of(&chain).claiming(&"9".repeat(30), LENGTH + 100).blocks(Vec::clear);
     let boaster = serve(&nothing).await;

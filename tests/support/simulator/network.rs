@@ -216,6 +216,7 @@ impl Node {
 
     async fn on_request(&mut self, request: Request, channel: ResponseChannel<Response>) -> Result<(), Death> {
         self.shared.requests.send_modify(|requests| requests.push(request.clone()));
+        // What a request costs a real node: the time itself is what is simulated, and no test waits for it.
         let time = self.shared.switches.service_time;
         if self.shared.switches.one_at_a_time {
             self.shared.most_at_once.fetch_max(1, Ordering::Relaxed);
@@ -251,6 +252,7 @@ impl Node {
             Heard::Extended | Heard::Replaced => self.shared.change(),
             Heard::Orphan => {
                 if let Some(author) = message.source.filter(|author| self.bootstrap.contains(author)) {
+                    // A real node pauses here, and does nothing else meanwhile.
                     tokio::time::sleep(ORPHAN_DELAY).await;
                     // Ends with this task.
                     let _ = self.sync.send(author);
