@@ -43,6 +43,12 @@ pub(super) enum Way {
     Several,
 }
 
+/// Whether `blocks` are one linked run from `from` to `to`, as nearly every answer is: nothing has to be put together.
+pub(super) fn is_run(blocks: &[MinerBlock], from: u64, to: u64) -> bool {
+    blocks.iter().map(|block| block.index).eq(from..=to)
+        && blocks.windows(2).all(|pair| pair[1].previous_hash == pair[0].hash)
+}
+
 impl Pile {
     /// Adds blocks, of which many at one index are left out; one that is there already stays.
     pub fn add(&mut self, blocks: impl IntoIterator<Item = MinerBlock>) {
@@ -201,6 +207,21 @@ mod tests {
         assert!(pile.is_full());
         pile.clear();
         assert!(pile.len() == 0 && !pile.is_full());
+    }
+
+    #[test]
+    fn a_run_has_each_index_once_and_every_link() {
+        let run = |blocks: &[(&str, u64, &str)], from, to| {
+            let blocks: Vec<_> = blocks.iter().map(|(hash, index, parent)| block(hash, *index, parent)).collect();
+            is_run(&blocks, from, to)
+        };
+        assert!(run(&[("1", 1, "g"), ("2", 2, "1"), ("3", 3, "2")], 1, 3));
+        assert!(run(&[("a", u64::MAX - 1, "x"), ("b", u64::MAX, "a")], u64::MAX - 1, u64::MAX));
+        assert!(!run(&[("1", 1, "g"), ("2", 2, "1")], 1, 3), "too short");
+        assert!(!run(&[("1", 1, "g"), ("2", 2, "1")], 1, 1), "too long");
+        assert!(!run(&[("1", 1, "g"), ("2", 2, "g")], 1, 2), "a link that is broken");
+        assert!(!run(&[("1", 1, "g"), ("2", 2, "1"), ("3", 2, "1")], 1, 2), "two at an index");
+        assert!(!run(&[("2", 2, "1"), ("1", 1, "g")], 1, 2), "in another order");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::{
     },
     sync::{
         fault::Fault,
-        links::{Pile, Way},
+        links::{Pile, Way, is_run},
     },
 };
 
@@ -43,18 +43,25 @@ impl Remote {
             if blocks.is_empty() && pile.len() == 0 {
                 return Err(Fault::Missing(next));
             }
-            pile.add(blocks);
-            if pile.is_full() {
-                return Err(Fault::Tangled(open));
-            }
-            next = to_index.saturating_add(1);
             let is_last = to_index >= to;
-            let parent = end.as_deref().or(parent);
-            let blocks = match pile.way(open, to_index, parent) {
-                Way::One(blocks) if !is_last || to < tip.index => blocks,
-                // Which of several it is shows in the answers to come.
-                Way::Several | Way::None if !is_last => continue,
-                _ => self.resolve(&mut pile, open, to, tip, parent).await?,
+            next = to_index.saturating_add(1);
+            let blocks = if pile.len() == 0
+                && is_run(&blocks, open, to_index)
+                && (to_index < tip.index || blocks.last().is_some_and(|last| last.hash == tip.hash))
+            {
+                blocks
+            } else {
+                pile.add(blocks);
+                if pile.is_full() {
+                    return Err(Fault::Tangled(open));
+                }
+                let parent = end.as_deref().or(parent);
+                match pile.way(open, to_index, parent) {
+                    Way::One(blocks) if !is_last || to < tip.index => blocks,
+                    // Which of several it is shows in the answers to come.
+                    Way::Several | Way::None if !is_last => continue,
+                    _ => self.resolve(&mut pile, open, to, tip, parent).await?,
+                }
             };
             if end.is_some_and(|end| blocks.first().is_some_and(|first| first.previous_hash != end)) {
                 return Err(Fault::Moved(open));
