@@ -1,0 +1,41 @@
+//! Imports run one way: no file takes something from a file that takes something from it, and no folder from one above.
+
+#[path = "imports/graph.rs"]
+mod graph;
+
+use std::{collections::BTreeSet, path::Path};
+
+use graph::Graph;
+
+/// The parts of the library, from the lowest: each takes only from those before it. `lib.rs` draws the same order.
+const ORDER: &[&str] = &[
+    "chain", "protocol", "limits", "store", "p2p", "source", "sync", "http", "telemetry", "config", "app", "cli", "main",
+];
+
+fn library() -> Graph {
+    Graph::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+}
+
+#[test]
+fn no_files_import_each_other_in_a_ring() {
+    let graph = library();
+    assert!(graph.edges.len() > 300, "{} imports were found", graph.edges.len());
+    let rings: Vec<_> = graph.rings().iter().map(|ring| graph.describe(ring)).collect();
+    assert!(rings.is_empty(), "{} rings:\n{}", rings.len(), rings.join("\n\n"));
+}
+
+#[test]
+fn every_folder_takes_only_from_those_below() {
+    let graph = library();
+    let height = |file: &str| {
+        let part = file.split('/').next().unwrap_or(file).trim_end_matches(".rs");
+        ORDER.iter().position(|name| *name == part).unwrap_or_else(|| panic!("{file} is in no part that is known"))
+    };
+    let up: BTreeSet<_> = graph
+        .edges
+        .iter()
+        .filter(|((from, to), _)| from != "lib.rs" && to != "lib.rs" && height(from) < height(to))
+        .map(|((from, to), names)| format!("{from} takes {} from {to}", names.join(", ")))
+        .collect();
+    assert!(up.is_empty(), "{up:#?}");
+}
