@@ -1,18 +1,23 @@
-//! A peer of the network's own protocol and nothing else: what a node answers, over a bare swarm.
+//! Peers to sync from: one of the network's own protocol and nothing else, over a bare swarm, and one of our nodes.
 
 use std::sync::Arc;
 
 use futures::prelude::*;
 use libp2p::{
-    Multiaddr, StreamProtocol, SwarmBuilder, identify, noise,
+    Multiaddr, StreamProtocol, SwarmBuilder, identify,
+    identity::Keypair,
+    noise,
     request_response::{self, Event, Message, ProtocolSupport},
     swarm::{NetworkBehaviour, SwarmEvent},
     tcp, yamux,
 };
 use modal_gateway::{
+    app::Node,
+    config::Config,
     p2p::Responder,
     protocol::{IDENTIFY_PROTOCOL, PROTOCOL},
     source::Source,
+    store::BlockStore,
 };
 use tokio::task::JoinHandle;
 
@@ -81,4 +86,12 @@ impl Drop for Plain {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// A node that serves `store`, which it closes when it stops, and does nothing else. One peer may have as much as it can
+/// take.
+pub async fn serving(store: Arc<dyn BlockStore>) -> Outcome<Node> {
+    let listen = vec!["/ip4/127.0.0.1/tcp/0".parse()?];
+    let config = Config { listen, sync: false, peer_rate_limit: 0, ..Config::default() };
+    Ok(Node::start_with(&config, store, Keypair::generate_ed25519()).await?)
 }

@@ -1,13 +1,12 @@
 //! Syncing with proof of work against the hash rate of the machine, and the memory that a sync takes.
 
-use std::{process::Stdio, sync::Arc, time::Instant};
+use std::{process::Stdio, time::Instant};
 
-use libp2p::{Multiaddr, identity::Keypair};
+use libp2p::Multiaddr;
 use modal_gateway::{
-    app::{BUNDLED_CHAIN, Node},
+    app::BUNDLED_CHAIN,
     chain::{Level, MinerBlock, Network, PowMemory, PowOptions, Verifier},
-    config::Config,
-    store::{self, BlockStore, OpenOptions},
+    store::{self, OpenOptions},
 };
 use tokio::process::Command;
 
@@ -15,6 +14,7 @@ use crate::{
     chain::Stores,
     machine::field,
     measure::{Outcome, Table, Target, median},
+    plain::serving,
     sync::Link,
 };
 
@@ -92,14 +92,6 @@ pub async fn memory(stores: &Stores) -> Outcome<String> {
     let beside = target.check(peak - RANDOMX_CACHE);
     table.row(vec!["`pow`".into(), "61".into(), format!("{peak:.0}"), beside]);
     Ok(format!("#### Peak resident memory of `modal-gateway sync` into SQLite: MiB\n\n{table}\n{target}\n"))
-}
-
-/// A node that serves `store`, which it closes when it stops, and does nothing else. One peer may have as much as it can
-/// take.
-pub async fn serving(store: Arc<dyn BlockStore>) -> Outcome<Node> {
-    let listen = vec!["/ip4/127.0.0.1/tcp/0".parse()?];
-    let config = Config { listen, sync: false, peer_rate_limit: 0, ..Config::default() };
-    Ok(Node::start_with(&config, store, Keypair::generate_ed25519()).await?)
 }
 
 /// Syncs in a process of its own; its peak in MiB. `network` is a name, or what a settings file says.

@@ -22,9 +22,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     chain::{KINDS, Kind, Stores, network},
     measure::{Outcome, Table, Target, median, thousands},
-    plain::Plain,
+    plain::{Plain, serving},
     postgres,
-    proof::serving,
     wire::Mute,
 };
 
