@@ -21,36 +21,9 @@ mod layer;
 mod secret;
 mod value;
 
-pub use layer::{ConfigError, Sources};
+pub use crate::telemetry::LogFormat;
+pub use layer::{ConfigError, DEFAULT_FILE, ENV_PREFIX, Sources};
 pub use secret::{DatabaseUrl, Secret};
-
-/// The file that is read when none is named; it may be missing.
-pub const DEFAULT_FILE: &str = "modal-gateway.toml";
-
-/// What the names of the environment variables begin with.
-pub const ENV_PREFIX: &str = "MODAL_GATEWAY_";
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogFormat {
-    /// One readable line per event.
-    #[default]
-    Text,
-    /// One JSON object per event, for log collectors.
-    Json,
-}
-
-impl std::str::FromStr for LogFormat {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "text" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
-            _ => Err("expected text or json"),
-        }
-    }
-}
 
 /// The effective settings. `Debug` shows no password.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -6,7 +6,11 @@ use std::{net::Ipv4Addr, sync::Arc};
 use libp2p::{Multiaddr, identity::Keypair, multiaddr::Protocol};
 use tokio_util::sync::CancellationToken;
 
-use super::{AppError, Gateway, Mine, Node, announce, gateway::bind};
+use super::{
+    error::AppError,
+    gateway::{Gateway, bind},
+    node::{Mine, Node},
+};
 use crate::{
     chain::{MinerBlock, Network, VerifiedBlocks, Verifier},
     config::Config,
@@ -44,7 +48,7 @@ pub async fn demo(config: Config, shutdown: CancellationToken) -> Result<(), App
     gateway_node.p2p.wait_connected("node", gateway_config.peer_timeout).await?;
     let gateway = Gateway::open(gateway_node, listeners, &gateway_config);
 
-    announce(&node);
+    node.announce();
     print_guide(&gateway);
     node.mine(&node_config, &Mine { nominee: None, threads: 1 });
     let node = tokio::spawn(node.run(shutdown.clone()));

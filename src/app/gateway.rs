@@ -6,7 +6,10 @@ use axum::http::HeaderValue;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{AppError, DRAIN, Node};
+use super::{
+    error::{AppError, DRAIN},
+    node::Node,
+};
 use crate::{
     config::{Config, Secret},
     http::{

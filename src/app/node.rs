@@ -6,7 +6,10 @@ use libp2p::{Multiaddr, PeerId, identity::Keypair};
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{AppError, DRAIN, reputation};
+use super::{
+    error::{AppError, DRAIN},
+    reputation,
+};
 use crate::{
     chain::PowOptions,
     config::Config,
@@ -141,6 +144,14 @@ impl Node {
     /// The addresses that others reach us at, each with our peer id.
     pub fn addresses(&self) -> Vec<Multiaddr> {
         self.p2p.dial_addresses()
+    }
+
+    /// Prints these addresses to stderr, one a line, and the peer id.
+    pub fn announce(&self) {
+        for address in self.addresses() {
+            eprintln!("libp2p {address}");
+        }
+        eprintln!("peer-id {}", self.p2p.local_peer_id());
     }
 
     /// Runs until `shutdown` or until a part ends, then stops.

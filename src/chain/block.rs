@@ -1,16 +1,13 @@
 //! A miner block: what the network sends, in both of its dialects, and the texts that its hashes are made of.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use super::difficulty::actualized;
+use super::{
+    difficulty::actualized,
+    encoding::{Decimal, sha256_hex},
+};
 
 mod json;
-
-pub(super) use json::Decimal;
-
-/// Blocks in an epoch, the unit in which the network changes its difficulty.
-pub const BLOCKS_PER_EPOCH: u64 = 40;
 
 /// Longest JSON text of a block that is taken in: what a block can have that came in one gossip message, which is at most
 /// 64 KiB. The other 1024 bytes are for the members that gossip lacks and for numbers that gossip may tell in fewer digits. No
@@ -21,36 +18,6 @@ pub const MAX_BLOCK_BYTES: usize = (64 << 10) + 1024;
 /// Longest hash, previous hash and orphan reason of a block that is taken in: databases keep these as they are, and can't
 /// index texts much longer than twice this.
 pub const MAX_KEY_BYTES: usize = 1024;
-
-/// How a network numbers its epochs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EpochNumbering {
-    /// `index / 40`: the network's first release.
-    Plain,
-    /// Genesis precedes epoch 0 but is counted to it: `(index - 1) / 40`, so that epoch 0 has 41 members.
-    #[default]
-    GenesisFirst,
-}
-
-impl EpochNumbering {
-    /// The epoch of the block at `index`.
-    pub fn epoch(self, index: u64) -> u64 {
-        match self {
-            Self::Plain => index / BLOCKS_PER_EPOCH,
-            Self::GenesisFirst => index.saturating_sub(1) / BLOCKS_PER_EPOCH,
-        }
-    }
-
-    /// Index of the block with which `epoch` begins. Genesis, where it is first, precedes epoch 0. Saturates.
-    pub fn first_index(self, epoch: u64) -> u64 {
-        let first = epoch.saturating_mul(BLOCKS_PER_EPOCH);
-        match self {
-            Self::Plain => first,
-            Self::GenesisFirst => first.saturating_add(1),
-        }
-    }
-}
 
 /// A miner block as one node tells it to another: header, miner, and the teller's view of its place in the chain.
 ///
@@ -207,9 +174,4 @@ impl From<&MinerBlock> for Header {
             target_difficulty: block.target_difficulty,
         }
     }
-}
-
-/// Lower-case hex of the SHA-256 of `bytes`.
-pub(super) fn sha256_hex(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
 }

@@ -1,13 +1,11 @@
-//! Difficulties, targets and work, in 256-bit integers, and the schedule by which difficulties change.
+//! Difficulties, targets and work, in 256-bit integers.
 
 use std::{fmt, iter::Sum, ops::Add, str::FromStr};
 
 use ruint::aliases::U256;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-mod schedule;
-
-pub use schedule::next_difficulty;
+use super::encoding::is_decimal;
 
 /// The network's easiest target, that of difficulty 1: `0xffff << 232`.
 const MAX_TARGET: U256 = U256::from_limbs([0, 0, 0, 0xffff << (232 - 192)]);
@@ -91,15 +89,6 @@ pub fn meets(hash: &str, difficulty: u128) -> bool {
     parse_hash(hash).is_some_and(|hash| hash < target(difficulty))
 }
 
-/// Parses plain decimal digits: no sign, space or separator, which the number parsers would take.
-pub(super) fn parse_decimal(text: &str) -> Option<u128> {
-    if is_decimal(text) { text.parse().ok() } else { None }
-}
-
-fn is_decimal(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
-}
-
 fn parse_hash(text: &str) -> Option<U256> {
     let hex = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if hex { U256::from_str_radix(text, 16).ok() } else { None }
@@ -110,7 +99,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::chain::block::sha256_hex;
+    use crate::chain::encoding::sha256_hex;
 
     #[test]
     fn the_networks_sha256_vector() {

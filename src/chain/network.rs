@@ -2,11 +2,9 @@
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-use super::{block::EpochNumbering, position::Position, pow::PowAlgorithm};
+use super::{encoding::Decimal, epoch::EpochNumbering, position::Position, pow::PowAlgorithm};
 
-mod description;
-
-pub use description::DescriptionError;
+pub(super) mod description;
 
 /// What becomes of a rule that a network may or may not enforce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -246,7 +244,7 @@ fn difficulty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u128>
     #[serde(untagged, expecting = "expected a difficulty: a whole number, or a string of decimal digits below 2^128")]
     enum Written {
         Number(u64),
-        Text(super::block::Decimal),
+        Text(Decimal),
     }
     Ok(Some(match Written::deserialize(deserializer)? {
         Written::Number(number) => number.into(),

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::block::{EpochNumbering, Header, MinerBlock};
+use super::{
+    block::{Header, MinerBlock},
+    epoch::EpochNumbering,
+};
 
 /// An index and the hash of the block there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

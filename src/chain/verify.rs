@@ -10,11 +10,10 @@ use super::{
     pow::{HashPool, PowError, PowOptions},
 };
 
-mod derived;
+pub(super) mod derived;
 mod level;
 mod violation;
 
-pub use derived::Differences;
 pub use level::{Level, ParseLevelError};
 use violation::shorten;
 pub use violation::{Rule, VerifyError, Violation};

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::{lines::Record, progress::Progress};
+use super::{common::open_options, error::CliError, lines::Record, progress::Progress};
 use crate::{
     config::Config,
     store::{self, BlockStore, OpenOptions, StoreError, Tip},
@@ -35,8 +35,8 @@ pub(super) enum ExportError {
 }
 
 /// Exports to `file` (`-`: stdout) and says on stderr how much.
-pub(super) async fn run(config: &Config, file: &Path) -> Result<(), ExportError> {
-    let options = OpenOptions { create: false, migrate: false, ..super::open_options(config) };
+pub(super) async fn run(config: &Config, file: &Path) -> Result<(), CliError> {
+    let options = OpenOptions { create: false, migrate: false, ..open_options(config) };
     let store = store::open(config.database_url.as_str(), &options).await?;
     let outcome = match fs::metadata(file) {
         _ if file == Path::new("-") => to_writer(&*store, io::stdout(), "stdout").await.map(|(tip, _)| tip),
@@ -51,7 +51,11 @@ pub(super) async fn run(config: &Config, file: &Path) -> Result<(), ExportError>
         _ => to_file(&*store, file).await,
     };
     store.close().await;
-    match outcome? {
+    let tip = outcome.map_err(|error| match error {
+        ExportError::Write(_, error) if error.kind() == io::ErrorKind::BrokenPipe => CliError::Stdout(error),
+        error => error.into(),
+    })?;
+    match tip {
         Some(tip) => eprintln!("exported {} blocks, tip {} {}", tip.index + 1, tip.index, tip.hash),
         None => eprintln!("exported 0 blocks, the chain is empty"),
     }

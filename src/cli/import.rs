@@ -6,7 +6,8 @@ use std::{fmt, io, path::Path};
 use tokio::io::{AsyncBufRead, BufReader};
 
 use super::{
-    lines::{LineError, Lines, Record},
+    common::open_options,
+    lines::{LineError, Lines, Record, without_line},
     progress::Progress,
 };
 use crate::{
@@ -66,7 +67,7 @@ impl fmt::Display for Summary {
 pub(super) async fn run(config: &Config, file: &Path) -> Result<(), ImportError> {
     // Before the store is opened: a mistyped name shall not leave an empty database behind.
     let (name, reader, size) = open(file).await?;
-    let store = store::open(config.database_url.as_str(), &super::open_options(config)).await?;
+    let store = store::open(config.database_url.as_str(), &open_options(config)).await?;
     let outcome = import(&*store, config, Lines::new(reader), &name, size).await;
     store.close().await;
     eprintln!("{}", outcome?);
@@ -161,15 +162,6 @@ fn parse(line: &[u8]) -> Result<Entry, Problem> {
         // Few lines get here: a record, or the one that ends the import.
         serde_json::from_str(text).map(Entry::Record).map_err(|_| Problem::Json(without_line(&error)))
     })
-}
-
-/// The JSON error's message with the column alone: its line is always 1, which is not the file's.
-pub(super) fn without_line(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rsplit_once(" at line ") {
-        Some((message, _)) => format!("{message} (column {})", error.column()),
-        None => text,
-    }
 }
 
 fn check_record(record: &Record, counted: u64, found: String) -> Result<(), Problem> {

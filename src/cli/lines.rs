@@ -72,6 +72,15 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
     }
 }
 
+/// The JSON error's message with the column alone: its line is always 1, which is not the file's.
+pub(super) fn without_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((message, _)) => format!("{message} (column {})", error.column()),
+        None => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,6 @@
 //! `migrate`: the store's schema, brought up to date without starting anything else.
 
+use super::common::open_options;
 use crate::{
     config::Config,
     store::{self, StoreError},
@@ -7,7 +8,7 @@ use crate::{
 
 /// Migrates and says on stderr from which version to which.
 pub(super) async fn run(config: &Config) -> Result<(), StoreError> {
-    let (before, after) = store::migrate(config.database_url.as_str(), &super::open_options(config)).await?;
+    let (before, after) = store::migrate(config.database_url.as_str(), &open_options(config)).await?;
     match (before, after) {
         (0, after) => eprintln!("{}: created, schema {after}", config.database_url),
         (before, after) if before == after => eprintln!("{}: schema {after} is up to date", config.database_url),

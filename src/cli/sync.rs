@@ -12,7 +12,8 @@ use libp2p::{Multiaddr, PeerId};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CliError,
+    common::open_options,
+    error::CliError,
     peer::{self, resolve},
     progress,
 };
@@ -65,8 +66,9 @@ pub(super) async fn run(
     mode: Mode,
     shutdown: &CancellationToken,
 ) -> Result<(), CliError> {
-    let addresses: Vec<_> = peers.iter().map(|peer| resolve(&config.peers(), peer)).collect::<Result<_, _>>()?;
-    let store = store::open(config.database_url.as_str(), &super::open_options(config)).await?;
+    let addresses: Vec<_> =
+        peers.iter().map(|peer| resolve(&config.peers(), peer)).collect::<Result<_, _>>().map_err(CliError::usage)?;
+    let store = store::open(config.database_url.as_str(), &open_options(config)).await?;
     let outcome = match sync(config, store.clone(), addresses, mode, shutdown).await {
         Err(_) if shutdown.is_cancelled() => Err(CliError::Interrupted),
         outcome => outcome.map_err(CliError::from),

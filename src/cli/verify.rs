@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde_json::value::RawValue;
 
-use super::progress::Progress;
+use super::{common::open_options, progress::Progress};
 use crate::{
     chain::{
         ChainEnd, CumulativeDifficulty, Level, MinerBlock, PowAlgorithm, PowError, VerifiedBlocks, Verifier,
@@ -80,7 +80,7 @@ impl fmt::Display for Summary {
 
 /// Audits the store and says on stderr what came of it.
 pub(super) async fn run(config: &Config, raise: bool) -> Result<(), AuditError> {
-    let options = OpenOptions { create: false, migrate: false, ..super::open_options(config) };
+    let options = OpenOptions { create: false, migrate: false, ..open_options(config) };
     let store = store::open(config.database_url.as_str(), &options).await?;
     let outcome = audit(config, &*store, raise).await;
     store.close().await;

@@ -8,7 +8,11 @@ use figment::{
     value::{Dict, Map, Value},
 };
 
-use super::{DEFAULT_FILE, ENV_PREFIX};
+/// The file that is read when none is named; it may be missing.
+pub const DEFAULT_FILE: &str = "modal-gateway.toml";
+
+/// What the names of the environment variables begin with.
+pub const ENV_PREFIX: &str = "MODAL_GATEWAY_";
 
 /// A setting that can't be used. The text never holds the value of `database_url`, which may carry a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{CLOSING, MAX_CHUNK, OPENING};
+use super::limits::{CLOSING, MAX_CHUNK, OPENING};
 use crate::chain::MinerBlock;
 
 mod data;

@@ -4,7 +4,8 @@ use std::cmp::Ordering;
 
 use modal_gateway::chain::{
     CumulativeDifficulty, Locator, Step, Weight,
-    difficulty::{actualized, meets, next_difficulty},
+    difficulty::{actualized, meets},
+    schedule::next_difficulty,
 };
 use ruint::aliases::U512;
 

@@ -8,47 +8,12 @@ use serde::{
     ser::SerializeStruct,
 };
 
-use super::{Deviation, EpochNumbering, MinerBlock, actualized};
-use crate::chain::difficulty::parse_decimal;
-
-/// A u128 as a string of decimal digits.
-pub(in crate::chain) struct Decimal(pub(in crate::chain) u128);
-
-impl Decimal {
-    /// For `#[serde(with = "Decimal")]` on a u128.
-    pub(super) fn serialize<S: Serializer>(value: &u128, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    /// For `#[serde(with = "Decimal")]` on a u128.
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
-        <Self as Deserialize>::deserialize(deserializer).map(|Self(value)| value)
-    }
-}
-
-impl Serialize for Decimal {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Decimal {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Digits;
-        impl Visitor<'_> for Digits {
-            type Value = Decimal;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string of decimal digits below 2^128")
-            }
-            fn visit_str<E: Error>(self, text: &str) -> Result<Decimal, E> {
-                parse_decimal(text)
-                    .map(Decimal)
-                    .ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_str(Digits)
-    }
-}
+use super::{Deviation, MinerBlock};
+use crate::chain::{
+    difficulty::actualized,
+    encoding::{Decimal, parse_decimal},
+    epoch::EpochNumbering,
+};
 
 impl Serialize for MinerBlock {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

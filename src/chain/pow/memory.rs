@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use super::PowError;
+use super::options::PowError;
 
 /// The data set, and beside it the cache that it is made from and the one that confirms hashes.
 const FULL_MIB: u64 = 2080 + 2 * 256;

@@ -11,8 +11,12 @@ use std::{
     thread,
 };
 
-use super::{Hasher, Hashing, PowAlgorithm, PowError, PowOptions};
-use crate::chain::block::sha256_hex;
+use super::{
+    hashing::Hashing,
+    options::{PowAlgorithm, PowError, PowOptions},
+    randomx::Hasher,
+};
+use crate::chain::encoding::sha256_hex;
 
 /// Makes a thread's hasher.
 type MakeHasher = dyn Fn() -> Hasher + Send + Sync;

@@ -7,7 +7,17 @@ use std::sync::{
 
 use rust_randomx::{Context, Hasher as Machine};
 
-use super::{Hasher, PowError, PowMemory, memory};
+use super::{
+    memory,
+    options::{PowError, PowMemory},
+};
+
+/// Whether a hash would be acted upon: it is confirmed then.
+type Doubt<'a> = &'a dyn Fn(&str) -> bool;
+
+/// Computes one hash after another: lower-case hex of `H(text)`. A result that the second argument doubts is certain; one
+/// that it doesn't may, in full-memory mode, be wrong.
+pub(in crate::chain) type Hasher = Box<dyn FnMut(&str, Doubt) -> Result<String, PowError> + Send>;
 
 /// Hashes that repay the set-up of full-memory mode. A light hash takes 1/27 s of a core, a full one 1/160 s, and the
 /// set-up 80 s, all measured on one machine of two cores: 80 / (1/27 - 1/160). Set-up and hashes both spread over the

@@ -5,7 +5,8 @@ use rstest::rstest;
 use super::*;
 use crate::chain::{
     ChainEnd, Deviation, Differences, Enforcement, EpochNumbering, Header, Level, Network, Position, PowAlgorithm,
-    PowError, PowOptions, Rule, Verifier, VerifyError, Violation, block::sha256_hex, unix_now, verify::check_storable,
+    PowError, PowOptions, Rule, Verifier, VerifyError, Violation, encoding::sha256_hex, unix_now,
+    verify::check_storable,
 };
 
 mod derived;

@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, value::RawValue};
 
-use super::{CheckPoint, Query};
-use crate::protocol::{Code, Failure, MAX_CHUNK};
+use super::typed::{CheckPoint, Query};
+use crate::protocol::{
+    failure::{Code, Failure},
+    limits::MAX_CHUNK,
+};
 
 /// Most members of a list. A request of 1 MiB can't have more whole hashes; of short made-up ones it would, each of which
 /// takes memory and is looked for.
@@ -320,4 +323,21 @@ fn find_ancestor(data: &Map<String, Value>) -> Result<Query, Failure> {
 
 fn debug_index(data: &Map<String, Value>) -> Result<Query, Failure> {
     Ok(Query::DebugIndex { index: integer(data, "index")? })
+}
+
+impl Query {
+    /// Reads the parameters of `path` as the network's nodes do: members that the path doesn't know are ignored, a
+    /// required one of the wrong type counts as missing, an optional one of the wrong type as absent.
+    ///
+    /// # Errors
+    /// The network's own texts, with [`Code::MissingParameter`], [`Code::InvalidRange`], [`Code::InvalidCheckPoint`]
+    /// or [`Code::UnknownPath`]; [`Code::InvalidParameter`] for a `max_chunk_size` of 0.
+    pub fn parse(path: &str, data: Option<&RawValue>) -> Result<Self, Failure> {
+        let row = any_path(path)?;
+        if row.parameters.is_none() {
+            return Ok(Self::Ping { data: data.map_or("null", RawValue::get).into() });
+        }
+        let data = data.and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default();
+        (row.parse)(&data)
+    }
 }

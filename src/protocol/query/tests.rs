@@ -1,8 +1,7 @@
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::protocol::Code;
-
+use crate::protocol::{Code, Failure};
 fn parse(path: &str, data: &str) -> Result<Query, Failure> {
     let raw = RawValue::from_string(data.to_owned()).unwrap();
     Query::parse(path, Some(&raw))

@@ -4,8 +4,8 @@
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, value::RawValue};
 
-use super::{Path, Query};
-use crate::protocol::{Code, Failure};
+use super::{table::Path, typed::Query};
+use crate::protocol::failure::{Code, Failure};
 
 /// Longest query string that is read, in bytes.
 pub const MAX_QUERY_BYTES: usize = 16 << 10;

@@ -2,7 +2,7 @@
 
 use ruint::aliases::U256;
 
-use crate::chain::{block::BLOCKS_PER_EPOCH, network::Network, position::ChainEnd};
+use super::{epoch::BLOCKS_PER_EPOCH, network::Network, position::ChainEnd};
 
 /// An exact quotient.
 type Ratio = (u128, u128);

@@ -1,0 +1,60 @@
+//! How numbers and hashes are written as text.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+use sha2::{Digest, Sha256};
+
+/// Lower-case hex of the SHA-256 of `bytes`.
+pub(super) fn sha256_hex(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// Parses plain decimal digits: no sign, space or separator, which the number parsers would take.
+pub(super) fn parse_decimal(text: &str) -> Option<u128> {
+    if is_decimal(text) { text.parse().ok() } else { None }
+}
+
+/// Whether a text is plain decimal digits.
+pub(super) fn is_decimal(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// A u128 as a string of decimal digits.
+pub(super) struct Decimal(pub(super) u128);
+
+impl Decimal {
+    /// For `#[serde(with = "Decimal")]` on a u128.
+    pub(super) fn serialize<S: Serializer>(value: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    /// For `#[serde(with = "Decimal")]` on a u128.
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+        <Self as Deserialize>::deserialize(deserializer).map(|Self(value)| value)
+    }
+}
+
+impl Serialize for Decimal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Decimal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Digits;
+        impl serde::de::Visitor<'_> for Digits {
+            type Value = Decimal;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string of decimal digits below 2^128")
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<Decimal, E> {
+                parse_decimal(text)
+                    .map(Decimal)
+                    .ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_str(Digits)
+    }
+}
