@@ -3,8 +3,11 @@
 //! An `…` stands for any text, and for any number of lines where it is alone on its line. What differs from run to run is
 //! masked on both sides.
 
+/// Whether a value has this character.
+type Class = fn(char) -> bool;
+
 /// What comes before a value that differs from run to run, and of which characters the value is.
-const VARYING: [(&str, fn(char) -> bool); 9] = [
+const VARYING: [(&str, Class); 9] = [
     ("x-modal-source: peer:", |c| c.is_ascii_alphanumeric()),
     ("x-modal-tip: ", |c| c.is_ascii_hexdigit() || c == ':'),
     ("etag: \"", |c| c.is_ascii_hexdigit()),
