@@ -15,7 +15,7 @@ lint: setup-build ## formatting and clippy, warnings denied
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 
-bench: setup-test ## the README's benchmark
+bench: setup-test ## the tables of docs/benchmarks.md
 	cargo bench
 
 soak: setup-test ## an hour of mining nodes, restarts and reorganisations, watched
