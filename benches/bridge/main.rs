@@ -1,4 +1,4 @@
-//! What a request costs: `cargo bench` prints the tables of the README. `cargo bench -- --quick` takes a fifth of the
+//! What a request costs: `cargo bench` prints the tables of docs/benchmarks.md. `cargo bench -- --quick` takes a fifth of the
 //! time and shows the same within a wider margin; `cargo bench -- sync` does that part alone.
 //!
 //! Everything that is compared is measured in turns, round by round, and what is printed is the median over the

@@ -36,7 +36,7 @@ pub struct MinerBlock {
     pub index: u64,
     /// Epoch that the block claims; see [`EpochNumbering`].
     pub epoch: u64,
-    /// When it was mined, unix seconds; genesis has 0.
+    /// When mining of the block began, unix seconds; genesis has 0.
     pub timestamp: i64,
     /// Hash of the parent; the network's genesis has `0`.
     pub previous_hash: String,
@@ -133,7 +133,7 @@ pub struct Header {
     pub index: u64,
     /// Epoch that the block claims; not part of what is hashed.
     pub epoch: u64,
-    /// When it was mined, unix seconds; genesis has 0.
+    /// When mining of the block began, unix seconds; genesis has 0.
     pub timestamp: i64,
     /// Hash of the parent; the network's genesis has `0`.
     pub previous_hash: String,

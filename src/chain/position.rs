@@ -30,7 +30,7 @@ pub struct ChainEnd {
     pub index: u64,
     /// Hash of the last block.
     pub hash: String,
-    /// When the last block was mined, unix seconds.
+    /// When mining of the last block began, unix seconds.
     pub timestamp: i64,
     /// Target difficulty of the last block.
     pub target_difficulty: u128,

@@ -18,7 +18,7 @@ pub struct Block {
     index: u64,
     /// Epoch of its index.
     epoch: u64,
-    /// When it was mined, in unix seconds; genesis has 0.
+    /// When mining of the block began, in unix seconds: the parent's `seen_at` at its miner. Genesis has 0.
     timestamp: i64,
     /// Hash of the parent; `0` for genesis.
     previous_hash: String,
