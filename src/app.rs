@@ -6,7 +6,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{chain::Network, config::Config};
+use crate::{chain::Network, config::Config, telemetry::notice};
 
 mod demo;
 mod error;
@@ -27,8 +27,8 @@ pub use node::{Mine, Node};
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), AppError> {
     let gateway = Gateway::start(&config).await?;
     introduce(&config.network);
-    eprintln!("http {}", gateway.base());
-    eprintln!("admin http://{}", gateway.admin);
+    notice(format_args!("http {}", gateway.base()));
+    notice(format_args!("admin http://{}", gateway.admin));
     gateway.node.announce();
     gateway.run(shutdown).await
 }
@@ -51,8 +51,8 @@ pub async fn node(config: Config, mine: Option<Mine>, shutdown: CancellationToke
 fn introduce(network: &Network) {
     match network.name.as_str() {
         "devnet" => {
-            eprintln!("network devnet, that of the bundled chain; --network testnet joins the public test network")
+            notice("network devnet, that of the bundled chain; --network testnet joins the public test network")
         }
-        name => eprintln!("network {name}"),
+        name => notice(format_args!("network {name}")),
     }
 }

@@ -32,7 +32,11 @@ const EXIT_INTERRUPTED: i32 = 130;
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let cli = Cli::parse();
+    if cli.shared.logs_json() {
+        telemetry::set_format(telemetry::LogFormat::Json);
+    }
+    match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
@@ -89,13 +93,20 @@ async fn dispatch(command: Command, config: Config, shutdown: CancellationToken)
     }
 }
 
-/// The first Ctrl-C or SIGTERM cancels `shutdown`; the second ends the process at once.
+/// The first Ctrl-C, SIGTERM or hangup cancels `shutdown`; the second ends the process at once.
 fn watch_signals(shutdown: CancellationToken) -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut hangup = if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) };
     tokio::spawn(async move {
         loop {
-            tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => () }
+            let hung_up = async {
+                match &mut hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! { _ = interrupt.recv() => (), _ = terminate.recv() => (), _ = hung_up => () }
             if shutdown.is_cancelled() {
                 std::process::exit(EXIT_INTERRUPTED);
             }
@@ -103,4 +114,12 @@ fn watch_signals(shutdown: CancellationToken) -> io::Result<()> {
         }
     });
     Ok(())
+}
+
+/// Whether the process was started with hangups ignored, as `nohup` does: it shall outlive its terminal then.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // A mask in hex, of which bit 0 is signal 1, SIGHUP.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }

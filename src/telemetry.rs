@@ -2,12 +2,29 @@
 //! itself: panics, memory.
 
 use std::{
-    env, fs, io, panic,
-    sync::atomic::{AtomicU64, Ordering},
+    env,
+    fmt::Display,
+    fs,
+    io::{self, Write},
+    panic,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
 };
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::Level;
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{
+        self,
+        format::Writer,
+        time::{FormatTime, SystemTime},
+    },
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,6 +71,41 @@ pub enum TelemetryError {
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
+/// The format that [`init`] was given, or [`set_format`] before it.
+static FORMAT: OnceLock<LogFormat> = OnceLock::new();
+
+/// Sets the format of what is said before [`init`]. Later calls change nothing.
+pub fn set_format(format: LogFormat) {
+    let _ = FORMAT.set(format);
+}
+
+/// Writes a message of a command to stderr: a line of text, or an object as the log has them where the log is JSON. A line
+/// that can't be written is dropped, since stderr may be closed or full and the command's work goes on.
+pub fn notice(message: impl Display) {
+    write_line(Level::INFO, &message.to_string());
+}
+
+/// The same for the error that ends a command.
+pub fn error_notice(message: impl Display) {
+    write_line(Level::ERROR, &message.to_string());
+}
+
+fn write_line(level: Level, message: &str) {
+    let line = match FORMAT.get() {
+        Some(LogFormat::Json) => {
+            let mut timestamp = String::new();
+            // Writing to a text can't fail.
+            let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+            let level = level.as_str();
+            serde_json::json!({"timestamp": timestamp, "level": level, "message": message, "target": "modal_gateway"})
+                .to_string()
+        }
+        _ if level == Level::ERROR => format!("error: {message}"),
+        _ => message.to_owned(),
+    };
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// How many threads and tasks have panicked since [`init`].
 pub fn panics() -> u64 {
     PANICS.load(Ordering::Relaxed)
@@ -67,7 +119,7 @@ pub fn resident_bytes() -> Option<u64> {
 }
 
 /// Logs to stderr from now on, in `format`, what `RUST_LOG` or else `default_filter` lets through. Colours only on a
-/// terminal, and never with `NO_COLOR`. Panics are counted, and logged in the same way: each once.
+/// terminal that can show them, and never with `NO_COLOR`. What can't be written is dropped. Panics are counted, and logged in the same way: each once.
 ///
 /// # Errors
 /// [`TelemetryError::Filter`] for a malformed `RUST_LOG`, [`TelemetryError::Init`] when called twice.
@@ -75,13 +127,19 @@ pub fn init(format: LogFormat, default_filter: &str) -> Result<(), TelemetryErro
     let directives = env::var("RUST_LOG").ok().filter(|value| !value.trim().is_empty());
     let filter = EnvFilter::try_new(format!("{},{NEVER}", directives.as_deref().unwrap_or(default_filter)))
         .map_err(|error| TelemetryError::Filter(error.to_string()))?;
+    set_format(format);
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         LogFormat::Text => {
-            let colours = io::IsTerminal::is_terminal(&io::stderr()) && env::var_os("NO_COLOR").is_none();
-            registry.with(fmt::layer().with_writer(io::stderr).with_ansi(colours)).try_init()
+            let dumb = env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+            let colours = io::IsTerminal::is_terminal(&io::stderr()) && env::var_os("NO_COLOR").is_none() && !dumb;
+            let layer = fmt::layer().with_writer(io::stderr).with_ansi(colours);
+            registry.with(layer.log_internal_errors(false)).try_init()
         }
-        LogFormat::Json => registry.with(fmt::layer().json().flatten_event(true).with_writer(io::stderr)).try_init(),
+        LogFormat::Json => {
+            let layer = fmt::layer().json().flatten_event(true).with_writer(io::stderr);
+            registry.with(layer.log_internal_errors(false)).try_init()
+        }
     }
     .map_err(TelemetryError::Init)?;
     panic::set_hook(Box::new(on_panic));

@@ -22,6 +22,8 @@ mod request;
 mod serve;
 #[path = "cli/stores.rs"]
 mod stores;
+#[path = "cli/streams.rs"]
+mod streams;
 #[path = "cli/sync.rs"]
 mod sync;
 #[path = "cli/usage.rs"]

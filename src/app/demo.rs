@@ -1,7 +1,11 @@
 //! The `demo` command: a node that mines and a gateway that follows it in one process, joined by real libp2p, each with
 //! the bundled chain.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    io::{self, Write},
+    net::Ipv4Addr,
+    sync::Arc,
+};
 
 use libp2p::{Multiaddr, identity::Keypair, multiaddr::Protocol};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +20,7 @@ use crate::{
     config::Config,
     p2p::PeerAddress,
     store::{self, BlockStore, OpenOptions},
+    telemetry::notice,
 };
 
 /// Blocks 0 to 60 of a chain that the network's own miner made, one a line.
@@ -29,7 +34,7 @@ pub const BUNDLED_CHAIN: &str = include_str!("../../tests/fixtures/randomx-chain
 pub async fn demo(config: Config, shutdown: CancellationToken) -> Result<(), AppError> {
     let config = Config { network: Network::devnet(), ..config };
     let listeners = bind(&config).await?;
-    eprintln!("verifying the bundled chain to `{}` ...", config.verify);
+    notice(format_args!("verifying the bundled chain to `{}` ...", config.verify));
     let chain = verified_chain(&config).await?;
     let folder = tempfile::tempdir().map_err(|error| AppError::Bundled(error.to_string()))?;
 
@@ -80,7 +85,9 @@ async fn store_with(path: std::path::PathBuf, chain: VerifiedBlocks) -> Result<A
 fn print_guide(gateway: &Gateway) {
     let base = gateway.base();
     let hash = "0098469404e2f8e97f63bf0585b74495586e49001b7c00428b71a22d64a698f8";
-    println!(
+    // It helps people; the demo runs on without a reader.
+    let _ = writeln!(
+        io::stdout(),
         "A node and a gateway are running, joined by libp2p, on a real chain of 61 blocks. The node mines another one every\n\
          few seconds, and the gateway follows.\n\
          \n  gateway  {base}\n  docs     {base}/docs\n  admin    http://{}\n\

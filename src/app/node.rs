@@ -17,6 +17,7 @@ use crate::{
     source::{self, Source},
     store::{self, BlockStore, OpenOptions},
     sync::{self, Mining, mining},
+    telemetry::notice,
 };
 
 /// How long the libp2p part may take to stop: it waits for answers that are on their way, and closes no connection before.
@@ -149,9 +150,9 @@ impl Node {
     /// Prints these addresses to stderr, one a line, and the peer id.
     pub fn announce(&self) {
         for address in self.addresses() {
-            eprintln!("libp2p {address}");
+            notice(format_args!("libp2p {address}"));
         }
-        eprintln!("peer-id {}", self.p2p.local_peer_id());
+        notice(format_args!("peer-id {}", self.p2p.local_peer_id()));
     }
 
     /// Runs until `shutdown` or until a part ends, then stops.

@@ -9,7 +9,11 @@ use clap::{
 use libp2p::PeerId;
 
 use super::{health, request};
-use crate::{app::Mine, config::Sources, source::job::Mode};
+use crate::{
+    app::Mine,
+    config::{ENV_PREFIX, Sources},
+    source::job::Mode,
+};
 
 /// HTTP/JSON gateway to the Modality network's miner blocks.
 #[derive(Debug, Parser)]
@@ -125,6 +129,12 @@ pub(super) struct SharedArgs {
 }
 
 impl SharedArgs {
+    /// Whether the flag or the environment asks for JSON: what is wrong with the other settings is told in it then.
+    pub(super) fn logs_json(&self) -> bool {
+        let variable = || std::env::var(format!("{ENV_PREFIX}LOG")).ok();
+        self.log.clone().or_else(variable).as_deref() == Some("json")
+    }
+
     /// What the flags say, with the environment and the file that is named.
     pub(super) fn into_sources(self) -> Sources {
         let single = [

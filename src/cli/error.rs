@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt::Write as _, io, process::ExitCode};
 
+use crate::telemetry::error_notice;
+
 /// Why a command failed.
 pub(super) enum CliError {
     /// What was asked for can't be: exit code 2.
@@ -41,7 +43,7 @@ impl CliError {
             Self::Runtime(error) => format!("the runtime can't be started: {}", with_causes(error)),
             Self::Interrupted => "interrupted".into(),
         };
-        eprintln!("error: {text}");
+        error_notice(text);
         ExitCode::from(if matches!(self, Self::Usage(_)) { 2 } else { 1 })
     }
 }

@@ -14,6 +14,7 @@ use super::{common::open_options, error::CliError, lines::Record, progress::Prog
 use crate::{
     config::Config,
     store::{self, BlockStore, OpenOptions, StoreError, Tip},
+    telemetry::notice,
 };
 
 /// Most blocks read at once.
@@ -56,8 +57,8 @@ pub(super) async fn run(config: &Config, file: &Path) -> Result<(), CliError> {
         error => error.into(),
     })?;
     match tip {
-        Some(tip) => eprintln!("exported {} blocks, tip {} {}", tip.index + 1, tip.index, tip.hash),
-        None => eprintln!("exported 0 blocks, the chain is empty"),
+        Some(tip) => notice(format_args!("exported {} blocks, tip {} {}", tip.index + 1, tip.index, tip.hash)),
+        None => notice("exported 0 blocks, the chain is empty"),
     }
     Ok(())
 }

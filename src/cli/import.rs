@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     source::job::Genesis,
     store::{self, BlockStore, ChainState, ChainWriter, StoreError},
+    telemetry::notice,
 };
 
 mod problem;
@@ -70,7 +71,7 @@ pub(super) async fn run(config: &Config, file: &Path) -> Result<(), ImportError>
     let store = store::open(config.database_url.as_str(), &open_options(config)).await?;
     let outcome = import(&*store, config, Lines::new(reader), &name, size).await;
     store.close().await;
-    eprintln!("{}", outcome?);
+    notice(outcome?);
     Ok(())
 }
 

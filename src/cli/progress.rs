@@ -7,6 +7,8 @@ use std::{
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::telemetry::notice;
+
 /// Work that is done sooner shows no progress.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -59,7 +61,12 @@ impl Progress {
             bar.set_message(rate);
             bar.set_position(done);
         } else if !self.terminal && now >= self.next_line && self.total != Some(done) {
-            eprintln!("{}: {}{}", self.verb, self.count_and_rate(count, elapsed), self.share_and_rest(done, elapsed));
+            notice(format_args!(
+                "{}: {}{}",
+                self.verb,
+                self.count_and_rate(count, elapsed),
+                self.share_and_rest(done, elapsed)
+            ));
             self.next_line = now + LINE_INTERVAL;
         }
     }

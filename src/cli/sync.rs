@@ -24,6 +24,7 @@ use crate::{
     source::job::{JobSpec, Mode, Phase, Progress},
     store::{self, BlockStore, Tip},
     sync::{Service, SyncError},
+    telemetry::notice,
 };
 
 /// Why the store isn't level with the peers.
@@ -74,7 +75,7 @@ pub(super) async fn run(
         outcome => outcome.map_err(CliError::from),
     };
     store.close().await;
-    eprintln!("{}", outcome?);
+    notice(outcome?);
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use crate::{
     },
     config::Config,
     store::{self, BlockStore, ChainState, EventKind, Lease, OpenOptions, StoreError, Tip},
+    telemetry::notice,
 };
 
 /// Blocks audited at once, and raised in one transaction.
@@ -84,7 +85,7 @@ pub(super) async fn run(config: &Config, raise: bool) -> Result<(), AuditError> 
     let store = store::open(config.database_url.as_str(), &options).await?;
     let outcome = audit(config, &*store, raise).await;
     store.close().await;
-    eprintln!("{}", outcome?);
+    notice(outcome?);
     Ok(())
 }
 
