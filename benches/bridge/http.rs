@@ -5,8 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use axum::{Router, http::header, routing};
 use modal_gateway::{
     http::{
-        self, Gateway, Settings,
-        client::Proxies,
+        self, Gateway, Proxies, Settings,
         server::{Door, Limits},
     },
     protocol::Query,

@@ -10,9 +10,7 @@ use super::{AppError, DRAIN, Node};
 use crate::{
     config::{Config, Secret},
     http::{
-        self,
-        access::Access,
-        client::Proxies,
+        self, Access, Proxies,
         server::{Door, Limits, Tls, raise_file_limit},
     },
 };
@@ -64,7 +62,7 @@ impl Gateway {
         };
         let admin = Door {
             counters: gateway.counters().admin.clone(),
-            router: http::admin::router(gateway, access),
+            router: http::admin_router(gateway, access),
             limits: admin_limits,
             proxies,
             tls: None,

@@ -16,7 +16,12 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Gateway, client::Client, error::Rejection, room::SHORT_BODY, server::Late};
+use super::{
+    envelope::Rejection,
+    gateway::Gateway,
+    limits::{SHORT_BODY, client::Client},
+    server::Late,
+};
 use crate::{
     protocol::{
         Code, Failure, MAX_REQUEST_BYTES, Query,
@@ -59,10 +64,10 @@ pub enum Format {
     Ndjson,
 }
 
-impl FromRequest<Gateway> for Read {
+impl FromRequest<Arc<Gateway>> for Read {
     type Rejection = Rejection;
 
-    async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, Rejection> {
+    async fn from_request(request: Request, gateway: &Arc<Gateway>) -> Result<Self, Rejection> {
         let (parts, body) = request.into_parts();
         let row = query::path(parts.uri.path())?;
         let pairs = pairs(parts.uri.query().unwrap_or_default())?;

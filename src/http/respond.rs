@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::{
     body::{Body, Bytes},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures::{StreamExt, TryStreamExt, future, stream};
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    error::Rejection,
+    envelope::{Rejection, SOURCE, TIP, VERIFICATION, source_name},
     extract::{Format, Read},
 };
 use crate::{
@@ -22,13 +22,6 @@ use crate::{
     source::{Answerer, Declined, Origin, Served, Source, in_time},
     store::{Blocks, ChainState, Tip},
 };
-
-/// Who answered: `local`, or `peer:` and its id.
-pub const SOURCE: HeaderName = HeaderName::from_static("x-modal-source");
-/// The tip of the gateway's store: index, colon, hash.
-pub const TIP: HeaderName = HeaderName::from_static("x-modal-tip");
-/// The weakest verification among the blocks in the answer: `pow`, `linked` or `none`.
-pub const VERIFICATION: HeaderName = HeaderName::from_static("x-modal-verification");
 
 /// Blocks below the finality depth: any cache may keep them for a day.
 const SETTLED: HeaderValue = HeaderValue::from_static("public, max-age=86400");
@@ -121,14 +114,6 @@ fn envelope_of(
         })
     });
     opening.chain(blocks)
-}
-
-/// The value of [`SOURCE`].
-pub(super) fn source_name(answerer: Answerer) -> Option<HeaderValue> {
-    match answerer {
-        Answerer::Local => Some(HeaderValue::from_static("local")),
-        peer => HeaderValue::try_from(peer.to_string()).ok(),
-    }
 }
 
 fn provenance(answerer: Answerer, tip: Option<&Tip>, level: Option<Level>) -> HeaderMap {

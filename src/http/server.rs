@@ -4,8 +4,7 @@
 //! * `admission`: how many connections there may be, and which one makes room
 //! * `body`: bodies that are late, or that nobody takes
 //! * `connection`: one connection from its handshake to its end
-//! * `wire`: what goes over it, noted
-//! * `pulse`: what a connection waits for, and since when
+//! * `state`: what a connection waits for, and since when
 //! * `tls`: the certificate, read again when it changes
 
 use std::{
@@ -23,21 +22,21 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use self::{admission::Admission, connection::Server, pulse::Order};
+use self::{admission::Admission, connection::Server, state::Order};
 use super::{
-    client::Proxies,
     counters::{Connections, Ending},
+    limits::client::Proxies,
 };
 
 mod admission;
 mod body;
 mod connection;
-mod pulse;
+mod state;
 mod tls;
-mod wire;
 
 pub use body::Late;
 pub use connection::Remote;
+pub use state::Limits;
 pub use tls::{Tls, TlsError};
 
 /// Open files that are kept for everything but the listener's connections: store, libp2p, logs.
@@ -48,36 +47,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often such failures are logged.
 const TELL_EVERY: Duration = Duration::from_secs(60);
-
-/// What a listener grants its clients.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Connections at once. Beyond them, the one that has waited longest for a request makes room.
-    pub connections: usize,
-    /// Connections of one client; 0 is no limit. Loopback and trusted proxies may have any number.
-    pub client_connections: usize,
-    /// Longest wait for a request's head, handshakes included; for the body's next bytes too.
-    pub header_timeout: Duration,
-    /// Longest wait for the next request.
-    pub idle_timeout: Duration,
-    /// How long a client may not take anything of its answer. It must take 4 KiB/s on average besides.
-    pub stall_timeout: Duration,
-    /// How long requests in progress may take to finish once the listener stops.
-    pub drain: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 4096,
-            client_connections: 128,
-            header_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(60),
-            stall_timeout: Duration::from_secs(10),
-            drain: Duration::from_secs(10),
-        }
-    }
-}
 
 /// Raises the soft limit of open files to the hard one; returns how many connections it leaves room for.
 pub fn raise_file_limit() -> usize {

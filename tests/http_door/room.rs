@@ -5,7 +5,7 @@ use std::time::Duration;
 use modal_gateway::{
     chain::Level,
     config::Config,
-    http::{Settings, client::Proxies, counters::Ending, server::Limits},
+    http::{Proxies, Settings, counters::Ending, server::Limits},
 };
 use reqwest::Method;
 use tokio::time::{Instant, sleep_until};

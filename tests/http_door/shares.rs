@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use modal_gateway::{
     chain::Level,
-    http::{Settings, client::Proxies},
+    http::{Proxies, Settings},
 };
 use reqwest::{Method, Response};
 use rstest::rstest;

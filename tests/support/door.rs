@@ -5,8 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use libp2p::PeerId;
 use modal_gateway::{
     http::{
-        self, Gateway, Settings,
-        access::Access,
+        self, Access, Gateway, Settings,
         counters::Counters,
         server::{Limits, Tls},
     },
@@ -73,7 +72,7 @@ impl Door {
                 counters: counters.public.clone(),
             },
             http::server::Door {
-                router: http::admin::router(gateway, Access::new(token, admin)),
+                router: http::admin_router(gateway, Access::new(token, admin)),
                 limits,
                 proxies,
                 tls: None,

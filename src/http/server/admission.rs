@@ -6,14 +6,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{
-    Limits,
-    pulse::{Order, Pulse},
-};
+use super::state::{Limits, Order, Pulse};
 use crate::http::{
-    client::{ClientKey, Proxies},
     counters::{Connections, Ending},
-    shares::{Share, Shares},
+    limits::{
+        Share, Shares,
+        client::{ClientKey, Proxies},
+    },
 };
 
 /// The connections of a listener.

@@ -11,7 +11,7 @@ use axum::{BoxError, body::Bytes};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep_until};
 
-use super::pulse::{Pace, Turn};
+use super::state::{Pace, Turn};
 
 /// A client has stopped sending its request's body, or sends it too slowly.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +178,7 @@ mod tests {
     use http_body_util::StreamBody;
 
     use super::{
-        super::{Limits, pulse::Pulse},
+        super::state::{Limits, Pulse},
         *,
     };
     use crate::http::counters::Ending;

@@ -13,8 +13,37 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::Limits;
 use crate::http::counters::Ending;
+
+/// What a listener grants its clients.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at once. Beyond them, the one that has waited longest for a request makes room.
+    pub connections: usize,
+    /// Connections of one client; 0 is no limit. Loopback and trusted proxies may have any number.
+    pub client_connections: usize,
+    /// Longest wait for a request's head, handshakes included; for the body's next bytes too.
+    pub header_timeout: Duration,
+    /// Longest wait for the next request.
+    pub idle_timeout: Duration,
+    /// How long a client may not take anything of its answer. It must take 4 KiB/s on average besides.
+    pub stall_timeout: Duration,
+    /// How long requests in progress may take to finish once the listener stops.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            client_connections: 128,
+            header_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(10),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
 
 /// What a client must send or take on average where it may pause, in bytes per second.
 const MIN_RATE: f64 = 4096.0;

@@ -8,7 +8,7 @@ use std::{
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::{client::ClientKey, shares::NETWORK};
+use super::client::{ClientKey, NETWORK};
 use crate::protocol::MAX_RESPONSE_BYTES;
 
 /// What a client has left, as draft-ietf-httpapi-ratelimit-headers has it: `r` units, and the bucket full in `t` seconds.

@@ -1,38 +1,25 @@
 //! The routes that mirror the protocol's paths. Each answers `GET` with the request's `data` as query parameters and
 //! `POST` with it as the JSON body; both are the same handler, so this file is documentation more than code.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{extract::State, response::Response};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Gateway, error::Rejection, extract::Read, respond};
-use crate::protocol::{
-    answer::{CanonicalData, ChainInfoData, DebugIndexData, EpochData, FindAncestorData, InspectData, RangeData},
-    query::CheckPoint,
-    schema::{Block, null},
+use crate::{
+    http::{
+        envelope::{Envelope, Rejection},
+        extract::Read,
+        gateway::Gateway,
+        respond,
+    },
+    protocol::{
+        answer::{CanonicalData, ChainInfoData, DebugIndexData, EpochData, FindAncestorData, InspectData, RangeData},
+        query::CheckPoint,
+        schema::Block,
+    },
 };
-
-/// A good answer. A failed one is an `ErrorEnvelope`.
-#[derive(Serialize, ToSchema)]
-pub struct Envelope<T> {
-    /// Always true.
-    ok: bool,
-    /// The answer.
-    data: T,
-    /// Always null.
-    #[schema(schema_with = null, required)]
-    errors: Option<crate::protocol::Failure>,
-}
-
-impl<T> Envelope<T> {
-    /// A good answer.
-    pub fn ok(data: T) -> Self {
-        Self { ok: true, data, errors: None }
-    }
-}
 
 /// Parameters of `/inspect`.
 #[derive(Deserialize, IntoParams, ToSchema)]
@@ -120,20 +107,6 @@ pub struct DebugIndexQuery {
 #[allow(dead_code, reason = "documents what `protocol::query` reads")]
 pub struct Echo(HashMap<String, String>);
 
-/// The mirrored routes. The names of the handlers are the document's operation ids, and so those of generated clients.
-pub fn routes() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::new()
-        .routes(routes!(ping, ping_by_post))
-        .routes(routes!(inspect, inspect_by_post))
-        .routes(routes!(get_block, get_block_by_post))
-        .routes(routes!(get_canonical_chain, get_canonical_chain_by_post))
-        .routes(routes!(get_epoch, get_epoch_by_post))
-        .routes(routes!(get_range, get_range_by_post))
-        .routes(routes!(get_chain_info, get_chain_info_by_post))
-        .routes(routes!(find_ancestor))
-        .routes(routes!(debug_index, debug_index_by_post))
-}
-
 type Answer = Result<Response, Rejection>;
 
 /// A handler, its route and its documentation. What all have in common is added in `docs`.
@@ -145,7 +118,7 @@ macro_rules! mirror {
             responses((status = 200, description = "The answer", body = Envelope<$data>)),
             $($key($($value)*)),*
         )]
-        async fn $name(State(gateway): State<Gateway>, read: Read) -> Answer {
+        pub(super) async fn $name(State(gateway): State<Arc<Gateway>>, read: Read) -> Answer {
             respond::answer(&gateway.source, read).await
         }
     };

@@ -11,6 +11,9 @@ use ipnet::IpNet;
 /// What proxies tell about where a request came from, without a standard.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// As much as so many clients, the clients of one [network](ClientKey::network) have together.
+pub(super) const NETWORK: usize = 4;
+
 /// What tells clients apart: the IPv4 address, or the first 64 bits of an IPv6 one, all of which belong to one customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientKey(IpAddr);

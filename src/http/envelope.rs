@@ -1,19 +1,56 @@
-//! Errors at the HTTP door: the one table from code to status, and the envelope around all of them.
+//! The envelope of every answer, good or failed, and the headers that say where the answer came from. Here is the only table
+//! from error code to status.
 
 use std::any::Any;
 
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::respond::{SOURCE, source_name};
 use crate::{
-    protocol::{Code, Failure, query},
-    source::Declined,
+    protocol::{Code, Failure, query, schema::null},
+    source::{Answerer, Declined},
 };
+
+/// Who answered: `local`, or `peer:` and its id.
+pub const SOURCE: HeaderName = HeaderName::from_static("x-modal-source");
+/// The tip of the gateway's store: index, colon, hash.
+pub const TIP: HeaderName = HeaderName::from_static("x-modal-tip");
+/// The weakest verification among the blocks in the answer: `pow`, `linked` or `none`.
+pub const VERIFICATION: HeaderName = HeaderName::from_static("x-modal-verification");
+
+/// Headers of every answer about the gateway itself.
+pub(super) const OWN: [(HeaderName, &str); 2] = [(header::CACHE_CONTROL, "no-store"), (SOURCE, "local")];
+
+/// A good answer. A failed one is an `ErrorEnvelope`.
+#[derive(Serialize, ToSchema)]
+pub struct Envelope<T> {
+    /// Always true.
+    ok: bool,
+    /// The answer.
+    data: T,
+    /// Always null.
+    #[schema(schema_with = null, required)]
+    errors: Option<Failure>,
+}
+
+/// A response with `data` in the envelope and the headers of answers about the gateway itself.
+pub(super) fn enveloped<T: Serialize>(data: T) -> impl IntoResponse {
+    (OWN, axum::Json(Envelope { ok: true, data, errors: None }))
+}
+
+/// The value of [`SOURCE`].
+pub(super) fn source_name(answerer: Answerer) -> Option<HeaderValue> {
+    match answerer {
+        Answerer::Local => Some(HeaderValue::from_static("local")),
+        peer => HeaderValue::try_from(peer.to_string()).ok(),
+    }
+}
 
 /// Seconds after which to try again what failed for want of a store, a peer, room or blocks, where nobody knows better.
 const RETRY_AFTER: &str = "1";

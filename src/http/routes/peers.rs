@@ -1,23 +1,26 @@
-//! The operator's hand on the peers: `POST /peers`, `DELETE /peers/{id}` and `DELETE /peers/{id}/penalties` of the admin
-//! listener.
+//! The peers: `GET /peers` of both listeners; `POST /peers`, `DELETE /peers/{id}` and `DELETE /peers/{id}/penalties` of the
+//! admin listener.
 //!
 //! What is added or put on a list here lasts until the process ends: the settings are where it belongs for longer. Bans
 //! are remembered, as all that peers did.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
     extract::{Path, Request, State, rejection::PathRejection},
     http::{StatusCode, Uri},
     response::IntoResponse,
-    routing,
 };
 use libp2p::PeerId;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use super::{Gateway, error::Rejection, extract, status::enveloped};
 use crate::{
+    http::{
+        envelope::{Envelope, Rejection, enveloped},
+        extract,
+        gateway::Gateway,
+    },
     p2p::{P2pClient, P2pError, PeerAddress, PeerInfo},
     protocol::{
         Code, Failure,
@@ -29,6 +32,15 @@ const PEERS: &str = "/peers";
 const PEER: &str = "/peers/{id}";
 const PENALTIES: &str = "/peers/{id}/penalties";
 const REMOVAL: &[Parameter] = &[optional("ban_seconds", Kind::Integer)];
+
+/// `data` of `/peers`.
+#[derive(Serialize, ToSchema)]
+pub struct PeersData {
+    /// The peers, configured ones first.
+    peers: Vec<PeerInfo>,
+    /// How many.
+    count: u64,
+}
 
 /// The body of `POST /peers`: whom to stay connected with, or whom to trust.
 #[derive(Deserialize)]
@@ -64,17 +76,20 @@ struct PeerData {
     peer: Option<PeerInfo>,
 }
 
-/// The routes; who is known, the public listener tells as well.
-pub(super) fn admin_routes() -> Router<Gateway> {
-    Router::new()
-        .route(PEERS, routing::get(super::status::list_peers).post(add_peer))
-        .route(PEER, routing::delete(remove_peer))
-        .route(PENALTIES, routing::delete(forgive_peer))
+/// The peers that can be named in `?peer=`, and how they have done
+#[utoipa::path(get, path = "/peers", tag = "gateway",
+    responses((status = 200, description = "The peers", body = Envelope<PeersData>)))]
+pub(super) async fn list_peers(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
+    let peers = peers_of(&gateway);
+    enveloped(PeersData { count: peers.len() as u64, peers })
 }
 
 /// Adds a peer to stay connected with (`{"address": "[ALIAS=]MULTIADDR"}`: 202, or 200 if it is there already), or puts
 /// one on a list (`{"peer": ID, "trust": "allow" or "deny"}`: 200).
-async fn add_peer(State(gateway): State<Gateway>, request: Request) -> Result<impl IntoResponse, Rejection> {
+pub(super) async fn add_peer(
+    State(gateway): State<Arc<Gateway>>,
+    request: Request,
+) -> Result<impl IntoResponse, Rejection> {
     let (parts, body) = request.into_parts();
     extract::parameters(PEERS, &[], &parts.uri)?;
     let body = extract::read_body(&parts.headers, body).await?;
@@ -102,8 +117,8 @@ async fn add_peer(State(gateway): State<Gateway>, request: Request) -> Result<im
 
 /// Forgets that the operator named the peer, and disconnects it; with `?ban_seconds=` it is refused for so long. One that
 /// was never reached has an alias only, and nobody is told of then.
-async fn remove_peer(
-    State(gateway): State<Gateway>,
+pub(super) async fn remove_peer(
+    State(gateway): State<Arc<Gateway>>,
     id: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<impl IntoResponse, Rejection> {
@@ -116,8 +131,8 @@ async fn remove_peer(
 }
 
 /// Forgets what the peer did wrong: its score, its ban and its recent failures.
-async fn forgive_peer(
-    State(gateway): State<Gateway>,
+pub(super) async fn forgive_peer(
+    State(gateway): State<Arc<Gateway>>,
     id: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<impl IntoResponse, Rejection> {
@@ -126,6 +141,10 @@ async fn forgive_peer(
     let Path(name) = id.map_err(|_| Failure::new(Code::UnknownPeer))?;
     let id = p2p.forgive(&name).map_err(|error| failure(&error))?;
     Ok(enveloped(PeerData { peer: info(p2p, id) }))
+}
+
+pub(super) fn peers_of(gateway: &Gateway) -> Vec<PeerInfo> {
+    gateway.source.p2p().map(|p2p| p2p.peers()).unwrap_or_default()
 }
 
 fn client(gateway: &Gateway) -> Result<&P2pClient, Failure> {

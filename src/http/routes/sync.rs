@@ -1,21 +1,22 @@
 //! The sync as a resource: `/sync` and its jobs. Everybody may read; the admin listener may also write.
 
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, str::FromStr, sync::Arc};
 
 use axum::{
-    Router,
     extract::{Path, Request, State, rejection::PathRejection},
     http::{StatusCode, Uri, header},
     response::IntoResponse,
-    routing,
 };
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Gateway, error::Rejection, extract, miner_block::Envelope, status::enveloped};
 use crate::{
+    http::{
+        envelope::{Envelope, Rejection, enveloped},
+        extract,
+        gateway::Gateway,
+    },
     protocol::{
         Code, Failure,
         query::{self, Kind, Parameter, optional},
@@ -47,22 +48,13 @@ struct Requested {
     id: u64,
 }
 
-/// The routes for everybody.
-pub fn routes() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::new().routes(routes!(list_sync_jobs)).routes(routes!(get_sync_job))
-}
-
-/// The same for the operator, who may also ask for jobs and end them.
-pub(super) fn admin_routes() -> Router<Gateway> {
-    Router::new()
-        .route(JOBS, routing::get(list_sync_jobs).post(request_sync))
-        .route(JOB, routing::get(get_sync_job).delete(cancel_sync))
-}
-
 /// How the store stands to the network, and what was done about it
 #[utoipa::path(get, path = "/sync", tag = "gateway",
     responses((status = 200, description = "The sync and its jobs", body = Envelope<SyncData>)))]
-async fn list_sync_jobs(State(gateway): State<Gateway>, uri: Uri) -> Result<impl IntoResponse, Rejection> {
+pub(super) async fn list_sync_jobs(
+    State(gateway): State<Arc<Gateway>>,
+    uri: Uri,
+) -> Result<impl IntoResponse, Rejection> {
     extract::parameters(JOBS, &[], &uri)?;
     let status = gateway.source.sync_status().await?;
     let jobs = gateway.source.sync_jobs().await?;
@@ -73,13 +65,20 @@ async fn list_sync_jobs(State(gateway): State<Gateway>, uri: Uri) -> Result<impl
 #[utoipa::path(get, path = "/sync/{id}", tag = "gateway",
     params(("id" = u64, Path, description = "Number of the job")),
     responses((status = 200, description = "The job", body = Envelope<SyncJob>)))]
-async fn get_sync_job(State(gateway): State<Gateway>, id: JobId, uri: Uri) -> Result<impl IntoResponse, Rejection> {
+pub(super) async fn get_sync_job(
+    State(gateway): State<Arc<Gateway>>,
+    id: JobId,
+    uri: Uri,
+) -> Result<impl IntoResponse, Rejection> {
     extract::parameters(JOB, &[], &uri)?;
     Ok(enveloped(gateway.source.sync_job(job_id(id)?).await?))
 }
 
 /// Asks for a job: 202, its number and its address.
-async fn request_sync(State(gateway): State<Gateway>, request: Request) -> Result<impl IntoResponse, Rejection> {
+pub(super) async fn request_sync(
+    State(gateway): State<Arc<Gateway>>,
+    request: Request,
+) -> Result<impl IntoResponse, Rejection> {
     let (parts, body) = request.into_parts();
     extract::parameters(JOBS, &[], &parts.uri)?;
     let spec = job_spec(&extract::read_body(&parts.headers, body).await?)?;
@@ -88,7 +87,11 @@ async fn request_sync(State(gateway): State<Gateway>, request: Request) -> Resul
 }
 
 /// Asks for the end of a job: 202 and the job, which ends within a second or so.
-async fn cancel_sync(State(gateway): State<Gateway>, id: JobId, uri: Uri) -> Result<impl IntoResponse, Rejection> {
+pub(super) async fn cancel_sync(
+    State(gateway): State<Arc<Gateway>>,
+    id: JobId,
+    uri: Uri,
+) -> Result<impl IntoResponse, Rejection> {
     extract::parameters(JOB, &[], &uri)?;
     let id = job_id(id)?;
     gateway.source.cancel_sync(id).await?;

@@ -13,10 +13,9 @@ use axum::{
 };
 use serde_json::Value;
 use utoipa::{OpenApi, openapi};
-use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{Gateway, error, events, miner_block, status, sync};
+use super::envelope;
 use crate::protocol::{Code, schema::ErrorEnvelope};
 
 mod common;
@@ -47,35 +46,37 @@ exact. Nonces and difficulties go to 2^128-1 and further, and are texts. The exa
 | --- | --- | --- |
 ";
 
-/// The public routes, documented.
-pub fn documented_routes() -> OpenApiRouter<Gateway> {
-    let own = status::routes().merge(sync::routes()).merge(events::routes());
-    let mut routes = OpenApiRouter::with_openapi(Document::openapi()).merge(miner_block::routes()).merge(own);
-    let document = routes.get_openapi_mut();
+/// The document without operations.
+pub(super) fn document() -> openapi::OpenApi {
+    let mut document = Document::openapi();
     let mut description = DESCRIPTION.to_owned();
     for code in Code::ALL {
+        let status = envelope::status(*code).as_u16();
         // Writing to a String can't fail.
-        let _ = writeln!(description, "| {} | `{}` | {} |", error::status(*code).as_u16(), code.as_str(), code.text());
+        let _ = writeln!(description, "| {status} | `{}` | {} |", code.as_str(), code.text());
     }
     document.info.description = Some(description);
-    common::describe(document);
-    examples::add(document);
-    routes
+    document
 }
 
-/// The OpenAPI document as it is checked in: pretty-printed JSON with a newline at the end.
-pub fn openapi_json() -> String {
-    format!("{:#}\n", finished(&documented_routes().into_openapi()))
+/// Adds to every operation what is not derived from its handler.
+pub(super) fn complete(document: &mut openapi::OpenApi) {
+    common::describe(document);
+    examples::add(document);
+}
+
+/// The document as it is checked in: pretty-printed JSON with a newline at the end.
+pub(super) fn text(document: &openapi::OpenApi) -> String {
+    format!("{:#}\n", finished(document))
 }
 
 /// `/openapi.json`, and Swagger UI at `/docs`.
-pub fn pages(document: &openapi::OpenApi) -> Router<Gateway> {
-    let pages: Router<Gateway> =
-        SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", finished(document)).into();
+pub(super) fn pages<S: Clone + Send + Sync + 'static>(document: &openapi::OpenApi) -> Router<S> {
+    let pages: Router<S> = SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", finished(document)).into();
     // What they don't know, they have words of their own for.
     pages.layer(middleware::map_response(|response: Response| async {
         match response.status() {
-            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => error::unknown_path().await.into_response(),
+            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => envelope::unknown_path().await.into_response(),
             _ => response,
         }
     }))

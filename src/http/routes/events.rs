@@ -19,17 +19,14 @@ use futures::{
     stream::{self, Stream},
 };
 use tokio_util::sync::CancellationToken;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    Gateway,
-    client::Client,
-    error::Rejection,
-    extract,
-    room::{Part, Taken},
-    status::OWN,
-};
 use crate::{
+    http::{
+        envelope::{OWN, Rejection},
+        extract,
+        gateway::Gateway,
+        limits::{Part, Taken, client::Client},
+    },
     protocol::{
         Code, Failure,
         query::{Kind, Parameter, optional},
@@ -49,11 +46,6 @@ const PARAMETERS: &[Parameter] = &[optional(AFTER, Kind::Text)];
 /// What browsers send when they connect again.
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// The route.
-pub fn routes() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::new().routes(routes!(follow_chain))
-}
-
 /// What becomes of the chain
 ///
 /// Server-sent events, without end. `extended`: blocks were appended. `reorganised`: blocks left the chain, and others may
@@ -69,8 +61,8 @@ pub fn routes() -> OpenApiRouter<Gateway> {
             description = "The same, as browsers send it when they connect again; it wins")
     ),
     responses((status = 200, description = "The events", body = String, content_type = "text/event-stream")))]
-async fn follow_chain(
-    State(gateway): State<Gateway>,
+pub(super) async fn follow_chain(
+    State(gateway): State<Arc<Gateway>>,
     Extension(client): Extension<Client>,
     uri: Uri,
     headers: HeaderMap,
@@ -81,8 +73,8 @@ async fn follow_chain(
     let place = gateway.room.streams.take(client, 1).map_err(Taken::failure)?;
     let state = gateway.source.state().await?;
     let follower = Follower {
-        source: gateway.source,
-        closing: gateway.closing,
+        source: gateway.source.clone(),
+        closing: gateway.closing.clone(),
         after: last.or(after).unwrap_or_else(|| Cursor::from(&*state)),
         batch: None,
         _place: place,

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -21,33 +22,38 @@ use tokio::{
 };
 
 use super::{
-    Gateway,
-    client::{Client, ClientKey},
-    error::Rejection,
-    extract, pages,
-    rate::{Price, RateLimit},
+    envelope::Rejection,
+    extract,
+    gateway::Gateway,
+    limits::{
+        Part, Place, SHORT_BODY, Taken,
+        client::{Client, ClientKey},
+        rate::{Price, RateLimit},
+    },
     respond::Fetched,
-    room::{Part, Place, SHORT_BODY, Taken},
     server::Remote,
 };
 use crate::protocol::{Code, Failure};
+
+pub mod access;
+pub(super) mod browser;
 
 /// The path whose answer is made while it is sent.
 const STREAMED: &str = "/data/miner_block/canonical";
 
 /// Lets a request through, if its client may and there is room.
-pub(super) async fn guard(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(gateway): State<Arc<Gateway>>, mut request: Request, next: Next) -> Response {
     // Whoever calls the router without a listener is on this machine.
     let remote = request.extensions().get().map_or(IpAddr::from(Ipv4Addr::LOCALHOST), |Remote(ip)| *ip);
     let client = gateway.settings.proxies.client(remote, request.headers());
     request.extensions_mut().insert(client);
     let mut response = pass(&gateway, client, request, next).await;
     gateway.counters.answered(response.status());
-    pages::secure(response.headers_mut(), gateway.settings.tls);
+    browser::secure(response.headers_mut(), gateway.settings.tls);
     response
 }
 
-async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -> Response {
+async fn pass(gateway: &Arc<Gateway>, client: Client, request: Request, next: Next) -> Response {
     let deadline = Instant::now() + gateway.settings.request_timeout;
     // Whether it runs and can answer is told whatever else goes on.
     if request.uri().path().starts_with("/health/") {
@@ -55,7 +61,7 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
     }
     let forwarded = extract::is_forwarded(request.uri());
     let price = Price::of(forwarded);
-    let limit = gateway.rate.as_deref().filter(|_| !client.local);
+    let limit = gateway.rate.as_ref().filter(|_| !client.local);
     let left = match limit.map(|limit| limit.take(client.key, price)) {
         Some(Err(empty)) => {
             gateway.counters.rate_limited.add();
@@ -131,7 +137,7 @@ async fn pass(gateway: &Gateway, client: Client, request: Request, next: Next) -
 }
 
 /// Answers a request in time, or says that there was none.
-async fn answer(gateway: &Gateway, deadline: Instant, request: Request, next: Next) -> Response {
+async fn answer(gateway: &Arc<Gateway>, deadline: Instant, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let response = timeout_at(deadline, next.run(request)).await.unwrap_or_else(|_| {
         gateway.counters.timed_out.add();
@@ -159,7 +165,7 @@ struct Weight {
 
 /// A request whose body is all there. It takes no place while it comes: who sends slowly must not keep others out.
 async fn received(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     client: Client,
     deadline: Instant,
     request: Request,
@@ -193,7 +199,7 @@ fn refuse(limit: Option<&RateLimit>, seconds: u64) -> Response {
 
 /// Who pays for a stream.
 struct Charge {
-    gateway: Gateway,
+    gateway: Arc<Gateway>,
     client: ClientKey,
     price: Price,
 }

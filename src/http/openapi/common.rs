@@ -7,7 +7,7 @@ use utoipa::openapi::{
 };
 
 use crate::{
-    http::error,
+    http::envelope,
     protocol::{Ancestor, Code, Failure, Query, query},
 };
 
@@ -146,7 +146,7 @@ fn without_stream_schema(operation: &mut Operation) {
 }
 
 fn describe_error(operation: &mut Operation, code: Code, row: Option<&query::Path>) {
-    let status = error::status(code).as_u16().to_string();
+    let status = envelope::status(code).as_u16().to_string();
     let line = format!("`{}`: {}", code.as_str(), code.text());
     match operation.responses.responses.get_mut(&status) {
         Some(RefOr::T(response)) => response.description += &format!("; {line}"),

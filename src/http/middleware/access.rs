@@ -14,8 +14,10 @@ use axum::{
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::error::Rejection;
-use crate::protocol::{Code, Failure};
+use crate::{
+    http::envelope::Rejection,
+    protocol::{Code, Failure},
+};
 
 /// What a client must show.
 #[derive(Clone)]
@@ -67,7 +69,7 @@ impl Access {
 }
 
 /// Lets a request through that shows what it must.
-pub(super) async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
+pub(in crate::http) async fn require(State(access): State<Access>, request: Request, next: Next) -> Response {
     match access.check(&request) {
         Ok(()) => next.run(request).await,
         Err(failure) => {

@@ -11,9 +11,9 @@ use axum::{
 use tower::ServiceExt;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::{
-    rate::{RATELIMIT, RATELIMIT_POLICY},
-    respond::{SOURCE, TIP, VERIFICATION},
+use crate::http::{
+    envelope::{SOURCE, TIP, VERIFICATION},
+    limits::rate::{RATELIMIT, RATELIMIT_POLICY},
 };
 
 /// A page loads and calls nothing but what comes from here. Swagger UI writes styles and small images into itself.
@@ -33,7 +33,7 @@ const EXPOSED: [HeaderName; 8] =
     [SOURCE, TIP, VERIFICATION, header::ETAG, header::RETRY_AFTER, RATELIMIT, RATELIMIT_POLICY, header::ALLOW];
 
 /// Adds to an answer what browsers are to mind.
-pub(super) fn secure(headers: &mut HeaderMap, tls: bool) {
+pub(in crate::http) fn secure(headers: &mut HeaderMap, tls: bool) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if tls {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HTTPS_ONLY);
@@ -46,7 +46,7 @@ pub(super) fn secure(headers: &mut HeaderMap, tls: bool) {
 }
 
 /// Pages of these origins may read answers; `*` is any, and none is none.
-pub(super) fn cors(origins: &[HeaderValue]) -> CorsLayer {
+pub(in crate::http) fn cors(origins: &[HeaderValue]) -> CorsLayer {
     let origins = match origins.iter().any(|origin| origin == "*") {
         true => AllowOrigin::any(),
         false => AllowOrigin::list(origins.iter().cloned()),
@@ -66,7 +66,7 @@ pub(super) fn cors(origins: &[HeaderValue]) -> CorsLayer {
 
 /// Lets [`cors`], which would answer any `OPTIONS`, answer those by which a browser asks whether a page may, where `router`
 /// knows the path and the client has not had its share.
-pub(super) async fn preflight(State(router): State<Router>, request: Request, next: Next) -> Response {
+pub(in crate::http) async fn preflight(State(router): State<Router>, request: Request, next: Next) -> Response {
     if request.method() != Method::OPTIONS {
         return next.run(request).await;
     }
