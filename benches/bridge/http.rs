@@ -6,7 +6,7 @@ use axum::{Router, http::header, routing};
 use modal_gateway::{
     http::{
         self, Gateway, Proxies, Settings,
-        server::{Door, Limits},
+        server::{ConnectionLimits, Endpoint},
     },
     protocol::Query,
     source::Origin,
@@ -74,9 +74,9 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
-        let door = Door {
+        let door = Endpoint {
             router,
-            limits: Limits::default(),
+            limits: ConnectionLimits::default(),
             proxies: Proxies::default(),
             tls: None,
             counters: Arc::default(),

@@ -1,5 +1,4 @@
-//! The envelope of every answer, good or failed, and the headers that say where the answer came from. Here is the only table
-//! from error code to status.
+//! The envelope of every answer, good or failed, the headers for its source, and the only table from error code to status.
 
 use std::any::Any;
 
@@ -17,7 +16,7 @@ use crate::{
     source::{Answerer, Declined},
 };
 
-/// Who answered: `local`, or `peer:` and its id.
+/// The source of the answer: `local`, or `peer:` and its id.
 pub const SOURCE: HeaderName = HeaderName::from_static("x-modal-source");
 /// The tip of the gateway's store: index, colon, hash.
 pub const TIP: HeaderName = HeaderName::from_static("x-modal-tip");
@@ -52,7 +51,7 @@ pub(super) fn source_name(answerer: Answerer) -> Option<HeaderValue> {
     }
 }
 
-/// Seconds after which to try again what failed for want of a store, a peer, room or blocks, where nobody knows better.
+/// Seconds after which to retry a request that was refused or failed for a passing reason, where no better value is known.
 const RETRY_AFTER: &str = "1";
 
 /// The status of each error code.
@@ -84,7 +83,7 @@ pub fn status(code: Code) -> StatusCode {
     }
 }
 
-/// A failure on its way to the client, and who reported it.
+/// A failure on its way to the client, with its source.
 #[derive(Debug)]
 pub struct Rejection(pub Declined);
 
@@ -112,12 +111,12 @@ impl IntoResponse for Rejection {
     }
 }
 
-/// Answers what no route knows.
+/// Answers a path without a route.
 pub(super) async fn unknown_path() -> Rejection {
     Failure::new(Code::UnknownPath).into()
 }
 
-/// Answers a method that the route doesn't know. The router adds `Allow`.
+/// Answers a method that the route doesn't have. The router adds `Allow`.
 pub(super) async fn method_not_allowed(request: Request) -> Rejection {
     // find_ancestor's list doesn't fit a query string.
     let only_post = query::path(request.uri().path()).is_ok_and(|row| {

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     counters::Counters,
-    limits::{Room, client::Proxies, rate::RateLimit},
+    limits::{LimitExceeded, RequestLimits, client::Proxies, rate::RateLimit},
 };
-use crate::{chain::Network, source::Source};
+use crate::{chain::Network, protocol::Failure, source::Source};
 
 /// Settings of the public listener. The defaults are those of the program's settings.
 #[derive(Debug, Clone)]
@@ -56,7 +56,7 @@ pub struct Gateway {
     pub(super) settings: Settings,
     pub(super) started: Instant,
     pub(super) rate: Option<RateLimit>,
-    pub(super) room: Room,
+    pub(super) limits: RequestLimits,
     pub(super) counters: Arc<Counters>,
     /// Ends event streams.
     pub(super) closing: CancellationToken,
@@ -69,11 +69,25 @@ impl Gateway {
             source,
             started: Instant::now(),
             rate: RateLimit::new(settings.rate_limit, settings.rate_burst),
-            room: Room::new(settings.max_requests),
+            limits: RequestLimits::new(settings.max_requests),
             counters: Arc::default(),
             settings,
             closing,
         })
+    }
+
+    /// The failure for a limit that a request would exceed, counted.
+    pub(super) fn refuse(&self, exceeded: LimitExceeded) -> Failure {
+        match exceeded {
+            LimitExceeded::Total(..) => self.counters.shed.add(),
+            LimitExceeded::Client(..) => self.counters.rate_limited.add(),
+        }
+        exceeded.into()
+    }
+
+    /// Clients with a bucket of the rate limit.
+    pub(super) fn rate_clients(&self) -> usize {
+        self.rate.as_ref().map_or(0, RateLimit::clients)
     }
 
     /// Counters of both listeners.

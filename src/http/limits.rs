@@ -1,4 +1,18 @@
-//! Room at the public door: how much of everything there is, and how much of it one client may take.
+//! Limits on what is in flight, in all and for each client.
+//!
+//! * [`client`]: what tells clients apart
+//! * [`rate`]: the rate limit
+//!
+//! | limit | in all | one client |
+//! | --- | --- | --- |
+//! | requests in flight | `max_requests` | half |
+//! | of them, waiting for a peer | half of `max_requests` | an eighth of `max_requests` |
+//! | bytes of answers being sent | 1 MiB for each of `max_requests` | an eighth |
+//! | request bodies | none | 16 |
+//! | bytes of request bodies | 64 MiB | |
+//! | event streams | 256 | 16 |
+//!
+//! Programs on this machine may take all. The clients of one IPv6 /48 have four times what one client has.
 
 use std::{
     collections::HashMap,
@@ -7,186 +21,173 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use self::client::{Client, ClientKey, NETWORK};
+use self::client::{CLIENTS_PER_NETWORK, Client, ClientKey};
 use crate::protocol::{Code, Failure};
 
 pub mod client;
 pub mod rate;
 
-/// Bytes of answers on their way, for each request that may be worked at.
-const LEAVING_BYTES: usize = 1 << 20;
-
-/// What a stream takes of that: a page of it, and a part of the next one.
+/// Bytes of answers that may be in flight for each request that may be.
+const ANSWER_BYTES: usize = 1 << 20;
+/// What a stream counts as: one page, and a part of the next.
 const STREAM_BYTES: usize = 1 << 20;
-/// Answers of so few bytes leave without being counted.
-const TINY: u64 = 4 << 10;
-/// Answers of at most so many bytes leave whatever else does: only their own client can have too many of them.
-const SMALL: u64 = 64 << 10;
+/// Answers up to this size are not counted.
+const TINY_ANSWER: u64 = 4 << 10;
+/// Answers up to this size count for their client only: they are sent whatever else is in flight.
+const SMALL_ANSWER: u64 = 64 << 10;
 
-/// Bodies of so few bytes count for their client only while they come, and need no room.
+/// Bodies up to this size count for their client only while they are received, and need no permit of [`BODY_BYTES`].
 pub(super) const SHORT_BODY: usize = 4 << 10;
-/// Bytes of all requests' bodies that are in memory at once, but for short ones when there is no more.
+/// Bytes of request bodies in memory, short ones aside.
 const BODY_BYTES: usize = 64 << 20;
-/// Bodies of one client: it must not have all of [`BODY_BYTES`].
+/// Bodies of one client, so that no client holds all [`BODY_BYTES`].
 const MAX_CLIENT_BODIES: usize = 16;
 
-/// Most streams of events at once.
-pub const MAX_STREAMS: usize = 256;
-/// Most of one client.
-pub const MAX_CLIENT_STREAMS: usize = 16;
+/// Event streams in all.
+const MAX_STREAMS: usize = 256;
+/// Event streams of one client.
+const MAX_CLIENT_STREAMS: usize = 16;
 
-/// So much of something, of which each client may have its part. Programs on this machine may have all of it.
-pub(super) struct Pool {
-    size: usize,
-    of: &'static str,
-    free: Arc<Semaphore>,
-    shares: Arc<Shares>,
-}
-
-/// What somebody has of it, until it is dropped.
-#[derive(Debug)]
-pub(super) struct Part {
-    _permit: Option<OwnedSemaphorePermit>,
-    _share: Option<Share>,
-}
-
-/// What a request or an answer has.
-pub(super) type Place = (Part, Option<Part>);
-
-/// So many of something, in words that follow the number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A limit on something countable, in all and for each client. Programs on this machine may take all of it.
 pub(super) struct Limit {
-    most: usize,
-    of: &'static str,
+    size: usize,
+    /// What is counted, as it follows the number in an error's text.
+    what: &'static str,
+    free: Arc<Semaphore>,
+    per_client: Arc<PerClientLimit>,
 }
 
-/// Who has taken too much.
+/// What was taken of a [`Limit`], given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    _total: Option<OwnedSemaphorePermit>,
+    _client: Option<ClientPermit>,
+}
+
+/// The permits of a request or an answer.
+pub(super) type Permits = (Permit, Option<Permit>);
+
+/// The limit that a request would exceed: how many there may be of what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// All together have taken what there is.
-    All(Limit),
-    /// The client that asks has taken its part, or those of its network theirs.
-    Yours(Limit),
+pub(super) enum LimitExceeded {
+    /// The limit for all clients together.
+    Total(usize, &'static str),
+    /// The limit for this client, or for the clients of its network.
+    Client(usize, &'static str),
 }
 
-impl Taken {
-    /// What the client is told.
-    pub(super) fn failure(self) -> Failure {
-        let (code, Limit { most, of }) = match self {
-            Self::All(limit) => (Code::Busy, limit),
-            Self::Yours(limit) => (Code::RateLimited, limit),
+impl From<LimitExceeded> for Failure {
+    fn from(exceeded: LimitExceeded) -> Self {
+        let (code, most, what) = match exceeded {
+            LimitExceeded::Total(most, what) => (Code::Busy, most, what),
+            LimitExceeded::Client(most, what) => (Code::RateLimited, most, what),
         };
-        Failure::with_detail(code, format!("{most} {of}"))
+        Self::with_detail(code, format!("{most} {what}"))
     }
 }
 
-impl Pool {
-    fn new(of: &'static str, size: usize, of_one_client: usize) -> Self {
-        Self { size, of, free: Arc::new(Semaphore::new(size)), shares: Shares::new(of_one_client) }
+impl Limit {
+    fn new(what: &'static str, size: usize, per_client: usize) -> Self {
+        Self { size, what, free: Arc::new(Semaphore::new(size)), per_client: PerClientLimit::new(per_client) }
     }
 
-    /// So much of it for this client; no more than all that it may have, for who wants more.
+    /// Takes `count`, or all that the client may have if that is less.
     ///
     /// # Errors
-    /// [`Taken`], and nothing is taken.
-    pub(super) fn take(&self, client: Client, count: usize) -> Result<Part, Taken> {
-        let count = count.min(if client.local { self.size } else { self.shares.most() });
-        let part = self.take_share(client, count)?;
-        let taken = Taken::All(Limit { most: self.size, of: self.of });
-        let permits = u32::try_from(count).map_err(|_| taken)?;
-        let permit = self.free.clone().try_acquire_many_owned(permits).map_err(|_| taken)?;
-        Ok(Part { _permit: Some(permit), ..part })
+    /// [`LimitExceeded`], and nothing is taken.
+    pub(super) fn take(&self, client: Client, count: usize) -> Result<Permit, LimitExceeded> {
+        let count = count.min(if client.local { self.size } else { self.per_client.most });
+        let permit = self.take_from_client(client, count)?;
+        let exceeded = LimitExceeded::Total(self.size, self.what);
+        let count = u32::try_from(count).map_err(|_| exceeded)?;
+        let total = self.free.clone().try_acquire_many_owned(count).map_err(|_| exceeded)?;
+        Ok(Permit { _total: Some(total), ..permit })
     }
 
-    /// So much of what this client may have, whatever others have.
+    /// Takes `count` of what this client may have, whatever others have.
     ///
     /// # Errors
-    /// [`Taken::Yours`].
-    pub(super) fn take_share(&self, client: Client, count: usize) -> Result<Part, Taken> {
-        let share = match client.local {
+    /// [`LimitExceeded::Client`].
+    fn take_from_client(&self, client: Client, count: usize) -> Result<Permit, LimitExceeded> {
+        let exceeded = LimitExceeded::Client(self.per_client.most, self.what);
+        let client = match client.local {
             true => None,
-            false => {
-                let taken = Taken::Yours(Limit { most: self.shares.most(), of: self.of });
-                Some(self.shares.take(client.key, count).ok_or(taken)?)
-            }
+            false => Some(self.per_client.take(client.key, count).ok_or(exceeded)?),
         };
-        Ok(Part { _permit: None, _share: share })
+        Ok(Permit { _total: None, _client: client })
     }
 
-    /// What is taken of it.
+    /// How much is taken.
     pub(super) fn taken(&self) -> usize {
         self.size - self.free.available_permits()
     }
 }
 
-/// Room for requests and their answers.
-pub(super) struct Room {
-    /// Requests that are worked at.
-    pub(super) working: Pool,
-    /// Those of them that wait for a peer: its slowness must not stand in the way of answers from the store.
-    pub(super) forwarded: Pool,
-    /// Bytes of answers on their way: who reads slowly must keep nobody from being answered.
-    pub(super) leaving: Pool,
-    /// Bodies that are received.
-    pub(super) bodies: Pool,
-    /// Their bytes, those of requests that are worked at included.
+/// The limits of the public listener's requests.
+pub(super) struct RequestLimits {
+    /// Requests in flight.
+    pub(super) in_flight: Limit,
+    /// Requests in flight that wait for a peer: slow peers must not block answers from the store.
+    pub(super) forwarded: Limit,
+    /// Bytes of answers being sent: slow readers must not block others' answers.
+    pub(super) answer_bytes: Limit,
+    /// Request bodies being received or held.
+    pub(super) bodies: Limit,
+    /// Bytes of these.
     pub(super) body_bytes: Arc<Semaphore>,
-    /// Streams of events.
-    pub(super) streams: Pool,
+    /// Event streams.
+    pub(super) streams: Limit,
 }
 
-impl Room {
-    pub(super) fn new(most: usize) -> Self {
-        let part = |of: usize, divisor: usize| (of / divisor).max(1);
+impl RequestLimits {
+    pub(super) fn new(max_requests: usize) -> Self {
+        let (bytes, part) = (max_requests * ANSWER_BYTES, |of: usize, divisor: usize| (of / divisor).max(1));
         Self {
-            working: Pool::new("requests are in progress", most, part(most, 2)),
-            forwarded: Pool::new("requests wait for peers", part(most, 2), part(most, 8)),
-            leaving: Pool::new(
-                "bytes of answers are on their way",
-                most * LEAVING_BYTES,
-                part(most * LEAVING_BYTES, 8),
-            ),
-            bodies: Pool::new("bodies are in progress", Semaphore::MAX_PERMITS, MAX_CLIENT_BODIES),
+            in_flight: Limit::new("requests are in progress", max_requests, part(max_requests, 2)),
+            forwarded: Limit::new("requests wait for peers", part(max_requests, 2), part(max_requests, 8)),
+            answer_bytes: Limit::new("bytes of answers are on their way", bytes, part(bytes, 8)),
+            bodies: Limit::new("bodies are in progress", Semaphore::MAX_PERMITS, MAX_CLIENT_BODIES),
             body_bytes: Arc::new(Semaphore::new(BODY_BYTES)),
-            streams: Pool::new("event streams are open", MAX_STREAMS, MAX_CLIENT_STREAMS),
+            streams: Limit::new("event streams are open", MAX_STREAMS, MAX_CLIENT_STREAMS),
         }
     }
 
-    /// A place for a request: one that is worked at, twice where it waits for a peer. A stream of the chain begins to leave
-    /// at once.
+    /// Permits for a request: one in flight, and another where it waits for a peer. A stream of the chain takes that of its
+    /// answer at once.
     ///
     /// # Errors
-    /// [`Taken`].
-    pub(super) fn enter(&self, client: Client, forwarded: bool, streamed: bool) -> Result<Place, Taken> {
+    /// [`LimitExceeded`].
+    pub(super) fn admit(&self, client: Client, forwarded: bool, streamed: bool) -> Result<Permits, LimitExceeded> {
         if streamed {
-            return Ok((self.leaving.take(client, STREAM_BYTES)?, None));
+            return Ok((self.answer_bytes.take(client, STREAM_BYTES)?, None));
         }
         let second = if forwarded { Some(self.forwarded.take(client, 1)?) } else { None };
-        Ok((self.working.take(client, 1)?, second))
+        Ok((self.in_flight.take(client, 1)?, second))
     }
 
-    /// A place for an answer on its way, of so many bytes; `None` where it needs none.
+    /// A permit for sending an answer of `size` bytes, `None` if that is unknown. Small answers need none.
     ///
     /// # Errors
-    /// [`Taken`].
-    pub(super) fn leave(&self, client: Client, size: Option<u64>) -> Result<Option<Place>, Taken> {
-        let part = match size {
-            Some(size) if size <= TINY || client.local && size <= SMALL => return Ok(None),
-            Some(size) if size <= SMALL => self.leaving.take_share(client, size as usize)?,
-            size => self.leaving.take(client, size.map_or(STREAM_BYTES, |size| size as usize))?,
+    /// [`LimitExceeded`].
+    pub(super) fn send(&self, client: Client, size: Option<u64>) -> Result<Option<Permits>, LimitExceeded> {
+        let permit = match size {
+            Some(size) if size <= TINY_ANSWER || client.local && size <= SMALL_ANSWER => return Ok(None),
+            Some(size) if size <= SMALL_ANSWER => self.answer_bytes.take_from_client(client, size as usize)?,
+            size => self.answer_bytes.take(client, size.map_or(STREAM_BYTES, |size| size as usize))?,
         };
-        Ok(Some((part, None)))
+        Ok(Some((permit, None)))
     }
 
-    /// Bytes of bodies in memory.
-    pub(super) fn body_bytes(&self) -> usize {
+    /// Bytes of request bodies in memory.
+    pub(super) fn body_bytes_taken(&self) -> usize {
         BODY_BYTES - self.body_bytes.available_permits()
     }
 }
 
-/// Of which each client may hold so many. Who holds none takes no memory.
+/// A limit on what each client holds, and the clients of each [network](ClientKey::network) together. Clients that hold
+/// nothing take no memory.
 #[derive(Debug)]
-pub struct Shares {
+pub(super) struct PerClientLimit {
     most: usize,
     held: Mutex<Held>,
 }
@@ -197,24 +198,19 @@ struct Held {
     networks: HashMap<ClientKey, usize>,
 }
 
-impl Shares {
-    /// At most `most` for each client, and four times that for those of one network.
-    pub fn new(most: usize) -> Arc<Self> {
+impl PerClientLimit {
+    /// At most `most` for each client, and [`CLIENTS_PER_NETWORK`] times that for each network.
+    pub(super) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, held: Mutex::default() })
     }
 
-    /// At most so many for each client.
-    pub fn most(&self) -> usize {
-        self.most
-    }
-
-    /// `count` more for `client`, unless it or its network holds all that it may.
-    pub fn take(self: &Arc<Self>, client: ClientKey, count: usize) -> Option<Share> {
+    /// `count` more for `client`; `None` if the client or its network would hold too much.
+    pub(super) fn take(self: &Arc<Self>, client: ClientKey, count: usize) -> Option<ClientPermit> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let fits = |holders: &HashMap<_, usize>, key, most| holders.get(&key).copied().unwrap_or(0) + count <= most;
         let network = client.network();
         if !fits(&held.clients, client, self.most)
-            || network.is_some_and(|network| !fits(&held.networks, network, NETWORK * self.most))
+            || network.is_some_and(|network| !fits(&held.networks, network, CLIENTS_PER_NETWORK * self.most))
         {
             return None;
         }
@@ -222,21 +218,21 @@ impl Shares {
         if let Some(network) = network {
             *held.networks.entry(network).or_default() += count;
         }
-        Some(Share { of: self.clone(), client, count })
+        Some(ClientPermit { limit: self.clone(), client, count })
     }
 }
 
-/// So many of them, until it is dropped.
+/// What a client holds, given back when it is dropped.
 #[derive(Debug)]
-pub struct Share {
-    of: Arc<Shares>,
+pub(super) struct ClientPermit {
+    limit: Arc<PerClientLimit>,
     client: ClientKey,
     count: usize,
 }
 
-impl Drop for Share {
+impl Drop for ClientPermit {
     fn drop(&mut self) {
-        let mut held = self.of.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.limit.held.lock().unwrap_or_else(PoisonError::into_inner);
         give_back(&mut held.clients, self.client, self.count);
         if let Some(network) = self.client.network() {
             give_back(&mut held.networks, network, self.count);
@@ -262,28 +258,28 @@ mod tests {
     }
 
     #[test]
-    fn each_client_has_its_own() {
-        let shares = Shares::new(2);
-        let first = shares.take(key("2001:db8::1"), 1).unwrap();
-        let _second = shares.take(key("2001:db8::2"), 1).unwrap();
-        assert!(shares.take(key("2001:db8::3"), 1).is_none(), "one /64 is one client");
-        assert!(shares.take(key("2001:db8:0:1::1"), 3).is_none());
-        assert!(shares.take(key("2001:db8:0:1::1"), 2).is_some());
+    fn each_client_has_a_limit_of_its_own() {
+        let limit = PerClientLimit::new(2);
+        let first = limit.take(key("2001:db8::1"), 1).unwrap();
+        let _second = limit.take(key("2001:db8::2"), 1).unwrap();
+        assert!(limit.take(key("2001:db8::3"), 1).is_none(), "one /64 is one client");
+        assert!(limit.take(key("2001:db8:0:1::1"), 3).is_none());
+        assert!(limit.take(key("2001:db8:0:1::1"), 2).is_some());
         drop(first);
-        assert!(shares.take(key("2001:db8::3"), 1).is_some());
-        assert_eq!(shares.held.lock().unwrap().clients.len(), 1, "who holds none is forgotten");
+        assert!(limit.take(key("2001:db8::3"), 1).is_some());
+        assert_eq!(limit.held.lock().unwrap().clients.len(), 1, "clients that hold nothing are forgotten");
     }
 
     #[test]
-    fn a_network_of_many_clients_has_that_of_four() {
-        let shares = Shares::new(2);
+    fn the_clients_of_a_network_hold_what_four_may() {
+        let limit = PerClientLimit::new(2);
         let nth = |n: usize| key(&format!("2001:db8:0:{n:x}::1"));
-        let held: Vec<_> = (0..100).filter_map(|n| shares.take(nth(n), 1)).collect();
-        assert_eq!(held.len(), 2 * NETWORK);
-        assert!(shares.take(key("2001:db8:1::1"), 1).is_some(), "another network");
-        assert!((0..100).all(|n| shares.take(key(&format!("192.0.2.{n}")), 1).is_some()), "IPv4");
+        let held: Vec<_> = (0..100).filter_map(|n| limit.take(nth(n), 1)).collect();
+        assert_eq!(held.len(), 2 * CLIENTS_PER_NETWORK);
+        assert!(limit.take(key("2001:db8:1::1"), 1).is_some(), "another network");
+        assert!((0..100).all(|n| limit.take(key(&format!("192.0.2.{n}")), 1).is_some()), "IPv4");
         drop(held);
-        assert!(shares.take(nth(200), 2).is_some());
-        assert!(shares.held.lock().unwrap().networks.is_empty());
+        assert!(limit.take(nth(200), 2).is_some());
+        assert!(limit.held.lock().unwrap().networks.is_empty());
     }
 }

@@ -1,7 +1,9 @@
-//! What each request at the public door passes before and after it is answered: its client's share, room, and time.
+//! Middleware: the client's limits and the request's deadline.
+//!
+//! * [`access`]: access to the admin listener
+//! * [`browser`]: CORS and security headers
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -11,7 +13,7 @@ use std::{
 use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, Method, header},
+    http::{HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -26,9 +28,9 @@ use super::{
     extract,
     gateway::Gateway,
     limits::{
-        Part, Place, SHORT_BODY, Taken,
-        client::{Client, ClientKey},
-        rate::{Price, RateLimit},
+        Permit, Permits, SHORT_BODY,
+        client::Client,
+        rate::{Cost, RateExceeded, RateLimit},
     },
     respond::Fetched,
     server::Remote,
@@ -38,187 +40,232 @@ use crate::protocol::{Code, Failure};
 pub mod access;
 pub(super) mod browser;
 
-/// The path whose answer is made while it is sent.
-const STREAMED: &str = "/data/miner_block/canonical";
+/// Bytes of a stream that are charged at once.
+const CHARGED_BYTES: u64 = 1 << 20;
 
-/// Lets a request through, if its client may and there is room.
-pub(super) async fn guard(State(gateway): State<Arc<Gateway>>, mut request: Request, next: Next) -> Response {
-    // Whoever calls the router without a listener is on this machine.
-    let remote = request.extensions().get().map_or(IpAddr::from(Ipv4Addr::LOCALHOST), |Remote(ip)| *ip);
-    let client = gateway.settings.proxies.client(remote, request.headers());
-    request.extensions_mut().insert(client);
-    let mut response = pass(&gateway, client, request, next).await;
+/// Identifies the client, enforces its limits, and counts the answer.
+pub(super) async fn limit(State(gateway): State<Arc<Gateway>>, mut request: Request, next: Next) -> Response {
+    let deadline = Instant::now() + gateway.settings.request_timeout;
+    let mut response = match request.extensions().get() {
+        Some(Remote(ip)) => {
+            let client = gateway.settings.proxies.client(*ip, request.headers());
+            request.extensions_mut().insert(client);
+            match request.uri().path().starts_with("/health/") {
+                // Probes are answered whatever else is in flight.
+                true => run(&gateway, deadline, request, next).await,
+                false => enforce(&gateway, client, deadline, request, next).await,
+            }
+        }
+        // Taken for loopback, a request without an address would have no limits.
+        None => {
+            tracing::error!("a request came without its client's address");
+            Rejection::from(Failure::new(Code::Internal)).into_response()
+        }
+    };
     gateway.counters.answered(response.status());
     browser::secure(response.headers_mut(), gateway.settings.tls);
     response
 }
 
-async fn pass(gateway: &Arc<Gateway>, client: Client, request: Request, next: Next) -> Response {
-    let deadline = Instant::now() + gateway.settings.request_timeout;
-    // Whether it runs and can answer is told whatever else goes on.
-    if request.uri().path().starts_with("/health/") {
-        return answer(gateway, deadline, request, next).await;
+async fn enforce(gateway: &Arc<Gateway>, client: Client, deadline: Instant, request: Request, next: Next) -> Response {
+    let kind = Kind::of(&request);
+    let mut limited =
+        LimitedRequest { gateway: gateway.clone(), client, deadline, kind, cost: Cost::of(kind.forwarded), left: 0 };
+    match limited.take_cost() {
+        Err(exceeded) => limited.refuse(&exceeded),
+        Ok(()) => match limited.answer(request, next).await {
+            Ok((response, permits)) => limited.metered(response, permits),
+            Err(failure) => limited.add_headers(Rejection::from(failure).into_response()),
+        },
     }
-    let forwarded = extract::is_forwarded(request.uri());
-    let price = Price::of(forwarded);
-    let limit = gateway.rate.as_ref().filter(|_| !client.local);
-    let left = match limit.map(|limit| limit.take(client.key, price)) {
-        Some(Err(empty)) => {
-            gateway.counters.rate_limited.add();
-            return refuse(limit, empty.wait.as_secs_f64().ceil() as u64);
-        }
-        Some(Ok(left)) => left,
-        None => 0,
-    };
-    let tell = |mut response: Response, left: u32| {
-        if let Some(limit) = limit {
-            limit.tell(response.headers_mut(), left);
-        }
-        response
-    };
-    let path_and_query = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
-    let (request, body) = match received(gateway, client, deadline, request).await {
-        Ok(received) => received,
-        Err(rejection) => return tell(rejection.into_response(), left),
-    };
-    if let Some(limit) = limit {
-        let asked = path_and_query + body.as_ref().map_or(0, |body| body.bytes);
-        limit.take_question(client.key, price, asked as u64);
-    }
-    let shed = |taken: Taken, left: u32| {
-        let counters = &gateway.counters;
-        if let Taken::All(_) = taken {
-            counters.shed.add()
-        } else {
-            counters.rate_limited.add()
-        }
-        tell(Rejection::from(taken.failure()).into_response(), left)
-    };
-    let streamed = !forwarded && request.uri().path() == STREAMED && extract::takes_chunks(request.version());
-    let endless = request.uri().path() == "/events";
-    let place = match gateway.room.enter(client, forwarded, streamed) {
-        Ok(place) => place,
-        Err(taken) => return shed(taken, left),
-    };
-    let (response, place) = match forwarded {
-        false => (answer(gateway, deadline, request, next).await, place),
-        // Who hangs up keeps its place until the peer is done: that one goes on.
-        true => {
-            let gateway = gateway.clone();
-            let work = tokio::spawn(async move { (answer(&gateway, deadline, request, next).await, place, body) });
-            match work.await {
-                Ok((response, place, _)) => (response, place),
-                // The program ends: handlers that panic are contained before.
-                Err(_) => return Rejection::from(Failure::new(Code::Internal)).into_response(),
-            }
-        }
-    };
-    let size = response.body().size_hint().exact();
-    let pay = |bytes: u64, left: u32| limit.map_or(left, |limit| limit.take_bytes(client.key, price, bytes));
-    // What a peer gave is paid for, whether or not it leaves, or the client's own copy does as well.
-    let fetched = response.extensions().get().map_or(0, |Fetched(bytes)| *bytes);
-    let left = if fetched > 0 { pay(fetched, left) } else { left };
-    let leaving = match streamed || endless && size.is_none() {
-        // A stream of the chain keeps its place, and a stream of events has room of its own.
-        true => Ok(streamed.then_some(place)),
-        false => gateway.room.leave(client, size),
-    };
-    let leaving = match leaving {
-        Ok(leaving) => leaving,
-        Err(taken) => return shed(taken, left),
-    };
-    let response = tell(response, pay(size.unwrap_or(0).saturating_sub(fetched), left));
-    let charge =
-        limit.filter(|_| size.is_none()).map(|_| Charge { gateway: gateway.clone(), client: client.key, price });
-    if leaving.is_none() && charge.is_none() {
-        return response;
-    }
-    response.map(|body| Body::new(Held { body, charge, uncharged: 0, pause: None, _place: leaving }))
 }
 
-/// Answers a request in time, or says that there was none.
-async fn answer(gateway: &Arc<Gateway>, deadline: Instant, request: Request, next: Next) -> Response {
+/// Runs the handler until the deadline.
+async fn run(gateway: &Gateway, deadline: Instant, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let response = timeout_at(deadline, next.run(request)).await.unwrap_or_else(|_| {
         gateway.counters.timed_out.add();
-        late(Code::Busy, gateway.settings.request_timeout).into_response()
+        Rejection::from(late(Code::Busy, gateway)).into_response()
     });
-    // What went wrong on our side is logged once, where it is handled. Strangers must not fill the log.
+    // Our failures are logged once, where they are handled: clients must not be able to fill the log.
     if response.status().is_server_error() {
         tracing::debug!(%method, path = uri.path(), status = response.status().as_u16(), "request failed");
     }
     response
 }
 
-fn late(code: Code, limit: Duration) -> Rejection {
-    Failure::with_detail(code, format!("not within {} s", limit.as_secs_f64())).into()
+fn late(code: Code, gateway: &Gateway) -> Failure {
+    Failure::with_detail(code, format!("not within {} s", gateway.settings.request_timeout.as_secs_f64()))
 }
 
-/// What a request's body takes until it is answered.
-struct Weight {
-    bytes: usize,
-    /// One of its client's, unless it is short.
-    _place: Option<Part>,
-    /// What it has of the room for all bodies.
-    _room: OwnedSemaphorePermit,
+/// The kind of a request, as far as limits differ.
+#[derive(Clone, Copy)]
+struct Kind {
+    /// The answer comes from a peer.
+    forwarded: bool,
+    /// The answer is made while it is sent.
+    streamed: bool,
+    /// The answer may be a stream of events, which has a limit of its own.
+    events: bool,
 }
 
-/// A request whose body is all there. It takes no place while it comes: who sends slowly must not keep others out.
-async fn received(
-    gateway: &Arc<Gateway>,
+impl Kind {
+    fn of(request: &Request) -> Self {
+        let (path, forwarded) = (request.uri().path(), extract::is_forwarded(request.uri()));
+        let streamed =
+            !forwarded && path == "/data/miner_block/canonical" && extract::supports_chunks(request.version());
+        Self { forwarded, streamed, events: path == "/events" }
+    }
+}
+
+/// A request under its client's limits.
+struct LimitedRequest {
+    gateway: Arc<Gateway>,
     client: Client,
     deadline: Instant,
-    request: Request,
-) -> Result<(Request, Option<Weight>), Rejection> {
-    // No other method's body is looked at.
-    if request.method() != Method::POST || request.body().is_end_stream() {
-        return Ok((request, None));
+    kind: Kind,
+    cost: Cost,
+    /// Units that the client has left.
+    left: u32,
+}
+
+impl LimitedRequest {
+    /// The rate limit, which programs on this machine don't have.
+    fn rate(&self) -> Option<&RateLimit> {
+        self.gateway.rate.as_ref().filter(|_| !self.client.local)
     }
-    let place = gateway.room.bodies.take(client, 1).map_err(Taken::failure)?;
-    let (parts, body) = request.into_parts();
-    let bytes = timeout_at(deadline, extract::receive(&parts.headers, body, &gateway.room.body_bytes)).await;
-    let Ok(bytes) = bytes else {
-        gateway.counters.timed_out.add();
-        return Err(late(Code::RequestTimeout, gateway.settings.request_timeout));
-    };
-    let (body, room) = bytes?;
-    let bytes = body.len();
-    let weight = Weight { bytes, _place: (bytes > SHORT_BODY).then_some(place), _room: room };
-    Ok((Request::from_parts(parts, Body::from(body)), Some(weight)))
-}
 
-fn refuse(limit: Option<&RateLimit>, seconds: u64) -> Response {
-    let mut response = Rejection::from(Failure::new(Code::RateLimited)).into_response();
-    let headers: &mut HeaderMap = response.headers_mut();
-    headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
-    if let Some(limit) = limit {
-        limit.tell(headers, 0);
+    /// Takes the request's cost.
+    fn take_cost(&mut self) -> Result<(), RateExceeded> {
+        if let Some(rate) = self.rate() {
+            self.left = rate.take(self.client.key, self.cost)?;
+        }
+        Ok(())
     }
-    response
+
+    fn refuse(&self, exceeded: &RateExceeded) -> Response {
+        self.gateway.counters.rate_limited.add();
+        let mut refused = Rejection::from(Failure::new(Code::RateLimited)).into_response();
+        let seconds = exceeded.wait.as_secs_f64().ceil().max(1.0) as u64;
+        refused.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        self.add_headers(refused)
+    }
+
+    /// Takes what `bytes` of an answer cost.
+    fn charge(&mut self, bytes: u64) {
+        let left = self.rate().map(|rate| rate.charge_answer(self.client.key, self.cost, bytes));
+        self.left = left.unwrap_or(self.left);
+    }
+
+    fn add_headers(&self, mut response: Response) -> Response {
+        if let Some(rate) = self.rate() {
+            rate.add_headers(response.headers_mut(), self.left);
+        }
+        response
+    }
+
+    /// Answers within all limits but the rate; the permits are for as long as the answer is sent.
+    async fn answer(&mut self, request: Request, next: Next) -> Result<(Response, Option<Permits>), Failure> {
+        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+        let (request, body) = self.buffer_body(request).await?;
+        if let Some(rate) = self.rate() {
+            let asked = target + body.as_ref().map_or(0, |body| body.bytes);
+            rate.charge_request(self.client.key, self.cost, asked as u64);
+        }
+        let (gateway, Kind { forwarded, streamed, events }) = (self.gateway.clone(), self.kind);
+        let refuse = |exceeded| gateway.refuse(exceeded);
+        let permits = gateway.limits.admit(self.client, forwarded, streamed).map_err(refuse)?;
+        let (response, permits) = self.handle(request, body, permits, next).await?;
+        let size = response.body().size_hint().exact();
+        // A peer's answer is charged whole, also where the client's copy is current.
+        let fetched = response.extensions().get().map_or(0, |Fetched(bytes)| *bytes);
+        if fetched > 0 {
+            self.charge(fetched);
+        }
+        let permits = match size {
+            _ if streamed => Some(permits),
+            None if events => None,
+            size => gateway.limits.send(self.client, size).map_err(refuse)?,
+        };
+        self.charge(size.unwrap_or(0).saturating_sub(fetched));
+        Ok((response, permits))
+    }
+
+    /// Runs the handler. One that waits for a peer keeps its permits when the client hangs up: the peer goes on.
+    async fn handle(
+        &self,
+        request: Request,
+        body: Option<BufferedBody>,
+        permits: Permits,
+        next: Next,
+    ) -> Result<(Response, Permits), Failure> {
+        if !self.kind.forwarded {
+            return Ok((run(&self.gateway, self.deadline, request, next).await, permits));
+        }
+        let (gateway, deadline) = (self.gateway.clone(), self.deadline);
+        let task = tokio::spawn(async move { (run(&gateway, deadline, request, next).await, permits, body) });
+        // Handlers that panic are contained below: this one was cut off by the program's end.
+        let (response, permits, _) = task.await.map_err(|_| Failure::new(Code::Internal))?;
+        Ok((response, permits))
+    }
+
+    /// Receives the body of a `POST`; no other method's is looked at. The request is not in flight yet: slow senders must
+    /// not block others.
+    async fn buffer_body(&self, request: Request) -> Result<(Request, Option<BufferedBody>), Failure> {
+        if request.method() != Method::POST || request.body().is_end_stream() {
+            return Ok((request, None));
+        }
+        let limits = &self.gateway.limits;
+        let permit = limits.bodies.take(self.client, 1).map_err(|exceeded| self.gateway.refuse(exceeded))?;
+        let (parts, body) = request.into_parts();
+        let received = timeout_at(self.deadline, extract::receive(&parts.headers, body, &limits.body_bytes)).await;
+        let (body, memory) = match received {
+            Ok(Ok(received)) => received,
+            Ok(Err(failure)) => {
+                if failure.code == Code::Busy {
+                    self.gateway.counters.shed.add();
+                }
+                return Err(failure);
+            }
+            Err(_) => {
+                self.gateway.counters.timed_out.add();
+                return Err(late(Code::RequestTimeout, &self.gateway));
+            }
+        };
+        let bytes = body.len();
+        let buffered = BufferedBody { bytes, _permit: (bytes > SHORT_BODY).then_some(permit), _memory: memory };
+        Ok((Request::from_parts(parts, Body::from(body)), Some(buffered)))
+    }
+
+    /// The response, which keeps its permits until it is sent. One of unknown size is charged as it is sent.
+    fn metered(self, response: Response, permits: Option<Permits>) -> Response {
+        let response = self.add_headers(response);
+        let meter = (self.rate().is_some() && response.body().size_hint().exact().is_none()).then_some(self);
+        if permits.is_none() && meter.is_none() {
+            return response;
+        }
+        response.map(|body| Body::new(MeteredBody { body, meter, uncharged: 0, pause: None, _permits: permits }))
+    }
 }
 
-/// Who pays for a stream.
-struct Charge {
-    gateway: Arc<Gateway>,
-    client: ClientKey,
-    price: Price,
+/// What a request's body holds until the request is answered.
+struct BufferedBody {
+    bytes: usize,
+    /// One of the client's, unless the body is short.
+    _permit: Option<Permit>,
+    _memory: OwnedSemaphorePermit,
 }
 
-/// An answer that keeps its place until it is sent, and is paid for as it goes if nobody knew its size: what its client
-/// can't pay yet waits.
-struct Held {
+/// An answer's body, which keeps its permits until it is sent, and pauses while its client is in debt.
+struct MeteredBody {
     body: Body,
-    charge: Option<Charge>,
+    meter: Option<LimitedRequest>,
     uncharged: u64,
-    /// Until the client is out of debt.
     pause: Option<Pin<Box<Sleep>>>,
-    _place: Option<Place>,
+    _permits: Option<Permits>,
 }
 
-/// Bytes of a stream that are paid for at once.
-const INSTALMENT: u64 = 1 << 20;
-
-impl hyper::body::Body for Held {
+impl hyper::body::Body for MeteredBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -231,10 +278,10 @@ impl hyper::body::Body for Held {
             self.pause = None;
         }
         let frame = Pin::new(&mut self.body).poll_frame(context);
-        if let (Poll::Ready(Some(Ok(frame))), Some(_)) = (&frame, &self.charge) {
+        if let (Poll::Ready(Some(Ok(frame))), Some(_)) = (&frame, &self.meter) {
             self.uncharged += frame.data_ref().map_or(0, |data| data.len() as u64);
-            if self.uncharged >= INSTALMENT {
-                let debt = self.pay();
+            if self.uncharged >= CHARGED_BYTES {
+                let debt = self.charge();
                 self.pause = (debt > Duration::ZERO).then(|| Box::pin(sleep(debt)));
             }
         }
@@ -250,22 +297,18 @@ impl hyper::body::Body for Held {
     }
 }
 
-impl Held {
-    /// Returns how long its client is in debt then.
-    fn pay(&mut self) -> Duration {
+impl MeteredBody {
+    /// Charges what was sent since the last time; returns how long the client is in debt.
+    fn charge(&mut self) -> Duration {
         let bytes = std::mem::take(&mut self.uncharged);
-        match &self.charge {
-            Some(Charge { gateway, client, price }) => gateway.rate.as_ref().map_or(Duration::ZERO, |limit| {
-                limit.take_bytes(*client, *price, bytes);
-                limit.debt(*client)
-            }),
-            None => Duration::ZERO,
-        }
+        let Some(meter) = &mut self.meter else { return Duration::ZERO };
+        meter.charge(bytes);
+        meter.rate().map_or(Duration::ZERO, |rate| rate.debt(meter.client.key))
     }
 }
 
-impl Drop for Held {
+impl Drop for MeteredBody {
     fn drop(&mut self) {
-        self.pay();
+        self.charge();
     }
 }

@@ -1,11 +1,11 @@
 //! Every route of both listeners. The handlers are in one file per route family.
 //!
-//! * [`miner_block`]: the paths of the sync protocol
-//! * [`status`]: `/status` and `/health`
-//! * [`peers`]: `/peers`, and the operator's `POST` and `DELETE`
-//! * [`sync`]: `/sync` and its jobs, and the operator's `POST` and `DELETE`
-//! * [`events`]: `/events`
-//! * [`metrics`]: the operator's `/metrics`
+//! * `miner_block`: the paths of the sync protocol
+//! * `status`: `/status` and `/health`
+//! * `peers`: `/peers`, and the operator's `POST` and `DELETE`
+//! * `sync`: `/sync` and its jobs, and the operator's `POST` and `DELETE`
+//! * `events`: `/events`
+//! * `metrics`: the operator's `/metrics`
 
 use std::{any::Any, sync::Arc};
 
@@ -72,7 +72,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(contain_panics(&gateway.counters))
-        .layer(from_fn_with_state(gateway.clone(), middleware::guard))
+        .layer(from_fn_with_state(gateway.clone(), middleware::limit))
         .with_state(gateway);
     limited.clone().layer(cors).layer(from_fn_with_state(limited, browser::preflight))
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use modal_gateway::http::{Settings, counters::Ending, server::Limits};
+use modal_gateway::http::{Settings, counters::CloseReason, server::ConnectionLimits};
 use rstest::rstest;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,7 +22,12 @@ const STALL: Duration = Duration::from_millis(800);
 const SLACK: Duration = Duration::from_secs(3);
 
 fn terms() -> Terms {
-    let limits = Limits { header_timeout: HEADER, idle_timeout: IDLE, stall_timeout: STALL, ..Limits::default() };
+    let limits = ConnectionLimits {
+        header_timeout: HEADER,
+        idle_timeout: IDLE,
+        stall_timeout: STALL,
+        ..ConnectionLimits::default()
+    };
     Terms { limits, ..Terms::default() }
 }
 
@@ -65,7 +70,7 @@ async fn a_request_that_does_not_come_is_not_waited_for(
     let start = Instant::now();
     let (_, after) = drip(start, &mut Wire::connect(door.public).await, first, rest).await;
     assert!(after > limit.mul_f64(0.9) && after < limit + SLACK, "{after:?}");
-    assert_eq!(door.counters.public.ended(Ending::HeaderTimeout), 1);
+    assert_eq!(door.counters.public.closed(CloseReason::HeaderTimeout), 1);
     // One that comes is answered, on a connection that is as old.
     let mut good = Wire::connect(door.public).await;
     assert!(good.get("/health/live").await.0.starts_with("http/1.1 200"));
@@ -115,7 +120,7 @@ async fn who_has_nothing_more_to_ask_is_disconnected_but_not_at_once() {
     }
     let (bytes, after) = wire.closed().await;
     assert!(bytes.is_empty() && after > IDLE.mul_f64(0.9) && after < IDLE + SLACK, "{after:?} {bytes:?}");
-    assert_eq!(door.counters.public.ended(Ending::Idle), 1);
+    assert_eq!(door.counters.public.closed(CloseReason::Idle), 1);
     // Over HTTP/2 it is told, though it answers and sends pings.
     let mut wire = Wire::connect(door.public).await;
     wire.send(h2_preface(65_535)).await;
@@ -126,7 +131,7 @@ async fn who_has_nothing_more_to_ask_is_disconnected_but_not_at_once() {
     assert!(after > IDLE.mul_f64(0.9) && after < IDLE + SLACK, "{after:?}");
     // GOAWAY: a frame of type 7 on stream 0.
     assert!(bytes.windows(9).any(|frame| frame[3] == 7 && frame[5..9] == [0; 4]), "{bytes:?}");
-    assert_eq!(door.counters.public.ended(Ending::Idle), 2);
+    assert_eq!(door.counters.public.closed(CloseReason::Idle), 2);
 }
 
 #[tokio::test]
@@ -137,7 +142,7 @@ async fn a_head_that_stops_on_a_connection_in_use_is_not_waited_for() {
     wire.send("GET /hea").await;
     let (_, after) = wire.closed().await;
     assert!(after > HEADER.mul_f64(0.9) && after < HEADER + SLACK, "{after:?}");
-    assert_eq!(door.counters.public.ended(Ending::HeaderTimeout), 1);
+    assert_eq!(door.counters.public.closed(CloseReason::HeaderTimeout), 1);
 }
 
 #[rstest]
@@ -158,7 +163,7 @@ async fn an_answer_that_nobody_takes_is_not_kept(#[case] window: Option<u32>, #[
     // Nothing is read until the gateway has given up.
     let start = Instant::now();
     let mut ticks = interval(Duration::from_millis(20));
-    while door.counters.public.ended(Ending::Stalled) == 0 {
+    while door.counters.public.closed(CloseReason::Stalled) == 0 {
         ticks.tick().await;
         assert!(start.elapsed() < PATIENCE);
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use modal_gateway::http::{counters::Ending, server::Limits};
+use modal_gateway::http::{counters::CloseReason, server::ConnectionLimits};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::{
@@ -46,13 +46,13 @@ async fn requests_in_progress_are_finished_and_streams_told() {
     assert!(head.starts_with("http/1.1 200") && head.contains("connection: close"), "{head}");
     closing.await.unwrap();
     assert_eq!(counters.public.open(), 0);
-    assert_eq!(counters.public.ended(Ending::Shutdown), 4);
+    assert_eq!(counters.public.closed(CloseReason::Shutdown), 4);
 }
 
 #[tokio::test]
 async fn what_does_not_finish_in_time_is_cut_off() {
     let drain = Duration::from_millis(700);
-    let limits = Limits { drain, header_timeout: PATIENCE, ..Limits::default() };
+    let limits = ConnectionLimits { drain, header_timeout: PATIENCE, ..ConnectionLimits::default() };
     let door = open(Terms { limits, ..Terms::default() }).await;
     let mut half = Wire::connect(door.public).await;
     half.send(HALF).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use modal_gateway::{
     chain::Level,
     config::Config,
-    http::{Proxies, Settings, counters::Ending, server::Limits},
+    http::{Proxies, Settings, counters::CloseReason, server::ConnectionLimits},
 };
 use reqwest::Method;
 use tokio::time::{Instant, sleep_until};
@@ -257,7 +257,7 @@ async fn streams_of_events_take_no_room_and_each_client_has_its_own() {
 
 #[tokio::test]
 async fn idle_connections_make_room_and_busy_ones_stay() {
-    let limits = Limits { connections: 4, ..Limits::default() };
+    let limits = ConnectionLimits { connections: 4, ..ConnectionLimits::default() };
     let door = open(Terms { limits, ..Terms::default() }).await;
     let mut busy = Wire::connect(door.public).await;
     busy.send("GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -272,7 +272,11 @@ async fn idle_connections_make_room_and_busy_ones_stay() {
     let mut late = Wire::connect(door.public).await;
     assert!(late.get("/health/live").await.0.starts_with("http/1.1 200"), "there is room for one that asks");
     idle.closed().await;
-    assert!(door.counters.public.ended(Ending::Evicted) >= 18, "{}", door.counters.public.ended(Ending::Evicted));
+    assert!(
+        door.counters.public.closed(CloseReason::Evicted) >= 18,
+        "{}",
+        door.counters.public.closed(CloseReason::Evicted)
+    );
     assert!(door.counters.public.open() <= 4);
     door.close().await;
     let (told, _) = busy.closed().await;
@@ -281,11 +285,11 @@ async fn idle_connections_make_room_and_busy_ones_stay() {
 
 #[tokio::test]
 async fn where_all_connections_are_busy_one_more_is_closed() {
-    let limits = Limits { connections: 2, ..Limits::default() };
+    let limits = ConnectionLimits { connections: 2, ..ConnectionLimits::default() };
     let door = open_long(Terms { limits, ..Terms::default() }).await;
     let _busy = [occupy(&door).await, occupy(&door).await];
     wait_for(&door, "http_answer_bytes", 2 << 20).await;
     let (bytes, _) = Wire::connect(door.public).await.closed().await;
     assert!(bytes.is_empty());
-    assert_eq!(door.counters.public.ended(Ending::Full), 1);
+    assert_eq!(door.counters.public.closed(CloseReason::Full), 1);
 }

@@ -7,7 +7,7 @@ use modal_gateway::{
     http::{
         self, Access, Gateway, Settings,
         counters::Counters,
-        server::{Limits, Tls},
+        server::{ConnectionLimits, Tls},
     },
     source::{self, Source},
     store::{self, BlockStore, OpenOptions},
@@ -22,7 +22,7 @@ use super::gateway::{PATIENCE, TestStore};
 #[derive(Default)]
 pub struct Terms {
     pub settings: Settings,
-    pub limits: Limits,
+    pub limits: ConnectionLimits,
     pub tls: Option<Arc<Tls>>,
     pub token: Option<&'static str>,
 }
@@ -64,14 +64,14 @@ impl Door {
             [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
         let [public, admin] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
         let doors = [
-            http::server::Door {
+            http::server::Endpoint {
                 router: http::router(gateway.clone()),
                 limits: limits.clone(),
                 proxies: proxies.clone(),
                 tls,
                 counters: counters.public.clone(),
             },
-            http::server::Door {
+            http::server::Endpoint {
                 router: http::admin_router(gateway, Access::new(token, admin)),
                 limits,
                 proxies,

@@ -6,7 +6,7 @@ use axum::{extract::State, response::IntoResponse};
 use tokio::runtime::Handle;
 
 use crate::{
-    http::{counters::Ending, gateway::Gateway},
+    http::{counters::CloseReason, gateway::Gateway},
     p2p::PeerInfo,
     protocol::Failure,
     source::{
@@ -20,7 +20,7 @@ use crate::{
 pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
     let mut metrics = Metrics::default();
     let uptime = gateway.started.elapsed().as_secs();
-    metrics.one("modal_uptime_seconds", "gauge", "Seconds since the start.", uptime);
+    metrics.gauge("modal_uptime_seconds", "Seconds since the start.", uptime);
     if add_chain(&mut metrics, &gateway).await.is_err() {
         tracing::debug!("the store can't be read: the chain's metrics are left out");
     }
@@ -36,19 +36,27 @@ pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoRes
 struct Metrics(String);
 
 impl Metrics {
-    /// A metric without labels.
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: u64) {
-        self.all(name, kind, help, [(String::new(), value)]);
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, "gauge", help, [(String::new(), value)]);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, "counter", help, [(String::new(), value)]);
     }
 
     /// A metric with a value for each set of labels.
-    fn all(&mut self, name: &str, kind: &str, help: &str, values: impl IntoIterator<Item = (String, u64)>) {
+    fn family(&mut self, name: &str, kind: &str, help: &str, values: impl IntoIterator<Item = (String, u64)>) {
         // Writing to a String can't fail.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for (labels, value) in values {
             let _ = writeln!(self.0, "{name}{labels} {value}");
         }
     }
+}
+
+/// The label `name`, as it follows a metric's name.
+fn label(name: &str, value: &str) -> String {
+    format!("{{{name}=\"{value}\"}}")
 }
 
 /// Metrics of the chain and the sync.
@@ -59,160 +67,143 @@ async fn add_chain(metrics: &mut Metrics, gateway: &Gateway) -> Result<(), Failu
         Some(id) => gateway.source.sync_job(id).await?.progress.blocks,
         None => 0,
     };
-    metrics.one("modal_chain_blocks", "gauge", "Canonical blocks in the store.", state.length);
-    let off = [("schedule", state.off_schedule), ("timestamp", state.off_timestamp)];
-    let off = off.map(|(rule, count)| (format!("{{rule=\"{rule}\"}}"), count));
-    metrics.all("modal_chain_deviations", "gauge", "Canonical blocks off a rule that is only reported.", off);
-    metrics.one("modal_store_blocks", "gauge", "Blocks in the store, orphans included.", state.total_blocks);
-    let states =
-        SyncState::ALL.map(|state| (format!("{{state=\"{}\"}}", state.as_str()), (state == sync.state).into()));
-    metrics.all("modal_sync_state", "gauge", "How the store stands to the network: 1 for what it is.", states);
-    metrics.one("modal_sync_job_blocks", "gauge", "Blocks that the running sync job has written.", job_blocks);
-    metrics.one(
-        "modal_sync_useful_peers",
-        "gauge",
-        "Peers that answered the last check of their tips.",
-        sync.useful_peers,
-    );
+    metrics.gauge("modal_chain_blocks", "Canonical blocks in the store.", state.length);
+    let deviations = [("schedule", state.off_schedule), ("timestamp", state.off_timestamp)];
+    let deviations = deviations.map(|(rule, count)| (label("rule", rule), count));
+    let help = "Canonical blocks that deviate from a rule that is only reported.";
+    metrics.family("modal_chain_deviations", "gauge", help, deviations);
+    metrics.gauge("modal_store_blocks", "Blocks in the store, orphans included.", state.total_blocks);
+    let states = SyncState::ALL.map(|state| (label("state", state.as_str()), (state == sync.state).into()));
+    metrics.family("modal_sync_state", "gauge", "State of the sync: 1 for the current one.", states);
+    metrics.gauge("modal_sync_job_blocks", "Blocks that the running sync job has written.", job_blocks);
+    metrics.gauge("modal_sync_useful_peers", "Peers that answered the last check of their tips.", sync.useful_peers);
     Ok(())
 }
 
-/// Metrics of the database connections and the caches.
+/// Metrics of the database connections, the caches and the stages of the sync.
 async fn add_store(metrics: &mut Metrics, gateway: &Gateway) {
     let source::Figures { store, cache_entries, cache_bytes, news_entries } = gateway.source.figures().await;
-    metrics.one("modal_store_up", "gauge", "Whether the database can be reached, as far as is known.", store.up.into());
-    metrics.one("modal_store_outages_total", "counter", "Times that the database could not be reached.", store.outages);
+    metrics.gauge("modal_store_up", "1 if the database was reachable when it was last used.", store.up.into());
+    metrics.counter("modal_store_outages_total", "Times that the database became unreachable.", store.outages);
     let pools = [("readers", store.readers), ("writer", store.writer)];
     let by_pool = |count: fn(&store::Fill) -> u64| {
-        pools.iter().map(|(pool, fill)| (format!("{{pool=\"{pool}\"}}"), count(fill))).collect::<Vec<_>>()
+        pools.iter().map(|(pool, fill)| (label("pool", pool), count(fill))).collect::<Vec<_>>()
     };
-    metrics.all("modal_store_connections_max", "gauge", "Most connections to the database.", by_pool(|fill| fill.most));
-    metrics.all("modal_store_connections_used", "gauge", "Connections in use.", by_pool(|fill| fill.lent));
-    metrics.all("modal_store_connections_idle", "gauge", "Connections open and not in use.", by_pool(|fill| fill.idle));
-    metrics.all("modal_store_waiting", "gauge", "Callers that wait for a connection.", by_pool(|fill| fill.waiting));
-    metrics.one("modal_cache_entries", "gauge", "Encoded answers that are kept.", cache_entries);
-    metrics.one("modal_cache_bytes", "gauge", "Bytes that they take.", cache_bytes);
-    metrics.one("modal_news_entries", "gauge", "Answers to followers of events that are kept.", news_entries);
-    let waiting = Stage::ALL
-        .map(|stage| (format!("{{stage=\"{}\"}}", stage.as_str()), gateway.source.stages().waiting(stage) as u64));
-    metrics.all("modal_sync_waiting", "gauge", "Windows or batches that wait for a stage of the sync.", waiting);
-    let recomputed = gateway.source.stages().differences().by_member();
-    let recomputed = recomputed.map(|(member, count)| (format!("{{member=\"{member}\"}}"), count));
-    let help = "Derived members of peers' blocks that were sent otherwise than they are computed.";
-    metrics.all("modal_sync_recomputed_total", "counter", help, recomputed);
+    let gauge = "gauge";
+    metrics.family("modal_store_connections_max", gauge, "Most database connections.", by_pool(|fill| fill.most));
+    metrics.family("modal_store_connections_used", gauge, "Database connections in use.", by_pool(|fill| fill.lent));
+    metrics.family("modal_store_connections_idle", gauge, "Idle database connections.", by_pool(|fill| fill.idle));
+    metrics.family("modal_store_waiting", gauge, "Callers that wait for a connection.", by_pool(|fill| fill.waiting));
+    metrics.gauge("modal_cache_entries", "Encoded answers in the cache.", cache_entries);
+    metrics.gauge("modal_cache_bytes", "Bytes of the cache.", cache_bytes);
+    metrics.gauge("modal_news_entries", "Cached answers for event streams.", news_entries);
+    let stages = gateway.source.stages();
+    let waiting = Stage::ALL.map(|stage| (label("stage", stage.as_str()), stages.waiting(stage) as u64));
+    metrics.family("modal_sync_waiting", gauge, "Windows or batches that wait for a stage of the sync.", waiting);
+    let recomputed = stages.differences().by_member().map(|(member, count)| (label("member", member), count));
+    let help = "Derived members of peers' blocks that differ from what is computed.";
+    metrics.family("modal_sync_recomputed_total", "counter", help, recomputed);
 }
 
 /// Metrics of the process.
 fn add_process(metrics: &mut Metrics) {
-    metrics.one("modal_panics_total", "counter", "Panics, wherever they were contained.", telemetry::panics());
-    let tasks = Handle::current().metrics().num_alive_tasks();
-    metrics.one("modal_tasks", "gauge", "Tasks alive.", tasks as u64);
+    metrics.counter("modal_panics_total", "Panics, wherever they were contained.", telemetry::panics());
+    metrics.gauge("modal_tasks", "Tasks alive.", Handle::current().metrics().num_alive_tasks() as u64);
     if let Some(bytes) = telemetry::resident_bytes() {
-        metrics.one("modal_resident_memory_bytes", "gauge", "Memory of the process.", bytes);
+        metrics.gauge("modal_resident_memory_bytes", "Resident memory of the process.", bytes);
     }
 }
 
 /// Metrics of both HTTP listeners.
 fn add_http(metrics: &mut Metrics, gateway: &Gateway) {
     let counters = &gateway.counters;
-    let doors = [("public", &counters.public), ("admin", &counters.admin)];
-    let label = |door: &str| format!("{{door=\"{door}\"}}");
-    let open = doors.map(|(door, connections)| (label(door), connections.open() as u64));
-    metrics.all("modal_http_connections", "gauge", "HTTP connections that are open.", open);
-    let mut endings = Vec::new();
-    for (door, connections) in doors {
-        for ending in Ending::ALL {
-            let labels = format!("{{door=\"{door}\",reason=\"{}\"}}", ending.as_str());
-            endings.push((labels, connections.ended(ending)));
-        }
-    }
-    let help = "HTTP connections that ended, or were not let in, by reason.";
-    metrics.all("modal_http_connections_ended_total", "counter", help, endings);
-    let requests = doors.map(|(door, connections)| (label(door), connections.requests()));
-    metrics.all("modal_http_requests_total", "counter", "HTTP requests that came.", requests);
-    let answers = counters.classes().map(|(class, count)| (format!("{{class=\"{class}\"}}"), count));
-    metrics.all("modal_http_answers_total", "counter", "Answers at the public door, by class of status.", answers);
-    let room = &gateway.room;
+    let listeners = [("public", &counters.public), ("admin", &counters.admin)];
+    let open = listeners.map(|(name, connections)| (label("door", name), connections.open() as u64));
+    metrics.family("modal_http_connections", "gauge", "Open HTTP connections.", open);
+    let closed = listeners.into_iter().flat_map(|(name, connections)| {
+        CloseReason::ALL
+            .map(|reason| (format!("{{door=\"{name}\",reason=\"{}\"}}", reason.as_str()), connections.closed(reason)))
+    });
+    let help = "HTTP connections closed or refused, by reason.";
+    metrics.family("modal_http_connections_ended_total", "counter", help, closed);
+    let requests = listeners.map(|(name, connections)| (label("door", name), connections.requests()));
+    metrics.family("modal_http_requests_total", "counter", "HTTP requests received.", requests);
+    let answers = counters.classes().map(|(class, count)| (label("class", class), count));
+    let help = "Answers of the public listener, by class of status.";
+    metrics.family("modal_http_answers_total", "counter", help, answers);
+    let limits = &gateway.limits;
     for (name, help, taken) in [
-        ("modal_http_requests_in_progress", "Requests that are worked at.", room.working.taken()),
-        ("modal_http_requests_forwarded", "Those of them that wait for a peer.", room.forwarded.taken()),
-        ("modal_http_answer_bytes", "Bytes of large answers that are on their way.", room.leaving.taken()),
-        ("modal_http_bodies", "Requests with a body, received or worked at.", room.bodies.taken()),
-        ("modal_http_body_bytes", "Bytes of their bodies.", room.body_bytes()),
-        ("modal_event_streams", "Streams of events that are open.", room.streams.taken()),
+        ("modal_http_requests_in_progress", "Requests in flight.", limits.in_flight.taken()),
+        ("modal_http_requests_forwarded", "Requests in flight that wait for a peer.", limits.forwarded.taken()),
+        ("modal_http_answer_bytes", "Bytes of large answers being sent.", limits.answer_bytes.taken()),
+        ("modal_http_bodies", "Request bodies being received or held.", limits.bodies.taken()),
+        ("modal_http_body_bytes", "Bytes of these request bodies.", limits.body_bytes_taken()),
+        ("modal_event_streams", "Open event streams.", limits.streams.taken()),
+        ("modal_http_rate_clients", "Clients with a bucket that is not full.", gateway.rate_clients()),
     ] {
-        metrics.one(name, "gauge", help, taken as u64);
+        metrics.gauge(name, help, taken as u64);
     }
-    metrics.one("modal_http_shed_total", "counter", "Requests refused for want of room.", counters.shed.get());
-    let refused = counters.rate_limited.get();
-    metrics.one("modal_http_rate_limited_total", "counter", "Requests of clients that asked too much.", refused);
-    metrics.one("modal_http_timeouts_total", "counter", "Requests that took too long.", counters.timed_out.get());
-    metrics.one("modal_http_panics_total", "counter", "Handlers that panicked.", counters.panics.get());
-    let clients = gateway.rate.as_ref().map_or(0, |rate| rate.clients());
-    metrics.one("modal_http_rate_clients", "gauge", "Clients whose share is not full again.", clients as u64);
+    for (name, help, counter) in [
+        ("modal_http_shed_total", "Requests refused because a limit for all clients was reached.", &counters.shed),
+        (
+            "modal_http_rate_limited_total",
+            "Requests refused because a client's limit was reached.",
+            &counters.rate_limited,
+        ),
+        ("modal_http_timeouts_total", "Requests that timed out.", &counters.timed_out),
+        ("modal_http_panics_total", "Handlers that panicked.", &counters.panics),
+    ] {
+        metrics.counter(name, help, counter.get());
+    }
 }
 
 /// Metrics of libp2p.
 fn add_p2p(metrics: &mut Metrics, gateway: &Gateway) {
     let Some(p2p) = gateway.source.p2p() else { return };
-    let (peers, inbound, gossip) = (p2p.peers(), p2p.inbound(), p2p.gossip_stats());
+    let (peers, inbound, gossip, door) = (p2p.peers(), p2p.inbound(), p2p.gossip_stats(), p2p.door());
     let count = |matching: fn(&&PeerInfo) -> bool| peers.iter().filter(matching).count() as u64;
-    metrics.one("modal_peers_known", "gauge", "Peers known.", peers.len() as u64);
-    metrics.one("modal_peers_connected", "gauge", "Peers connected.", count(|peer| peer.connected));
-    metrics.one("modal_peers_shunned", "gauge", "Peers left alone for their offences.", count(|peer| peer.shunned));
-    metrics.one("modal_p2p_inbound_requests_total", "counter", "Requests read from peers.", inbound.requests);
-    metrics.one(
-        "modal_p2p_inbound_answered_total",
-        "counter",
-        "Requests of peers that were answered.",
-        inbound.answered,
-    );
-    metrics.one(
-        "modal_p2p_inbound_dropped_total",
-        "counter",
-        "Requests of peers dropped for want of room.",
-        inbound.dropped,
-    );
-    metrics.one(
-        "modal_p2p_inbound_rate_limited_total",
-        "counter",
-        "Requests of peers over their rate.",
-        inbound.rate_limited,
-    );
-    let banned = count(|peer| peer.banned_until.is_some());
-    metrics.one("modal_peers_banned", "gauge", "Peers refused for their offences.", banned);
-    let door = p2p.door();
     let connections = [("in", door.connections_in), ("out", door.connections_out)];
-    let connections = connections.map(|(way, count)| (format!("{{direction=\"{way}\"}}"), count));
-    metrics.all("modal_p2p_connections", "gauge", "Connections with peers.", connections);
-    let refused = door.refused.iter().map(|(why, count)| (format!("{{reason=\"{why}\"}}"), *count));
-    metrics.all("modal_p2p_refused_total", "counter", "Connections and dials refused.", refused);
+    let connections = connections.map(|(direction, count)| (label("direction", direction), count));
+    metrics.family("modal_p2p_connections", "gauge", "Connections with peers.", connections);
+    let refused = door.refused.iter().map(|(reason, count)| (label("reason", reason), *count));
+    metrics.family("modal_p2p_refused_total", "counter", "Connections and dials refused.", refused);
     for (name, help, value) in [
-        ("modal_p2p_handshakes", "Connections of others whose handshake is not done.", door.pending_in),
-        ("modal_p2p_dials", "Dials under way.", door.dials),
-        ("modal_p2p_inbound_requests", "Requests of peers held now.", door.inbound),
-        ("modal_p2p_inbound_waiting", "Requests of peers that wait for room.", door.inbound_waiting),
-        ("modal_p2p_answer_bytes", "Memory that they and their answers take, or may take.", door.answer_bytes),
-        ("modal_p2p_requests_in_flight", "Requests of ours that are not answered yet.", door.outbound),
-        ("modal_p2p_requests_given_up", "Those of them that nobody waits for.", door.outbound_given_up),
+        ("modal_peers_known", "Known peers.", peers.len() as u64),
+        ("modal_peers_connected", "Connected peers.", count(|peer| peer.connected)),
+        ("modal_peers_shunned", "Peers that are not asked because of their penalties.", count(|peer| peer.shunned)),
+        ("modal_peers_banned", "Banned peers.", count(|peer| peer.banned_until.is_some())),
+        ("modal_p2p_handshakes", "Inbound connections whose handshake is not done.", door.pending_in),
+        ("modal_p2p_dials", "Dials in flight.", door.dials),
+        ("modal_p2p_inbound_requests", "Peers' requests in flight.", door.inbound),
+        ("modal_p2p_inbound_waiting", "Peers' requests that wait for memory.", door.inbound_waiting),
         (
-            "modal_p2p_requests_waiting",
-            "Requests of ours that wait for a place with their peer.",
-            door.outbound_waiting,
+            "modal_p2p_answer_bytes",
+            "Memory that peers' requests and their answers take, or may take.",
+            door.answer_bytes,
         ),
+        ("modal_p2p_requests_in_flight", "Requests to peers in flight.", door.outbound),
+        (
+            "modal_p2p_requests_given_up",
+            "Requests to peers in flight that no caller waits for.",
+            door.outbound_given_up,
+        ),
+        ("modal_p2p_requests_waiting", "Requests to peers that wait to be sent.", door.outbound_waiting),
         ("modal_p2p_command_queue", "Commands that wait for the swarm.", door.command_queue),
-        ("modal_gossip_queue", "Messages of gossip that wait.", door.gossip_queue),
+        ("modal_gossip_queue", "Gossip messages that wait.", door.gossip_queue),
     ] {
-        metrics.one(name, "gauge", help, value);
+        metrics.gauge(name, help, value);
     }
-    metrics.one(
-        "modal_p2p_inbound_delayed_total",
-        "counter",
-        "Requests of peers that had to wait for room.",
-        door.delayed,
-    );
-    metrics.one("modal_p2p_inbound_failed_total", "counter", "Answers to peers that did not get out.", inbound.failed);
-    metrics.one("modal_gossip_received_total", "counter", "Messages of peers, each once.", gossip.received);
-    metrics.one("modal_gossip_dropped_total", "counter", "Messages of peers that nobody looked at.", gossip.dropped);
-    metrics.one("modal_gossip_published_total", "counter", "Messages of ours.", gossip.published);
+    for (name, help, value) in [
+        ("modal_p2p_inbound_requests_total", "Requests received from peers.", inbound.requests),
+        ("modal_p2p_inbound_answered_total", "Peers' requests answered.", inbound.answered),
+        ("modal_p2p_inbound_dropped_total", "Peers' requests dropped because a limit was reached.", inbound.dropped),
+        ("modal_p2p_inbound_rate_limited_total", "Peers' requests over the rate limit.", inbound.rate_limited),
+        ("modal_p2p_inbound_delayed_total", "Peers' requests that had to wait for memory.", door.delayed),
+        ("modal_p2p_inbound_failed_total", "Answers to peers that could not be sent.", inbound.failed),
+        ("modal_gossip_received_total", "Gossip messages received, each once.", gossip.received),
+        ("modal_gossip_dropped_total", "Gossip messages dropped unread.", gossip.dropped),
+        ("modal_gossip_published_total", "Gossip messages published.", gossip.published),
+    ] {
+        metrics.counter(name, help, value);
+    }
 }

@@ -1,8 +1,8 @@
 //! The peers: `GET /peers` of both listeners; `POST /peers`, `DELETE /peers/{id}` and `DELETE /peers/{id}/penalties` of the
 //! admin listener.
 //!
-//! What is added or put on a list here lasts until the process ends: the settings are where it belongs for longer. Bans
-//! are remembered, as all that peers did.
+//! Peers that are added, allowed or denied here are so until the process ends: use the settings for longer. Bans are stored, as
+//! all penalties are.
 
 use std::{sync::Arc, time::Duration};
 
@@ -38,16 +38,16 @@ const REMOVAL: &[Parameter] = &[optional("ban_seconds", Kind::Integer)];
 pub struct PeersData {
     /// The peers, configured ones first.
     peers: Vec<PeerInfo>,
-    /// How many.
+    /// Number of peers.
     count: u64,
 }
 
-/// The body of `POST /peers`: whom to stay connected with, or whom to trust.
+/// The body of `POST /peers`: a peer to stay connected with, or one to trust or not.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Order {
+enum Change {
     Add(Add),
-    Trust(Trusted),
+    Trust(TrustChange),
 }
 
 #[derive(Deserialize)]
@@ -58,7 +58,7 @@ struct Add {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Trusted {
+struct TrustChange {
     peer: String,
     trust: List,
 }
@@ -70,13 +70,13 @@ enum List {
     Deny,
 }
 
-/// `data` of all.
+/// `data` of a changed peer.
 #[derive(Serialize)]
 struct PeerData {
     peer: Option<PeerInfo>,
 }
 
-/// The peers that can be named in `?peer=`, and how they have done
+/// The peers that can be named in `?peer=`, and their statistics
 #[utoipa::path(get, path = "/peers", tag = "gateway",
     responses((status = 200, description = "The peers", body = Envelope<PeersData>)))]
 pub(super) async fn list_peers(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
@@ -84,7 +84,7 @@ pub(super) async fn list_peers(State(gateway): State<Arc<Gateway>>) -> impl Into
     enveloped(PeersData { count: peers.len() as u64, peers })
 }
 
-/// Adds a peer to stay connected with (`{"address": "[ALIAS=]MULTIADDR"}`: 202, or 200 if it is there already), or puts
+/// Adds a peer to stay connected with (body `{"address": "[ALIAS=]MULTIADDR"}`: 202, or 200 if it is there already), or puts
 /// one on a list (`{"peer": ID, "trust": "allow" or "deny"}`: 200).
 pub(super) async fn add_peer(
     State(gateway): State<Arc<Gateway>>,
@@ -94,10 +94,10 @@ pub(super) async fn add_peer(
     extract::parameters(PEERS, &[], &parts.uri)?;
     let body = extract::read_body(&parts.headers, body).await?;
     let expected = r#"expected {"address": "[ALIAS=]MULTIADDR"} or {"peer": ID, "trust": "allow" or "deny"}"#;
-    let order = serde_json::from_slice(&body).map_err(|_| Failure::with_detail(Code::MalformedBody, expected))?;
+    let change = serde_json::from_slice(&body).map_err(|_| Failure::with_detail(Code::MalformedBody, expected))?;
     let p2p = client(&gateway)?;
-    let (status, found) = match order {
-        Order::Add(Add { address }) => {
+    let (status, found) = match change {
+        Change::Add(Add { address }) => {
             let peer: PeerAddress = address.parse().map_err(|error| invalid("address", error))?;
             let new = p2p.add_peer(peer.clone()).await.map_err(|error| match error {
                 P2pError::DuplicateAlias(_) => invalid("address", error),
@@ -106,7 +106,7 @@ pub(super) async fn add_peer(
             let status = if new { StatusCode::ACCEPTED } else { StatusCode::OK };
             (status, p2p.peers().into_iter().find(|info| info.addresses.contains(&peer.address)))
         }
-        Order::Trust(Trusted { peer, trust }) => {
+        Change::Trust(TrustChange { peer, trust }) => {
             let id: PeerId = peer.parse().map_err(|_| invalid("peer", "expected a peer id in base58"))?;
             p2p.set_trust(id, matches!(trust, List::Allow)).map_err(|error| failure(&error))?;
             (StatusCode::OK, info(p2p, id))
@@ -115,8 +115,8 @@ pub(super) async fn add_peer(
     Ok((status, enveloped(PeerData { peer: found })))
 }
 
-/// Forgets that the operator named the peer, and disconnects it; with `?ban_seconds=` it is refused for so long. One that
-/// was never reached has an alias only, and nobody is told of then.
+/// Removes a configured peer, and disconnects it; with `?ban_seconds=` it is also banned. A peer that was never reached has only
+/// an alias, and the answer's `peer` is null.
 pub(super) async fn remove_peer(
     State(gateway): State<Arc<Gateway>>,
     id: Result<Path<String>, PathRejection>,
@@ -130,7 +130,7 @@ pub(super) async fn remove_peer(
     Ok(enveloped(PeerData { peer: id.and_then(|id| info(p2p, id)) }))
 }
 
-/// Forgets what the peer did wrong: its score, its ban and its recent failures.
+/// Clears a peer's penalties: its score, its ban and its recent failures.
 pub(super) async fn forgive_peer(
     State(gateway): State<Arc<Gateway>>,
     id: Result<Path<String>, PathRejection>,

@@ -32,11 +32,11 @@ pub struct StatusData {
     peer_id: Option<String>,
     /// Seconds since the start.
     uptime_seconds: u64,
-    /// The network whose chain it is.
+    /// The network that the chain belongs to.
     network: NetworkData,
     /// The chain in the store.
     chain: ChainData,
-    /// How the store stands to the network.
+    /// State of the sync.
     sync: SyncStatus,
     /// The peers.
     peers: PeersSummary,
@@ -45,14 +45,14 @@ pub struct StatusData {
 /// The network.
 #[derive(Serialize, ToSchema)]
 pub struct NetworkData {
-    /// Its name.
+    /// Name of the network.
     name: String,
     /// The only genesis that is accepted; null until the first sync has ended, where the settings name none.
     #[schema(required)]
     genesis: Option<Genesis>,
-    /// What becomes of a block whose difficulty is not the scheduled one: `enforce`, `report` or `off`.
+    /// Whether the difficulty schedule is a rule: `enforce`, `report` or `off`.
     difficulty_schedule: &'static str,
-    /// What becomes of a block whose timestamp is too far ahead, likewise.
+    /// Whether the limit of timestamps ahead of time is a rule, in the same words.
     timestamps: &'static str,
 }
 
@@ -61,7 +61,7 @@ pub struct NetworkData {
 pub struct ChainData {
     /// Number of canonical blocks.
     length: u64,
-    /// The last of them; null for an empty chain.
+    /// The last canonical block; null for an empty chain.
     #[schema(required)]
     tip: Option<Ancestor>,
     /// Epoch of the tip.
@@ -101,11 +101,11 @@ pub struct LiveData {
 pub struct ReadyData {
     /// `ready`.
     status: &'static str,
-    /// How the store stands to the network.
+    /// State of the sync.
     sync: SyncStatus,
 }
 
-/// What the gateway is, what its store holds and whom it knows
+/// State of the gateway, its chain, its sync and its peers
 #[utoipa::path(get, path = "/status", tag = "gateway",
     responses((status = 200, description = "The state", body = Envelope<StatusData>)))]
 pub(super) async fn get_status(State(gateway): State<Arc<Gateway>>) -> Result<impl IntoResponse, Rejection> {
@@ -146,17 +146,17 @@ pub(super) async fn check_live() -> impl IntoResponse {
     enveloped(LiveData { status: "live" })
 }
 
-/// Whether the gateway can answer: its store does
+/// Whether the gateway can answer from its store
 #[utoipa::path(get, path = "/health/ready", tag = "gateway",
     params(("synced" = Option<bool>, Query,
-        description = "Whether the store must be level with the network too, unless syncing is switched off")),
+        description = "Whether the store must be in sync with the network too, unless syncing is switched off")),
     responses((status = 200, description = "It can answer", body = Envelope<ReadyData>)))]
 pub(super) async fn check_ready(State(gateway): State<Arc<Gateway>>, uri: Uri) -> Result<impl IntoResponse, Rejection> {
     let parameters = extract::parameters("/health/ready", READY, &uri)?;
     gateway.source.state().await?;
     let sync = gateway.source.sync_status().await?;
-    let level = matches!(sync.state, SyncState::Synced | SyncState::Off);
-    if parameters["synced"] == true && !level {
+    let in_sync = matches!(sync.state, SyncState::Synced | SyncState::Off);
+    if parameters["synced"] == true && !in_sync {
         let reason = sync.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         return Err(Failure::with_detail(Code::NotSynced, format!("{}{reason}", sync.state.as_str())).into());
     }

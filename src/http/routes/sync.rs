@@ -1,4 +1,4 @@
-//! The sync as a resource: `/sync` and its jobs. Everybody may read; the admin listener may also write.
+//! `/sync` and its jobs: read on both listeners, requested and cancelled on the admin listener.
 
 use std::{fmt::Display, str::FromStr, sync::Arc};
 
@@ -34,21 +34,21 @@ const SPEC: &[Parameter] =
 /// `data` of `/sync`.
 #[derive(Serialize, ToSchema)]
 pub struct SyncData {
-    /// How the store stands to the network.
+    /// State of the sync.
     status: SyncStatus,
     /// Jobs, newest first: those that aren't finished, and the last 100 that are.
     jobs: Vec<SyncJob>,
-    /// How many.
+    /// Number of jobs.
     count: u64,
 }
 
-/// `data` of a job that was asked for.
+/// `data` of a requested job.
 #[derive(Serialize)]
 struct Requested {
     id: u64,
 }
 
-/// How the store stands to the network, and what was done about it
+/// State of the sync, and its jobs
 #[utoipa::path(get, path = "/sync", tag = "gateway",
     responses((status = 200, description = "The sync and its jobs", body = Envelope<SyncData>)))]
 pub(super) async fn list_sync_jobs(
@@ -61,7 +61,7 @@ pub(super) async fn list_sync_jobs(
     Ok(enveloped(SyncData { status, count: jobs.len() as u64, jobs }))
 }
 
-/// One job: how far it is, and what each peer gave
+/// One job: its progress, and what each peer gave
 #[utoipa::path(get, path = "/sync/{id}", tag = "gateway",
     params(("id" = u64, Path, description = "Number of the job")),
     responses((status = 200, description = "The job", body = Envelope<SyncJob>)))]
@@ -74,7 +74,7 @@ pub(super) async fn get_sync_job(
     Ok(enveloped(gateway.source.sync_job(job_id(id)?).await?))
 }
 
-/// Asks for a job: 202, its number and its address.
+/// Requests a job: 202, its number and its path.
 pub(super) async fn request_sync(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
@@ -86,7 +86,7 @@ pub(super) async fn request_sync(
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, format!("{JOBS}/{id}"))], enveloped(Requested { id })))
 }
 
-/// Asks for the end of a job: 202 and the job, which ends within a second or so.
+/// Cancels a job: 202 and the job, which ends within about a second.
 pub(super) async fn cancel_sync(
     State(gateway): State<Arc<Gateway>>,
     id: JobId,
@@ -101,11 +101,11 @@ pub(super) async fn cancel_sync(
 type JobId = Result<Path<String>, PathRejection>;
 
 fn job_id(id: JobId) -> Result<u64, Failure> {
-    // A segment that is not UTF-8 is no number either.
+    // A path segment that is not UTF-8 is no number either.
     extract::integer("id", id.as_ref().map_or("?", |Path(id)| id))
 }
 
-/// Nothing and `null` are a job with defaults, and so is a member that is null.
+/// The job that a body describes. An empty body, `null` and members that are null mean the defaults.
 fn job_spec(body: &[u8]) -> Result<JobSpec, Failure> {
     if body.is_empty() {
         return Ok(JobSpec::default());
@@ -122,7 +122,7 @@ fn job_spec(body: &[u8]) -> Result<JobSpec, Failure> {
 }
 
 fn read<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, Failure> {
-    // What is too long to be a name is not sent back whole.
+    // The error quotes the text: a long one is cut.
     let word: String = text.chars().take(64).collect();
     word.parse().map_err(|error| Failure::with_detail(Code::InvalidParameter, format!("{name}: {error}")))
 }
