@@ -1,7 +1,7 @@
-//! The OpenAPI document, made of the routes themselves, and the page that shows it. Nothing is fetched from outside.
+//! The OpenAPI document, derived from the handlers, and Swagger UI, which fetches nothing from elsewhere.
 //!
-//! * `common`: what operations have in common: who may be asked, provenance, errors
-//! * `examples`: a question and its answer for each path
+//! * `common`: what operations have in common: parameters, headers, errors
+//! * `queries`: parameters, request bodies and examples of the protocol's paths
 
 use std::fmt::Write as _;
 
@@ -16,10 +16,10 @@ use utoipa::{OpenApi, openapi};
 use utoipa_swagger_ui::SwaggerUi;
 
 use super::envelope;
-use crate::protocol::{Code, schema::ErrorEnvelope};
+use crate::protocol::{Code, query::CheckPoint, schema::ErrorEnvelope};
 
 mod common;
-mod examples;
+mod queries;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -27,9 +27,9 @@ mod examples;
     servers((url = "/", description = "This gateway")),
     tags(
         (name = "protocol", description = "The paths of the sync protocol"),
-        (name = "gateway", description = "What the gateway tells of itself")
+        (name = "gateway", description = "The gateway itself")
     ),
-    components(schemas(ErrorEnvelope))
+    components(schemas(ErrorEnvelope, CheckPoint))
 )]
 struct Document;
 
@@ -62,7 +62,6 @@ pub(super) fn document() -> openapi::OpenApi {
 /// Adds to every operation what is not derived from its handler.
 pub(super) fn complete(document: &mut openapi::OpenApi) {
     common::describe(document);
-    examples::add(document);
 }
 
 /// The document as it is checked in: pretty-printed JSON with a newline at the end.
@@ -73,7 +72,7 @@ pub(super) fn text(document: &openapi::OpenApi) -> String {
 /// `/openapi.json`, and Swagger UI at `/docs`.
 pub(super) fn pages<S: Clone + Send + Sync + 'static>(document: &openapi::OpenApi) -> Router<S> {
     let pages: Router<S> = SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", finished(document)).into();
-    // What they don't know, they have words of their own for.
+    // Their own errors have another format.
     pages.layer(middleware::map_response(|response: Response| async {
         match response.status() {
             StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => envelope::unknown_path().await.into_response(),
@@ -82,10 +81,10 @@ pub(super) fn pages<S: Clone + Send + Sync + 'static>(document: &openapi::OpenAp
     }))
 }
 
-/// The document as JSON, mended where the derived schemas say what isn't so: they call a u64 an `int64` of at least 0,
-/// and have null in headers, where there is none.
+/// The document as JSON, complete and corrected: derived schemas call a u64 an `int64` of at least 0, and allow null in
+/// headers.
 fn finished(document: &openapi::OpenApi) -> Value {
-    fn mend(value: &mut Value) {
+    fn correct(value: &mut Value) {
         match value {
             Value::Object(members) => {
                 if members.contains_key("in")
@@ -98,14 +97,16 @@ fn finished(document: &openapi::OpenApi) -> Value {
                     members.insert("format".into(), "uint64".into());
                     members.insert("maximum".into(), u64::MAX.into());
                 }
-                members.values_mut().for_each(mend);
+                members.values_mut().for_each(correct);
             }
-            Value::Array(items) => items.iter_mut().for_each(mend),
+            Value::Array(items) => items.iter_mut().for_each(correct),
             _ => {}
         }
     }
     // A document has nothing that JSON can't say; a test reads it.
     let mut json = serde_json::to_value(document).unwrap_or_default();
-    mend(&mut json);
+    queries::add_parameters(&mut json);
+    queries::add_examples(&mut json);
+    correct(&mut json);
     json
 }

@@ -1,4 +1,4 @@
-//! What operations have in common: who may be asked, provenance, errors.
+//! What operations have in common: parameters, headers, errors.
 
 use utoipa::openapi::{
     self, Content, HttpMethod, ObjectBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Type,
@@ -15,9 +15,9 @@ const GENESIS: &str = "63dc2d1c29cfed7824b8696e63e2105d6929aff382e7e03c738989d17
 
 const ETAG: &str = "\"c1d4ce3cd4bd2ab7e4e8f3f1a4ae0a3f\"";
 
-/// Headers: name of the component, of the header, meaning, example.
+/// Headers: the component's name, the header's name, description, example.
 const HEADERS: [(&str, &str, &str, &str); 10] = [
-    ("source", "x-modal-source", "Who answered: `local` or `peer:<id>`.", "local"),
+    ("source", "x-modal-source", "The source of the answer: `local` or `peer:<id>`.", "local"),
     (
         "tip",
         "x-modal-tip",
@@ -37,30 +37,29 @@ const HEADERS: [(&str, &str, &str, &str); 10] = [
         "`public` once every block that the answer can hold is below the finality depth.",
         "private, no-cache",
     ),
-    ("vary", "vary", "The form of the answer depends on `accept`.", "accept"),
+    ("vary", "vary", "The format of the answer depends on `accept`.", "accept"),
     ("uncached", "cache-control", "Always `no-store`.", "no-store"),
     ("retry", "retry-after", "Seconds after which to try again.", "1"),
     (
         "ratelimit",
         "ratelimit",
-        "What the client may still ask: `r` units, and all of them again in `t` seconds. Absent for those that have no \
-         limit.",
+        "What the client has left: `r` units, and all of them again in `t` seconds. Absent for clients without a limit.",
         "\"client\";r=990;t=1",
     ),
     (
         "policy",
         "ratelimit-policy",
-        "What a client may ask: `q` units in `w` seconds. A unit is a request, and each 64 KiB of its answer; with \
-         `peer` five times as much. Absent for those that have no limit.",
+        "The client's limit: `q` units in `w` seconds. A request costs a unit, and another for each 64 KiB of its answer; \
+         with `peer` five times as much. Absent for clients without a limit.",
         "\"client\";q=1000;w=10",
     ),
 ];
 
-/// Of a good read.
+/// Headers of a good read.
 const READ: [&str; 6] = ["source", "tip", "verification", "etag", "cached", "vary"];
-/// Of what is not to be kept: errors, and what the gateway tells of itself.
+/// Headers of errors and of answers about the gateway itself.
 const UNCACHED: [&str; 2] = ["source", "uncached"];
-/// Of everything that counts against a client's share.
+/// Headers of all that counts against the rate limit.
 const LIMITED: [&str; 2] = ["ratelimit", "policy"];
 
 /// Completes every operation.
@@ -95,23 +94,23 @@ pub(super) fn describe(document: &mut openapi::OpenApi) {
     }
 }
 
-/// Routes of our own that refuse parameters which they don't know.
+/// Routes about the gateway itself that refuse unknown parameters.
 const STRICT: [&str; 4] = ["/sync", "/sync/{id}", "/events", "/health/ready"];
 
 fn is_list(path: &str) -> bool {
     ["/canonical", "/epoch", "/range"].iter().any(|name| path.ends_with(name))
 }
 
-/// Whether it counts against a client's share: that the gateway runs and can answer is told whatever else goes on.
+/// Whether requests count against the rate limit; probes don't.
 fn is_limited(path: &str) -> bool {
     !path.starts_with("/health/")
 }
 
-/// Whether an operation can fail so.
+/// Whether an operation can fail with `code`.
 fn concerns(code: Code, row: Option<&query::Path>, is_post: bool, path: &str) -> bool {
     match code {
         Code::StoreUnavailable | Code::Internal => path != "/health/live" && path != "/peers",
-        // In a list: an anchor that nobody knows.
+        // In a list: an unknown anchor.
         Code::BlockNotFound => path.ends_with("/get") || is_list(path),
         Code::MissingParameter => {
             row.and_then(|row| row.parameters).is_some_and(|parameters| parameters.iter().any(|p| p.required))
@@ -122,21 +121,21 @@ fn concerns(code: Code, row: Option<&query::Path>, is_post: bool, path: &str) ->
         Code::MalformedBody | Code::RequestTooLarge | Code::UnsupportedMediaType | Code::RequestTimeout => is_post,
         Code::UnknownJob => path == "/sync/{id}",
         Code::NotSynced => path == "/health/ready",
-        // Of the store, when it takes too long.
+        // Also where the store takes too long.
         Code::Busy => path != "/health/live",
         Code::RateLimited => is_limited(path),
-        // Of the admin listener, which this document is not about.
+        // Only on the admin listener, which this document doesn't cover.
         Code::Unauthorized => false,
         Code::InvalidParameter => row.is_some() || STRICT.contains(&path) && path != "/sync",
         Code::UnknownParameter | Code::MalformedQuery | Code::UriTooLong => row.is_some() || STRICT.contains(&path),
         // Another method is another operation.
         Code::MethodNotAllowed => false,
-        // `unknown_path` is what a peer of an older release says.
+        // `unknown_path` is the answer of a peer of an older release.
         _ => row.is_some(),
     }
 }
 
-/// No schema is of a stream: some readers would take one for that of the whole text, others for that of each event.
+/// Removes the schema of an event stream: tools disagree whether it describes the whole text or each event.
 fn without_stream_schema(operation: &mut Operation) {
     if let Some(RefOr::T(good)) = operation.responses.responses.get_mut("200")
         && let Some(RefOr::T(stream)) = good.content.get_mut("text/event-stream")
@@ -181,7 +180,7 @@ fn describe_read(operation: &mut Operation, is_list: bool) {
     let mut parameters = vec![(
         "peer",
         ParameterIn::Query,
-        "Who answers: a peer id or configured alias; `any`, the best peer; `auto`, the gateway's store and, where it \
+        "The source of the answer: a peer id or configured alias; `any`, the best peer; `auto`, the gateway's store and, where it \
          lacks the answer, the best peer. Absent: the store.",
         "any",
     )];
