@@ -38,39 +38,21 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// All reasons, in order.
-    pub const ALL: [Self; 12] = [
-        Self::Closed,
-        Self::Failed,
-        Self::TlsFailed,
-        Self::HeaderTimeout,
-        Self::Idle,
-        Self::Stalled,
-        Self::Evicted,
-        Self::Full,
-        Self::ClientCap,
-        Self::AcceptFailed,
-        Self::Shutdown,
-        Self::Panicked,
+    /// All reasons, in order, and their labels in metrics.
+    pub const ALL: [(Self, &'static str); 12] = [
+        (Self::Closed, "closed"),
+        (Self::Failed, "failed"),
+        (Self::TlsFailed, "tls_failed"),
+        (Self::HeaderTimeout, "header_timeout"),
+        (Self::Idle, "idle"),
+        (Self::Stalled, "stalled"),
+        (Self::Evicted, "evicted"),
+        (Self::Full, "full"),
+        (Self::ClientCap, "client_cap"),
+        (Self::AcceptFailed, "accept_failed"),
+        (Self::Shutdown, "shutdown"),
+        (Self::Panicked, "panicked"),
     ];
-
-    /// The label of metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Failed => "failed",
-            Self::TlsFailed => "tls_failed",
-            Self::HeaderTimeout => "header_timeout",
-            Self::Idle => "idle",
-            Self::Stalled => "stalled",
-            Self::Evicted => "evicted",
-            Self::Full => "full",
-            Self::ClientCap => "client_cap",
-            Self::AcceptFailed => "accept_failed",
-            Self::Shutdown => "shutdown",
-            Self::Panicked => "panicked",
-        }
-    }
 }
 
 /// Counters of one listener's connections.

@@ -76,11 +76,19 @@ impl FromRequest<Arc<Gateway>> for Read {
         let (parts, body) = request.into_parts();
         let row = query::path(parts.uri.path())?;
         let pairs = pairs(parts.uri.query().unwrap_or_default())?;
-        let mut control = Control::default();
-        let mut parameters = Vec::new();
+        let (mut peer, mut anchor, mut parameters) = (None, None, Vec::new());
         for (name, value) in &pairs {
-            if !control.take(name, value)? {
-                parameters.push((name.as_str(), value.as_str()));
+            let slot = match name.as_str() {
+                "peer" => &mut peer,
+                "anchor" => &mut anchor,
+                name => {
+                    parameters.push((name, value.as_str()));
+                    continue;
+                }
+            };
+            if slot.replace(value).is_some() {
+                let detail = format!("{name} is given twice");
+                return Err(Failure::with_detail(Code::InvalidParameter, detail).into());
             }
         }
         let query = if parts.method == Method::POST {
@@ -100,11 +108,11 @@ impl FromRequest<Arc<Gateway>> for Read {
             row.query_of_pairs(parameters.into_iter())?
         };
         let is_list = matches!(query, Query::Canonical | Query::Epoch { .. } | Query::Range { .. });
-        let origin = match control.peer {
+        let origin = match peer {
             Some(name) => gateway.source.origin(name)?,
             None => Origin::Local,
         };
-        if control.anchor.is_some() && !(is_list && origin == Origin::Local) {
+        if anchor.is_some() && !(is_list && origin == Origin::Local) {
             let detail = "anchor: only for lists from the gateway's own store";
             return Err(Failure::with_detail(Code::InvalidParameter, detail).into());
         }
@@ -112,33 +120,11 @@ impl FromRequest<Arc<Gateway>> for Read {
             query,
             origin,
             client: parts.extensions.get().map_or(0, |client: &Client| client.key.number()),
-            anchor: control.anchor.map(str::to_owned),
+            anchor: anchor.cloned(),
             format: format(&parts.headers, is_list)?,
             if_none_match: if_none_match(&parts.headers),
             supports_chunks: supports_chunks(parts.version),
         })
-    }
-}
-
-/// Query parameters that are not part of the query.
-#[derive(Default)]
-struct Control<'a> {
-    peer: Option<&'a str>,
-    anchor: Option<&'a str>,
-}
-
-impl<'a> Control<'a> {
-    /// Takes a parameter; false if it is not one of these.
-    fn take(&mut self, name: &str, value: &'a str) -> Result<bool, Failure> {
-        let slot = match name {
-            "peer" => &mut self.peer,
-            "anchor" => &mut self.anchor,
-            _ => return Ok(false),
-        };
-        if slot.replace(value).is_some() {
-            return Err(Failure::with_detail(Code::InvalidParameter, format!("{name} is given twice")));
-        }
-        Ok(true)
     }
 }
 

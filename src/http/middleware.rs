@@ -215,23 +215,16 @@ impl LimitedRequest {
         if request.method() != Method::POST || request.body().is_end_stream() {
             return Ok((request, None));
         }
-        let limits = &self.gateway.limits;
+        let Gateway { limits, counters, .. } = &*self.gateway;
         let permit = limits.bodies.take(self.client, 1).map_err(|exceeded| self.gateway.refuse(exceeded))?;
         let (parts, body) = request.into_parts();
         let received = timeout_at(self.deadline, extract::receive(&parts.headers, body, &limits.body_bytes)).await;
-        let (body, memory) = match received {
-            Ok(Ok(received)) => received,
-            Ok(Err(failure)) => {
-                if failure.code == Code::Busy {
-                    self.gateway.counters.shed.add();
-                }
-                return Err(failure);
-            }
-            Err(_) => {
-                self.gateway.counters.timed_out.add();
-                return Err(late(Code::RequestTimeout, &self.gateway));
-            }
-        };
+        let received = received.unwrap_or_else(|_| Err(late(Code::RequestTimeout, &self.gateway)));
+        let (body, memory) = received.inspect_err(|failure| match failure.code {
+            Code::Busy => counters.shed.add(),
+            Code::RequestTimeout => counters.timed_out.add(),
+            _ => {}
+        })?;
         let bytes = body.len();
         let buffered = BufferedBody { bytes, _permit: (bytes > SHORT_BODY).then_some(permit), _memory: memory };
         Ok((Request::from_parts(parts, Body::from(body)), Some(buffered)))

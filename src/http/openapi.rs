@@ -59,19 +59,14 @@ pub(super) fn document() -> openapi::OpenApi {
     document
 }
 
-/// Adds to every operation what is not derived from its handler.
-pub(super) fn complete(document: &mut openapi::OpenApi) {
-    common::describe(document);
-}
-
 /// The document as it is checked in: pretty-printed JSON with a newline at the end.
 pub(super) fn text(document: &openapi::OpenApi) -> String {
-    format!("{:#}\n", finished(document))
+    format!("{:#}\n", complete(document))
 }
 
 /// `/openapi.json`, and Swagger UI at `/docs`.
 pub(super) fn pages<S: Clone + Send + Sync + 'static>(document: &openapi::OpenApi) -> Router<S> {
-    let pages: Router<S> = SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", finished(document)).into();
+    let pages: Router<S> = SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", complete(document)).into();
     // Their own errors have another format.
     pages.layer(middleware::map_response(|response: Response| async {
         match response.status() {
@@ -81,9 +76,9 @@ pub(super) fn pages<S: Clone + Send + Sync + 'static>(document: &openapi::OpenAp
     }))
 }
 
-/// The document as JSON, complete and corrected: derived schemas call a u64 an `int64` of at least 0, and allow null in
+/// The document as JSON, with what is not derived from the handlers, and corrected: derived schemas call a u64 an `int64` of at least 0, and allow null in
 /// headers.
-fn finished(document: &openapi::OpenApi) -> Value {
+fn complete(document: &openapi::OpenApi) -> Value {
     fn correct(value: &mut Value) {
         match value {
             Value::Object(members) => {
@@ -106,6 +101,7 @@ fn finished(document: &openapi::OpenApi) -> Value {
     // A document has nothing that JSON can't say; a test reads it.
     let mut json = serde_json::to_value(document).unwrap_or_default();
     queries::add_parameters(&mut json);
+    common::describe(&mut json);
     queries::add_examples(&mut json);
     correct(&mut json);
     json

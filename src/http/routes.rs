@@ -41,7 +41,7 @@ mod sync;
 /// generated clients.
 fn documented() -> OpenApiRouter<Arc<Gateway>> {
     use miner_block::*;
-    let mut routes = OpenApiRouter::with_openapi(openapi::document())
+    OpenApiRouter::with_openapi(openapi::document())
         .routes(routes!(ping, ping_by_post))
         .routes(routes!(inspect, inspect_by_post))
         .routes(routes!(get_block, get_block_by_post))
@@ -57,9 +57,7 @@ fn documented() -> OpenApiRouter<Arc<Gateway>> {
         .routes(routes!(status::check_ready))
         .routes(routes!(sync::list_sync_jobs))
         .routes(routes!(sync::get_sync_job))
-        .routes(routes!(events::follow_chain));
-    openapi::complete(routes.get_openapi_mut());
-    routes
+        .routes(routes!(events::follow_chain))
 }
 
 /// The router of the public listener. Each request must carry a [`Remote`](super::server::Remote), as the server adds it.

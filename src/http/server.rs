@@ -8,14 +8,13 @@
 
 use std::{
     io,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::Router;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     task::{JoinError, JoinSet},
     time::{sleep, timeout},
 };
@@ -91,7 +90,12 @@ pub async fn serve(listener: TcpListener, endpoint: Endpoint, shutdown: Cancella
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, remote)) => spawn(&server, &admission, stream, remote, &mut tasks),
+            Ok((stream, remote)) => {
+                if let Some(permit) = admission.admit(remote.ip(), server.connection_state()) {
+                    let server = server.clone();
+                    tasks.spawn(async move { server.run(stream, remote, permit).await });
+                }
+            }
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 if logged.is_none_or(|logged| logged.elapsed() > LOG_EVERY) {
@@ -118,18 +122,6 @@ pub async fn serve(listener: TcpListener, endpoint: Endpoint, shutdown: Cancella
         tracing::warn!(connections = tasks.len(), "requests still in flight were cut off");
         tasks.shutdown().await;
     }
-}
-
-fn spawn(
-    server: &Arc<Server>,
-    admission: &Arc<Admission>,
-    stream: TcpStream,
-    remote: SocketAddr,
-    tasks: &mut JoinSet<CloseReason>,
-) {
-    let Some(permit) = admission.admit(remote.ip(), server.connection_state()) else { return };
-    let server = server.clone();
-    tasks.spawn(async move { server.run(stream, remote, permit).await });
 }
 
 fn count_end(counters: &ConnectionCounters, ended: Result<CloseReason, JoinError>) {

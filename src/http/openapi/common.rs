@@ -1,10 +1,6 @@
 //! What operations have in common: parameters, headers, errors.
 
-use utoipa::openapi::{
-    self, Content, HttpMethod, ObjectBuilder, Ref, RefOr, Required, Response, ResponseBuilder, Type,
-    header::HeaderBuilder,
-    path::{Operation, ParameterBuilder, ParameterIn},
-};
+use serde_json::{Map, Value, json};
 
 use crate::{
     http::envelope,
@@ -63,32 +59,33 @@ const UNCACHED: [&str; 2] = ["source", "uncached"];
 const LIMITED: [&str; 2] = ["ratelimit", "policy"];
 
 /// Completes every operation.
-pub(super) fn describe(document: &mut openapi::OpenApi) {
-    let components = document.components.get_or_insert_default();
+pub(super) fn describe(document: &mut Value) {
     for (component, _, description, example) in HEADERS {
-        let schema = ObjectBuilder::new().schema_type(Type::String);
-        let mut header = HeaderBuilder::new().schema(Some(schema)).description(Some(description)).build();
-        header.example = Some(example.into());
-        components.headers.insert(component.into(), RefOr::T(header));
+        let header = json!({"description": description, "schema": {"type": "string"}, "example": example});
+        document["components"]["headers"][component] = header;
     }
-    for (path, item) in &mut document.paths.paths {
+    let paths = document["paths"].as_object_mut();
+    for (path, item) in paths.into_iter().flatten() {
         let row = query::path(path).ok();
-        let operations = [(HttpMethod::Get, &mut item.get), (HttpMethod::Post, &mut item.post)];
-        for (method, operation) in operations {
-            let Some(operation) = operation else { continue };
+        for method in ["get", "post"] {
+            let Some(operation) = item.get_mut(method) else { continue };
             match row {
                 Some(_) => describe_read(operation, is_list(path)),
-                None => add_headers(operation, "200", &UNCACHED),
+                None => add_headers(&mut operation["responses"]["200"], &UNCACHED),
             }
-            without_stream_schema(operation);
+            // A stream has no schema: tools disagree whether it describes the whole text or each event.
+            if let Some(stream) = operation["responses"]["200"]["content"].get_mut("text/event-stream") {
+                stream.as_object_mut().map(|stream| stream.remove("schema"));
+            }
+            let responses = operation["responses"].as_object_mut();
+            let Some(responses) = responses else { continue };
             for code in Code::ALL {
-                if concerns(*code, row, method == HttpMethod::Post, path) {
-                    describe_error(operation, *code, row);
+                if concerns(*code, row, method == "post", path) {
+                    describe_error(responses, *code, row);
                 }
             }
             if is_limited(path) {
-                let statuses: Vec<_> = operation.responses.responses.keys().cloned().collect();
-                statuses.iter().for_each(|status| add_headers(operation, status, &LIMITED));
+                responses.values_mut().for_each(|response| add_headers(response, &LIMITED));
             }
         }
     }
@@ -135,33 +132,13 @@ fn concerns(code: Code, row: Option<&query::Path>, is_post: bool, path: &str) ->
     }
 }
 
-/// Removes the schema of an event stream: tools disagree whether it describes the whole text or each event.
-fn without_stream_schema(operation: &mut Operation) {
-    if let Some(RefOr::T(good)) = operation.responses.responses.get_mut("200")
-        && let Some(RefOr::T(stream)) = good.content.get_mut("text/event-stream")
-    {
-        stream.schema = None;
-    }
-}
-
-fn describe_error(operation: &mut Operation, code: Code, row: Option<&query::Path>) {
-    let status = envelope::status(code).as_u16().to_string();
+fn describe_error(responses: &mut Map<String, Value>, code: Code, row: Option<&query::Path>) {
+    let status = envelope::status(code).as_str().to_owned();
     let line = format!("`{}`: {}", code.as_str(), code.text());
-    match operation.responses.responses.get_mut(&status) {
-        Some(RefOr::T(response)) => response.description += &format!("; {line}"),
-        Some(RefOr::Ref(_)) => {}
-        None => {
-            let response = RefOr::T(error_response(code, row, line));
-            operation.responses.responses.insert(status.clone(), response);
-            add_headers(operation, &status, &UNCACHED);
-            if status == "503" || status == "429" {
-                add_headers(operation, &status, &["retry"]);
-            }
-        }
+    if let Some(response) = responses.get_mut(&status) {
+        response["description"] = format!("{}; {line}", response["description"].as_str().unwrap_or_default()).into();
+        return;
     }
-}
-
-fn error_response(code: Code, row: Option<&query::Path>, description: String) -> Response {
     let failure = match (code, row) {
         // The text names the parameter.
         (Code::MissingParameter, Some(row)) => Query::parse(row.path, None).err().unwrap_or(Failure::new(code)),
@@ -171,53 +148,50 @@ fn error_response(code: Code, row: Option<&query::Path>, description: String) ->
         }
         _ => Failure::new(code),
     };
-    let mut content = Content::new(Some(Ref::from_schema_name("ErrorEnvelope")));
-    content.example = serde_json::from_slice(&failure.encode()).ok();
-    ResponseBuilder::new().description(description).content("application/json", content).build()
+    let example: Value = serde_json::from_slice(&failure.encode()).unwrap_or_default();
+    let content = json!({"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}, "example": example});
+    let mut response = json!({"description": line, "content": {"application/json": content}});
+    add_headers(&mut response, &UNCACHED);
+    if status == "503" || status == "429" {
+        add_headers(&mut response, &["retry"]);
+    }
+    responses.insert(status, response);
 }
 
-fn describe_read(operation: &mut Operation, is_list: bool) {
-    let mut parameters = vec![(
-        "peer",
-        ParameterIn::Query,
-        "The source of the answer: a peer id or configured alias; `any`, the best peer; `auto`, the gateway's store and, where it \
-         lacks the answer, the best peer. Absent: the store.",
-        "any",
-    )];
-    if is_list {
-        parameters.push((
-            "anchor",
-            ParameterIn::Query,
-            "Hash of a block that the chain must hold, so that a read in pages stays on one chain; 409 with the \
-             common ancestor if it was reorganised away. Only for the gateway's own store.",
-            GENESIS,
-        ));
-    }
+fn describe_read(operation: &mut Value, is_list: bool) {
+    let peer = "The source of the answer: a peer id or configured alias; `any`, the best peer; `auto`, the gateway's store \
+                and, where it lacks the answer, the best peer. Absent: the store.";
+    let anchor = "Hash of a block that the chain must hold, so that a read in pages stays on one chain; 409 with the common \
+                  ancestor if it was reorganised away. Only for the gateway's own store.";
     let copies = "Entity tags of the client's copies, separated by commas; 304 if one is current.";
-    parameters.push(("if-none-match", ParameterIn::Header, copies, ETAG));
-    let parameters = parameters.into_iter().map(|(name, place, description, example)| {
+    let parameters = [
+        ("peer", "query", peer, "any"),
+        ("anchor", "query", anchor, GENESIS),
+        ("if-none-match", "header", copies, ETAG),
+    ];
+    let parameters = parameters.into_iter().filter(|(name, ..)| is_list || *name != "anchor");
+    let parameters = parameters.map(|(name, place, description, example)| {
         // An example of the schema rather than of the parameter: Swagger UI would send the latter unasked.
-        let schema = ObjectBuilder::new().schema_type(Type::String).examples([example]);
-        let parameter = ParameterBuilder::new().name(name).parameter_in(place).required(Required::False);
-        parameter.description(Some(description)).schema(Some(schema)).build().into()
+        let schema = json!({"type": "string", "examples": [example]});
+        json!({"name": name, "in": place, "required": false, "description": description, "schema": schema})
     });
-    operation.parameters.get_or_insert_default().extend(parameters);
-    let not_modified = ResponseBuilder::new().description("The client's copy is current").build();
-    operation.responses.responses.insert("304".into(), RefOr::T(not_modified));
-    for status in ["200", "304"] {
-        add_headers(operation, status, &READ);
+    match operation.get_mut("parameters").and_then(Value::as_array_mut) {
+        Some(all) => all.extend(parameters),
+        None => operation["parameters"] = parameters.collect(),
     }
-    let Some(RefOr::T(good)) = operation.responses.responses.get_mut("200") else { return };
+    let responses = &mut operation["responses"];
+    responses["304"] = json!({"description": "The client's copy is current"});
+    for status in ["200", "304"] {
+        add_headers(&mut responses[status], &READ);
+    }
     if is_list {
-        let lines = ObjectBuilder::new().schema_type(Type::String).description(Some("One block a line"));
-        good.content.insert("application/x-ndjson".into(), Content::new(Some(lines)).into());
+        let lines = json!({"schema": {"type": "string", "description": "One block a line"}});
+        responses["200"]["content"]["application/x-ndjson"] = lines;
     }
 }
 
-fn add_headers(operation: &mut Operation, status: &str, components: &[&str]) {
-    let Some(RefOr::T(response)) = operation.responses.responses.get_mut(status) else { return };
+fn add_headers(response: &mut Value, components: &[&str]) {
     for (component, name, ..) in HEADERS.iter().filter(|(component, ..)| components.contains(component)) {
-        let reference = Ref::new(format!("#/components/headers/{component}"));
-        response.headers.insert((*name).into(), RefOr::Ref(reference));
+        response["headers"][name] = json!({"$ref": format!("#/components/headers/{component}")});
     }
 }

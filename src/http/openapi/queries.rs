@@ -28,9 +28,10 @@ pub(super) fn add_parameters(document: &mut Value) {
                 (query, (!parameters.is_empty()).then_some(body))
             }
         };
-        let get = item.get_mut("get").and_then(|get| get["parameters"].as_array_mut());
-        let only_post = get.is_none();
-        get.map(|all| all.splice(0..0, query));
+        let only_post = item.get("get").is_none();
+        if !only_post {
+            item["get"]["parameters"] = query.into();
+        }
         if let Some(body) = body {
             item["post"]["requestBody"] = body;
         }

@@ -122,7 +122,7 @@ fn add_http(metrics: &mut Metrics, gateway: &Gateway) {
     metrics.family("modal_http_connections", "gauge", "Open HTTP connections.", open);
     let closed = listeners.into_iter().flat_map(|(name, connections)| {
         CloseReason::ALL
-            .map(|reason| (format!("{{door=\"{name}\",reason=\"{}\"}}", reason.as_str()), connections.closed(reason)))
+            .map(|(reason, label)| (format!("{{door=\"{name}\",reason=\"{label}\"}}"), connections.closed(reason)))
     });
     let help = "HTTP connections closed or refused, by reason.";
     metrics.family("modal_http_connections_ended_total", "counter", help, closed);
