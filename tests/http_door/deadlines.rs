@@ -1,4 +1,4 @@
-//! Clients that are slow: they are cut off, whatever it is that they are slow with.
+//! Timeouts of slow clients.
 
 use std::time::{Duration, Instant};
 
@@ -61,11 +61,7 @@ async fn drip(start: Instant, wire: &mut Wire, first: &[u8], rest: &[u8]) -> (Ve
 #[case::half_a_preface(b"PRI * HTTP/2.0\r\n\r\nSM", b"", HEADER)]
 #[case::settings_and_no_more(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", b"", HEADER)]
 #[tokio::test]
-async fn a_request_that_does_not_come_is_not_waited_for(
-    #[case] first: &[u8],
-    #[case] rest: &[u8],
-    #[case] limit: Duration,
-) {
+async fn a_slow_request_times_out(#[case] first: &[u8], #[case] rest: &[u8], #[case] limit: Duration) {
     let door = open(terms()).await;
     let start = Instant::now();
     let (_, after) = drip(start, &mut Wire::connect(door.public).await, first, rest).await;
@@ -112,7 +108,7 @@ async fn a_body_over_the_time_for_all_of_it_is_answered_408() {
 }
 
 #[tokio::test]
-async fn who_has_nothing_more_to_ask_is_disconnected_but_not_at_once() {
+async fn idle_connections_are_closed_but_not_at_once() {
     let door = open(terms()).await;
     let mut wire = Wire::connect(door.public).await;
     for _ in 0..3 {
@@ -135,7 +131,7 @@ async fn who_has_nothing_more_to_ask_is_disconnected_but_not_at_once() {
 }
 
 #[tokio::test]
-async fn a_head_that_stops_on_a_connection_in_use_is_not_waited_for() {
+async fn a_head_that_stops_on_a_connection_in_use_times_out() {
     let door = open(terms()).await;
     let mut wire = Wire::connect(door.public).await;
     assert!(wire.get("/health/live").await.0.starts_with("http/1.1 200"));
@@ -150,7 +146,7 @@ async fn a_head_that_stops_on_a_connection_in_use_is_not_waited_for() {
 #[case::http2(Some(0), "/data/miner_block/canonical")]
 #[case::http2_all_but_a_byte(Some(1), "/data/miner_block/epoch?epoch=0")]
 #[tokio::test]
-async fn an_answer_that_nobody_takes_is_not_kept(#[case] window: Option<u32>, #[case] path: &str) {
+async fn an_answer_that_is_not_read_times_out(#[case] window: Option<u32>, #[case] path: &str) {
     let door = open_long(terms()).await;
     let mut wire = Wire::connect(door.public).await;
     match window {
@@ -174,7 +170,7 @@ async fn an_answer_that_nobody_takes_is_not_kept(#[case] window: Option<u32>, #[
 }
 
 #[tokio::test]
-async fn events_that_do_not_happen_are_waited_for() {
+async fn an_event_stream_without_events_stays_open() {
     let door = open(terms()).await;
     let mut wire = Wire::connect(door.public).await;
     wire.send("GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await;

@@ -102,7 +102,7 @@ async fn both_protocols_are_offered_over_tls() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_does_not_come_is_not_waited_for() {
+async fn a_slow_handshake_times_out() {
     let folder = tempfile::tempdir().unwrap();
     write_certificate(folder.path());
     let limits = ConnectionLimits { header_timeout: Duration::from_millis(500), ..ConnectionLimits::default() };
@@ -122,7 +122,7 @@ async fn a_handshake_that_does_not_come_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_taken_over_and_a_bad_one_is_not() {
+async fn a_new_certificate_is_used_and_a_bad_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let old = write_certificate(folder.path());
     let door = https(folder.path(), ConnectionLimits::default()).await;
@@ -160,7 +160,7 @@ async fn a_new_certificate_is_taken_over_and_a_bad_one_is_not() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_no_use_is_refused_at_the_start() {
+async fn an_unusable_certificate_is_refused_at_the_start() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_certificate(one.path());
     write_certificate(two.path());

@@ -37,6 +37,8 @@ pub struct Door {
     pub public: SocketAddr,
     pub admin: SocketAddr,
     pub counters: Arc<Counters>,
+    /// What the public door serves.
+    pub router: axum::Router,
     tasks: Vec<JoinHandle<()>>,
     client: Client,
     _closing: DropGuard,
@@ -63,9 +65,10 @@ impl Door {
         let listeners =
             [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
         let [public, admin] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+        let router = http::router(gateway.clone());
         let doors = [
             http::server::Endpoint {
-                router: http::router(gateway.clone()),
+                router: router.clone(),
                 limits: limits.clone(),
                 proxies: proxies.clone(),
                 tls,
@@ -85,7 +88,7 @@ impl Door {
         }
         let client = Client::builder().no_proxy().build().unwrap();
         let _closing = closing.clone().drop_guard();
-        Self { store, place, public, admin, counters, tasks, client, _closing, closing }
+        Self { store, place, public, admin, counters, router, tasks, client, _closing, closing }
     }
 
     /// Stops the doors; returns once they have.
