@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use crate::{
     chain::{Enforcement, Level, Network, PowMemory, PowOptions, network::ANY_GENESIS},
+    http,
     p2p::{PeerAddress, Trust},
 };
 
@@ -181,6 +182,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
+        let (http, connections) = (http::Settings::default(), http::server::ConnectionLimits::default());
         let tcp = |port| Multiaddr::from(std::net::Ipv4Addr::UNSPECIFIED).with(libp2p::multiaddr::Protocol::Tcp(port));
         Self {
             database_url: DatabaseUrl::default(),
@@ -211,14 +213,14 @@ impl Default for Config {
             admin_token_file: None,
             trusted_proxy: value::loopback(),
             cors_origin: vec!["*".into()],
-            rate_limit: 100,
-            rate_burst: 1000,
-            max_connections: 4096,
-            client_connections: 128,
-            max_requests: 256,
-            header_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(60),
-            request_timeout: Duration::from_secs(60),
+            rate_limit: http.rate_limit,
+            rate_burst: http.rate_burst,
+            max_connections: connections.connections,
+            client_connections: connections.client_connections,
+            max_requests: http.max_requests,
+            header_timeout: connections.header_timeout,
+            idle_timeout: connections.idle_timeout,
+            request_timeout: http.request_timeout,
             trust: Trust::Open,
             allow_peer: Vec::new(),
             deny_peer: Vec::new(),

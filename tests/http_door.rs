@@ -1,21 +1,21 @@
-//! The defences of the HTTP doors, attacked: real sockets, and clients that do what no good one does.
+//! The defences of the HTTP listeners against hostile clients, over real sockets.
 
 mod support;
 
 #[path = "http_door/admin.rs"]
 mod admin;
+#[path = "http_door/browser.rs"]
+mod browser;
 #[path = "http_door/deadlines.rs"]
 mod deadlines;
-#[path = "http_door/ending.rs"]
-mod ending;
 #[path = "http_door/lengths.rs"]
 mod lengths;
-#[path = "http_door/pages.rs"]
-mod pages;
-#[path = "http_door/room.rs"]
-mod room;
-#[path = "http_door/shares.rs"]
-mod shares;
+#[path = "http_door/limits.rs"]
+mod limits;
+#[path = "http_door/rate.rs"]
+mod rate;
+#[path = "http_door/shutdown.rs"]
+mod shutdown;
 #[path = "http_door/tls.rs"]
 mod tls;
 #[path = "http_door/wire.rs"]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use modal_gateway::{
     chain::Level,
     config::{Config, Sources},
-    http::{error, openapi_json},
+    http::{envelope, openapi_json},
     protocol::{
         Code,
         query::{PATHS, Parameter},
@@ -206,7 +206,7 @@ fn every_error_code_is_documented_with_its_status() {
     let document = document();
     let overview = document["info"]["description"].as_str().unwrap();
     for code in Code::ALL {
-        let status = error::status(*code).as_u16();
+        let status = envelope::status(*code).as_u16();
         assert!(
             overview.contains(&format!("| {status} | `{}` | {} |", code.as_str(), code.text())),
             "{}",
@@ -218,7 +218,7 @@ fn every_error_code_is_documented_with_its_status() {
             for line in response["description"].as_str().unwrap().split("; ").filter(|line| line.starts_with('`')) {
                 let name = line.split('`').nth(1).unwrap();
                 let code = Code::ALL.iter().find(|code| code.as_str() == name).unwrap();
-                assert_eq!(error::status(*code).as_str(), status, "{method} {path} {name}");
+                assert_eq!(envelope::status(*code).as_str(), status, "{method} {path} {name}");
             }
         }
     }
@@ -232,7 +232,7 @@ fn every_error_code_is_documented_with_its_status() {
 fn the_pages_have_every_code_route_and_setting() {
     let (api, table) = (include_str!("../docs/api.md"), include_str!("../docs/settings.md"));
     for code in Code::ALL {
-        let status = error::status(*code).as_u16();
+        let status = envelope::status(*code).as_u16();
         let row = api.lines().find(|line| line.contains(&format!("`{}`", code.as_str())) && line.starts_with("| "));
         assert!(row.is_some_and(|row| row.starts_with(&format!("| {status} |"))), "{}", code.as_str());
     }

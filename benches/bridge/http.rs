@@ -5,9 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use axum::{Router, http::header, routing};
 use modal_gateway::{
     http::{
-        self, Gateway, Settings,
-        client::Proxies,
-        server::{Door, Limits},
+        self, Gateway, Proxies, Settings,
+        server::{ConnectionLimits, Endpoint},
     },
     protocol::Query,
     source::Origin,
@@ -75,9 +74,9 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
-        let door = Door {
+        let door = Endpoint {
             router,
-            limits: Limits::default(),
+            limits: ConnectionLimits::default(),
             proxies: Proxies::default(),
             tls: None,
             counters: Arc::default(),

@@ -13,10 +13,8 @@ use super::{
 use crate::{
     config::{Config, Secret},
     http::{
-        self,
-        access::Access,
-        client::Proxies,
-        server::{Door, Limits, Tls, raise_file_limit},
+        self, Access, Proxies,
+        server::{ConnectionLimits, Endpoint, Tls, raise_file_limit},
     },
 };
 
@@ -56,18 +54,18 @@ impl Gateway {
         let settings = settings(config, proxies.clone());
         let gateway = http::Gateway::new(node.source.clone(), settings, closing.clone());
         let (limits, tls) = (limits(config), listeners.tls.is_some());
-        let admin_limits = Limits { connections: ADMIN_CONNECTIONS, client_connections: 0, ..limits.clone() };
+        let admin_limits = ConnectionLimits { connections: ADMIN_CONNECTIONS, client_connections: 0, ..limits.clone() };
         let access = Access::new(listeners.admin_token.as_ref().map(Secret::expose), listeners.admin.1);
-        let public = Door {
+        let public = Endpoint {
             router: http::router(gateway.clone()),
             limits,
             proxies: proxies.clone(),
             tls: listeners.tls,
             counters: gateway.counters().public.clone(),
         };
-        let admin = Door {
+        let admin = Endpoint {
             counters: gateway.counters().admin.clone(),
-            router: http::admin::router(gateway, access),
+            router: http::admin_router(gateway, access),
             limits: admin_limits,
             proxies,
             tls: None,
@@ -161,18 +159,18 @@ fn settings(config: &Config, proxies: Proxies) -> http::Settings {
     }
 }
 
-fn limits(config: &Config) -> Limits {
+fn limits(config: &Config) -> ConnectionLimits {
     let allowed = raise_file_limit();
     if allowed < config.max_connections {
         tracing::warn!(connections = allowed, "fewer than max_connections: the system allows too few open files");
     }
-    Limits {
+    ConnectionLimits {
         connections: config.max_connections.min(allowed),
         client_connections: config.client_connections,
         header_timeout: config.header_timeout,
         idle_timeout: config.idle_timeout,
         drain: DRAIN,
-        ..Limits::default()
+        ..ConnectionLimits::default()
     }
 }
 

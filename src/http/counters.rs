@@ -1,4 +1,4 @@
-//! What the doors count, for `/metrics`.
+//! Counters of listeners and answers, for `/metrics`.
 
 use std::sync::{
     Arc,
@@ -7,11 +7,11 @@ use std::sync::{
 
 use axum::http::StatusCode;
 
-/// How a connection ended, or why there was none.
+/// Why a connection was closed or refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Ending {
-    /// Either end closed it in good order.
+pub enum CloseReason {
+    /// Either side closed it in good order.
     Closed,
     /// It broke, or the client sent no HTTP.
     Failed,
@@ -21,11 +21,11 @@ pub enum Ending {
     HeaderTimeout,
     /// There was no request for too long.
     Idle,
-    /// The client did not take what it had asked for.
+    /// The client did not take its answer.
     Stalled,
-    /// It waited for a request, and made room for another connection.
+    /// Closed for another connection while it waited for a request.
     Evicted,
-    /// There were too many connections, and none that could make room.
+    /// There were too many connections, and none that could be evicted.
     Full,
     /// The client had too many connections.
     ClientCap,
@@ -37,53 +37,35 @@ pub enum Ending {
     Panicked,
 }
 
-impl Ending {
-    /// All of them, in order.
-    pub const ALL: [Self; 12] = [
-        Self::Closed,
-        Self::Failed,
-        Self::TlsFailed,
-        Self::HeaderTimeout,
-        Self::Idle,
-        Self::Stalled,
-        Self::Evicted,
-        Self::Full,
-        Self::ClientCap,
-        Self::AcceptFailed,
-        Self::Shutdown,
-        Self::Panicked,
+impl CloseReason {
+    /// All reasons, in order, and their labels in metrics.
+    pub const ALL: [(Self, &'static str); 12] = [
+        (Self::Closed, "closed"),
+        (Self::Failed, "failed"),
+        (Self::TlsFailed, "tls_failed"),
+        (Self::HeaderTimeout, "header_timeout"),
+        (Self::Idle, "idle"),
+        (Self::Stalled, "stalled"),
+        (Self::Evicted, "evicted"),
+        (Self::Full, "full"),
+        (Self::ClientCap, "client_cap"),
+        (Self::AcceptFailed, "accept_failed"),
+        (Self::Shutdown, "shutdown"),
+        (Self::Panicked, "panicked"),
     ];
-
-    /// As metrics have it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Failed => "failed",
-            Self::TlsFailed => "tls_failed",
-            Self::HeaderTimeout => "header_timeout",
-            Self::Idle => "idle",
-            Self::Stalled => "stalled",
-            Self::Evicted => "evicted",
-            Self::Full => "full",
-            Self::ClientCap => "client_cap",
-            Self::AcceptFailed => "accept_failed",
-            Self::Shutdown => "shutdown",
-            Self::Panicked => "panicked",
-        }
-    }
 }
 
-/// Connections of one listener.
+/// Counters of one listener's connections.
 #[derive(Debug, Default)]
-pub struct Connections {
+pub struct ConnectionCounters {
     open: AtomicUsize,
     requests: AtomicU64,
-    endings: [AtomicU64; Ending::ALL.len()],
+    closed: [AtomicU64; CloseReason::ALL.len()],
 }
 
-impl Connections {
-    pub(super) fn count(&self, ending: Ending) {
-        self.endings[ending as usize].fetch_add(1, Ordering::Relaxed);
+impl ConnectionCounters {
+    pub(super) fn count(&self, reason: CloseReason) {
+        self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn count_request(&self) {
@@ -94,23 +76,23 @@ impl Connections {
         self.open.store(open, Ordering::Relaxed);
     }
 
-    /// Open now.
+    /// Connections open now.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Requests that came.
+    /// Requests received.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
     }
 
-    /// How many ended so.
-    pub fn ended(&self, ending: Ending) -> u64 {
-        self.endings[ending as usize].load(Ordering::Relaxed)
+    /// Connections closed or refused for `reason`.
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        self.closed[reason as usize].load(Ordering::Relaxed)
     }
 }
 
-/// A figure that only grows.
+/// A counter.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -119,24 +101,24 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The figure.
+    /// Its value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Both doors.
+/// Counters of both listeners.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Connections of the public door.
-    pub public: Arc<Connections>,
-    /// Connections of the admin door.
-    pub admin: Arc<Connections>,
-    /// Requests answered 503 at once, for too many were in progress.
+    /// Connections of the public listener.
+    pub public: Arc<ConnectionCounters>,
+    /// Connections of the admin listener.
+    pub admin: Arc<ConnectionCounters>,
+    /// Requests refused with 503 because a limit for all clients was reached.
     pub shed: Counter,
-    /// Requests answered 429.
+    /// Requests refused with 429.
     pub rate_limited: Counter,
-    /// Requests whose answer took too long.
+    /// Requests that timed out.
     pub timed_out: Counter,
     /// Handlers that panicked.
     pub panics: Counter,

@@ -1,4 +1,4 @@
-//! A request at the HTTP door becomes a typed query, a place to ask it, and a form to answer in.
+//! A request becomes a typed query, the source that answers it, and the format of the answer.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -13,10 +13,16 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
     time::timeout,
 };
 
-use super::{Gateway, client::Client, error::Rejection, room::SHORT_BODY, server::Late};
+use super::{
+    envelope::Rejection,
+    gateway::Gateway,
+    limits::{SHORT_BODY, client::Client},
+    server::BodyTimeout,
+};
 use crate::{
     protocol::{
         Code, Failure, MAX_REQUEST_BYTES, Query,
@@ -25,32 +31,36 @@ use crate::{
     source::Origin,
 };
 
-/// How much of a body that is too long is taken before its client is told, in bytes, and for how long: in all, and while
-/// nothing comes.
+/// Bytes of a body that is too long that are read before it is refused.
 const MAX_DRAINED_BYTES: usize = 8 * MAX_REQUEST_BYTES;
+/// How long they are read.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// How long reading them may pause.
 const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a client wants to know, from whom, and in which form.
+/// Longer bodies are parsed outside the runtime's threads, which they would hold for milliseconds.
+const LONG_BODY: usize = 64 << 10;
+
+/// A read: a query, the source that answers it, and the format of the answer.
 #[derive(Debug)]
 pub struct Read {
-    /// The question.
+    /// The query.
     pub query: Query,
-    /// Who is to answer: `?peer=`.
+    /// The source of the answer: `?peer=`.
     pub origin: Origin,
-    /// Who asks, so that a peer's places are shared out fairly.
-    pub asker: u64,
+    /// The client's number, so that clients share the requests in flight to a peer fairly.
+    pub client: u64,
     /// The block that a paged read is pinned to: `?anchor=`.
     pub anchor: Option<String>,
-    /// The form of the answer.
+    /// The format of the answer.
     pub format: Format,
-    /// The tags of the client's copies, separated by commas: `If-None-Match`.
+    /// The entity tags of the client's copies, separated by commas: `If-None-Match`.
     pub if_none_match: Option<String>,
-    /// See [`takes_chunks`].
-    pub(super) takes_chunks: bool,
+    /// See [`supports_chunks`].
+    pub(super) supports_chunks: bool,
 }
 
-/// The form of an answer.
+/// The format of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// The envelope, `application/json`.
@@ -59,18 +69,26 @@ pub enum Format {
     Ndjson,
 }
 
-impl FromRequest<Gateway> for Read {
+impl FromRequest<Arc<Gateway>> for Read {
     type Rejection = Rejection;
 
-    async fn from_request(request: Request, gateway: &Gateway) -> Result<Self, Rejection> {
+    async fn from_request(request: Request, gateway: &Arc<Gateway>) -> Result<Self, Rejection> {
         let (parts, body) = request.into_parts();
         let row = query::path(parts.uri.path())?;
         let pairs = pairs(parts.uri.query().unwrap_or_default())?;
-        let mut control = Control::default();
-        let mut parameters = Vec::new();
+        let (mut peer, mut anchor, mut parameters) = (None, None, Vec::new());
         for (name, value) in &pairs {
-            if !control.take(name, value)? {
-                parameters.push((name.as_str(), value.as_str()));
+            let slot = match name.as_str() {
+                "peer" => &mut peer,
+                "anchor" => &mut anchor,
+                name => {
+                    parameters.push((name, value.as_str()));
+                    continue;
+                }
+            };
+            if slot.replace(value).is_some() {
+                let detail = format!("{name} is given twice");
+                return Err(Failure::with_detail(Code::InvalidParameter, detail).into());
             }
         }
         let query = if parts.method == Method::POST {
@@ -80,73 +98,55 @@ impl FromRequest<Gateway> for Read {
                 return Err(Failure::with_detail(Code::UnknownParameter, detail).into());
             }
             let bytes = read_body(&parts.headers, body).await?;
-            row.query_of_body(&bytes)?
+            match bytes.len() > LONG_BODY {
+                true => spawn_blocking(move || row.query_of_body(&bytes))
+                    .await
+                    .map_err(|_| Failure::new(Code::Internal))??,
+                false => row.query_of_body(&bytes)?,
+            }
         } else {
             row.query_of_pairs(parameters.into_iter())?
         };
         let is_list = matches!(query, Query::Canonical | Query::Epoch { .. } | Query::Range { .. });
-        let origin = match control.peer {
+        let origin = match peer {
             Some(name) => gateway.source.origin(name)?,
             None => Origin::Local,
         };
-        if control.anchor.is_some() && !(is_list && origin == Origin::Local) {
+        if anchor.is_some() && !(is_list && origin == Origin::Local) {
             let detail = "anchor: only for lists from the gateway's own store";
             return Err(Failure::with_detail(Code::InvalidParameter, detail).into());
         }
         Ok(Self {
             query,
             origin,
-            // Whoever calls the handlers without the guard is one client.
-            asker: parts.extensions.get().map_or(0, |client: &Client| client.key.number()),
-            anchor: control.anchor.map(str::to_owned),
+            client: parts.extensions.get().map_or(0, |client: &Client| client.key.number()),
+            anchor: anchor.cloned(),
             format: format(&parts.headers, is_list)?,
-            if_none_match: copies(&parts.headers),
-            takes_chunks: takes_chunks(parts.version),
+            if_none_match: if_none_match(&parts.headers),
+            supports_chunks: supports_chunks(parts.version),
         })
     }
 }
 
-/// Parameters that are not part of the question.
-#[derive(Default)]
-struct Control<'a> {
-    peer: Option<&'a str>,
-    anchor: Option<&'a str>,
-}
-
-impl<'a> Control<'a> {
-    /// Takes a parameter that belongs here; false if it doesn't.
-    fn take(&mut self, name: &str, value: &'a str) -> Result<bool, Failure> {
-        let slot = match name {
-            "peer" => &mut self.peer,
-            "anchor" => &mut self.anchor,
-            _ => return Ok(false),
-        };
-        if slot.replace(value).is_some() {
-            return Err(Failure::with_detail(Code::InvalidParameter, format!("{name} is given twice")));
-        }
-        Ok(true)
-    }
-}
-
-/// The query parameters of a route of the gateway's own, as a JSON object of those that are there, or null.
+/// The query parameters of a route about the gateway itself: a JSON object of those that are there, or null.
 pub(super) fn parameters(path: &str, known: &[Parameter], uri: &Uri) -> Result<Value, Failure> {
     let pairs = pairs(uri.query().unwrap_or_default())?;
     query::data_from_text(path, Some(known), pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
-/// A number from elsewhere in a request, as a query string would have it.
+/// An integer from another part of a request, written as in a query string.
 pub(super) fn integer(name: &'static str, text: &str) -> Result<u64, Failure> {
     let data = query::data_from_text("", Some(&[optional(name, Kind::Integer)]), [(name, text)].into_iter())?;
     data[name].as_u64().ok_or_else(|| Failure::new(Code::InvalidParameter))
 }
 
-/// Whether a client can tell an answer of unknown length that is whole from one that breaks off: before HTTP/1.1 both end
-/// with the connection (RFC 9112, section 6.3).
-pub(super) fn takes_chunks(version: Version) -> bool {
+/// Whether an answer of unknown length has a visible end. Before HTTP/1.1 it ends with the connection, as one that breaks off
+/// does (RFC 9112, section 6.3).
+pub(super) fn supports_chunks(version: Version) -> bool {
     version >= Version::HTTP_11
 }
 
-/// Whether a request is for a peer's answer: whether it has `?peer=`.
+/// Whether a peer answers a request: whether it has `?peer=`.
 pub(super) fn is_forwarded(uri: &Uri) -> bool {
     uri.query().is_some_and(|query| {
         query.split('&').any(|pair| {
@@ -156,25 +156,25 @@ pub(super) fn is_forwarded(uri: &Uri) -> bool {
     })
 }
 
-/// A body of at most [`MAX_REQUEST_BYTES`], and the part that it takes of `room`, which is in bytes. One of at most
-/// [`SHORT_BODY`] is taken without, too: whoever has all the room must not keep others from asking.
+/// Receives a body of at most [`MAX_REQUEST_BYTES`]; returns it with its permits of `memory`, one for each byte. A body of at
+/// most [`SHORT_BODY`] needs none when there are none left: large bodies must not block others' requests.
 ///
 /// # Errors
-/// A body that is too large, too slow, or breaks off; and no room for it.
+/// A body that is too large, too slow, or breaks off; no permits left.
 pub(super) async fn receive(
     headers: &HeaderMap,
     mut body: Body,
-    room: &Arc<Semaphore>,
+    memory: &Arc<Semaphore>,
 ) -> Result<(Bytes, OwnedSemaphorePermit), Failure> {
     let too_large =
         || Failure::with_detail(Code::RequestTooLarge, format!("a body has at most {MAX_REQUEST_BYTES} bytes"));
     let take = |bytes: usize| {
         let bytes = u32::try_from(bytes).map_err(|_| too_large())?;
-        room.clone().try_acquire_many_owned(bytes).map_err(|_| Failure::new(Code::Busy))
+        memory.clone().try_acquire_many_owned(bytes).map_err(|_| Failure::new(Code::Busy))
     };
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > MAX_REQUEST_BYTES as u64) {
-        // Who asks first whether it may send, does not.
+        // A client that waits for `100 Continue` sends nothing.
         if !headers.contains_key(header::EXPECT) {
             drain(body).await;
         }
@@ -201,8 +201,8 @@ pub(super) async fn receive(
     Ok((bytes.freeze(), taken))
 }
 
-/// Takes what a client still sends, for a while: one that is answered while it sends may find its connection reset, and
-/// never read why.
+/// Reads what the client still sends, for a while: if it were answered while it sends, its connection might be reset before
+/// it reads the answer.
 async fn drain(mut body: Body) {
     let rest = async {
         let mut left = MAX_DRAINED_BYTES;
@@ -212,23 +212,23 @@ async fn drain(mut body: Body) {
             left = less;
         }
     };
-    // Whether it came to its end is its own affair.
+    // The body is refused whether or not it has ended.
     let _ = timeout(DRAIN_TIME, rest).await;
 }
 
-/// Why a body did not come to its end.
+/// The failure of a body that did not come to its end.
 fn broken(error: &(dyn Error + 'static)) -> Failure {
     let mut causes = std::iter::successors(Some(error), |cause| (*cause).source());
-    match causes.any(|cause| cause.is::<Late>()) {
+    match causes.any(|cause| cause.is::<BodyTimeout>()) {
         true => Failure::with_detail(Code::RequestTimeout, "the body came too slowly"),
         false => Failure::with_detail(Code::MalformedBody, "the body broke off"),
     }
 }
 
-/// The body of a `POST`, which is declared as JSON unless it is empty.
+/// Receives the body of a `POST`, which must be declared as JSON unless it is empty.
 pub(super) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Failure> {
-    let room = Arc::new(Semaphore::new(MAX_REQUEST_BYTES));
-    let (bytes, _) = receive(headers, body, &room).await?;
+    let memory = Arc::new(Semaphore::new(MAX_REQUEST_BYTES));
+    let (bytes, _) = receive(headers, body, &memory).await?;
     let kind = headers.get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if !bytes.is_empty() && !kind.eq_ignore_ascii_case("application/json") {
@@ -237,25 +237,28 @@ pub(super) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, 
     Ok(bytes)
 }
 
-/// All that is said in `If-None-Match`.
-fn copies(headers: &HeaderMap) -> Option<String> {
+/// The values of all `If-None-Match` lines, joined.
+fn if_none_match(headers: &HeaderMap) -> Option<String> {
     let lines: Vec<_> = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok()).collect();
     (!lines.is_empty()).then(|| lines.join(","))
 }
 
-/// Which form the client accepts. JSON wins where it takes both alike.
+/// The format that the client prefers by all its `Accept` lines; JSON if it accepts any.
 fn format(headers: &HeaderMap, is_list: bool) -> Result<Format, Failure> {
-    let Some(accept) = headers.get(header::ACCEPT) else { return Ok(Format::Json) };
-    let accept = accept.to_str().unwrap_or_default();
+    if !headers.contains_key(header::ACCEPT) {
+        return Ok(Format::Json);
+    }
+    let lines = headers.get_all(header::ACCEPT).iter().map(|line| line.to_str().unwrap_or_default());
     let mut best: Option<(f32, Format)> = None;
-    for entry in accept.split(',') {
+    for entry in lines.flat_map(|line| line.split(',')) {
         let mut parts = entry.split(';').map(str::trim);
         let format = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
             "application/json" | "application/*" | "*/*" => Format::Json,
             "application/x-ndjson" if is_list => Format::Ndjson,
             _ => continue,
         };
-        let quality = parts.find_map(|part| part.strip_prefix("q=")).map_or(Ok(1.0), str::parse::<f32>).unwrap_or(0.0);
+        let quality = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
+        let quality = quality.map_or(Ok(1.0), str::parse::<f32>).unwrap_or(0.0);
         if quality > 0.0 && best.is_none_or(|(known, _)| quality > known) {
             best = Some((quality, format));
         }
@@ -272,25 +275,38 @@ mod tests {
 
     use super::*;
 
+    /// The format by the `Accept` lines in `accept`, one a line.
     fn negotiated(accept: &str, is_list: bool) -> Option<Format> {
-        let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_str(accept).unwrap())]);
+        let mut headers = HeaderMap::new();
+        for line in accept.lines() {
+            headers.append(header::ACCEPT, HeaderValue::from_str(line).unwrap());
+        }
         format(&headers, is_list).ok()
     }
 
     #[test]
-    fn the_form_is_negotiated() {
+    fn the_format_is_negotiated() {
         assert_eq!(negotiated("*/*", true), Some(Format::Json));
         assert_eq!(negotiated("application/x-ndjson", true), Some(Format::Ndjson));
         assert_eq!(negotiated("application/x-ndjson", false), None);
         assert_eq!(negotiated("text/html, application/x-ndjson;q=0.5, */*;q=0.1", true), Some(Format::Ndjson));
         assert_eq!(negotiated("application/json;q=0", true), None);
         assert_eq!(negotiated("text/html", true), None);
+        assert_eq!(negotiated("application/json;Q=0.1, application/x-ndjson;Q=0.2", true), Some(Format::Ndjson));
+        assert_eq!(negotiated("application/json;Q=0", true), None);
+    }
+
+    #[test]
+    fn all_accept_lines_count() {
+        assert_eq!(negotiated("text/html\napplication/x-ndjson", true), Some(Format::Ndjson));
+        assert_eq!(negotiated("application/x-ndjson;q=0.1\napplication/json;q=0.2", true), Some(Format::Json));
+        assert_eq!(negotiated("text/html\ntext/plain", true), None);
     }
 
     #[tokio::test]
-    async fn a_short_body_needs_no_room() {
-        let room = Arc::new(Semaphore::new(0));
-        let received = async |bytes: usize| receive(&HeaderMap::new(), Body::from(vec![0; bytes]), &room).await;
+    async fn a_short_body_needs_no_permit() {
+        let memory = Arc::new(Semaphore::new(0));
+        let received = async |bytes: usize| receive(&HeaderMap::new(), Body::from(vec![0; bytes]), &memory).await;
         assert_eq!(received(SHORT_BODY).await.unwrap().0.len(), SHORT_BODY);
         assert_eq!(received(SHORT_BODY + 1).await.unwrap_err().code, Code::Busy);
     }

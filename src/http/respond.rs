@@ -1,19 +1,19 @@
-//! An answer becomes a response: the envelope's bytes as they are, and headers that say where it came from, how far
-//! it is verified and who may keep it.
+//! An answer becomes a response: the envelope's bytes as they are, and headers for its source, verification and caching.
 
 use std::sync::Arc;
 
 use axum::{
     body::{Body, Bytes},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures::{StreamExt, TryStreamExt, future, stream};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 use super::{
-    error::Rejection,
+    envelope::{Rejection, SOURCE, TIP, VERIFICATION, source_name},
     extract::{Format, Read},
 };
 use crate::{
@@ -23,35 +23,28 @@ use crate::{
     store::{Blocks, ChainState, Tip},
 };
 
-/// Who answered: `local`, or `peer:` and its id.
-pub const SOURCE: HeaderName = HeaderName::from_static("x-modal-source");
-/// The tip of the gateway's store: index, colon, hash.
-pub const TIP: HeaderName = HeaderName::from_static("x-modal-tip");
-/// The weakest verification among the blocks in the answer: `pow`, `linked` or `none`.
-pub const VERIFICATION: HeaderName = HeaderName::from_static("x-modal-verification");
-
-/// Blocks below the finality depth: any cache may keep them for a day.
-const SETTLED: HeaderValue = HeaderValue::from_static("public, max-age=86400");
-/// Blocks that a reorganisation may replace: not for shared caches, and to be asked for again each time.
-const UNSETTLED: HeaderValue = HeaderValue::from_static("private, no-cache");
+/// Final blocks: any cache may keep them for a day.
+const FINAL: HeaderValue = HeaderValue::from_static("public, max-age=86400");
+/// Blocks that a reorganisation may replace: not for shared caches, and to be revalidated each time.
+const NOT_FINAL: HeaderValue = HeaderValue::from_static("private, no-cache");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
-/// Bytes of an answer that was fetched from a peer, however few of them the client is sent. In a response's extensions.
+/// Bytes of an answer that was fetched from a peer, in the response's extensions; the client may be sent fewer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fetched(pub u64);
 
 /// Answers a read.
 ///
 /// # Errors
-/// What the source declines, and why.
+/// The source's error.
 pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> {
-    if read.query == Query::Canonical && read.origin == Origin::Local && read.takes_chunks {
+    if read.query == Query::Canonical && read.origin == Origin::Local && read.supports_chunks {
         return in_time(whole_chain(source, &read)).await;
     }
     let served = match &read.anchor {
         Some(anchor) => source.answer_pinned(read.query, anchor).await?,
-        None => source.answer(read.query, &read.origin, read.asker).await?,
+        None => source.answer(read.query, &read.origin, read.client).await?,
     };
     let mut headers = provenance(served.answerer, served.tip.as_ref(), served.level);
     let tag = cached(&mut headers, served.tag(), read.format, served.settled);
@@ -70,8 +63,7 @@ pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> 
 async fn whole_chain(source: &Source, read: &Read) -> Result<Response, Rejection> {
     let state = source.state().await?;
     match whole_chain_of(source, read, &state).await {
-        // It may be the state that is of another chain by now: who named no block takes whichever there is, and whose
-        // block is still in it keeps it.
+        // The chain may have changed since `state` was read: the anchor may be on the one that replaced it.
         Err(Rejection(Declined { failure, .. })) if failure.code == Code::AnchorNotCanonical => {
             whole_chain_of(source, read, &source.state_now().await?).await
         }
@@ -84,9 +76,8 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
         source.check_anchor_in(state, anchor).await?;
     }
     let mut headers = provenance(Answerer::Local, state.tip.as_ref(), state.level);
-    // The tip's hash stands for the whole chain. The length is there for chains whose hashes mean nothing.
-    let name = state.tip.as_ref().map_or("empty", |tip| tip.hash.as_str());
-    let tag = cached(&mut headers, &format!("{}-{name}", state.length), read.format, false);
+    let tag = chain_tag(state.length, state.tip.as_ref().map_or("", |tip| &tip.hash));
+    let tag = cached(&mut headers, &tag, read.format, false);
     if matches(read.if_none_match.as_deref(), &tag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
@@ -102,12 +93,18 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
     Ok((headers, body).into_response())
 }
 
+/// The entity tag of the whole chain. It is hashed, since the tip's hash may be any text on an unverified chain, also one with
+/// quotes or commas; the length tells such chains apart.
+fn chain_tag(length: u64, tip: &str) -> String {
+    hex::encode(&Sha256::digest(format!("{length}-{tip}"))[..16])
+}
+
 /// The same bytes that [`Answer::Canonical`](crate::protocol::Answer::Canonical) writes, page by page.
 fn envelope_of(
     pages: impl stream::Stream<Item = Result<Blocks, Failure>> + Send + 'static,
 ) -> impl stream::Stream<Item = Result<String, Failure>> + Send + 'static {
     let opening = stream::once(future::ready(Ok(format!(r#"{OPENING}{{"blocks":["#))));
-    // One page ahead of the end comes the count, so both are one stream with the count carried along.
+    // The count follows the last page.
     let blocks = stream::try_unfold((Box::pin(pages), 0u64, false), |(mut pages, count, ended)| async move {
         if ended {
             return Ok(None);
@@ -123,20 +120,12 @@ fn envelope_of(
     opening.chain(blocks)
 }
 
-/// The value of [`SOURCE`].
-pub(super) fn source_name(answerer: Answerer) -> Option<HeaderValue> {
-    match answerer {
-        Answerer::Local => Some(HeaderValue::from_static("local")),
-        peer => HeaderValue::try_from(peer.to_string()).ok(),
-    }
-}
-
 fn provenance(answerer: Answerer, tip: Option<&Tip>, level: Option<Level>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
     if let Some(source) = source_name(answerer) {
         headers.insert(SOURCE, source);
     }
-    // Hashes of unverified chains may be any text: one that is no header value is left out.
+    // Hashes of unverified chains may be any text: one that can't be a header's value is left out.
     if let Some(Ok(tip)) = tip.map(|tip| HeaderValue::try_from(format!("{}:{}", tip.index, tip.hash))) {
         headers.insert(TIP, tip);
     }
@@ -146,18 +135,18 @@ fn provenance(answerer: Answerer, tip: Option<&Tip>, level: Option<Level>) -> He
     headers
 }
 
-/// Adds what caches need to know; returns the entity tag.
+/// Adds the headers for caches; returns the entity tag.
 fn cached(headers: &mut HeaderMap, tag: &str, format: Format, settled: bool) -> HeaderValue {
-    let form = if format == Format::Ndjson { "-lines" } else { "" };
-    let tag = HeaderValue::try_from(format!("\"{tag}{form}\"")).unwrap_or(HeaderValue::from_static("\"\""));
+    let suffix = if format == Format::Ndjson { "-lines" } else { "" };
+    let tag = HeaderValue::try_from(format!("\"{tag}{suffix}\"")).unwrap_or(HeaderValue::from_static("\"\""));
     headers.insert(header::CONTENT_TYPE, if format == Format::Ndjson { NDJSON } else { JSON });
     headers.insert(header::ETAG, tag.clone());
-    headers.insert(header::CACHE_CONTROL, if settled { SETTLED } else { UNSETTLED });
+    headers.insert(header::CACHE_CONTROL, if settled { FINAL } else { NOT_FINAL });
     headers.insert(header::VARY, HeaderValue::from_static("accept"));
     tag
 }
 
-/// Whether one of the client's copies is the current one. Weak comparison, as RFC 9110 has it for `If-None-Match`.
+/// Whether one of the client's copies is current, by the weak comparison of RFC 9110 for `If-None-Match`.
 fn matches(if_none_match: Option<&str>, tag: &HeaderValue) -> bool {
     let (Some(copies), Ok(tag)) = (if_none_match, tag.to_str()) else { return false };
     copies.split(',').map(str::trim).any(|copy| copy == "*" || copy.strip_prefix("W/").unwrap_or(copy) == tag)
@@ -188,4 +177,23 @@ fn joined(blocks: &[&RawValue]) -> Bytes {
         out.push('\n');
     }
     out.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tag_of_a_chain_is_well_formed_whatever_its_hashes_are() {
+        let tips = ["", "00ab", "a\", \"b", "a, b", "ä\n", "*"];
+        let tags: Vec<_> = tips.iter().map(|tip| chain_tag(2, tip)).collect();
+        for (i, tag) in tags.iter().enumerate() {
+            assert!(tag.len() == 32 && tag.bytes().all(|byte| byte.is_ascii_hexdigit()), "{tag}");
+            assert!(!tags[..i].contains(tag) && *tag != chain_tag(3, tips[i]), "{tag} twice");
+            let mut headers = HeaderMap::new();
+            let tag = cached(&mut headers, tag, Format::Json, false);
+            let copies = format!("\"other\", W/{}", tag.to_str().unwrap());
+            assert!(matches(Some(&copies), &tag) && !matches(Some("\"\""), &tag));
+        }
+    }
 }

@@ -1,43 +1,40 @@
-//! The accept loop of a listener, and what it takes to hold out against clients that mean ill or don't care: deadlines for
-//! whatever a connection may wait for, and bounds on how many there are.
+//! A listener and its connections: deadlines for all that a connection waits for, and limits on how many there are.
 //!
-//! * `admission`: how many connections there may be, and which one makes room
-//! * `body`: bodies that are late, or that nobody takes
-//! * `connection`: one connection from its handshake to its end
-//! * `wire`: what goes over it, noted
-//! * `pulse`: what a connection waits for, and since when
+//! * `admission`: connection limits, and which connection is evicted
+//! * `connection`: one connection, from its handshake to its end
+//! * `state`: what a connection waits for, and since when
+//! * `body`: request bodies with a timeout, response bodies that clients must take
 //! * `tls`: the certificate, read again when it changes
 
 use std::{
     io,
-    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::Router;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     task::{JoinError, JoinSet},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use self::{admission::Admission, connection::Server, pulse::Order};
+use self::{admission::Admission, connection::Server};
 use super::{
-    client::Proxies,
-    counters::{Connections, Ending},
+    counters::{CloseReason, ConnectionCounters},
+    limits::client::Proxies,
 };
 
 mod admission;
 mod body;
 mod connection;
-mod pulse;
+mod state;
 mod tls;
-mod wire;
 
-pub use body::Late;
+pub use body::BodyTimeout;
 pub use connection::Remote;
+pub use state::ConnectionLimits;
 pub use tls::{Tls, TlsError};
 
 /// Open files that are kept for everything but the listener's connections: store, libp2p, logs.
@@ -47,39 +44,9 @@ const RESERVED_FILES: u64 = 512;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often such failures are logged.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const LOG_EVERY: Duration = Duration::from_secs(60);
 
-/// What a listener grants its clients.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Connections at once. Beyond them, the one that has waited longest for a request makes room.
-    pub connections: usize,
-    /// Connections of one client; 0 is no limit. Loopback and trusted proxies may have any number.
-    pub client_connections: usize,
-    /// Longest wait for a request's head, handshakes included; for the body's next bytes too.
-    pub header_timeout: Duration,
-    /// Longest wait for the next request.
-    pub idle_timeout: Duration,
-    /// How long a client may not take anything of its answer. It must take 4 KiB/s on average besides.
-    pub stall_timeout: Duration,
-    /// How long requests in progress may take to finish once the listener stops.
-    pub drain: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 4096,
-            client_connections: 128,
-            header_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(60),
-            stall_timeout: Duration::from_secs(10),
-            drain: Duration::from_secs(10),
-        }
-    }
-}
-
-/// Raises the soft limit of open files to the hard one; returns how many connections it leaves room for.
+/// Raises the soft limit of open files to the hard one; returns how many connections it allows.
 pub fn raise_file_limit() -> usize {
     let files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or_else(|error| {
         tracing::warn!(%error, "the limit of open files can't be raised");
@@ -88,49 +55,55 @@ pub fn raise_file_limit() -> usize {
     usize::try_from(files.saturating_sub(RESERVED_FILES)).unwrap_or(usize::MAX).max(16)
 }
 
-/// Who serves at a listener, and how.
-pub struct Door {
-    /// What answers.
+/// What a listener serves, and under which limits.
+pub struct Endpoint {
+    /// The router that answers.
     pub router: Router,
-    /// What clients are granted.
-    pub limits: Limits,
-    /// Whose word about a client's address is taken: they may have any number of connections.
+    /// The limits of connections.
+    pub limits: ConnectionLimits,
+    /// Trusted proxies, which may have any number of connections.
     pub proxies: Proxies,
     /// The certificate, where the listener speaks TLS.
     pub tls: Option<Arc<Tls>>,
-    /// Where connections are counted.
-    pub counters: Arc<Connections>,
+    /// Counters of connections.
+    pub counters: Arc<ConnectionCounters>,
 }
 
-/// Serves HTTP/1.1 and HTTP/2 on `listener` until `shutdown`; then finishes the requests in progress.
+/// Serves HTTP/1.1 and HTTP/2 on `listener` until `shutdown`; then finishes the requests in flight.
 ///
 /// Errors of single connections and of accepting them are counted, and end nothing else.
-pub async fn serve(listener: TcpListener, door: Door, shutdown: CancellationToken) {
-    let Door { router, limits, proxies, tls, counters } = door;
-    let _follow = tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.follow().await })));
+pub async fn serve(listener: TcpListener, endpoint: Endpoint, shutdown: CancellationToken) {
+    let Endpoint { router, limits, proxies, tls, counters } = endpoint;
+    let _reload =
+        tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.reload_on_change().await })));
     let admission = Admission::new(&limits, proxies, counters.clone());
     let server = Arc::new(Server::new(router, &limits, tls, counters.clone()));
-    let (mut tasks, mut told) = (JoinSet::new(), None::<Instant>);
+    let (mut tasks, mut logged) = (JoinSet::new(), None::<Instant>);
     loop {
         let accepted = tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
             Some(ended) = tasks.join_next() => {
-                note_end(&counters, ended);
+                count_end(&counters, ended);
                 continue;
             }
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, remote)) => begin(&server, &admission, stream, remote, &mut tasks),
-            Err(error) if concerns_one(&error) => {}
+            Ok((stream, remote)) => {
+                if let Some(permit) = admission.admit(remote.ip(), server.connection_state()) {
+                    let server = server.clone();
+                    tasks.spawn(async move { server.run(stream, remote, permit).await });
+                }
+            }
+            Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
-                if told.is_none_or(|told| told.elapsed() > TELL_EVERY) {
-                    told = Some(Instant::now());
+                if logged.is_none_or(|logged| logged.elapsed() > LOG_EVERY) {
+                    logged = Some(Instant::now());
                     tracing::warn!(%error, "can't accept connections");
                 }
-                counters.count(Ending::AcceptFailed);
-                admission.make_room();
+                counters.count(CloseReason::AcceptFailed);
+                admission.evict();
                 tokio::select! {
                     () = shutdown.cancelled() => break,
                     () = sleep(ACCEPT_PAUSE) => {}
@@ -139,42 +112,27 @@ pub async fn serve(listener: TcpListener, door: Door, shutdown: CancellationToke
         }
     }
     drop(listener);
-    admission.tell_all(Order::Finish);
+    admission.shut_down();
     let drained = timeout(limits.drain, async {
         while let Some(ended) = tasks.join_next().await {
-            note_end(&counters, ended);
+            count_end(&counters, ended);
         }
     });
     if drained.await.is_err() {
-        tracing::warn!(connections = tasks.len(), "requests still in progress were cut off");
+        tracing::warn!(connections = tasks.len(), "requests still in flight were cut off");
         tasks.shutdown().await;
     }
 }
 
-fn begin(
-    server: &Arc<Server>,
-    admission: &Arc<Admission>,
-    stream: TcpStream,
-    remote: SocketAddr,
-    tasks: &mut JoinSet<Ending>,
-) {
-    let Some(ticket) = admission.admit(remote.ip(), server.pulse()) else { return };
-    let server = server.clone();
-    tasks.spawn(async move { server.run(stream, remote, ticket).await });
-}
-
-fn note_end(counters: &Connections, ended: Result<Ending, JoinError>) {
-    counters.count(match ended {
-        Ok(ending) => ending,
-        Err(_) => {
-            tracing::error!("a connection's task panicked");
-            Ending::Panicked
-        }
-    });
+fn count_end(counters: &ConnectionCounters, ended: Result<CloseReason, JoinError>) {
+    counters.count(ended.unwrap_or_else(|_| {
+        tracing::error!("a connection's task panicked");
+        CloseReason::Panicked
+    }));
 }
 
 /// Whether an error of accept is about the connection that was to be accepted, not about accepting.
-fn concerns_one(error: &io::Error) -> bool {
+fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }

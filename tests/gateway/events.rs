@@ -240,6 +240,7 @@ async fn streams_are_bounded_and_end_when_the_gateway_does() {
     let open = async || send(door.public(Method::GET, "/events")).await;
     let refused = open().await;
     assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"1".parse().unwrap()));
+    assert_eq!(door.counters.shed.get(), 1);
     let body: Value = refused.json().await.unwrap();
     assert_eq!(
         (&body["errors"]["code"], &body["errors"]["detail"]),

@@ -1,4 +1,4 @@
-//! The admin listener: who gets in.
+//! Access to the admin listener.
 
 use std::net::SocketAddr;
 

@@ -1,8 +1,8 @@
-//! Clients that are slow: they are cut off, whatever it is that they are slow with.
+//! Timeouts of slow clients.
 
 use std::time::{Duration, Instant};
 
-use modal_gateway::http::{Settings, counters::Ending, server::Limits};
+use modal_gateway::http::{Settings, counters::CloseReason, server::ConnectionLimits};
 use rstest::rstest;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,7 +22,12 @@ const STALL: Duration = Duration::from_millis(800);
 const SLACK: Duration = Duration::from_secs(3);
 
 fn terms() -> Terms {
-    let limits = Limits { header_timeout: HEADER, idle_timeout: IDLE, stall_timeout: STALL, ..Limits::default() };
+    let limits = ConnectionLimits {
+        header_timeout: HEADER,
+        idle_timeout: IDLE,
+        stall_timeout: STALL,
+        ..ConnectionLimits::default()
+    };
     Terms { limits, ..Terms::default() }
 }
 
@@ -56,16 +61,12 @@ async fn drip(start: Instant, wire: &mut Wire, first: &[u8], rest: &[u8]) -> (Ve
 #[case::half_a_preface(b"PRI * HTTP/2.0\r\n\r\nSM", b"", HEADER)]
 #[case::settings_and_no_more(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", b"", HEADER)]
 #[tokio::test]
-async fn a_request_that_does_not_come_is_not_waited_for(
-    #[case] first: &[u8],
-    #[case] rest: &[u8],
-    #[case] limit: Duration,
-) {
+async fn a_slow_request_times_out(#[case] first: &[u8], #[case] rest: &[u8], #[case] limit: Duration) {
     let door = open(terms()).await;
     let start = Instant::now();
     let (_, after) = drip(start, &mut Wire::connect(door.public).await, first, rest).await;
     assert!(after > limit.mul_f64(0.9) && after < limit + SLACK, "{after:?}");
-    assert_eq!(door.counters.public.ended(Ending::HeaderTimeout), 1);
+    assert_eq!(door.counters.public.closed(CloseReason::HeaderTimeout), 1);
     // One that comes is answered, on a connection that is as old.
     let mut good = Wire::connect(door.public).await;
     assert!(good.get("/health/live").await.0.starts_with("http/1.1 200"));
@@ -107,7 +108,7 @@ async fn a_body_over_the_time_for_all_of_it_is_answered_408() {
 }
 
 #[tokio::test]
-async fn who_has_nothing_more_to_ask_is_disconnected_but_not_at_once() {
+async fn idle_connections_are_closed_but_not_at_once() {
     let door = open(terms()).await;
     let mut wire = Wire::connect(door.public).await;
     for _ in 0..3 {
@@ -115,7 +116,7 @@ async fn who_has_nothing_more_to_ask_is_disconnected_but_not_at_once() {
     }
     let (bytes, after) = wire.closed().await;
     assert!(bytes.is_empty() && after > IDLE.mul_f64(0.9) && after < IDLE + SLACK, "{after:?} {bytes:?}");
-    assert_eq!(door.counters.public.ended(Ending::Idle), 1);
+    assert_eq!(door.counters.public.closed(CloseReason::Idle), 1);
     // Over HTTP/2 it is told, though it answers and sends pings.
     let mut wire = Wire::connect(door.public).await;
     wire.send(h2_preface(65_535)).await;
@@ -126,18 +127,18 @@ async fn who_has_nothing_more_to_ask_is_disconnected_but_not_at_once() {
     assert!(after > IDLE.mul_f64(0.9) && after < IDLE + SLACK, "{after:?}");
     // GOAWAY: a frame of type 7 on stream 0.
     assert!(bytes.windows(9).any(|frame| frame[3] == 7 && frame[5..9] == [0; 4]), "{bytes:?}");
-    assert_eq!(door.counters.public.ended(Ending::Idle), 2);
+    assert_eq!(door.counters.public.closed(CloseReason::Idle), 2);
 }
 
 #[tokio::test]
-async fn a_head_that_stops_on_a_connection_in_use_is_not_waited_for() {
+async fn a_head_that_stops_on_a_connection_in_use_times_out() {
     let door = open(terms()).await;
     let mut wire = Wire::connect(door.public).await;
     assert!(wire.get("/health/live").await.0.starts_with("http/1.1 200"));
     wire.send("GET /hea").await;
     let (_, after) = wire.closed().await;
     assert!(after > HEADER.mul_f64(0.9) && after < HEADER + SLACK, "{after:?}");
-    assert_eq!(door.counters.public.ended(Ending::HeaderTimeout), 1);
+    assert_eq!(door.counters.public.closed(CloseReason::HeaderTimeout), 1);
 }
 
 #[rstest]
@@ -145,7 +146,7 @@ async fn a_head_that_stops_on_a_connection_in_use_is_not_waited_for() {
 #[case::http2(Some(0), "/data/miner_block/canonical")]
 #[case::http2_all_but_a_byte(Some(1), "/data/miner_block/epoch?epoch=0")]
 #[tokio::test]
-async fn an_answer_that_nobody_takes_is_not_kept(#[case] window: Option<u32>, #[case] path: &str) {
+async fn an_answer_that_is_not_read_times_out(#[case] window: Option<u32>, #[case] path: &str) {
     let door = open_long(terms()).await;
     let mut wire = Wire::connect(door.public).await;
     match window {
@@ -158,7 +159,7 @@ async fn an_answer_that_nobody_takes_is_not_kept(#[case] window: Option<u32>, #[
     // Nothing is read until the gateway has given up.
     let start = Instant::now();
     let mut ticks = interval(Duration::from_millis(20));
-    while door.counters.public.ended(Ending::Stalled) == 0 {
+    while door.counters.public.closed(CloseReason::Stalled) == 0 {
         ticks.tick().await;
         assert!(start.elapsed() < PATIENCE);
     }
@@ -169,7 +170,7 @@ async fn an_answer_that_nobody_takes_is_not_kept(#[case] window: Option<u32>, #[
 }
 
 #[tokio::test]
-async fn events_that_do_not_happen_are_waited_for() {
+async fn an_event_stream_without_events_stays_open() {
     let door = open(terms()).await;
     let mut wire = Wire::connect(door.public).await;
     wire.send("GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await;

@@ -7,8 +7,8 @@ use modal_gateway::{
     config::Config,
     http::{
         Settings,
-        counters::Ending,
-        server::{Limits, Tls},
+        counters::CloseReason,
+        server::{ConnectionLimits, Tls},
     },
 };
 use reqwest::{Client, Version};
@@ -44,7 +44,7 @@ fn load(folder: &Path) -> Tls {
     Tls::load(folder.join("cert.pem"), folder.join("key.pem")).unwrap()
 }
 
-async fn https(folder: &Path, limits: Limits) -> Door {
+async fn https(folder: &Path, limits: ConnectionLimits) -> Door {
     let settings = Settings { tls: true, ..Settings::default() };
     open(Terms { tls: Some(Arc::new(load(folder))), settings, limits, ..Terms::default() }).await
 }
@@ -86,7 +86,7 @@ async fn http2_is_spoken_to_who_begins_with_it() {
 async fn both_protocols_are_offered_over_tls() {
     let folder = tempfile::tempdir().unwrap();
     let certificate = write_certificate(folder.path());
-    let door = https(folder.path(), Limits::default()).await;
+    let door = https(folder.path(), ConnectionLimits::default()).await;
     let mut plain = connect(&door, &certificate, b"http/1.1").await.unwrap();
     let (head, _) = plain.get("/health/live").await;
     assert!(head.starts_with("http/1.1 200") && head.contains("strict-transport-security: max-age="), "{head}");
@@ -102,10 +102,10 @@ async fn both_protocols_are_offered_over_tls() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_does_not_come_is_not_waited_for() {
+async fn a_slow_handshake_times_out() {
     let folder = tempfile::tempdir().unwrap();
     write_certificate(folder.path());
-    let limits = Limits { header_timeout: Duration::from_millis(500), ..Limits::default() };
+    let limits = ConnectionLimits { header_timeout: Duration::from_millis(500), ..ConnectionLimits::default() };
     let door = https(folder.path(), limits).await;
     let mut silent = Wire::connect(door.public).await;
     let mut half = Wire::connect(door.public).await;
@@ -114,18 +114,18 @@ async fn a_handshake_that_does_not_come_is_not_waited_for() {
         let (bytes, after) = wire.closed().await;
         assert!(bytes.is_empty() && after < Duration::from_secs(4), "{after:?}");
     }
-    assert_eq!(door.counters.public.ended(Ending::HeaderTimeout), 2);
+    assert_eq!(door.counters.public.closed(CloseReason::HeaderTimeout), 2);
     let mut plain = Wire::connect(door.public).await;
     plain.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
     plain.closed().await;
-    assert_eq!(door.counters.public.ended(Ending::TlsFailed), 1);
+    assert_eq!(door.counters.public.closed(CloseReason::TlsFailed), 1);
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_taken_over_and_a_bad_one_is_not() {
+async fn a_new_certificate_is_used_and_a_bad_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let old = write_certificate(folder.path());
-    let door = https(folder.path(), Limits::default()).await;
+    let door = https(folder.path(), ConnectionLimits::default()).await;
     let mut before = connect(&door, &old, b"http/1.1").await.unwrap();
     assert!(before.get("/health/live").await.0.starts_with("http/1.1 200"));
     // A key without its certificate, then neither: what was there stays.
@@ -160,7 +160,7 @@ async fn a_new_certificate_is_taken_over_and_a_bad_one_is_not() {
 }
 
 #[tokio::test]
-async fn a_certificate_of_no_use_is_refused_at_the_start() {
+async fn an_unusable_certificate_is_refused_at_the_start() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_certificate(one.path());
     write_certificate(two.path());

@@ -1,4 +1,4 @@
-//! A client that has the bytes in its own hand.
+//! A client that sends and reads raw bytes.
 
 use std::{net::SocketAddr, time::Instant};
 

@@ -5,10 +5,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use libp2p::PeerId;
 use modal_gateway::{
     http::{
-        self, Gateway, Settings,
-        access::Access,
+        self, Access, Gateway, Settings,
         counters::Counters,
-        server::{Limits, Tls},
+        server::{ConnectionLimits, Tls},
     },
     source::{self, Source},
     store::{self, BlockStore, OpenOptions},
@@ -23,7 +22,7 @@ use super::gateway::{PATIENCE, TestStore};
 #[derive(Default)]
 pub struct Terms {
     pub settings: Settings,
-    pub limits: Limits,
+    pub limits: ConnectionLimits,
     pub tls: Option<Arc<Tls>>,
     pub token: Option<&'static str>,
 }
@@ -38,6 +37,8 @@ pub struct Door {
     pub public: SocketAddr,
     pub admin: SocketAddr,
     pub counters: Arc<Counters>,
+    /// What the public door serves.
+    pub router: axum::Router,
     tasks: Vec<JoinHandle<()>>,
     client: Client,
     _closing: DropGuard,
@@ -64,16 +65,17 @@ impl Door {
         let listeners =
             [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
         let [public, admin] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+        let router = http::router(gateway.clone());
         let doors = [
-            http::server::Door {
-                router: http::router(gateway.clone()),
+            http::server::Endpoint {
+                router: router.clone(),
                 limits: limits.clone(),
                 proxies: proxies.clone(),
                 tls,
                 counters: counters.public.clone(),
             },
-            http::server::Door {
-                router: http::admin::router(gateway, Access::new(token, admin)),
+            http::server::Endpoint {
+                router: http::admin_router(gateway, Access::new(token, admin)),
                 limits,
                 proxies,
                 tls: None,
@@ -86,7 +88,7 @@ impl Door {
         }
         let client = Client::builder().no_proxy().build().unwrap();
         let _closing = closing.clone().drop_guard();
-        Self { store, place, public, admin, counters, tasks, client, _closing, closing }
+        Self { store, place, public, admin, counters, router, tasks, client, _closing, closing }
     }
 
     /// Stops the doors; returns once they have.

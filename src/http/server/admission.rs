@@ -1,4 +1,4 @@
-//! How many connections there may be, in all and of one client, and which one makes room.
+//! Connection limits: how many connections there may be, in all and of one client, and which is evicted.
 
 use std::{
     collections::HashMap,
@@ -6,79 +6,78 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{
-    Limits,
-    pulse::{Order, Pulse},
-};
+use super::state::{ConnectionLimits, ConnectionState, Shutdown};
 use crate::http::{
-    client::{ClientKey, Proxies},
-    counters::{Connections, Ending},
-    shares::{Share, Shares},
+    counters::{CloseReason, ConnectionCounters},
+    limits::{
+        ClientPermit, PerClientLimit,
+        client::{ClientKey, Proxies},
+    },
 };
 
-/// The connections of a listener.
+/// Admits the connections of a listener.
 pub(super) struct Admission {
     most: usize,
-    clients: Option<Arc<Shares>>,
+    per_client: Option<Arc<PerClientLimit>>,
     proxies: Proxies,
     open: Mutex<Open>,
-    counters: Arc<Connections>,
+    counters: Arc<ConnectionCounters>,
 }
 
 #[derive(Default)]
 struct Open {
-    connections: HashMap<u64, Arc<Pulse>>,
+    connections: HashMap<u64, Arc<ConnectionState>>,
     number: u64,
 }
 
-/// A connection's place, free again once this is dropped.
-pub(super) struct Ticket {
-    pub(super) pulse: Arc<Pulse>,
+/// The permit of an open connection, given back when it is dropped.
+pub(super) struct ConnectionPermit {
+    pub(super) state: Arc<ConnectionState>,
     number: u64,
     admission: Arc<Admission>,
-    _share: Option<Share>,
+    _client: Option<ClientPermit>,
 }
 
 impl Admission {
-    pub(super) fn new(limits: &Limits, proxies: Proxies, counters: Arc<Connections>) -> Arc<Self> {
-        let clients = (limits.client_connections > 0).then(|| Shares::new(limits.client_connections));
-        Arc::new(Self { most: limits.connections.max(1), clients, proxies, open: Mutex::default(), counters })
+    pub(super) fn new(limits: &ConnectionLimits, proxies: Proxies, counters: Arc<ConnectionCounters>) -> Arc<Self> {
+        let per_client = (limits.client_connections > 0).then(|| PerClientLimit::new(limits.client_connections));
+        Arc::new(Self { most: limits.connections.max(1), per_client, proxies, open: Mutex::default(), counters })
     }
 
-    /// A place for a connection from `remote`, if there is one or can be made one.
-    pub(super) fn admit(self: &Arc<Self>, remote: IpAddr, pulse: Arc<Pulse>) -> Option<Ticket> {
+    /// A permit for a connection from `remote`; evicts another connection if there are too many.
+    pub(super) fn admit(self: &Arc<Self>, remote: IpAddr, state: Arc<ConnectionState>) -> Option<ConnectionPermit> {
         let remote = remote.to_canonical();
-        let share = match &self.clients {
-            Some(clients) if !(remote.is_loopback() || self.proxies.trust(remote)) => {
-                let share = clients.take(ClientKey::of(remote), 1);
-                if share.is_none() {
-                    self.counters.count(Ending::ClientCap);
+        let client = match &self.per_client {
+            Some(limit) if !(remote.is_loopback() || self.proxies.trust(remote)) => {
+                let permit = limit.take(ClientKey::of(remote), 1);
+                if permit.is_none() {
+                    self.counters.count(CloseReason::ClientCap);
                 }
-                Some(share?)
+                Some(permit?)
             }
             _ => None,
         };
         let mut open = self.lock();
-        if open.connections.len() >= self.most && !open.close_longest_waiting() {
-            self.counters.count(Ending::Full);
+        if open.connections.len() >= self.most && !open.evict() {
+            self.counters.count(CloseReason::Full);
             return None;
         }
         open.number += 1;
         let number = open.number;
-        open.connections.insert(number, pulse.clone());
+        open.connections.insert(number, state.clone());
         self.counters.set_open(open.connections.len());
         drop(open);
-        Some(Ticket { pulse, number, admission: self.clone(), _share: share })
+        Some(ConnectionPermit { state, number, admission: self.clone(), _client: client })
     }
 
-    /// Closes one connection that waits for a request.
-    pub(super) fn make_room(&self) {
-        self.lock().close_longest_waiting();
+    /// Closes the connection that has waited longest for a request, if there is one.
+    pub(super) fn evict(&self) {
+        self.lock().evict();
     }
 
-    /// Tells all connections.
-    pub(super) fn tell_all(&self, order: Order) {
-        self.lock().connections.values().for_each(|pulse| pulse.tell(order));
+    /// Shuts all connections down once their requests have finished.
+    pub(super) fn shut_down(&self) {
+        self.lock().connections.values().for_each(|connection| connection.shut_down(Shutdown::Graceful));
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {
@@ -87,19 +86,19 @@ impl Admission {
 }
 
 impl Open {
-    /// Closes the connection that has waited longest for a request: who holds many for nothing loses them first, and a
-    /// client in good faith just connects again. False if all are at work.
-    fn close_longest_waiting(&mut self) -> bool {
-        let waiting = self.connections.iter().filter_map(|(number, pulse)| Some((pulse.waiting_since()?, *number)));
+    /// Closes the connection that has waited longest for a request; false if all have one in flight. A client that holds
+    /// many idle connections loses them first; others just connect again.
+    fn evict(&mut self) -> bool {
+        let waiting = self.connections.iter().filter_map(|(number, state)| Some((state.waiting_since()?, *number)));
         let Some((_, number)) = waiting.min() else { return false };
-        if let Some(pulse) = self.connections.remove(&number) {
-            pulse.tell(Order::Close);
+        if let Some(state) = self.connections.remove(&number) {
+            state.shut_down(Shutdown::Evict);
         }
         true
     }
 }
 
-impl Drop for Ticket {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self.admission.lock();
         open.connections.remove(&self.number);
@@ -112,15 +111,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_has_so_many_and_a_proxy_any_number() {
-        let limits = Limits { client_connections: 2, ..Limits::default() };
-        let counters = Arc::new(Connections::default());
+    fn clients_have_a_limit_and_proxies_have_none() {
+        let limits = ConnectionLimits { client_connections: 2, ..ConnectionLimits::default() };
+        let counters = Arc::new(ConnectionCounters::default());
         let proxies = Proxies::new(vec!["198.51.100.7/32".parse().unwrap()]);
         let admission = Admission::new(&limits, proxies, counters.clone());
-        let admit = |remote: &str| admission.admit(remote.parse().unwrap(), Pulse::new(&limits));
+        let admit = |remote: &str| admission.admit(remote.parse().unwrap(), ConnectionState::new(&limits));
         let mut held = vec![admit("2001:db8::1").unwrap(), admit("2001:db8::2").unwrap()];
         assert!(admit("2001:db8::3").is_none(), "one /64 is one client");
-        assert_eq!(counters.ended(Ending::ClientCap), 1);
+        assert_eq!(counters.closed(CloseReason::ClientCap), 1);
         for exempt in ["127.0.0.1", "::ffff:127.0.0.1", "::1", "198.51.100.7"] {
             held.extend((0..3).map(|_| admit(exempt).unwrap()));
         }

@@ -1,4 +1,4 @@
-//! Bodies that are late, or that nobody takes.
+//! Request bodies with a timeout, and response bodies that clients must take.
 
 use std::{
     pin::Pin,
@@ -11,27 +11,27 @@ use axum::{BoxError, body::Bytes};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep_until};
 
-use super::pulse::{Pace, Turn};
+use super::state::{InFlight, StallTimer};
 
-/// A client has stopped sending its request's body, or sends it too slowly.
+/// The client sends its request's body too slowly, or no longer.
 #[derive(Debug, thiserror::Error)]
-#[error("the body is late")]
-pub struct Late;
+#[error("the body came too slowly")]
+pub struct BodyTimeout;
 
-/// A request's body, which must keep coming.
-pub(super) struct Paced<B> {
+/// A request's body with a timeout.
+pub(super) struct TimedRequestBody<B> {
     body: B,
-    pace: Pace,
-    alarm: Option<Pin<Box<Sleep>>>,
+    timer: StallTimer,
+    timeout: Option<Pin<Box<Sleep>>>,
 }
 
-impl<B> Paced<B> {
+impl<B> TimedRequestBody<B> {
     pub(super) fn new(body: B, most: Duration) -> Self {
-        Self { body, pace: Pace::new(most), alarm: None }
+        Self { body, timer: StallTimer::new(most), timeout: None }
     }
 }
 
-impl<B> Body for Paced<B>
+impl<B> Body for TimedRequestBody<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
@@ -42,15 +42,15 @@ where
         let this = self.get_mut();
         match Pin::new(&mut this.body).poll_frame(context) {
             Poll::Ready(frame) => {
-                this.alarm = None;
+                this.timeout = None;
                 let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
-                this.pace.moved(Instant::now(), bytes);
+                this.timer.moved(Instant::now(), bytes);
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             Poll::Pending => {
-                let until = this.pace.wait(Instant::now());
-                let alarm = this.alarm.get_or_insert_with(|| Box::pin(sleep_until(until.into())));
-                alarm.as_mut().poll(context).map(|()| Some(Err(Late.into())))
+                let until = this.timer.wait(Instant::now());
+                let timeout = this.timeout.get_or_insert_with(|| Box::pin(sleep_until(until.into())));
+                timeout.as_mut().poll(context).map(|()| Some(Err(BodyTimeout.into())))
             }
         }
     }
@@ -64,71 +64,69 @@ where
     }
 }
 
-/// Most of an answer that is handed over at once over HTTP/2, in bytes.
-const PIECE: usize = 16 << 10;
-/// The same over HTTP/1, where a body is let go of as soon as its last piece is handed over: what is longer than this is in
-/// progress until it is nearly sent.
-const LONG_PIECE: usize = 64 << 10;
+/// Largest chunk of an answer over HTTP/2, in bytes.
+const H2_CHUNK: usize = 16 << 10;
+/// The same over HTTP/1. There the body is dropped with its last chunk: a longer answer is in flight until it is nearly sent.
+const H1_CHUNK: usize = 64 << 10;
 
-/// What was handed over over HTTP/2, until that lets go of it: it is sent, or will never be. Meanwhile the client's window
-/// may keep it, also when the body has ended.
-struct Piece {
+/// A chunk handed to HTTP/2, dropped when it is sent or never will be. Until then the client's window may hold it back, also
+/// after the body's end.
+struct Chunk {
     data: Bytes,
-    turn: Arc<Turn>,
+    in_flight: Arc<InFlight>,
 }
 
-impl AsRef<[u8]> for Piece {
+impl AsRef<[u8]> for Chunk {
     fn as_ref(&self) -> &[u8] {
         &self.data
     }
 }
 
-impl Drop for Piece {
+impl Drop for Chunk {
     fn drop(&mut self) {
-        // What it earns, it has when the next one is asked for.
-        self.turn.taken(0);
+        // Its bytes count when the next chunk is polled.
+        self.in_flight.taken(0);
     }
 }
 
-/// An answer's body, which the client must keep taking.
-pub(super) struct Offered<B> {
+/// An answer's body, whose chunks are recorded in the connection's state until the client has taken them.
+pub(super) struct TrackedResponseBody<B> {
     body: B,
-    turn: Arc<Turn>,
-    /// Size of the piece that was handed over last, until it is asked for the next one: that it was taken counts once, however
-    /// often it is asked.
+    in_flight: Arc<InFlight>,
+    /// Size of the last chunk, until the next is polled: it counts as taken once, however often that is polled.
     last: Option<usize>,
-    /// What comes next, where the body's own pieces are cut up.
+    /// What is left of a frame that is larger than a chunk.
     rest: Bytes,
     h2: bool,
 }
 
-impl<B: Body> Offered<B> {
-    pub(super) fn new(body: B, turn: Turn, h2: bool) -> Self {
+impl<B: Body> TrackedResponseBody<B> {
+    pub(super) fn new(body: B, in_flight: InFlight, h2: bool) -> Self {
         // The head, before anything of the body.
         let last = (!body.is_end_stream()).then(|| {
-            turn.offer();
+            in_flight.offer();
             0
         });
-        Self { body, turn: Arc::new(turn), last, rest: Bytes::new(), h2 }
+        Self { body, in_flight: Arc::new(in_flight), last, rest: Bytes::new(), h2 }
     }
 
-    /// Hands over what remains of a piece, or all of it.
+    /// Hands over `data`, or its first chunk.
     fn hand_over(&mut self, mut data: Bytes) -> Frame<Bytes> {
-        let most = if self.h2 { PIECE } else { LONG_PIECE };
+        let most = if self.h2 { H2_CHUNK } else { H1_CHUNK };
         if data.len() > most {
             self.rest = data.split_off(most);
         }
         self.last = Some(data.len());
-        self.turn.offer();
+        self.in_flight.offer();
         if self.h2 {
-            self.turn.offer();
-            data = Bytes::from_owner(Piece { data, turn: self.turn.clone() });
+            self.in_flight.offer();
+            data = Bytes::from_owner(Chunk { data, in_flight: self.in_flight.clone() });
         }
         Frame::data(data)
     }
 }
 
-impl<B> Body for Offered<B>
+impl<B> Body for TrackedResponseBody<B>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -138,7 +136,7 @@ where
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
         if let Some(last) = this.last.take() {
-            this.turn.taken(last);
+            this.in_flight.taken(last);
         }
         if !this.rest.is_empty() {
             let rest = std::mem::take(&mut this.rest);
@@ -178,39 +176,39 @@ mod tests {
     use http_body_util::StreamBody;
 
     use super::{
-        super::{Limits, pulse::Pulse},
+        super::state::{ConnectionLimits, ConnectionState},
         *,
     };
-    use crate::http::counters::Ending;
+    use crate::http::counters::CloseReason;
 
     #[test]
-    fn who_holds_a_piece_is_waited_for_however_often_the_next_one_is_asked_for() {
-        let limits = Limits::default();
-        let pulse = Pulse::new(&limits);
-        let (mut pages, body) = mpsc::channel::<Result<Frame<Bytes>, Late>>(8);
-        let mut offered = Offered::new(StreamBody::new(body), pulse.begin(true), true);
+    fn a_chunk_that_is_not_taken_stalls_however_often_the_next_one_is_polled() {
+        let limits = ConnectionLimits::default();
+        let connection = ConnectionState::new(&limits);
+        let (mut pages, body) = mpsc::channel::<Result<Frame<Bytes>, BodyTimeout>>(8);
+        let mut tracked = TrackedResponseBody::new(StreamBody::new(body), connection.begin(true), true);
         let mut context = Context::from_waker(Waker::noop());
-        let mut poll = || Pin::new(&mut offered).poll_frame(&mut context);
-        let expired = || pulse.expired(Instant::now() + 2 * limits.stall_timeout).ok();
+        let mut poll = || Pin::new(&mut tracked).poll_frame(&mut context);
+        let expired = || connection.expired(Instant::now() + 2 * limits.stall_timeout).ok();
         assert!(poll().is_pending());
-        assert_eq!(expired(), None, "the answer waits for us");
+        assert_eq!(expired(), None, "the client waits for us");
         for page in ["one", "two"] {
             pages.try_send(Ok(Frame::data(page.into()))).unwrap();
-            let Poll::Ready(Some(Ok(piece))) = poll() else { panic!("no piece") };
+            let Poll::Ready(Some(Ok(chunk))) = poll() else { panic!("no chunk") };
             for _ in 0..3 {
                 assert!(poll().is_pending());
             }
-            assert_eq!(expired(), Some(Ending::Stalled), "the client's window keeps it");
-            drop(piece);
+            assert_eq!(expired(), Some(CloseReason::Stalled), "the client's window keeps it");
+            drop(chunk);
             assert_eq!(expired(), None);
         }
         pages.try_send(Ok(Frame::data("the last".into()))).unwrap();
         drop(pages);
-        let Poll::Ready(Some(Ok(last))) = poll() else { panic!("no piece") };
+        let Poll::Ready(Some(Ok(last))) = poll() else { panic!("no chunk") };
         assert!(matches!(poll(), Poll::Ready(None)));
-        drop(offered);
-        assert_eq!(expired(), Some(Ending::Stalled), "nor does the end of the body let go of it");
+        drop(tracked);
+        assert_eq!(expired(), Some(CloseReason::Stalled), "also after the end of the body");
         drop(last);
-        assert!(expired().is_none() && pulse.waiting_since().is_some());
+        assert!(expired().is_none() && connection.waiting_since().is_some());
     }
 }

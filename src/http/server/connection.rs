@@ -2,9 +2,11 @@
 
 use std::{
     convert::Infallible,
+    io::{self, IoSlice},
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -15,50 +17,55 @@ use hyper_util::{
     server::conn::auto::Builder,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::sleep_until,
 };
 use tokio_util::either::Either;
 
 use super::{
-    Limits, Tls,
-    admission::Ticket,
-    body::{Offered, Paced},
-    pulse::{Order, Pulse},
-    wire::Wire,
+    admission::ConnectionPermit,
+    body::{TimedRequestBody, TrackedResponseBody},
+    state::{ConnectionLimits, ConnectionState, Shutdown},
+    tls::Tls,
 };
-use crate::http::counters::{Connections, Ending};
+use crate::http::counters::{CloseReason, ConnectionCounters};
 
-/// Most bytes of a request's head over HTTP/1, and of an answer that is buffered besides the piece at hand: eight times the
-/// longest query string, so that those which are too long are told so.
+/// Most bytes of a request's head over HTTP/1, and of an answer that hyper buffers besides the current chunk. It is eight times
+/// the longest query string, so that a longer one gets its error.
 const MAX_BUFFER: usize = 128 << 10;
 
-/// Requests in progress on one connection over HTTP/2; RFC 9113 asks for at least 100.
+/// Requests in flight on one HTTP/2 connection; RFC 9113 asks for at least 100.
 const MAX_STREAMS: u32 = 100;
-/// Bytes of all headers of a request over HTTP/2: the longest query string and as much again.
+/// Bytes of all headers of an HTTP/2 request: twice the longest query string.
 const MAX_HEADER_LIST: u32 = 32 << 10;
-/// How often a silent HTTP/2 client is asked for a sign of life, and how long it has.
+/// How often a silent HTTP/2 client is pinged.
 const PING_EVERY: Duration = Duration::from_secs(20);
+/// Longest wait for its answer.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The other end of the connection that a request came by.
+/// The address of a connection's other end, in each request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub struct Remote(pub IpAddr);
 
-/// What serves each connection of a listener.
+/// Serves the connections of a listener.
 pub(super) struct Server {
     http: Builder<TokioExecutor>,
     router: Router,
-    limits: Limits,
+    limits: ConnectionLimits,
     tls: Option<Arc<Tls>>,
-    counters: Arc<Connections>,
+    counters: Arc<ConnectionCounters>,
 }
 
 impl Server {
-    pub(super) fn new(router: Router, limits: &Limits, tls: Option<Arc<Tls>>, counters: Arc<Connections>) -> Self {
+    pub(super) fn new(
+        router: Router,
+        limits: &ConnectionLimits,
+        tls: Option<Arc<Tls>>,
+        counters: Arc<ConnectionCounters>,
+    ) -> Self {
         let mut http = Builder::new(TokioExecutor::new());
-        // The pulse has the deadline of a head: hyper's would also end connections that wait for a request.
+        // `ConnectionState` has the deadline of a head: hyper's would also close connections that wait for a request.
         http.http1().header_read_timeout(None).max_buf_size(MAX_BUFFER);
         http.http2()
             .timer(TokioTimer::new())
@@ -70,78 +77,81 @@ impl Server {
         Self { http, router, limits: limits.clone(), tls, counters }
     }
 
-    /// The pulse of a connection that begins now.
-    pub(super) fn pulse(&self) -> Arc<Pulse> {
-        Pulse::new(&self.limits)
+    /// The state of a connection that begins now.
+    pub(super) fn connection_state(&self) -> Arc<ConnectionState> {
+        ConnectionState::new(&self.limits)
     }
 
-    /// Serves a connection to its end; says how it ended.
-    pub(super) async fn run(&self, stream: TcpStream, remote: SocketAddr, ticket: Ticket) -> Ending {
-        let pulse = &ticket.pulse;
+    /// Serves a connection to its end; returns why it ended.
+    pub(super) async fn run(&self, stream: TcpStream, remote: SocketAddr, permit: ConnectionPermit) -> CloseReason {
+        let state = &permit.state;
         // A small answer must not wait for the client's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
-        let wire = Wire::new(stream, pulse.clone());
-        let wire = match &self.tls {
-            None => Either::Left(wire),
+        let stream = TrackedStream::new(stream, state.clone());
+        let stream = match &self.tls {
+            None => Either::Left(stream),
             Some(tls) => tokio::select! {
-                accepted = tls.acceptor().accept(wire) => match accepted {
+                accepted = tls.acceptor().accept(stream) => match accepted {
                     Ok(stream) => Either::Right(stream),
-                    Err(_) => return Ending::TlsFailed,
+                    Err(_) => return CloseReason::TlsFailed,
                 },
-                order = pulse.told() => return if order == Order::Close { Ending::Evicted } else { Ending::Shutdown },
-                ending = expiry(pulse) => return ending,
+                shutdown = state.shutdown() => return match shutdown {
+                    Shutdown::Evict => CloseReason::Evicted,
+                    Shutdown::Graceful => CloseReason::Shutdown,
+                },
+                reason = expiry(state) => return reason,
             },
         };
-        self.serve(wire, remote.ip().to_canonical(), pulse).await
+        self.serve(stream, remote.ip().to_canonical(), state).await
     }
 
-    async fn serve<I>(&self, wire: I, remote: IpAddr, pulse: &Arc<Pulse>) -> Ending
+    async fn serve<I>(&self, stream: I, remote: IpAddr, state: &Arc<ConnectionState>) -> CloseReason
     where
         I: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let service = Requests {
             router: self.router.clone(),
             remote,
-            pulse: pulse.clone(),
+            state: state.clone(),
             body_timeout: self.limits.header_timeout,
             counters: self.counters.clone(),
         };
-        let connection = self.http.serve_connection(TokioIo::new(wire), service);
+        let connection = self.http.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
-        let mut ended_for = None;
+        let mut reason_to_close = None;
         loop {
             tokio::select! {
                 biased;
                 result = connection.as_mut() => {
-                    return ended_for.unwrap_or(if result.is_ok() { Ending::Closed } else { Ending::Failed });
+                    return reason_to_close.unwrap_or(if result.is_ok() { CloseReason::Closed } else { CloseReason::Failed });
                 }
-                order = pulse.told() => match order {
-                    Order::Close => return Ending::Evicted,
-                    Order::Finish => {
-                        ended_for.get_or_insert(Ending::Shutdown);
+                shutdown = state.shutdown() => match shutdown {
+                    Shutdown::Evict => return CloseReason::Evicted,
+                    Shutdown::Graceful => {
+                        reason_to_close.get_or_insert(CloseReason::Shutdown);
                         connection.as_mut().graceful_shutdown();
                     }
                 },
-                ending = expiry(pulse) => match ending {
-                    // The client learns that no request of its was lost.
-                    Ending::Idle => {
-                        ended_for = Some(Ending::Idle);
-                        pulse.finish();
+                reason = expiry(state) => match reason {
+                    // Gracefully, so that the client knows that no request was lost.
+                    CloseReason::Idle => {
+                        reason_to_close = Some(CloseReason::Idle);
+                        state.close();
                         connection.as_mut().graceful_shutdown();
                     }
-                    Ending::Shutdown => return ended_for.unwrap_or(Ending::Shutdown),
-                    ending => return ending,
+                    CloseReason::Shutdown => return reason_to_close.unwrap_or(CloseReason::Shutdown),
+                    reason => return reason,
                 },
             }
         }
     }
 }
 
-/// Waits until something has taken too long.
-async fn expiry(pulse: &Pulse) -> Ending {
+/// Waits until something times out.
+async fn expiry(state: &ConnectionState) -> CloseReason {
     loop {
-        match pulse.expired(Instant::now()) {
-            Ok(ending) => return ending,
+        match state.expired(Instant::now()) {
+            Ok(reason) => return reason,
             Err(next) => sleep_until(next.into()).await,
         }
     }
@@ -151,30 +161,94 @@ async fn expiry(pulse: &Pulse) -> Ending {
 struct Requests {
     router: Router,
     remote: IpAddr,
-    pulse: Arc<Pulse>,
+    state: Arc<ConnectionState>,
     body_timeout: Duration,
-    counters: Arc<Connections>,
+    counters: Arc<ConnectionCounters>,
 }
 
 impl Service<Request<Incoming>> for Requests {
-    type Response = Response<Offered<Body>>;
+    type Response = Response<TrackedResponseBody<Body>>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let h2 = request.version() == Version::HTTP_2;
-        let turn = self.pulse.begin(h2);
+        let in_flight = self.state.begin(h2);
         self.counters.count_request();
         let body_timeout = self.body_timeout;
         let mut request = request.map(|body| match hyper::body::Body::is_end_stream(&body) {
             true => Body::empty(),
-            false => Body::new(Paced::new(body, body_timeout)),
+            false => Body::new(TimedRequestBody::new(body, body_timeout)),
         });
         request.extensions_mut().insert(Remote(self.remote));
         let mut router = self.router.clone();
         Box::pin(async move {
             let response = tower::Service::call(&mut router, request).await?;
-            Ok(response.map(|body| Offered::new(body, turn, h2)))
+            Ok(response.map(|body| TrackedResponseBody::new(body, in_flight, h2)))
         })
+    }
+}
+
+/// A TCP stream whose reads and writes are recorded in the connection's state.
+struct TrackedStream {
+    stream: TcpStream,
+    state: Arc<ConnectionState>,
+}
+
+impl TrackedStream {
+    fn new(stream: TcpStream, state: Arc<ConnectionState>) -> Self {
+        Self { stream, state }
+    }
+
+    fn record(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match written {
+            Poll::Pending => self.state.write_blocked(),
+            Poll::Ready(Ok(bytes)) => self.state.wrote(bytes),
+            Poll::Ready(Err(_)) => {}
+        }
+        written
+    }
+}
+
+impl AsyncRead for TrackedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.state.read();
+        }
+        read
+    }
+}
+
+impl AsyncWrite for TrackedStream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.record(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
+        self.record(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }

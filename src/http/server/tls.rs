@@ -18,8 +18,8 @@ use tokio_rustls::{
     },
 };
 
-/// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often the files are read.
+const READ_EVERY: Duration = Duration::from_secs(2);
 
 /// Protocols offered to clients, best first.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -30,28 +30,28 @@ pub enum TlsError {
     /// A file can't be read.
     #[error("{setting}: {} can't be read", path.display())]
     Read {
-        /// The setting that names it.
+        /// The setting with the file's path.
         setting: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
     /// A file holds no PEM of the right kind.
     #[error("{setting}: {} holds no {what} in PEM", path.display())]
     Pem {
-        /// The setting that names it.
+        /// The setting with the file's path.
         setting: &'static str,
         /// The file.
         path: PathBuf,
         /// What is missing.
         what: &'static str,
-        /// What is wrong with it.
+        /// The parser's error.
         #[source]
         source: pem::Error,
     },
-    /// The two don't fit together, or are of no use.
+    /// The certificate and the key don't belong together, or can't be used.
     #[error("tls_cert and tls_key can't be used together")]
     Unusable(#[source] rustls::Error),
 }
@@ -66,7 +66,7 @@ pub struct Tls {
 
 struct Current {
     acceptor: TlsAcceptor,
-    /// Of both files.
+    /// SHA-256 of both files.
     digest: [u8; 32],
 }
 
@@ -87,26 +87,26 @@ impl Tls {
         Ok(Self { certificate, key, current: RwLock::new(current) })
     }
 
-    /// For the next connection.
+    /// The acceptor for the next connection.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         self.current.read().unwrap_or_else(PoisonError::into_inner).acceptor.clone()
     }
 
-    /// Takes over what the files hold, whenever they change, without end. Files that can't be used change nothing.
-    pub(super) async fn follow(self: Arc<Self>) {
-        let mut ticks = interval(LOOK_EVERY);
+    /// Reads the files again whenever they change, without end. Files that can't be used change nothing.
+    pub(super) async fn reload_on_change(self: Arc<Self>) {
+        let mut ticks = interval(READ_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut complained = None;
+        let mut logged = None;
         loop {
             ticks.tick().await;
             let tls = self.clone();
             let Ok(result) = tokio::task::spawn_blocking(move || tls.reload()).await else { continue };
+            let failed = result.err().map(|error| error.to_string());
             // Once for each fault, not every two seconds.
-            let complaint = result.err().map(|error| error.to_string());
-            if let Some(error) = complaint.as_ref().filter(|_| complained != complaint) {
+            if let Some(error) = failed.as_ref().filter(|_| logged != failed) {
                 tracing::warn!(error, "the new certificate can't be used: the old one stays");
             }
-            complained = complaint;
+            logged = failed;
         }
     }
 
@@ -118,7 +118,7 @@ impl Tls {
         }
         let acceptor = files.acceptor(&self.certificate, &self.key)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Current { acceptor, digest };
-        tracing::info!("the certificate was read again");
+        tracing::info!("a new certificate is in use");
         Ok(())
     }
 }
@@ -137,7 +137,7 @@ impl Files {
     }
 
     fn digest(&self) -> [u8; 32] {
-        // The length keeps what moves from one file to the other apart.
+        // With the length, bytes moved from one file to the other change the digest.
         let start = Sha256::new_with_prefix(self.certificate.len().to_le_bytes());
         start.chain_update(&self.certificate).chain_update(&self.key).finalize().into()
     }

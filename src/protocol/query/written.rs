@@ -2,7 +2,7 @@
 //! become the same query, and whatever the path doesn't know is named.
 
 use percent_encoding::percent_decode_str;
-use serde_json::{Value, value::RawValue};
+use serde_json::{Map, Value, value::RawValue};
 
 use super::{table::Path, typed::Query};
 use crate::protocol::failure::{Code, Failure};
@@ -42,8 +42,10 @@ impl Path {
     /// Those of [`data_from_text`](super::data_from_text) and [`Query::parse`].
     pub fn query_of_pairs<'a>(&self, pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Query, Failure> {
         let data = self.data_from_text(pairs)?;
-        let raw = serde_json::value::to_raw_value(&data).map_err(|_| Failure::new(Code::Internal))?;
-        Query::parse(self.path, Some(&raw))
+        match self.parameters {
+            None => Ok(Query::Ping { data: data.to_string().into() }),
+            Some(_) => self.query_of(data),
+        }
     }
 
     /// The query that a JSON body asks; an empty one is the same as null.
@@ -55,12 +57,18 @@ impl Path {
             return Query::parse(self.path, None);
         }
         let malformed = |error: serde_json::Error| Failure::with_detail(Code::MalformedBody, error.to_string());
-        let data: &RawValue = serde_json::from_slice(body).map_err(malformed)?;
-        if self.parameters.is_some() {
-            let value: Value = serde_json::from_str(data.get()).map_err(malformed)?;
-            self.check(&value)?;
+        if self.parameters.is_none() {
+            let data: &RawValue = serde_json::from_slice(body).map_err(malformed)?;
+            return Query::parse(self.path, Some(data));
         }
-        Query::parse(self.path, Some(data))
+        let data: Value = serde_json::from_slice(body).map_err(malformed)?;
+        self.check(&data)?;
+        self.query_of(data)
+    }
+
+    fn query_of(&self, data: Value) -> Result<Query, Failure> {
+        let Value::Object(members) = data else { return (self.parse)(&Map::new()) };
+        (self.parse)(&members)
     }
 }
 

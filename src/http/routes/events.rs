@@ -1,7 +1,7 @@
-//! `/events`: what becomes of the chain, as server-sent events.
+//! `/events`: the chain's events, as server-sent events.
 //!
-//! A stream reads from the store what its client lacks, one batch after the other, and only when the client has taken
-//! the last one: a slow reader costs one batch, and when it falls too far behind it is told so.
+//! A stream reads one batch of events after the other from the store, and only when its client has taken the last one: a slow
+//! reader costs one batch, and gets a `reset` when it falls too far behind.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -19,17 +19,14 @@ use futures::{
     stream::{self, Stream},
 };
 use tokio_util::sync::CancellationToken;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{
-    Gateway,
-    client::Client,
-    error::Rejection,
-    extract,
-    room::{Part, Taken},
-    status::OWN,
-};
 use crate::{
+    http::{
+        envelope::{OWN, Rejection},
+        extract,
+        gateway::Gateway,
+        limits::{Permit, client::Client},
+    },
     protocol::{
         Code, Failure,
         query::{Kind, Parameter, optional},
@@ -37,40 +34,35 @@ use crate::{
     source::{Cursor, News, Source},
 };
 
-/// How often a stream looks for news. All of them share what the source has read.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// The same after the store failed.
+/// How often a stream polls for events. All streams share what the source has read.
+const POLL_EVERY: Duration = Duration::from_millis(200);
+/// How often it polls while the store fails.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
-/// How long a stream may be silent.
+/// Longest silence of a stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 const AFTER: &str = "after";
 const PARAMETERS: &[Parameter] = &[optional(AFTER, Kind::Text)];
-/// What browsers send when they connect again.
+/// The header that browsers send when they reconnect.
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// The route.
-pub fn routes() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::new().routes(routes!(follow_chain))
-}
-
-/// What becomes of the chain
+/// The chain's events
 ///
 /// Server-sent events, without end. `extended`: blocks were appended. `reorganised`: blocks left the chain, and others may
-/// have come. `reset`: events are missing before this one, or some that were told are lost, so read the chain anew. Each
-/// has a JSON object as `data`, with the `tip` after it, and an `id` to go on after, which stands for that tip too. Without
-/// an id only what happens from now on is told.
+/// have come. `reset`: events before this one are missing, or events sent before are void, so read the chain anew. Each event
+/// has a JSON object as `data`, with the `tip` after it, and an `id` to resume after, which stands for that tip too. Without
+/// an id the stream begins with the next event.
 #[utoipa::path(get, path = "/events", tag = "gateway",
     params(
         ("after" = Option<String>, Query, pattern = "^[0-9]{1,19}(-[0-9a-f]{16})?$",
-            description = "Id of the last event that is known; 0: from the first one on"),
+            description = "Id of the last event received; 0: from the first event on"),
         ("last-event-id" = Option<String>, Header, pattern = "^[0-9]{1,19}(-[0-9a-f]{16})?$",
             example = "1-1a31748356cf9498",
-            description = "The same, as browsers send it when they connect again; it wins")
+            description = "The same, as browsers send it when they reconnect; takes precedence over `after`")
     ),
     responses((status = 200, description = "The events", body = String, content_type = "text/event-stream")))]
-async fn follow_chain(
-    State(gateway): State<Gateway>,
+pub(super) async fn follow_chain(
+    State(gateway): State<Arc<Gateway>>,
     Extension(client): Extension<Client>,
     uri: Uri,
     headers: HeaderMap,
@@ -78,36 +70,36 @@ async fn follow_chain(
     let parameters = extract::parameters("/events", PARAMETERS, &uri)?;
     let after = parameters[AFTER].as_str().map(|id| cursor(AFTER, id)).transpose()?;
     let last = headers.get(LAST_EVENT_ID).map(|id| cursor(LAST_EVENT_ID, id.to_str().unwrap_or("?"))).transpose()?;
-    let place = gateway.room.streams.take(client, 1).map_err(Taken::failure)?;
+    let permit = gateway.limits.streams.take(client, 1).map_err(|exceeded| gateway.refuse(exceeded))?;
     let state = gateway.source.state().await?;
     let follower = Follower {
-        source: gateway.source,
-        closing: gateway.closing,
+        source: gateway.source.clone(),
+        closing: gateway.closing.clone(),
         after: last.or(after).unwrap_or_else(|| Cursor::from(&*state)),
         batch: None,
-        _place: place,
+        _permit: permit,
     };
     Ok((OWN, Sse::new(follower.stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"))))
 }
 
-/// The id of an event, from the part of the request that has this name.
+/// The id of an event, from the parameter or header `name`.
 fn cursor(name: &str, id: &str) -> Result<Cursor, Failure> {
     id.parse::<Cursor>().map_err(|error| Failure::with_detail(Code::InvalidParameter, format!("{name}: {error}")))
 }
 
-/// One who follows the chain.
+/// A client that follows the chain.
 struct Follower {
     source: Arc<Source>,
     closing: CancellationToken,
-    /// The last event told.
+    /// The last event sent.
     after: Cursor,
-    /// What the source has told, and how much of it was passed on.
+    /// The batch that was read last, and how many of its events were sent.
     batch: Option<(Arc<[News]>, usize)>,
-    _place: Part,
+    _permit: Permit,
 }
 
 impl Follower {
-    /// The events, between a first one that only says where they begin, and a last one that only says that they end.
+    /// The events, between a comment with the id to start from, and a last comment when the gateway stops.
     fn stream(self) -> impl Stream<Item = Result<Event, Infallible>> + Send {
         let first = Event::default().id(self.after.to_string()).comment("following");
         let events = stream::unfold(Some(self), |follower: Option<Self>| async {
@@ -123,21 +115,21 @@ impl Follower {
     /// The next event, once there is one; `None` when the gateway stops.
     async fn next(&mut self) -> Option<Event> {
         loop {
-            if let Some((news, told)) = &mut self.batch
-                && let Some(News { id, name, data }) = news.get(*told)
+            if let Some((events, sent)) = &mut self.batch
+                && let Some(News { id, name, data }) = events.get(*sent)
             {
-                *told += 1;
+                *sent += 1;
                 self.after = *id;
                 return Some(Event::default().id(id.to_string()).event(name).data(data));
             }
             self.batch = None;
             let pause = match self.source.news(self.after).await {
-                Ok(news) if !news.is_empty() => {
-                    self.batch = Some((news, 0));
+                Ok(events) if !events.is_empty() => {
+                    self.batch = Some((events, 0));
                     Duration::ZERO
                 }
-                Ok(_) => LOOK_EVERY,
-                // The client keeps its place: it would not come back from an error by itself.
+                Ok(_) => POLL_EVERY,
+                // The stream goes on: the client would not come back from an error by itself.
                 Err(_) => RETRY_EVERY,
             };
             tokio::select! {

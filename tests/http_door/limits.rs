@@ -1,18 +1,18 @@
-//! What all clients together may have in progress, and one of them.
+//! Limits on what is in flight, for all clients and for each.
 
 use std::time::Duration;
 
 use modal_gateway::{
     chain::Level,
     config::Config,
-    http::{Settings, client::Proxies, counters::Ending, server::Limits},
+    http::{Proxies, Settings, counters::CloseReason, server::ConnectionLimits},
 };
 use reqwest::Method;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
     before, open, open_long,
-    shares::{EPOCH, ask, limited},
+    rate::{EPOCH, ask, limited},
     support::{
         door::{Door, Terms, send},
         gateway::{Backend, PATIENCE, TestGateway, TestStore, synthetic},
@@ -39,7 +39,7 @@ async fn wait_for(door: &Door, name: &str, value: u64) {
 }
 
 #[tokio::test]
-async fn who_reads_slowly_keeps_nobody_from_being_answered() {
+async fn slow_readers_do_not_block_other_answers() {
     let settings = Settings { max_requests: 2, ..Settings::default() };
     let door = open_long(Terms { settings, ..Terms::default() }).await;
     let held = [occupy(&door).await, occupy(&door).await];
@@ -56,7 +56,7 @@ async fn who_reads_slowly_keeps_nobody_from_being_answered() {
 }
 
 #[tokio::test]
-async fn a_client_has_so_many_large_answers_on_their_way() {
+async fn large_answers_being_sent_to_one_client_are_limited() {
     let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
     // Without a rate: what each of them reads ahead costs as well.
     let settings = Settings { proxies, rate_limit: 0, ..Settings::default() };
@@ -108,7 +108,7 @@ async fn answers_of_known_size_count_until_they_are_read() {
 }
 
 #[tokio::test]
-async fn who_hangs_up_keeps_its_place_until_the_peer_is_done() {
+async fn a_forwarded_request_keeps_its_permit_until_the_peer_is_done() {
     let (gateway, peer) = with_silent_peer(2).await;
     let mut wire = Wire::connect(gateway.base.strip_prefix("http://").unwrap().parse().unwrap()).await;
     wire.send("GET /ping?peer=silent HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -129,7 +129,7 @@ async fn with_silent_peer(max_requests: usize) -> (TestGateway, ScriptedPeer) {
 }
 
 #[tokio::test]
-async fn without_room_a_request_is_refused_at_once_and_health_is_not() {
+async fn over_the_limit_a_request_is_refused_at_once_and_health_is_not() {
     let (gateway, _peer) = with_silent_peer(1).await;
     let slow = async || gateway.get("/ping?peer=silent").await.code();
     let others = async {
@@ -150,7 +150,7 @@ async fn without_room_a_request_is_refused_at_once_and_health_is_not() {
 }
 
 #[tokio::test]
-async fn who_waits_for_peers_leaves_room_for_who_does_not() {
+async fn requests_that_wait_for_peers_do_not_block_others() {
     let (gateway, _peer) = with_silent_peer(4).await;
     let forwarded = async || gateway.get("/ping?peer=silent").await.code();
     let asked = tokio::join!(forwarded(), forwarded(), forwarded(), async {
@@ -167,7 +167,7 @@ async fn who_waits_for_peers_leaves_room_for_who_does_not() {
 }
 
 #[tokio::test]
-async fn who_sends_slowly_takes_no_room() {
+async fn slow_senders_take_no_permit() {
     let settings = Settings { max_requests: 1, ..Settings::default() };
     let door = open(Terms { settings, ..Terms::default() }).await;
     let mut slow = Vec::new();
@@ -187,7 +187,7 @@ async fn who_sends_slowly_takes_no_room() {
 }
 
 #[tokio::test]
-async fn a_client_sends_so_many_bodies_at_once() {
+async fn bodies_of_one_client_are_limited() {
     let door = limited(1000, 1000).await;
     let post = "POST /ping HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4\r\n";
     let mut slow = Vec::new();
@@ -203,6 +203,7 @@ async fn a_client_sends_so_many_bodies_at_once() {
         wire.answer().await.0
     };
     assert!(send("192.0.2.1").await.starts_with("http/1.1 429"));
+    assert_eq!(door.counters.rate_limited.get(), 1);
     assert!(send("192.0.2.2").await.starts_with("http/1.1 200"));
     for wire in &mut slow {
         wire.send("ll").await;
@@ -212,7 +213,7 @@ async fn a_client_sends_so_many_bodies_at_once() {
 }
 
 #[tokio::test]
-async fn a_request_has_one_time_for_its_body_and_its_answer() {
+async fn body_and_answer_share_one_timeout() {
     let peer = ScriptedPeer::start(|_| Reply::Silence).await;
     let store = TestStore::create(Backend::Sqlite).await;
     let second = Duration::from_secs(1);
@@ -233,7 +234,7 @@ async fn a_request_has_one_time_for_its_body_and_its_answer() {
 }
 
 #[tokio::test]
-async fn streams_of_events_take_no_room_and_each_client_has_its_own() {
+async fn event_streams_have_limits_of_their_own() {
     let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
     let settings = Settings { proxies, max_requests: 1, ..Settings::default() };
     let door = open(Terms { settings, ..Terms::default() }).await;
@@ -246,7 +247,7 @@ async fn streams_of_events_take_no_room_and_each_client_has_its_own() {
         streams.push(response);
         assert!(streams.len() <= 256);
     };
-    assert_eq!((streams.len(), refused.status().as_u16()), (16, 429));
+    assert_eq!((streams.len(), refused.status().as_u16(), door.counters.rate_limited.get()), (16, 429, 1));
     assert!(refused.headers().contains_key("retry-after"));
     assert_eq!(ask(&door, "192.0.2.2", "/events").await.status(), 200);
     assert_eq!(ask(&door, "192.0.2.2", EPOCH).await.status(), 200);
@@ -256,8 +257,8 @@ async fn streams_of_events_take_no_room_and_each_client_has_its_own() {
 }
 
 #[tokio::test]
-async fn idle_connections_make_room_and_busy_ones_stay() {
-    let limits = Limits { connections: 4, ..Limits::default() };
+async fn idle_connections_are_evicted_and_busy_ones_stay() {
+    let limits = ConnectionLimits { connections: 4, ..ConnectionLimits::default() };
     let door = open(Terms { limits, ..Terms::default() }).await;
     let mut busy = Wire::connect(door.public).await;
     busy.send("GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await;
@@ -272,7 +273,11 @@ async fn idle_connections_make_room_and_busy_ones_stay() {
     let mut late = Wire::connect(door.public).await;
     assert!(late.get("/health/live").await.0.starts_with("http/1.1 200"), "there is room for one that asks");
     idle.closed().await;
-    assert!(door.counters.public.ended(Ending::Evicted) >= 18, "{}", door.counters.public.ended(Ending::Evicted));
+    assert!(
+        door.counters.public.closed(CloseReason::Evicted) >= 18,
+        "{}",
+        door.counters.public.closed(CloseReason::Evicted)
+    );
     assert!(door.counters.public.open() <= 4);
     door.close().await;
     let (told, _) = busy.closed().await;
@@ -280,12 +285,12 @@ async fn idle_connections_make_room_and_busy_ones_stay() {
 }
 
 #[tokio::test]
-async fn where_all_connections_are_busy_one_more_is_closed() {
-    let limits = Limits { connections: 2, ..Limits::default() };
+async fn where_all_connections_are_busy_another_is_closed() {
+    let limits = ConnectionLimits { connections: 2, ..ConnectionLimits::default() };
     let door = open_long(Terms { limits, ..Terms::default() }).await;
     let _busy = [occupy(&door).await, occupy(&door).await];
     wait_for(&door, "http_answer_bytes", 2 << 20).await;
     let (bytes, _) = Wire::connect(door.public).await.closed().await;
     assert!(bytes.is_empty());
-    assert_eq!(door.counters.public.ended(Ending::Full), 1);
+    assert_eq!(door.counters.public.closed(CloseReason::Full), 1);
 }

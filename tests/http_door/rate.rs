@@ -1,10 +1,10 @@
-//! What one client may ask.
+//! The rate limit.
 
 use std::{collections::HashMap, time::Duration};
 
 use modal_gateway::{
     chain::Level,
-    http::{Settings, client::Proxies},
+    http::{Proxies, Settings},
 };
 use reqwest::{Method, Response};
 use rstest::rstest;
@@ -40,7 +40,7 @@ fn member(response: &Response, header: &str, name: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn who_asks_too_much_is_told_when_to_come_back_and_then_may() {
+async fn over_the_rate_a_client_learns_when_to_retry_and_then_may() {
     let door = limited(50, 100).await;
     let (mut answered, started) = (0, Instant::now());
     let refused = loop {
@@ -89,7 +89,7 @@ async fn clients_are_told_apart_by_what_they_can_not_choose(
 }
 
 #[tokio::test]
-async fn a_strangers_word_about_its_address_counts_nothing() {
+async fn forwarding_headers_of_untrusted_clients_are_ignored() {
     // No proxy is trusted: what comes from this machine for somebody else counts as this machine's, but not as local.
     let settings = Settings { rate_limit: 1, rate_burst: 100, ..Settings::default() };
     let door = open(Terms { settings, ..Terms::default() }).await;
@@ -107,13 +107,13 @@ async fn a_strangers_word_about_its_address_counts_nothing() {
 #[case::from_a_peer_in_disguise("/data/miner_block/epoch?epoch=0&%70eer=any", 5)]
 #[case::an_error("/nowhere", 1)]
 #[tokio::test]
-async fn forwarded_reads_are_dearer(#[case] path: &str, #[case] cost: u64) {
+async fn forwarded_reads_cost_more(#[case] path: &str, #[case] cost: u64) {
     let door = limited(1, 1000).await;
     assert_eq!(member(&ask(&door, "192.0.2.1", path).await, "ratelimit", "r"), 1000 - cost);
 }
 
 #[tokio::test]
-async fn large_answers_are_dearer_those_of_unknown_size_too() {
+async fn large_answers_cost_more_also_those_of_unknown_size() {
     let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
     let settings = Settings { proxies, rate_limit: 1, rate_burst: 1000, ..Settings::default() };
     let door = open_long(Terms { settings, ..Terms::default() }).await;
@@ -133,7 +133,7 @@ async fn large_answers_are_dearer_those_of_unknown_size_too() {
 }
 
 #[tokio::test]
-async fn the_last_of_a_stream_is_paid_for_too() {
+async fn the_end_of_a_stream_is_charged_too() {
     let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
     let settings = Settings { proxies, rate_limit: 1, rate_burst: 1000, ..Settings::default() };
     let store = TestStore::create(Backend::Sqlite).await;
@@ -147,7 +147,7 @@ async fn the_last_of_a_stream_is_paid_for_too() {
 }
 
 #[tokio::test]
-async fn what_is_asked_with_costs_too() {
+async fn bytes_of_requests_are_charged_too() {
     let door = limited(1, 1000).await;
     let list = serde_json::json!({"local_block_hashes": vec!["0".repeat(64); 8000]});
     let post = door.public(Method::POST, "/data/miner_block/chain_info").json(&list);
@@ -158,7 +158,7 @@ async fn what_is_asked_with_costs_too() {
 }
 
 #[tokio::test]
-async fn what_a_client_can_not_pay_yet_is_not_sent_yet() {
+async fn an_answer_pauses_while_its_client_is_in_debt() {
     let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
     let settings = Settings { proxies, rate_limit: 100, rate_burst: 50, ..Settings::default() };
     let door = open_long(Terms { settings, ..Terms::default() }).await;
@@ -168,4 +168,12 @@ async fn what_a_client_can_not_pay_yet_is_not_sent_yet() {
     let seconds = (size / f64::from(64 << 10) - 50.0 - 2.0 * 16.0) / 100.0;
     assert!(seconds > 0.5, "{size} is too little");
     assert!(start.elapsed().as_secs_f64() > seconds, "{:?} for {size} bytes, {seconds} s worth", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_request_without_its_clients_address_is_refused() {
+    let door = limited(0, 0).await;
+    let request = axum::extract::Request::get("/status").body(axum::body::Body::empty()).unwrap();
+    let response = tower::ServiceExt::oneshot(door.router.clone(), request).await.unwrap();
+    assert_eq!(response.status(), 500);
 }

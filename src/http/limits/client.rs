@@ -1,4 +1,4 @@
-//! Who a client is: an address, and behind a proxy of the operator's what that says it is.
+//! Clients: told apart by their address, behind trusted proxies by the address that these forward.
 
 use std::{
     fmt,
@@ -8,10 +8,13 @@ use std::{
 use axum::http::{HeaderMap, HeaderName, header::FORWARDED};
 use ipnet::IpNet;
 
-/// What proxies tell about where a request came from, without a standard.
+/// The forwarding header without a standard.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// What tells clients apart: the IPv4 address, or the first 64 bits of an IPv6 one, all of which belong to one customer.
+/// The clients of one [network](ClientKey::network) may together take what this many clients may.
+pub(super) const CLIENTS_PER_NETWORK: usize = 4;
+
+/// The key of a client: its IPv4 address, or the first 64 bits of its IPv6 address, since a /64 belongs to one customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientKey(IpAddr);
 
@@ -24,9 +27,8 @@ impl ClientKey {
         })
     }
 
-    /// The network that may be all one customer's: the first 48 bits of an IPv6 address, the most that a site is given
-    /// (RFC 6177), and what tunnel brokers give for nothing. `None` for IPv4, where addresses cost money, and for this
-    /// machine.
+    /// The network that may belong to one customer: the first 48 bits of an IPv6 address, the most that a site gets
+    /// (RFC 6177), and what tunnel brokers give for free. `None` for IPv4, where addresses cost money, and for loopback.
     pub fn network(self) -> Option<Self> {
         match self.0 {
             IpAddr::V6(ip) if !ip.is_loopback() => Some(Self(Ipv6Addr::from_bits(ip.to_bits() >> 80 << 80).into())),
@@ -34,17 +36,17 @@ impl ClientKey {
         }
     }
 
-    /// The key as a number, which no other key has: for what knows nothing of addresses.
+    /// The key as a number of its own, for code without addresses.
     pub fn number(self) -> u64 {
         match self.0 {
-            // Below `::/32`, where nobody has a network.
+            // Within `::/32`, where no network is assigned.
             IpAddr::V4(ip) => 1 << 32 | u64::from(ip.to_bits()),
             IpAddr::V6(ip) if ip.is_loopback() => 1,
             IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
         }
     }
 
-    /// What it shares with all of its first 16 bits: for when there are too many to tell apart.
+    /// The key of all clients with the same first 16 bits, for when there are too many to tell apart.
     pub fn coarse(self) -> Self {
         Self(match self.0 {
             IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() >> 16 << 16).into(),
@@ -59,50 +61,50 @@ impl fmt::Display for ClientKey {
     }
 }
 
-/// Who sent a request.
+/// The client that sent a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client {
-    /// What tells it from others.
+    /// The client's key.
     pub key: ClientKey,
-    /// A program on this very machine, with nobody's word that it acts for somebody else.
+    /// Whether it is a program on this machine that forwards for no other client. Such clients have no limits.
     pub local: bool,
 }
 
-/// The proxies whose word about a client's address is taken.
+/// The trusted proxies: their forwarding headers are believed.
 #[derive(Debug, Clone, Default)]
 pub struct Proxies(Vec<IpNet>);
 
 impl Proxies {
-    /// Those in these networks.
+    /// The proxies in these networks.
     pub fn new(networks: Vec<IpNet>) -> Self {
         Self(networks)
     }
 
-    /// Whether the word of this address is taken.
+    /// Whether `address` is a trusted proxy's.
     pub fn trust(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 
-    /// Who sent a request that came over a connection from `remote`.
+    /// The client that sent a request over a connection from `remote`.
     ///
-    /// Each proxy adds the address that it was connected from at the end of `forwarded` (RFC 7239) or `x-forwarded-for`.
-    /// Read from the end, the first address that is no trusted proxy's is the client's: what stands before it, the client
-    /// may have made up. What can't be read ends the search at the proxy that passed it on. Where both headers are there
-    /// and disagree, one is not the proxy's own but passed on by it from whoever sent it: the request is then the proxy's.
+    /// Each proxy appends the address of its own client to `forwarded` (RFC 7239) or `x-forwarded-for`. Read from the end, the
+    /// first address that is no trusted proxy's is the client's: the client may have made up what stands before it. An entry
+    /// that can't be read ends the search at the proxy that appended it. Where both headers are there and disagree, one was
+    /// passed on unread: the proxy then counts as the client.
     pub fn client(&self, remote: IpAddr, headers: &HeaderMap) -> Client {
         let remote = remote.to_canonical();
         let standard = headers.contains_key(FORWARDED).then(|| self.walk(remote, headers, &FORWARDED, forwarded_for));
         let x = &X_FORWARDED_FOR;
         let other = headers.contains_key(x).then(|| self.walk(remote, headers, x, |hop| Some(hop.trim())));
-        let told = match (standard, other) {
+        let forwarded = match (standard, other) {
             (Some(standard), Some(other)) if standard != other => Some(ClientKey::of(remote)),
             (standard, other) => standard.or(other),
         };
-        Client { key: told.unwrap_or(ClientKey::of(remote)), local: told.is_none() && remote.is_loopback() }
+        Client { key: forwarded.unwrap_or(ClientKey::of(remote)), local: forwarded.is_none() && remote.is_loopback() }
     }
 
-    /// Who the client is by one of the headers.
+    /// The client by one of the headers.
     fn walk(
         &self,
         remote: IpAddr,
@@ -178,7 +180,7 @@ mod tests {
     #[rstest]
     #[case::direct("192.0.2.1", &[], "192.0.2.1", false)]
     #[case::local("127.0.0.1", &[], "127.0.0.1", true)]
-    #[case::strangers_word_counts_nothing("192.0.2.1", &[("x-forwarded-for", "192.0.2.9")], "192.0.2.1", false)]
+    #[case::untrusted_header("192.0.2.1", &[("x-forwarded-for", "192.0.2.9")], "192.0.2.1", false)]
     #[case::proxy("127.0.0.1", &[("x-forwarded-for", "192.0.2.9")], "192.0.2.9", false)]
     #[case::made_up_part("127.0.0.1", &[("x-forwarded-for", "1.1.1.1, 192.0.2.9")], "192.0.2.9", false)]
     #[case::two_proxies("10.0.0.1", &[("x-forwarded-for", "1.1.1.1, 192.0.2.9,10.9.9.9")], "192.0.2.9", false)]
@@ -188,8 +190,8 @@ mod tests {
     #[case::port("10.0.0.1", &[("x-forwarded-for", "192.0.2.9:4711")], "192.0.2.9", false)]
     #[case::standard("10.0.0.1", &[("forwarded", "for=1.1.1.1, For=\"[2001:db8::1]:47\";proto=https")], "2001:db8::", false)]
     #[case::both_agree("10.0.0.1", &[("x-forwarded-for", "192.0.2.9"), ("forwarded", "for=192.0.2.9")], "192.0.2.9", false)]
-    #[case::one_is_the_clients("10.0.0.1", &[("x-forwarded-for", "192.0.2.9"), ("forwarded", "for=1.1.1.1")], "10.0.0.1", false)]
-    #[case::local_but_for_somebody("127.0.0.1", &[("x-forwarded-for", "")], "127.0.0.1", false)]
+    #[case::headers_disagree("10.0.0.1", &[("x-forwarded-for", "192.0.2.9"), ("forwarded", "for=1.1.1.1")], "10.0.0.1", false)]
+    #[case::local_proxy("127.0.0.1", &[("x-forwarded-for", "")], "127.0.0.1", false)]
     #[case::hidden("10.0.0.1", &[("forwarded", "for=192.0.2.9, for=_hidden")], "10.0.0.1", false)]
     fn the_last_address_that_is_no_proxys_is_the_client(
         #[case] remote: &str,

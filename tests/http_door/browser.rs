@@ -1,4 +1,4 @@
-//! What browsers are told.
+//! CORS and security headers.
 
 use modal_gateway::http::Settings;
 use reqwest::Method;

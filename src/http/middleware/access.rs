@@ -1,7 +1,6 @@
-//! Who may use the admin listener.
+//! Access to the admin listener: for clients with the token, or else for programs on this machine.
 //!
-//! With a token, whoever shows it. Without one, programs on this machine: but a browser on this machine asks for whoever's
-//! page it shows, so what a page could send is refused.
+//! A browser on this machine sends requests for any page that it shows. So without a token, what a page could send is refused.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,20 +13,22 @@ use axum::{
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::error::Rejection;
-use crate::protocol::{Code, Failure};
+use crate::{
+    http::envelope::Rejection,
+    protocol::{Code, Failure},
+};
 
-/// What a client must show.
+/// What a request must prove.
 #[derive(Clone)]
 pub enum Access {
-    /// A token, of which this is the SHA-256: digests are compared, so that not even its length shows.
+    /// The token, by its SHA-256: comparing digests reveals not even its length.
     Token([u8; 32]),
-    /// That it is a program that means this listener, which is at this address.
+    /// That it comes from a program that means this listener, at this address.
     Local(IpAddr),
 }
 
 impl Access {
-    /// For a listener at `address`, with the operator's token if there is one.
+    /// Access to a listener at `address`, by the operator's token if there is one.
     pub fn new(token: Option<&str>, address: SocketAddr) -> Self {
         match token {
             Some(token) => Self::Token(Sha256::digest(token).into()),
@@ -49,7 +50,7 @@ impl Access {
                 let host = host.or_else(|| request.headers().get(header::HOST)?.to_str().ok());
                 let origin = request.headers().get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default());
                 let origin = origin.map(|origin| origin.split_once("://").map_or("", |(_, host)| host));
-                // Browsers say so of what they send without an origin: images, scripts, links.
+                // Browsers send this with requests that have no origin: images, scripts, links.
                 let site = request.headers().get("sec-fetch-site").map(|site| site.to_str().unwrap_or_default());
                 match host.is_some_and(|host| is_ours(host, *address))
                     && origin.is_none_or(|origin| Some(origin) == host)
@@ -66,8 +67,8 @@ impl Access {
     }
 }
 
-/// Lets a request through that shows what it must.
-pub(super) async fn guard(State(access): State<Access>, request: Request, next: Next) -> Response {
+/// Passes on only requests with access.
+pub(in crate::http) async fn require(State(access): State<Access>, request: Request, next: Next) -> Response {
     match access.check(&request) {
         Ok(()) => next.run(request).await,
         Err(failure) => {
@@ -84,7 +85,7 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-/// Whether a host, with or without port, can only mean this machine: a name of a stranger's may lead here as well.
+/// Whether a host, with or without port, can only mean this machine: other names may resolve to this address as well.
 fn is_ours(host: &str, address: IpAddr) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     let name = authority.host().trim_start_matches('[').trim_end_matches(']');
@@ -119,10 +120,10 @@ mod tests {
     #[case::empty("Bearer ", false)]
     #[case::bare("correct-horse-battery", false)]
     #[case::basic("Basic correct-horse-battery", false)]
-    fn only_the_token_opens(#[case] authorization: &str, #[case] open: bool) {
+    fn only_the_token_gives_access(#[case] authorization: &str, #[case] admitted: bool) {
         let access = Access::new(Some(TOKEN), ([127, 0, 0, 1], 9090).into());
         let headers = [("host", "127.0.0.1:9090"), ("authorization", authorization)];
-        assert_eq!(check(&access, &headers), open);
+        assert_eq!(check(&access, &headers), admitted);
         assert!(!check(&access, &headers[..1]), "loopback alone is not enough");
     }
 
@@ -135,7 +136,7 @@ mod tests {
     #[case::typed_by_hand(&[("host", "localhost:9090"), ("sec-fetch-site", "none")], true)]
     #[case::own_page(&[("host", "localhost:9090"), ("sec-fetch-site", "same-origin")], true)]
     #[case::image_of_a_page(&[("host", "localhost:9090"), ("sec-fetch-site", "cross-site")], false)]
-    #[case::page_of_a_neighbour(&[("host", "localhost:9090"), ("sec-fetch-site", "same-site")], false)]
+    #[case::page_of_same_site(&[("host", "localhost:9090"), ("sec-fetch-site", "same-site")], false)]
     #[case::no_host(&[], false)]
     #[case::rebound(&[("host", "attacker.example:9090")], false)]
     #[case::looks_alike(&[("host", "localhost.attacker.example:9090")], false)]
@@ -143,8 +144,8 @@ mod tests {
     #[case::another_page(&[("host", "127.0.0.1:9090"), ("origin", "https://attacker.example")], false)]
     #[case::another_port(&[("host", "127.0.0.1:9090"), ("origin", "http://127.0.0.1:8080")], false)]
     #[case::a_file(&[("host", "127.0.0.1:9090"), ("origin", "null")], false)]
-    fn without_a_token_no_page_gets_in(#[case] headers: &[(&str, &str)], #[case] open: bool) {
+    fn without_a_token_no_page_has_access(#[case] headers: &[(&str, &str)], #[case] admitted: bool) {
         let access = Access::new(None, ([127, 0, 0, 1], 9090).into());
-        assert_eq!(check(&access, headers), open);
+        assert_eq!(check(&access, headers), admitted);
     }
 }

@@ -1,4 +1,4 @@
-//! What browsers are told: which pages may read answers, and what our own pages may do.
+//! Headers for browsers: CORS, and the security of our own pages.
 
 use axum::{
     Router,
@@ -11,29 +11,29 @@ use axum::{
 use tower::ServiceExt;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::{
-    rate::{RATELIMIT, RATELIMIT_POLICY},
-    respond::{SOURCE, TIP, VERIFICATION},
+use crate::http::{
+    envelope::{SOURCE, TIP, VERIFICATION},
+    limits::rate::{RATELIMIT, RATELIMIT_POLICY},
 };
 
-/// A page loads and calls nothing but what comes from here. Swagger UI writes styles and small images into itself.
+/// The content security policy of our pages, which load nothing from elsewhere. Swagger UI has inline styles and images.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-/// Two years of HTTPS only, as browsers' lists want it.
+/// HTTPS only for two years, as browsers' preload lists require.
 const HTTPS_ONLY: HeaderValue = HeaderValue::from_static("max-age=63072000");
 
-/// How long a browser may keep what it was told about other origins, in seconds: two hours, the most that any does.
+/// How long a browser may cache a preflight's answer, in seconds: two hours is the most that any does.
 const MAX_AGE: u64 = 7200;
 
-/// Headers of ours that pages may read beside the few that they always may.
+/// Headers that pages of other origins may read, besides those that CORS always allows.
 const EXPOSED: [HeaderName; 8] =
     [SOURCE, TIP, VERIFICATION, header::ETAG, header::RETRY_AFTER, RATELIMIT, RATELIMIT_POLICY, header::ALLOW];
 
-/// Adds to an answer what browsers are to mind.
-pub(super) fn secure(headers: &mut HeaderMap, tls: bool) {
+/// Adds the security headers.
+pub(in crate::http) fn secure(headers: &mut HeaderMap, tls: bool) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if tls {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HTTPS_ONLY);
@@ -45,8 +45,8 @@ pub(super) fn secure(headers: &mut HeaderMap, tls: bool) {
     }
 }
 
-/// Pages of these origins may read answers; `*` is any, and none is none.
-pub(super) fn cors(origins: &[HeaderValue]) -> CorsLayer {
+/// The CORS layer for pages of these origins; `*` is any.
+pub(in crate::http) fn cors(origins: &[HeaderValue]) -> CorsLayer {
     let origins = match origins.iter().any(|origin| origin == "*") {
         true => AllowOrigin::any(),
         false => AllowOrigin::list(origins.iter().cloned()),
@@ -64,16 +64,16 @@ pub(super) fn cors(origins: &[HeaderValue]) -> CorsLayer {
         .max_age(std::time::Duration::from_secs(MAX_AGE))
 }
 
-/// Lets [`cors`], which would answer any `OPTIONS`, answer those by which a browser asks whether a page may, where `router`
-/// knows the path and the client has not had its share.
-pub(super) async fn preflight(State(router): State<Router>, request: Request, next: Next) -> Response {
+/// Passes only preflights on to [`cors`], which would answer any `OPTIONS`: those that `router` refuses for their method, not
+/// for their path or the client's limits.
+pub(in crate::http) async fn preflight(State(router): State<Router>, request: Request, next: Next) -> Response {
     if request.method() != Method::OPTIONS {
         return next.run(request).await;
     }
     let (parts, _) = request.into_parts();
     let answer = router.oneshot(Request::from_parts(parts.clone(), Body::empty())).await.into_response();
-    let asks = parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    match asks && answer.status() == StatusCode::METHOD_NOT_ALLOWED {
+    let is_preflight = parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    match is_preflight && answer.status() == StatusCode::METHOD_NOT_ALLOWED {
         true => next.run(Request::from_parts(parts, Body::empty())).await,
         false => answer,
     }

@@ -1,8 +1,8 @@
-//! How the doors close: what is in progress is finished, up to a point.
+//! Shutdown: requests in flight finish, up to a timeout.
 
 use std::time::{Duration, Instant};
 
-use modal_gateway::http::{counters::Ending, server::Limits};
+use modal_gateway::http::{counters::CloseReason, server::ConnectionLimits};
 use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::{
@@ -22,7 +22,7 @@ async fn begun(door: &Door, requests: u64) {
 const HALF: &str = "POST /ping HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\nnu";
 
 #[tokio::test]
-async fn requests_in_progress_are_finished_and_streams_told() {
+async fn requests_in_flight_finish_and_event_streams_end_with_a_comment() {
     let door = open(Terms::default()).await;
     let (mut half, mut idle) = (Wire::connect(door.public).await, Wire::connect(door.public).await);
     let (mut events, mut h2) = (Wire::connect(door.public).await, Wire::connect(door.public).await);
@@ -46,13 +46,13 @@ async fn requests_in_progress_are_finished_and_streams_told() {
     assert!(head.starts_with("http/1.1 200") && head.contains("connection: close"), "{head}");
     closing.await.unwrap();
     assert_eq!(counters.public.open(), 0);
-    assert_eq!(counters.public.ended(Ending::Shutdown), 4);
+    assert_eq!(counters.public.closed(CloseReason::Shutdown), 4);
 }
 
 #[tokio::test]
-async fn what_does_not_finish_in_time_is_cut_off() {
+async fn requests_that_do_not_finish_in_time_are_cut_off() {
     let drain = Duration::from_millis(700);
-    let limits = Limits { drain, header_timeout: PATIENCE, ..Limits::default() };
+    let limits = ConnectionLimits { drain, header_timeout: PATIENCE, ..ConnectionLimits::default() };
     let door = open(Terms { limits, ..Terms::default() }).await;
     let mut half = Wire::connect(door.public).await;
     half.send(HALF).await;

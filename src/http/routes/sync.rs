@@ -1,21 +1,22 @@
-//! The sync as a resource: `/sync` and its jobs. Everybody may read; the admin listener may also write.
+//! `/sync` and its jobs: read on both listeners, requested and cancelled on the admin listener.
 
-use std::{fmt::Display, str::FromStr};
+use std::{fmt::Display, str::FromStr, sync::Arc};
 
 use axum::{
-    Router,
     extract::{Path, Request, State, rejection::PathRejection},
     http::{StatusCode, Uri, header},
     response::IntoResponse,
-    routing,
 };
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Gateway, error::Rejection, extract, miner_block::Envelope, status::enveloped};
 use crate::{
+    http::{
+        envelope::{Envelope, Rejection, enveloped},
+        extract,
+        gateway::Gateway,
+    },
     protocol::{
         Code, Failure,
         query::{self, Kind, Parameter, optional},
@@ -33,53 +34,51 @@ const SPEC: &[Parameter] =
 /// `data` of `/sync`.
 #[derive(Serialize, ToSchema)]
 pub struct SyncData {
-    /// How the store stands to the network.
+    /// State of the sync.
     status: SyncStatus,
     /// Jobs, newest first: those that aren't finished, and the last 100 that are.
     jobs: Vec<SyncJob>,
-    /// How many.
+    /// Number of jobs.
     count: u64,
 }
 
-/// `data` of a job that was asked for.
+/// `data` of a requested job.
 #[derive(Serialize)]
 struct Requested {
     id: u64,
 }
 
-/// The routes for everybody.
-pub fn routes() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::new().routes(routes!(list_sync_jobs)).routes(routes!(get_sync_job))
-}
-
-/// The same for the operator, who may also ask for jobs and end them.
-pub(super) fn admin_routes() -> Router<Gateway> {
-    Router::new()
-        .route(JOBS, routing::get(list_sync_jobs).post(request_sync))
-        .route(JOB, routing::get(get_sync_job).delete(cancel_sync))
-}
-
-/// How the store stands to the network, and what was done about it
+/// State of the sync, and its jobs
 #[utoipa::path(get, path = "/sync", tag = "gateway",
     responses((status = 200, description = "The sync and its jobs", body = Envelope<SyncData>)))]
-async fn list_sync_jobs(State(gateway): State<Gateway>, uri: Uri) -> Result<impl IntoResponse, Rejection> {
+pub(super) async fn list_sync_jobs(
+    State(gateway): State<Arc<Gateway>>,
+    uri: Uri,
+) -> Result<impl IntoResponse, Rejection> {
     extract::parameters(JOBS, &[], &uri)?;
     let status = gateway.source.sync_status().await?;
     let jobs = gateway.source.sync_jobs().await?;
     Ok(enveloped(SyncData { status, count: jobs.len() as u64, jobs }))
 }
 
-/// One job: how far it is, and what each peer gave
+/// One job: its progress, and what each peer gave
 #[utoipa::path(get, path = "/sync/{id}", tag = "gateway",
     params(("id" = u64, Path, description = "Number of the job")),
     responses((status = 200, description = "The job", body = Envelope<SyncJob>)))]
-async fn get_sync_job(State(gateway): State<Gateway>, id: JobId, uri: Uri) -> Result<impl IntoResponse, Rejection> {
+pub(super) async fn get_sync_job(
+    State(gateway): State<Arc<Gateway>>,
+    id: JobId,
+    uri: Uri,
+) -> Result<impl IntoResponse, Rejection> {
     extract::parameters(JOB, &[], &uri)?;
     Ok(enveloped(gateway.source.sync_job(job_id(id)?).await?))
 }
 
-/// Asks for a job: 202, its number and its address.
-async fn request_sync(State(gateway): State<Gateway>, request: Request) -> Result<impl IntoResponse, Rejection> {
+/// Requests a job: 202, its number and its path.
+pub(super) async fn request_sync(
+    State(gateway): State<Arc<Gateway>>,
+    request: Request,
+) -> Result<impl IntoResponse, Rejection> {
     let (parts, body) = request.into_parts();
     extract::parameters(JOBS, &[], &parts.uri)?;
     let spec = job_spec(&extract::read_body(&parts.headers, body).await?)?;
@@ -87,8 +86,12 @@ async fn request_sync(State(gateway): State<Gateway>, request: Request) -> Resul
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, format!("{JOBS}/{id}"))], enveloped(Requested { id })))
 }
 
-/// Asks for the end of a job: 202 and the job, which ends within a second or so.
-async fn cancel_sync(State(gateway): State<Gateway>, id: JobId, uri: Uri) -> Result<impl IntoResponse, Rejection> {
+/// Cancels a job: 202 and the job, which ends within about a second.
+pub(super) async fn cancel_sync(
+    State(gateway): State<Arc<Gateway>>,
+    id: JobId,
+    uri: Uri,
+) -> Result<impl IntoResponse, Rejection> {
     extract::parameters(JOB, &[], &uri)?;
     let id = job_id(id)?;
     gateway.source.cancel_sync(id).await?;
@@ -98,11 +101,11 @@ async fn cancel_sync(State(gateway): State<Gateway>, id: JobId, uri: Uri) -> Res
 type JobId = Result<Path<String>, PathRejection>;
 
 fn job_id(id: JobId) -> Result<u64, Failure> {
-    // A segment that is not UTF-8 is no number either.
+    // A path segment that is not UTF-8 is no number either.
     extract::integer("id", id.as_ref().map_or("?", |Path(id)| id))
 }
 
-/// Nothing and `null` are a job with defaults, and so is a member that is null.
+/// The job that a body describes. An empty body, `null` and members that are null mean the defaults.
 fn job_spec(body: &[u8]) -> Result<JobSpec, Failure> {
     if body.is_empty() {
         return Ok(JobSpec::default());
@@ -119,7 +122,7 @@ fn job_spec(body: &[u8]) -> Result<JobSpec, Failure> {
 }
 
 fn read<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, Failure> {
-    // What is too long to be a name is not sent back whole.
+    // The error quotes the text: a long one is cut.
     let word: String = text.chars().take(64).collect();
     word.parse().map_err(|error| Failure::with_detail(Code::InvalidParameter, format!("{name}: {error}")))
 }

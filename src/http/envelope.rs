@@ -1,21 +1,57 @@
-//! Errors at the HTTP door: the one table from code to status, and the envelope around all of them.
+//! The envelope of every answer, good or failed, the headers for its source, and the only table from error code to status.
 
 use std::any::Any;
 
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::respond::{SOURCE, source_name};
 use crate::{
-    protocol::{Code, Failure, query},
-    source::Declined,
+    protocol::{Code, Failure, query, schema::null},
+    source::{Answerer, Declined},
 };
 
-/// Seconds after which to try again what failed for want of a store, a peer, room or blocks, where nobody knows better.
+/// The source of the answer: `local`, or `peer:` and its id.
+pub const SOURCE: HeaderName = HeaderName::from_static("x-modal-source");
+/// The tip of the gateway's store: index, colon, hash.
+pub const TIP: HeaderName = HeaderName::from_static("x-modal-tip");
+/// The weakest verification among the blocks in the answer: `pow`, `linked` or `none`.
+pub const VERIFICATION: HeaderName = HeaderName::from_static("x-modal-verification");
+
+/// Headers of every answer about the gateway itself.
+pub(super) const OWN: [(HeaderName, &str); 2] = [(header::CACHE_CONTROL, "no-store"), (SOURCE, "local")];
+
+/// A good answer. A failed one is an `ErrorEnvelope`.
+#[derive(Serialize, ToSchema)]
+pub struct Envelope<T> {
+    /// Always true.
+    ok: bool,
+    /// The answer.
+    data: T,
+    /// Always null.
+    #[schema(schema_with = null, required)]
+    errors: Option<Failure>,
+}
+
+/// A response with `data` in the envelope and the headers of answers about the gateway itself.
+pub(super) fn enveloped<T: Serialize>(data: T) -> impl IntoResponse {
+    (OWN, axum::Json(Envelope { ok: true, data, errors: None }))
+}
+
+/// The value of [`SOURCE`].
+pub(super) fn source_name(answerer: Answerer) -> Option<HeaderValue> {
+    match answerer {
+        Answerer::Local => Some(HeaderValue::from_static("local")),
+        peer => HeaderValue::try_from(peer.to_string()).ok(),
+    }
+}
+
+/// Seconds after which to retry a request that was refused or failed for a passing reason, where no better value is known.
 const RETRY_AFTER: &str = "1";
 
 /// The status of each error code.
@@ -47,7 +83,7 @@ pub fn status(code: Code) -> StatusCode {
     }
 }
 
-/// A failure on its way to the client, and who reported it.
+/// A failure on its way to the client, with its source.
 #[derive(Debug)]
 pub struct Rejection(pub Declined);
 
@@ -75,12 +111,12 @@ impl IntoResponse for Rejection {
     }
 }
 
-/// Answers what no route knows.
+/// Answers a path without a route.
 pub(super) async fn unknown_path() -> Rejection {
     Failure::new(Code::UnknownPath).into()
 }
 
-/// Answers a method that the route doesn't know. The router adds `Allow`.
+/// Answers a method that the route doesn't have. The router adds `Allow`.
 pub(super) async fn method_not_allowed(request: Request) -> Rejection {
     // find_ancestor's list doesn't fit a query string.
     let only_post = query::path(request.uri().path()).is_ok_and(|row| {

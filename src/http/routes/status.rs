@@ -1,29 +1,24 @@
-//! What a gateway tells of itself: `/status`, `/peers`, `/health`. In the same envelope as everything else.
+//! The state of the gateway, and whether it can answer: `/status` and `/health`.
 
-use axum::{
-    Router,
-    extract::State,
-    http::{HeaderName, Uri, header},
-    response::IntoResponse,
-    routing,
-};
+use std::sync::Arc;
+
+use axum::{extract::State, http::Uri, response::IntoResponse};
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Gateway, error::Rejection, extract, miner_block::Envelope};
+use super::peers::peers_of;
 use crate::{
-    p2p::PeerInfo,
+    http::{
+        envelope::{Envelope, Rejection, enveloped},
+        extract,
+        gateway::Gateway,
+    },
     protocol::{
         Ancestor, Code, Failure,
         query::{Kind, Parameter, optional},
     },
     source::job::{Genesis, SyncState, SyncStatus},
 };
-
-/// What goes with everything that the gateway tells of itself.
-pub(super) const OWN: [(HeaderName, &str); 2] =
-    [(header::CACHE_CONTROL, "no-store"), (super::respond::SOURCE, "local")];
 
 const READY: &[Parameter] = &[optional("synced", Kind::Bool)];
 
@@ -37,11 +32,11 @@ pub struct StatusData {
     peer_id: Option<String>,
     /// Seconds since the start.
     uptime_seconds: u64,
-    /// The network whose chain it is.
+    /// The network that the chain belongs to.
     network: NetworkData,
     /// The chain in the store.
     chain: ChainData,
-    /// How the store stands to the network.
+    /// State of the sync.
     sync: SyncStatus,
     /// The peers.
     peers: PeersSummary,
@@ -50,14 +45,14 @@ pub struct StatusData {
 /// The network.
 #[derive(Serialize, ToSchema)]
 pub struct NetworkData {
-    /// Its name.
+    /// Name of the network.
     name: String,
     /// The only genesis that is accepted; null until the first sync has ended, where the settings name none.
     #[schema(required)]
     genesis: Option<Genesis>,
-    /// What becomes of a block whose difficulty is not the scheduled one: `enforce`, `report` or `off`.
+    /// Whether the difficulty schedule is a rule: `enforce`, `report` or `off`.
     difficulty_schedule: &'static str,
-    /// What becomes of a block whose timestamp is too far ahead, likewise.
+    /// Whether the limit of timestamps ahead of time is a rule, in the same words.
     timestamps: &'static str,
 }
 
@@ -66,7 +61,7 @@ pub struct NetworkData {
 pub struct ChainData {
     /// Number of canonical blocks.
     length: u64,
-    /// The last of them; null for an empty chain.
+    /// The last canonical block; null for an empty chain.
     #[schema(required)]
     tip: Option<Ancestor>,
     /// Epoch of the tip.
@@ -94,15 +89,6 @@ pub struct PeersSummary {
     connected: u64,
 }
 
-/// `data` of `/peers`.
-#[derive(Serialize, ToSchema)]
-pub struct PeersData {
-    /// The peers, configured ones first.
-    peers: Vec<PeerInfo>,
-    /// How many.
-    count: u64,
-}
-
 /// `data` of `/health/live`.
 #[derive(Serialize, ToSchema)]
 pub struct LiveData {
@@ -115,29 +101,14 @@ pub struct LiveData {
 pub struct ReadyData {
     /// `ready`.
     status: &'static str,
-    /// How the store stands to the network.
+    /// State of the sync.
     sync: SyncStatus,
 }
 
-/// The routes.
-pub fn routes() -> OpenApiRouter<Gateway> {
-    OpenApiRouter::new()
-        .routes(routes!(get_status))
-        .routes(routes!(list_peers))
-        .routes(routes!(check_live))
-        .routes(routes!(check_ready))
-}
-
-/// The health of the gateway for the admin listener, which speaks plain HTTP whatever the public one does. For everybody
-/// who reaches it: those who check have no token.
-pub(super) fn health_routes() -> Router<Gateway> {
-    Router::new().route("/health/live", routing::get(check_live)).route("/health/ready", routing::get(check_ready))
-}
-
-/// What the gateway is, what its store holds and whom it knows
+/// State of the gateway, its chain, its sync and its peers
 #[utoipa::path(get, path = "/status", tag = "gateway",
     responses((status = 200, description = "The state", body = Envelope<StatusData>)))]
-async fn get_status(State(gateway): State<Gateway>) -> Result<impl IntoResponse, Rejection> {
+pub(super) async fn get_status(State(gateway): State<Arc<Gateway>>) -> Result<impl IntoResponse, Rejection> {
     let state = gateway.source.state().await?;
     let (peers, network) = (peers_of(&gateway), &gateway.settings.network);
     Ok(enveloped(StatusData {
@@ -168,42 +139,26 @@ async fn get_status(State(gateway): State<Gateway>) -> Result<impl IntoResponse,
     }))
 }
 
-/// The peers that can be named in `?peer=`, and how they have done
-#[utoipa::path(get, path = "/peers", tag = "gateway",
-    responses((status = 200, description = "The peers", body = Envelope<PeersData>)))]
-pub(super) async fn list_peers(State(gateway): State<Gateway>) -> impl IntoResponse {
-    let peers = peers_of(&gateway);
-    enveloped(PeersData { count: peers.len() as u64, peers })
-}
-
 /// Whether the process runs
 #[utoipa::path(get, path = "/health/live", tag = "gateway",
     responses((status = 200, description = "It runs", body = Envelope<LiveData>)))]
-async fn check_live() -> impl IntoResponse {
+pub(super) async fn check_live() -> impl IntoResponse {
     enveloped(LiveData { status: "live" })
 }
 
-/// Whether the gateway can answer: its store does
+/// Whether the gateway can answer from its store
 #[utoipa::path(get, path = "/health/ready", tag = "gateway",
     params(("synced" = Option<bool>, Query,
-        description = "Whether the store must be level with the network too, unless syncing is switched off")),
+        description = "Whether the store must be in sync with the network too, unless syncing is switched off")),
     responses((status = 200, description = "It can answer", body = Envelope<ReadyData>)))]
-async fn check_ready(State(gateway): State<Gateway>, uri: Uri) -> Result<impl IntoResponse, Rejection> {
+pub(super) async fn check_ready(State(gateway): State<Arc<Gateway>>, uri: Uri) -> Result<impl IntoResponse, Rejection> {
     let parameters = extract::parameters("/health/ready", READY, &uri)?;
     gateway.source.state().await?;
     let sync = gateway.source.sync_status().await?;
-    let level = matches!(sync.state, SyncState::Synced | SyncState::Off);
-    if parameters["synced"] == true && !level {
+    let in_sync = matches!(sync.state, SyncState::Synced | SyncState::Off);
+    if parameters["synced"] == true && !in_sync {
         let reason = sync.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         return Err(Failure::with_detail(Code::NotSynced, format!("{}{reason}", sync.state.as_str())).into());
     }
     Ok(enveloped(ReadyData { status: "ready", sync }))
-}
-
-fn peers_of(gateway: &Gateway) -> Vec<PeerInfo> {
-    gateway.source.p2p().map(|p2p| p2p.peers()).unwrap_or_default()
-}
-
-pub(super) fn enveloped<T: Serialize>(data: T) -> impl IntoResponse {
-    (OWN, axum::Json(Envelope::ok(data)))
 }

@@ -1,23 +1,26 @@
-//! The operator's hand on the peers: `POST /peers`, `DELETE /peers/{id}` and `DELETE /peers/{id}/penalties` of the admin
-//! listener.
+//! The peers: `GET /peers` of both listeners; `POST /peers`, `DELETE /peers/{id}` and `DELETE /peers/{id}/penalties` of the
+//! admin listener.
 //!
-//! What is added or put on a list here lasts until the process ends: the settings are where it belongs for longer. Bans
-//! are remembered, as all that peers did.
+//! Peers that are added, allowed or denied here are so until the process ends: use the settings for longer. Bans are stored, as
+//! all penalties are.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
     extract::{Path, Request, State, rejection::PathRejection},
     http::{StatusCode, Uri},
     response::IntoResponse,
-    routing,
 };
 use libp2p::PeerId;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use super::{Gateway, error::Rejection, extract, status::enveloped};
 use crate::{
+    http::{
+        envelope::{Envelope, Rejection, enveloped},
+        extract,
+        gateway::Gateway,
+    },
     p2p::{P2pClient, P2pError, PeerAddress, PeerInfo},
     protocol::{
         Code, Failure,
@@ -30,12 +33,21 @@ const PEER: &str = "/peers/{id}";
 const PENALTIES: &str = "/peers/{id}/penalties";
 const REMOVAL: &[Parameter] = &[optional("ban_seconds", Kind::Integer)];
 
-/// The body of `POST /peers`: whom to stay connected with, or whom to trust.
+/// `data` of `/peers`.
+#[derive(Serialize, ToSchema)]
+pub struct PeersData {
+    /// The peers, configured ones first.
+    peers: Vec<PeerInfo>,
+    /// Number of peers.
+    count: u64,
+}
+
+/// The body of `POST /peers`: a peer to stay connected with, or one to trust or not.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Order {
+enum Change {
     Add(Add),
-    Trust(Trusted),
+    Trust(TrustChange),
 }
 
 #[derive(Deserialize)]
@@ -46,7 +58,7 @@ struct Add {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Trusted {
+struct TrustChange {
     peer: String,
     trust: List,
 }
@@ -58,31 +70,34 @@ enum List {
     Deny,
 }
 
-/// `data` of all.
+/// `data` of a changed peer.
 #[derive(Serialize)]
 struct PeerData {
     peer: Option<PeerInfo>,
 }
 
-/// The routes; who is known, the public listener tells as well.
-pub(super) fn admin_routes() -> Router<Gateway> {
-    Router::new()
-        .route(PEERS, routing::get(super::status::list_peers).post(add_peer))
-        .route(PEER, routing::delete(remove_peer))
-        .route(PENALTIES, routing::delete(forgive_peer))
+/// The peers that can be named in `?peer=`, and their statistics
+#[utoipa::path(get, path = "/peers", tag = "gateway",
+    responses((status = 200, description = "The peers", body = Envelope<PeersData>)))]
+pub(super) async fn list_peers(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
+    let peers = peers_of(&gateway);
+    enveloped(PeersData { count: peers.len() as u64, peers })
 }
 
-/// Adds a peer to stay connected with (`{"address": "[ALIAS=]MULTIADDR"}`: 202, or 200 if it is there already), or puts
+/// Adds a peer to stay connected with (body `{"address": "[ALIAS=]MULTIADDR"}`: 202, or 200 if it is there already), or puts
 /// one on a list (`{"peer": ID, "trust": "allow" or "deny"}`: 200).
-async fn add_peer(State(gateway): State<Gateway>, request: Request) -> Result<impl IntoResponse, Rejection> {
+pub(super) async fn add_peer(
+    State(gateway): State<Arc<Gateway>>,
+    request: Request,
+) -> Result<impl IntoResponse, Rejection> {
     let (parts, body) = request.into_parts();
     extract::parameters(PEERS, &[], &parts.uri)?;
     let body = extract::read_body(&parts.headers, body).await?;
     let expected = r#"expected {"address": "[ALIAS=]MULTIADDR"} or {"peer": ID, "trust": "allow" or "deny"}"#;
-    let order = serde_json::from_slice(&body).map_err(|_| Failure::with_detail(Code::MalformedBody, expected))?;
+    let change = serde_json::from_slice(&body).map_err(|_| Failure::with_detail(Code::MalformedBody, expected))?;
     let p2p = client(&gateway)?;
-    let (status, found) = match order {
-        Order::Add(Add { address }) => {
+    let (status, found) = match change {
+        Change::Add(Add { address }) => {
             let peer: PeerAddress = address.parse().map_err(|error| invalid("address", error))?;
             let new = p2p.add_peer(peer.clone()).await.map_err(|error| match error {
                 P2pError::DuplicateAlias(_) => invalid("address", error),
@@ -91,7 +106,7 @@ async fn add_peer(State(gateway): State<Gateway>, request: Request) -> Result<im
             let status = if new { StatusCode::ACCEPTED } else { StatusCode::OK };
             (status, p2p.peers().into_iter().find(|info| info.addresses.contains(&peer.address)))
         }
-        Order::Trust(Trusted { peer, trust }) => {
+        Change::Trust(TrustChange { peer, trust }) => {
             let id: PeerId = peer.parse().map_err(|_| invalid("peer", "expected a peer id in base58"))?;
             p2p.set_trust(id, matches!(trust, List::Allow)).map_err(|error| failure(&error))?;
             (StatusCode::OK, info(p2p, id))
@@ -100,10 +115,10 @@ async fn add_peer(State(gateway): State<Gateway>, request: Request) -> Result<im
     Ok((status, enveloped(PeerData { peer: found })))
 }
 
-/// Forgets that the operator named the peer, and disconnects it; with `?ban_seconds=` it is refused for so long. One that
-/// was never reached has an alias only, and nobody is told of then.
-async fn remove_peer(
-    State(gateway): State<Gateway>,
+/// Removes a configured peer, and disconnects it; with `?ban_seconds=` it is also banned. A peer that was never reached has only
+/// an alias, and the answer's `peer` is null.
+pub(super) async fn remove_peer(
+    State(gateway): State<Arc<Gateway>>,
     id: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<impl IntoResponse, Rejection> {
@@ -115,9 +130,9 @@ async fn remove_peer(
     Ok(enveloped(PeerData { peer: id.and_then(|id| info(p2p, id)) }))
 }
 
-/// Forgets what the peer did wrong: its score, its ban and its recent failures.
-async fn forgive_peer(
-    State(gateway): State<Gateway>,
+/// Clears a peer's penalties: its score, its ban and its recent failures.
+pub(super) async fn forgive_peer(
+    State(gateway): State<Arc<Gateway>>,
     id: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<impl IntoResponse, Rejection> {
@@ -126,6 +141,10 @@ async fn forgive_peer(
     let Path(name) = id.map_err(|_| Failure::new(Code::UnknownPeer))?;
     let id = p2p.forgive(&name).map_err(|error| failure(&error))?;
     Ok(enveloped(PeerData { peer: info(p2p, id) }))
+}
+
+pub(super) fn peers_of(gateway: &Gateway) -> Vec<PeerInfo> {
+    gateway.source.p2p().map(|p2p| p2p.peers()).unwrap_or_default()
 }
 
 fn client(gateway: &Gateway) -> Result<&P2pClient, Failure> {

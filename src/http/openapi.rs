@@ -1,7 +1,7 @@
-//! The OpenAPI document, made of the routes themselves, and the page that shows it. Nothing is fetched from outside.
+//! The OpenAPI document, derived from the handlers, and Swagger UI, which fetches nothing from elsewhere.
 //!
-//! * `common`: what operations have in common: who may be asked, provenance, errors
-//! * `examples`: a question and its answer for each path
+//! * `common`: what operations have in common: parameters, headers, errors
+//! * `queries`: parameters, request bodies and examples of the protocol's paths
 
 use std::fmt::Write as _;
 
@@ -13,14 +13,13 @@ use axum::{
 };
 use serde_json::Value;
 use utoipa::{OpenApi, openapi};
-use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{Gateway, error, events, miner_block, status, sync};
-use crate::protocol::{Code, schema::ErrorEnvelope};
+use super::envelope;
+use crate::protocol::{Code, query::CheckPoint, schema::ErrorEnvelope};
 
 mod common;
-mod examples;
+mod queries;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -28,9 +27,9 @@ mod examples;
     servers((url = "/", description = "This gateway")),
     tags(
         (name = "protocol", description = "The paths of the sync protocol"),
-        (name = "gateway", description = "What the gateway tells of itself")
+        (name = "gateway", description = "The gateway itself")
     ),
-    components(schemas(ErrorEnvelope))
+    components(schemas(ErrorEnvelope, CheckPoint))
 )]
 struct Document;
 
@@ -47,44 +46,40 @@ exact. Nonces and difficulties go to 2^128-1 and further, and are texts. The exa
 | --- | --- | --- |
 ";
 
-/// The public routes, documented.
-pub fn documented_routes() -> OpenApiRouter<Gateway> {
-    let own = status::routes().merge(sync::routes()).merge(events::routes());
-    let mut routes = OpenApiRouter::with_openapi(Document::openapi()).merge(miner_block::routes()).merge(own);
-    let document = routes.get_openapi_mut();
+/// The document without operations.
+pub(super) fn document() -> openapi::OpenApi {
+    let mut document = Document::openapi();
     let mut description = DESCRIPTION.to_owned();
     for code in Code::ALL {
+        let status = envelope::status(*code).as_u16();
         // Writing to a String can't fail.
-        let _ = writeln!(description, "| {} | `{}` | {} |", error::status(*code).as_u16(), code.as_str(), code.text());
+        let _ = writeln!(description, "| {status} | `{}` | {} |", code.as_str(), code.text());
     }
     document.info.description = Some(description);
-    common::describe(document);
-    examples::add(document);
-    routes
+    document
 }
 
-/// The OpenAPI document as it is checked in: pretty-printed JSON with a newline at the end.
-pub fn openapi_json() -> String {
-    format!("{:#}\n", finished(&documented_routes().into_openapi()))
+/// The document as it is checked in: pretty-printed JSON with a newline at the end.
+pub(super) fn text(document: &openapi::OpenApi) -> String {
+    format!("{:#}\n", complete(document))
 }
 
 /// `/openapi.json`, and Swagger UI at `/docs`.
-pub fn pages(document: &openapi::OpenApi) -> Router<Gateway> {
-    let pages: Router<Gateway> =
-        SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", finished(document)).into();
-    // What they don't know, they have words of their own for.
+pub(super) fn pages<S: Clone + Send + Sync + 'static>(document: &openapi::OpenApi) -> Router<S> {
+    let pages: Router<S> = SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", complete(document)).into();
+    // Their own errors have another format.
     pages.layer(middleware::map_response(|response: Response| async {
         match response.status() {
-            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => error::unknown_path().await.into_response(),
+            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => envelope::unknown_path().await.into_response(),
             _ => response,
         }
     }))
 }
 
-/// The document as JSON, mended where the derived schemas say what isn't so: they call a u64 an `int64` of at least 0,
-/// and have null in headers, where there is none.
-fn finished(document: &openapi::OpenApi) -> Value {
-    fn mend(value: &mut Value) {
+/// The document as JSON, with what is not derived from the handlers, and corrected: derived schemas call a u64 an `int64` of at least 0, and allow null in
+/// headers.
+fn complete(document: &openapi::OpenApi) -> Value {
+    fn correct(value: &mut Value) {
         match value {
             Value::Object(members) => {
                 if members.contains_key("in")
@@ -97,14 +92,17 @@ fn finished(document: &openapi::OpenApi) -> Value {
                     members.insert("format".into(), "uint64".into());
                     members.insert("maximum".into(), u64::MAX.into());
                 }
-                members.values_mut().for_each(mend);
+                members.values_mut().for_each(correct);
             }
-            Value::Array(items) => items.iter_mut().for_each(mend),
+            Value::Array(items) => items.iter_mut().for_each(correct),
             _ => {}
         }
     }
     // A document has nothing that JSON can't say; a test reads it.
     let mut json = serde_json::to_value(document).unwrap_or_default();
-    mend(&mut json);
+    queries::add_parameters(&mut json);
+    common::describe(&mut json);
+    queries::add_examples(&mut json);
+    correct(&mut json);
     json
 }

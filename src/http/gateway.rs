@@ -1,0 +1,97 @@
+//! What all handlers share: the settings of the public listener, the source of answers, limits and counters.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::http::HeaderValue;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    counters::Counters,
+    limits::{LimitExceeded, RequestLimits, client::Proxies, rate::RateLimit},
+};
+use crate::{chain::Network, protocol::Failure, source::Source};
+
+/// Settings of the public listener. The defaults are those of the program's settings.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Proxies whose forwarding headers are believed.
+    pub proxies: Proxies,
+    /// Units per second that a client may ask for; 0 is no limit. Programs on this machine have none.
+    pub rate_limit: u32,
+    /// Units that a client may ask for at once.
+    pub rate_burst: u32,
+    /// Requests in flight at once.
+    pub max_requests: usize,
+    /// Longest time until an answer begins, the request's body included.
+    pub request_timeout: Duration,
+    /// Origins whose pages may read answers; `*` is any.
+    pub cors_origins: Vec<HeaderValue>,
+    /// Whether the listener speaks TLS.
+    pub tls: bool,
+    /// The network that the chain belongs to.
+    pub network: Arc<Network>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            proxies: Proxies::default(),
+            rate_limit: 100,
+            rate_burst: 1000,
+            max_requests: 256,
+            request_timeout: Duration::from_secs(60),
+            cors_origins: vec![HeaderValue::from_static("*")],
+            tls: false,
+            network: Arc::default(),
+        }
+    }
+}
+
+/// State that every handler has.
+pub struct Gateway {
+    pub(super) source: Arc<Source>,
+    pub(super) settings: Settings,
+    pub(super) started: Instant,
+    pub(super) rate: Option<RateLimit>,
+    pub(super) limits: RequestLimits,
+    pub(super) counters: Arc<Counters>,
+    /// Ends event streams.
+    pub(super) closing: CancellationToken,
+}
+
+impl Gateway {
+    /// A gateway that answers from `source`, started now. Event streams end with `closing`.
+    pub fn new(source: Arc<Source>, settings: Settings, closing: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            source,
+            started: Instant::now(),
+            rate: RateLimit::new(settings.rate_limit, settings.rate_burst),
+            limits: RequestLimits::new(settings.max_requests),
+            counters: Arc::default(),
+            settings,
+            closing,
+        })
+    }
+
+    /// The failure for a limit that a request would exceed, counted.
+    pub(super) fn refuse(&self, exceeded: LimitExceeded) -> Failure {
+        match exceeded {
+            LimitExceeded::Total(..) => self.counters.shed.add(),
+            LimitExceeded::Client(..) => self.counters.rate_limited.add(),
+        }
+        exceeded.into()
+    }
+
+    /// Clients with a bucket of the rate limit.
+    pub(super) fn rate_clients(&self) -> usize {
+        self.rate.as_ref().map_or(0, RateLimit::clients)
+    }
+
+    /// Counters of both listeners.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+}

@@ -1,0 +1,197 @@
+//! What operations have in common: parameters, headers, errors.
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    http::envelope,
+    protocol::{Ancestor, Code, Failure, Query, query},
+};
+
+const GENESIS: &str = "63dc2d1c29cfed7824b8696e63e2105d6929aff382e7e03c738989d170087e60";
+
+const ETAG: &str = "\"c1d4ce3cd4bd2ab7e4e8f3f1a4ae0a3f\"";
+
+/// Headers: the component's name, the header's name, description, example.
+const HEADERS: [(&str, &str, &str, &str); 10] = [
+    ("source", "x-modal-source", "The source of the answer: `local` or `peer:<id>`.", "local"),
+    (
+        "tip",
+        "x-modal-tip",
+        "Tip of the gateway's store: `<index>:<hash>`. Absent for an empty chain and for `/ping`.",
+        "1:0030b29d284c73be09fef31e0d5b564f25fdd8381d8759b771a2f459e7e1b859",
+    ),
+    (
+        "verification",
+        "x-modal-verification",
+        "The weakest verification among the blocks: `pow`, `linked` or `none`. Absent where there are none.",
+        "pow",
+    ),
+    ("etag", "etag", "Changes when the answer does.", ETAG),
+    (
+        "cached",
+        "cache-control",
+        "`public` once every block that the answer can hold is below the finality depth.",
+        "private, no-cache",
+    ),
+    ("vary", "vary", "The format of the answer depends on `accept`.", "accept"),
+    ("uncached", "cache-control", "Always `no-store`.", "no-store"),
+    ("retry", "retry-after", "Seconds after which to try again.", "1"),
+    (
+        "ratelimit",
+        "ratelimit",
+        "What the client has left: `r` units, and all of them again in `t` seconds. Absent for clients without a limit.",
+        "\"client\";r=990;t=1",
+    ),
+    (
+        "policy",
+        "ratelimit-policy",
+        "The client's limit: `q` units in `w` seconds. A request costs a unit, and another for each 64 KiB of its answer; \
+         with `peer` five times as much. Absent for clients without a limit.",
+        "\"client\";q=1000;w=10",
+    ),
+];
+
+/// Headers of a good read.
+const READ: [&str; 6] = ["source", "tip", "verification", "etag", "cached", "vary"];
+/// Headers of errors and of answers about the gateway itself.
+const UNCACHED: [&str; 2] = ["source", "uncached"];
+/// Headers of all that counts against the rate limit.
+const LIMITED: [&str; 2] = ["ratelimit", "policy"];
+
+/// Completes every operation.
+pub(super) fn describe(document: &mut Value) {
+    for (component, _, description, example) in HEADERS {
+        let header = json!({"description": description, "schema": {"type": "string"}, "example": example});
+        document["components"]["headers"][component] = header;
+    }
+    let paths = document["paths"].as_object_mut();
+    for (path, item) in paths.into_iter().flatten() {
+        let row = query::path(path).ok();
+        for method in ["get", "post"] {
+            let Some(operation) = item.get_mut(method) else { continue };
+            match row {
+                Some(_) => describe_read(operation, is_list(path)),
+                None => add_headers(&mut operation["responses"]["200"], &UNCACHED),
+            }
+            // A stream has no schema: tools disagree whether it describes the whole text or each event.
+            if let Some(stream) = operation["responses"]["200"]["content"].get_mut("text/event-stream") {
+                stream.as_object_mut().map(|stream| stream.remove("schema"));
+            }
+            let responses = operation["responses"].as_object_mut();
+            let Some(responses) = responses else { continue };
+            for code in Code::ALL {
+                if concerns(*code, row, method == "post", path) {
+                    describe_error(responses, *code, row);
+                }
+            }
+            if is_limited(path) {
+                responses.values_mut().for_each(|response| add_headers(response, &LIMITED));
+            }
+        }
+    }
+}
+
+/// Routes about the gateway itself that refuse unknown parameters.
+const STRICT: [&str; 4] = ["/sync", "/sync/{id}", "/events", "/health/ready"];
+
+fn is_list(path: &str) -> bool {
+    ["/canonical", "/epoch", "/range"].iter().any(|name| path.ends_with(name))
+}
+
+/// Whether requests count against the rate limit; probes don't.
+fn is_limited(path: &str) -> bool {
+    !path.starts_with("/health/")
+}
+
+/// Whether an operation can fail with `code`.
+fn concerns(code: Code, row: Option<&query::Path>, is_post: bool, path: &str) -> bool {
+    match code {
+        Code::StoreUnavailable | Code::Internal => path != "/health/live" && path != "/peers",
+        // In a list: an unknown anchor.
+        Code::BlockNotFound => path.ends_with("/get") || is_list(path),
+        Code::MissingParameter => {
+            row.and_then(|row| row.parameters).is_some_and(|parameters| parameters.iter().any(|p| p.required))
+        }
+        Code::InvalidRange => path.ends_with("/range"),
+        Code::InvalidCheckPoint => path.ends_with("/find_ancestor"),
+        Code::AnchorNotCanonical | Code::AnswerTooLarge => is_list(path),
+        Code::MalformedBody | Code::RequestTooLarge | Code::UnsupportedMediaType | Code::RequestTimeout => is_post,
+        Code::UnknownJob => path == "/sync/{id}",
+        Code::NotSynced => path == "/health/ready",
+        // Also where the store takes too long.
+        Code::Busy => path != "/health/live",
+        Code::RateLimited => is_limited(path),
+        // Only on the admin listener, which this document doesn't cover.
+        Code::Unauthorized => false,
+        Code::InvalidParameter => row.is_some() || STRICT.contains(&path) && path != "/sync",
+        Code::UnknownParameter | Code::MalformedQuery | Code::UriTooLong => row.is_some() || STRICT.contains(&path),
+        // Another method is another operation.
+        Code::MethodNotAllowed => false,
+        // `unknown_path` is the answer of a peer of an older release.
+        _ => row.is_some(),
+    }
+}
+
+fn describe_error(responses: &mut Map<String, Value>, code: Code, row: Option<&query::Path>) {
+    let status = envelope::status(code).as_str().to_owned();
+    let line = format!("`{}`: {}", code.as_str(), code.text());
+    if let Some(response) = responses.get_mut(&status) {
+        response["description"] = format!("{}; {line}", response["description"].as_str().unwrap_or_default()).into();
+        return;
+    }
+    let failure = match (code, row) {
+        // The text names the parameter.
+        (Code::MissingParameter, Some(row)) => Query::parse(row.path, None).err().unwrap_or(Failure::new(code)),
+        (Code::AnchorNotCanonical, _) => {
+            let common_ancestor = Some(Ancestor { index: 0, hash: GENESIS.into() });
+            Failure { common_ancestor, ..Failure::new(code) }
+        }
+        _ => Failure::new(code),
+    };
+    let example: Value = serde_json::from_slice(&failure.encode()).unwrap_or_default();
+    let content = json!({"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}, "example": example});
+    let mut response = json!({"description": line, "content": {"application/json": content}});
+    add_headers(&mut response, &UNCACHED);
+    if status == "503" || status == "429" {
+        add_headers(&mut response, &["retry"]);
+    }
+    responses.insert(status, response);
+}
+
+fn describe_read(operation: &mut Value, is_list: bool) {
+    let peer = "The source of the answer: a peer id or configured alias; `any`, the best peer; `auto`, the gateway's store \
+                and, where it lacks the answer, the best peer. Absent: the store.";
+    let anchor = "Hash of a block that the chain must hold, so that a read in pages stays on one chain; 409 with the common \
+                  ancestor if it was reorganised away. Only for the gateway's own store.";
+    let copies = "Entity tags of the client's copies, separated by commas; 304 if one is current.";
+    let parameters = [
+        ("peer", "query", peer, "any"),
+        ("anchor", "query", anchor, GENESIS),
+        ("if-none-match", "header", copies, ETAG),
+    ];
+    let parameters = parameters.into_iter().filter(|(name, ..)| is_list || *name != "anchor");
+    let parameters = parameters.map(|(name, place, description, example)| {
+        // An example of the schema rather than of the parameter: Swagger UI would send the latter unasked.
+        let schema = json!({"type": "string", "examples": [example]});
+        json!({"name": name, "in": place, "required": false, "description": description, "schema": schema})
+    });
+    match operation.get_mut("parameters").and_then(Value::as_array_mut) {
+        Some(all) => all.extend(parameters),
+        None => operation["parameters"] = parameters.collect(),
+    }
+    let responses = &mut operation["responses"];
+    responses["304"] = json!({"description": "The client's copy is current"});
+    for status in ["200", "304"] {
+        add_headers(&mut responses[status], &READ);
+    }
+    if is_list {
+        let lines = json!({"schema": {"type": "string", "description": "One block a line"}});
+        responses["200"]["content"]["application/x-ndjson"] = lines;
+    }
+}
+
+fn add_headers(response: &mut Value, components: &[&str]) {
+    for (component, name, ..) in HEADERS.iter().filter(|(component, ..)| components.contains(component)) {
+        response["headers"][name] = json!({"$ref": format!("#/components/headers/{component}")});
+    }
+}

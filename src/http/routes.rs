@@ -1,0 +1,134 @@
+//! Every route of both listeners. The handlers are in one file per route family.
+//!
+//! * `miner_block`: the paths of the sync protocol
+//! * `status`: `/status` and `/health`
+//! * `peers`: `/peers`, and the operator's `POST` and `DELETE`
+//! * `sync`: `/sync` and its jobs, and the operator's `POST` and `DELETE`
+//! * `events`: `/events`
+//! * `metrics`: the operator's `/metrics`
+
+use std::{any::Any, sync::Arc};
+
+use axum::{
+    Router,
+    middleware::{from_fn_with_state, map_response},
+    response::{Redirect, Response},
+    routing::{delete, get},
+};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    counters::Counters,
+    envelope::{self, method_not_allowed, unknown_path},
+    gateway::Gateway,
+    middleware::{
+        self,
+        access::{self, Access},
+        browser,
+    },
+    openapi,
+};
+
+mod events;
+mod metrics;
+mod miner_block;
+mod peers;
+mod status;
+mod sync;
+
+/// The documented routes of the public listener. The handlers' names are the document's operation ids, and so those of
+/// generated clients.
+fn documented() -> OpenApiRouter<Arc<Gateway>> {
+    use miner_block::*;
+    OpenApiRouter::with_openapi(openapi::document())
+        .routes(routes!(ping, ping_by_post))
+        .routes(routes!(inspect, inspect_by_post))
+        .routes(routes!(get_block, get_block_by_post))
+        .routes(routes!(get_canonical_chain, get_canonical_chain_by_post))
+        .routes(routes!(get_epoch, get_epoch_by_post))
+        .routes(routes!(get_range, get_range_by_post))
+        .routes(routes!(get_chain_info, get_chain_info_by_post))
+        .routes(routes!(find_ancestor))
+        .routes(routes!(debug_index, debug_index_by_post))
+        .routes(routes!(status::get_status))
+        .routes(routes!(peers::list_peers))
+        .routes(routes!(status::check_live))
+        .routes(routes!(status::check_ready))
+        .routes(routes!(sync::list_sync_jobs))
+        .routes(routes!(sync::get_sync_job))
+        .routes(routes!(events::follow_chain))
+}
+
+/// The router of the public listener. Each request must carry a [`Remote`](super::server::Remote), as the server adds it.
+pub fn router(gateway: Arc<Gateway>) -> Router {
+    let (routes, document) = documented().split_for_parts();
+    let cors = browser::cors(&gateway.settings.cors_origins);
+    let limited = routes
+        .merge(openapi::pages(&document))
+        .route("/", get(|| async { Redirect::temporary("/docs/") }))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(contain_panics(&gateway.counters))
+        .layer(from_fn_with_state(gateway.clone(), middleware::limit))
+        .with_state(gateway);
+    limited.clone().layer(cors).layer(from_fn_with_state(limited, browser::preflight))
+}
+
+/// The router of the admin listener: metrics, and the sync and the peers with what only the operator may do, for those that
+/// `access` admits. The health routes are open to everybody who reaches the listener: probes have no token.
+pub fn admin_router(gateway: Arc<Gateway>, access: Access) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics::metrics))
+        .route("/sync", get(sync::list_sync_jobs).post(sync::request_sync))
+        .route("/sync/{id}", get(sync::get_sync_job).delete(sync::cancel_sync))
+        .route("/peers", get(peers::list_peers).post(peers::add_peer))
+        .route("/peers/{id}", delete(peers::remove_peer))
+        .route("/peers/{id}/penalties", delete(peers::forgive_peer))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(access, access::require))
+        .route("/health/live", get(status::check_live))
+        .route("/health/ready", get(status::check_ready))
+        .layer(contain_panics(&gateway.counters))
+        .layer(map_response(|mut response: Response| async {
+            browser::secure(response.headers_mut(), false);
+            response
+        }))
+        .with_state(gateway)
+}
+
+/// The OpenAPI document as it is checked in: pretty-printed JSON with a newline at the end.
+pub fn openapi_json() -> String {
+    openapi::text(&documented().into_openapi())
+}
+
+/// Answers for a handler that panicked, and counts it.
+fn contain_panics(
+    counters: &Arc<Counters>,
+) -> CatchPanicLayer<impl FnMut(Box<dyn Any + Send>) -> Response + Clone + use<>> {
+    let counters = counters.clone();
+    CatchPanicLayer::custom(move |panic| {
+        counters.panics.add();
+        envelope::panicked(panic)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{body::Body, extract::Request};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_answered_and_counted() {
+        let counters = Arc::default();
+        let broken = || async { panic!("on purpose") as &'static str };
+        let router: Router = Router::new().route("/", get(broken)).layer(contain_panics(&counters));
+        for count in 1..=2 {
+            let request = Request::new(Body::empty());
+            let response = tower::ServiceExt::oneshot(router.clone(), request).await.unwrap();
+            assert_eq!((response.status().as_u16(), counters.panics.get()), (500, count));
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! `GET /metrics` of the admin listener, in the Prometheus text format.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use axum::{extract::State, response::IntoResponse};
+use tokio::runtime::Handle;
+
+use crate::{
+    http::{counters::CloseReason, gateway::Gateway},
+    p2p::PeerInfo,
+    protocol::Failure,
+    source::{
+        self,
+        job::{Stage, SyncState},
+    },
+    store, telemetry,
+};
+
+/// All metrics. While the store is down, those of the chain are left out.
+pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
+    let mut metrics = Metrics::default();
+    let uptime = gateway.started.elapsed().as_secs();
+    metrics.gauge("modal_uptime_seconds", "Seconds since the start.", uptime);
+    if add_chain(&mut metrics, &gateway).await.is_err() {
+        tracing::debug!("the store can't be read: the chain's metrics are left out");
+    }
+    add_store(&mut metrics, &gateway).await;
+    add_process(&mut metrics);
+    add_http(&mut metrics, &gateway);
+    add_p2p(&mut metrics, &gateway);
+    ([("content-type", "text/plain; version=0.0.4")], metrics.0)
+}
+
+/// The text, which grows by a metric at a time.
+#[derive(Default)]
+struct Metrics(String);
+
+impl Metrics {
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, "gauge", help, [(String::new(), value)]);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.family(name, "counter", help, [(String::new(), value)]);
+    }
+
+    /// A metric with a value for each set of labels.
+    fn family(&mut self, name: &str, kind: &str, help: &str, values: impl IntoIterator<Item = (String, u64)>) {
+        // Writing to a String can't fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value) in values {
+            let _ = writeln!(self.0, "{name}{labels} {value}");
+        }
+    }
+}
+
+/// The label `name`, as it follows a metric's name.
+fn label(name: &str, value: &str) -> String {
+    format!("{{{name}=\"{value}\"}}")
+}
+
+/// Metrics of the chain and the sync.
+async fn add_chain(metrics: &mut Metrics, gateway: &Gateway) -> Result<(), Failure> {
+    let state = gateway.source.state().await?;
+    let sync = gateway.source.sync_status().await?;
+    let job_blocks = match sync.job {
+        Some(id) => gateway.source.sync_job(id).await?.progress.blocks,
+        None => 0,
+    };
+    metrics.gauge("modal_chain_blocks", "Canonical blocks in the store.", state.length);
+    let deviations = [("schedule", state.off_schedule), ("timestamp", state.off_timestamp)];
+    let deviations = deviations.map(|(rule, count)| (label("rule", rule), count));
+    let help = "Canonical blocks that deviate from a rule that is only reported.";
+    metrics.family("modal_chain_deviations", "gauge", help, deviations);
+    metrics.gauge("modal_store_blocks", "Blocks in the store, orphans included.", state.total_blocks);
+    let states = SyncState::ALL.map(|state| (label("state", state.as_str()), (state == sync.state).into()));
+    metrics.family("modal_sync_state", "gauge", "State of the sync: 1 for the current one.", states);
+    metrics.gauge("modal_sync_job_blocks", "Blocks that the running sync job has written.", job_blocks);
+    metrics.gauge("modal_sync_useful_peers", "Peers that answered the last check of their tips.", sync.useful_peers);
+    Ok(())
+}
+
+/// Metrics of the database connections, the caches and the stages of the sync.
+async fn add_store(metrics: &mut Metrics, gateway: &Gateway) {
+    let source::Figures { store, cache_entries, cache_bytes, news_entries } = gateway.source.figures().await;
+    metrics.gauge("modal_store_up", "1 if the database was reachable when it was last used.", store.up.into());
+    metrics.counter("modal_store_outages_total", "Times that the database became unreachable.", store.outages);
+    let pools = [("readers", store.readers), ("writer", store.writer)];
+    let by_pool = |count: fn(&store::Fill) -> u64| {
+        pools.iter().map(|(pool, fill)| (label("pool", pool), count(fill))).collect::<Vec<_>>()
+    };
+    let gauge = "gauge";
+    metrics.family("modal_store_connections_max", gauge, "Most database connections.", by_pool(|fill| fill.most));
+    metrics.family("modal_store_connections_used", gauge, "Database connections in use.", by_pool(|fill| fill.lent));
+    metrics.family("modal_store_connections_idle", gauge, "Idle database connections.", by_pool(|fill| fill.idle));
+    metrics.family("modal_store_waiting", gauge, "Callers that wait for a connection.", by_pool(|fill| fill.waiting));
+    metrics.gauge("modal_cache_entries", "Encoded answers in the cache.", cache_entries);
+    metrics.gauge("modal_cache_bytes", "Bytes of the cache.", cache_bytes);
+    metrics.gauge("modal_news_entries", "Cached answers for event streams.", news_entries);
+    let stages = gateway.source.stages();
+    let waiting = Stage::ALL.map(|stage| (label("stage", stage.as_str()), stages.waiting(stage) as u64));
+    metrics.family("modal_sync_waiting", gauge, "Windows or batches that wait for a stage of the sync.", waiting);
+    let recomputed = stages.differences().by_member().map(|(member, count)| (label("member", member), count));
+    let help = "Derived members of peers' blocks that differ from what is computed.";
+    metrics.family("modal_sync_recomputed_total", "counter", help, recomputed);
+}
+
+/// Metrics of the process.
+fn add_process(metrics: &mut Metrics) {
+    metrics.counter("modal_panics_total", "Panics, wherever they were contained.", telemetry::panics());
+    metrics.gauge("modal_tasks", "Tasks alive.", Handle::current().metrics().num_alive_tasks() as u64);
+    if let Some(bytes) = telemetry::resident_bytes() {
+        metrics.gauge("modal_resident_memory_bytes", "Resident memory of the process.", bytes);
+    }
+}
+
+/// Metrics of both HTTP listeners.
+fn add_http(metrics: &mut Metrics, gateway: &Gateway) {
+    let counters = &gateway.counters;
+    let listeners = [("public", &counters.public), ("admin", &counters.admin)];
+    let open = listeners.map(|(name, connections)| (label("door", name), connections.open() as u64));
+    metrics.family("modal_http_connections", "gauge", "Open HTTP connections.", open);
+    let closed = listeners.into_iter().flat_map(|(name, connections)| {
+        CloseReason::ALL
+            .map(|(reason, label)| (format!("{{door=\"{name}\",reason=\"{label}\"}}"), connections.closed(reason)))
+    });
+    let help = "HTTP connections closed or refused, by reason.";
+    metrics.family("modal_http_connections_ended_total", "counter", help, closed);
+    let requests = listeners.map(|(name, connections)| (label("door", name), connections.requests()));
+    metrics.family("modal_http_requests_total", "counter", "HTTP requests received.", requests);
+    let answers = counters.classes().map(|(class, count)| (label("class", class), count));
+    let help = "Answers of the public listener, by class of status.";
+    metrics.family("modal_http_answers_total", "counter", help, answers);
+    let limits = &gateway.limits;
+    for (name, help, taken) in [
+        ("modal_http_requests_in_progress", "Requests in flight.", limits.in_flight.taken()),
+        ("modal_http_requests_forwarded", "Requests in flight that wait for a peer.", limits.forwarded.taken()),
+        ("modal_http_answer_bytes", "Bytes of large answers being sent.", limits.answer_bytes.taken()),
+        ("modal_http_bodies", "Request bodies being received or held.", limits.bodies.taken()),
+        ("modal_http_body_bytes", "Bytes of these request bodies.", limits.body_bytes_taken()),
+        ("modal_event_streams", "Open event streams.", limits.streams.taken()),
+        ("modal_http_rate_clients", "Clients with a bucket that is not full.", gateway.rate_clients()),
+    ] {
+        metrics.gauge(name, help, taken as u64);
+    }
+    for (name, help, counter) in [
+        ("modal_http_shed_total", "Requests refused because a limit for all clients was reached.", &counters.shed),
+        (
+            "modal_http_rate_limited_total",
+            "Requests refused because a client's limit was reached.",
+            &counters.rate_limited,
+        ),
+        ("modal_http_timeouts_total", "Requests that timed out.", &counters.timed_out),
+        ("modal_http_panics_total", "Handlers that panicked.", &counters.panics),
+    ] {
+        metrics.counter(name, help, counter.get());
+    }
+}
+
+/// Metrics of libp2p.
+fn add_p2p(metrics: &mut Metrics, gateway: &Gateway) {
+    let Some(p2p) = gateway.source.p2p() else { return };
+    let (peers, inbound, gossip, door) = (p2p.peers(), p2p.inbound(), p2p.gossip_stats(), p2p.door());
+    let count = |matching: fn(&&PeerInfo) -> bool| peers.iter().filter(matching).count() as u64;
+    let connections = [("in", door.connections_in), ("out", door.connections_out)];
+    let connections = connections.map(|(direction, count)| (label("direction", direction), count));
+    metrics.family("modal_p2p_connections", "gauge", "Connections with peers.", connections);
+    let refused = door.refused.iter().map(|(reason, count)| (label("reason", reason), *count));
+    metrics.family("modal_p2p_refused_total", "counter", "Connections and dials refused.", refused);
+    for (name, help, value) in [
+        ("modal_peers_known", "Known peers.", peers.len() as u64),
+        ("modal_peers_connected", "Connected peers.", count(|peer| peer.connected)),
+        ("modal_peers_shunned", "Peers that are not asked because of their penalties.", count(|peer| peer.shunned)),
+        ("modal_peers_banned", "Banned peers.", count(|peer| peer.banned_until.is_some())),
+        ("modal_p2p_handshakes", "Inbound connections whose handshake is not done.", door.pending_in),
+        ("modal_p2p_dials", "Dials in flight.", door.dials),
+        ("modal_p2p_inbound_requests", "Peers' requests in flight.", door.inbound),
+        ("modal_p2p_inbound_waiting", "Peers' requests that wait for memory.", door.inbound_waiting),
+        (
+            "modal_p2p_answer_bytes",
+            "Memory that peers' requests and their answers take, or may take.",
+            door.answer_bytes,
+        ),
+        ("modal_p2p_requests_in_flight", "Requests to peers in flight.", door.outbound),
+        (
+            "modal_p2p_requests_given_up",
+            "Requests to peers in flight that no caller waits for.",
+            door.outbound_given_up,
+        ),
+        ("modal_p2p_requests_waiting", "Requests to peers that wait to be sent.", door.outbound_waiting),
+        ("modal_p2p_command_queue", "Commands that wait for the swarm.", door.command_queue),
+        ("modal_gossip_queue", "Gossip messages that wait.", door.gossip_queue),
+    ] {
+        metrics.gauge(name, help, value);
+    }
+    for (name, help, value) in [
+        ("modal_p2p_inbound_requests_total", "Requests received from peers.", inbound.requests),
+        ("modal_p2p_inbound_answered_total", "Peers' requests answered.", inbound.answered),
+        ("modal_p2p_inbound_dropped_total", "Peers' requests dropped because a limit was reached.", inbound.dropped),
+        ("modal_p2p_inbound_rate_limited_total", "Peers' requests over the rate limit.", inbound.rate_limited),
+        ("modal_p2p_inbound_delayed_total", "Peers' requests that had to wait for memory.", door.delayed),
+        ("modal_p2p_inbound_failed_total", "Answers to peers that could not be sent.", inbound.failed),
+        ("modal_gossip_received_total", "Gossip messages received, each once.", gossip.received),
+        ("modal_gossip_dropped_total", "Gossip messages dropped unread.", gossip.dropped),
+        ("modal_gossip_published_total", "Gossip messages published.", gossip.published),
+    ] {
+        metrics.counter(name, help, value);
+    }
+}
