@@ -118,6 +118,44 @@ pub fn resident_bytes() -> Option<u64> {
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
+/// What the system tells of the process; `None` where it doesn't.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProcessStats {
+    /// Open file descriptors.
+    pub open_files: Option<u64>,
+    /// Most file descriptors that may be open.
+    pub max_files: Option<u64>,
+    /// Threads.
+    pub threads: Option<u64>,
+    /// When the process started, unix seconds.
+    pub started_at: Option<u64>,
+    /// Processor time, user and system, in whole seconds.
+    pub cpu_seconds: Option<u64>,
+}
+
+/// Clock ticks per second of the times in `/proc`: `USER_HZ`, which is 100 on every architecture of Linux that we build for.
+const USER_HZ: u64 = 100;
+
+/// Reads the process's figures from `/proc`.
+pub fn process() -> ProcessStats {
+    // The program's name, in brackets, may hold spaces; fields are numbered from 1 in proc(5), and these begin with the 3rd.
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<_> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let max_files = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let system = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let booted = system.lines().find_map(|line| line.strip_prefix("btime ")?.parse::<u64>().ok());
+    ProcessStats {
+        // One of them reads the folder.
+        open_files: fs::read_dir("/proc/self/fd").ok().map(|files| (files.count() as u64).saturating_sub(1)),
+        max_files: max_files.and_then(|line| line.split_whitespace().next()?.parse().ok()),
+        threads: field(20),
+        started_at: booted.zip(field(22)).map(|(booted, ticks)| booted + ticks / USER_HZ),
+        cpu_seconds: field(14).zip(field(15)).map(|(user, system)| (user + system) / USER_HZ),
+    }
+}
+
 /// Logs to stderr from now on, in `format`, what `RUST_LOG` or else `default_filter` lets through. Colours only on a
 /// terminal that can show them, and never with `NO_COLOR`. What can't be written is dropped. Panics are counted, and logged in the same way: each once.
 ///
@@ -154,4 +192,20 @@ fn on_panic(panic: &panic::PanicHookInfo<'_>) {
     let thread = thread::current();
     let text = panic.payload().downcast_ref::<&'static str>();
     tracing::error!(at, thread = thread.name(), text, "a panic");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_is_described() {
+        let ProcessStats { open_files, max_files, threads, started_at, cpu_seconds } = process();
+        assert!(open_files.unwrap() >= 3 && open_files <= max_files, "{open_files:?} of {max_files:?}");
+        assert!(threads.unwrap() >= 1 && cpu_seconds.is_some());
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let age = now.abs_diff(started_at.unwrap());
+        assert!(age < 24 * 3600, "{age} s");
+        assert!(resident_bytes().unwrap() > 1 << 20);
+    }
 }

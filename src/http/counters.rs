@@ -6,6 +6,10 @@ use std::sync::{
 };
 
 use axum::http::StatusCode;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, histogram::Histogram},
+};
 
 /// Why a connection was closed or refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +111,30 @@ impl Counter {
     }
 }
 
+/// What a duration is counted by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Answered {
+    /// The route's pattern, or `other`.
+    pub route: String,
+    /// `store`, `peer`, or `none` where neither was asked.
+    pub source: &'static str,
+    /// Class of the status, such as `2xx`.
+    pub class: &'static str,
+}
+
+/// Bounds of the buckets of durations, in seconds: from a cached answer to `request_timeout`.
+const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
+
+/// Durations of answers.
+#[derive(Debug)]
+pub(super) struct Durations(pub(super) Family<Answered, Histogram, fn() -> Histogram>);
+
+impl Default for Durations {
+    fn default() -> Self {
+        Self(Family::new_with_constructor(|| Histogram::new(BUCKETS)))
+    }
+}
+
 /// Counters of both listeners.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -122,20 +150,27 @@ pub struct Counters {
     pub timed_out: Counter,
     /// Handlers that panicked.
     pub panics: Counter,
+    /// Seconds until an answer of the public listener began.
+    pub(super) durations: Durations,
     /// Answers by the first digit of their status.
-    classes: [Counter; 5],
+    classes: [Counter; CLASSES.len()],
 }
 
+/// Classes of status, by the first digit.
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
 impl Counters {
-    pub(super) fn answered(&self, status: StatusCode) {
-        if let Some(counter) = self.classes.get(usize::from(status.as_u16() / 100).wrapping_sub(1)) {
+    /// Counts an answer of the public listener that began after `seconds`.
+    pub(super) fn answered(&self, route: &str, source: &'static str, status: StatusCode, seconds: f64) {
+        let class = usize::from(status.as_u16() / 100).wrapping_sub(1);
+        if let (Some(counter), Some(class)) = (self.classes.get(class), CLASSES.get(class)) {
             counter.add();
+            self.durations.0.get_or_create(&Answered { route: route.into(), source, class }).observe(seconds);
         }
     }
 
     /// Answers of each class: `2xx` and so on.
-    pub fn classes(&self) -> [(&'static str, u64); 5] {
-        let names = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-        std::array::from_fn(|class| (names[class], self.classes[class].get()))
+    pub fn classes(&self) -> [(&'static str, u64); CLASSES.len()] {
+        std::array::from_fn(|class| (CLASSES[class], self.classes[class].get()))
     }
 }

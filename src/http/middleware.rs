@@ -12,7 +12,7 @@ use std::{
 
 use axum::{
     body::{Body, Bytes},
-    extract::{Request, State},
+    extract::{MatchedPath, Request, State},
     http::{HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use super::{
-    envelope::Rejection,
+    envelope::{Rejection, SOURCE},
     extract,
     gateway::Gateway,
     limits::{
@@ -45,7 +45,9 @@ const CHARGED_BYTES: u64 = 1 << 20;
 
 /// Identifies the client, enforces its limits, and counts the answer.
 pub(super) async fn limit(State(gateway): State<Arc<Gateway>>, mut request: Request, next: Next) -> Response {
-    let deadline = Instant::now() + gateway.settings.request_timeout;
+    let started = Instant::now();
+    let deadline = started + gateway.settings.request_timeout;
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = match request.extensions().get() {
         Some(Remote(ip)) => {
             let client = gateway.settings.proxies.client(*ip, request.headers());
@@ -62,7 +64,13 @@ pub(super) async fn limit(State(gateway): State<Arc<Gateway>>, mut request: Requ
             Rejection::from(Failure::new(Code::Internal)).into_response()
         }
     };
-    gateway.counters.answered(response.status());
+    let source = match response.headers().get(SOURCE) {
+        Some(source) if source.as_bytes().starts_with(b"peer:") => "peer",
+        Some(_) => "store",
+        None => "none",
+    };
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    gateway.counters.answered(route, source, response.status(), started.elapsed().as_secs_f64());
     browser::secure(response.headers_mut(), gateway.settings.tls);
     response
 }

@@ -1,4 +1,4 @@
-//! A Python client, generated from the document, asks a gateway. The tools come from PyPI into a virtual environment
+//! A Python client, generated from the document, asks a gateway, and Prometheus' parser reads its metrics. The tools come from PyPI into a virtual environment
 //! under `target`, in the versions of `requirements.txt`.
 
 use std::{path::Path, process::Command};
@@ -30,6 +30,22 @@ async fn a_generated_client_fetches_an_epoch() {
         let path = std::env::join_paths([tools.clone(), "/usr/bin".into(), "/bin".into()]).unwrap();
         run(generate.arg(&client).env("PATH", path), "no client can be generated");
         run(python("use_client.py").arg(&base).env("PYTHONPATH", folder.path()), "the generated client fails");
+    };
+    tokio::task::spawn_blocking(work).await.unwrap();
+}
+
+#[tokio::test]
+async fn prometheus_reads_the_metrics() {
+    let gateway = TestGateway::start(Backend::Sqlite).await;
+    for _ in 0..3 {
+        assert_eq!(gateway.get("/data/miner_block/epoch?epoch=0").await.status, 200);
+    }
+    assert_eq!(gateway.get("/no/such/path").await.status, 404);
+    let url = format!("{}/metrics", gateway.admin);
+    let work = move || {
+        let tools = tools("openapi-tools", &Path::new(HERE).join("requirements.txt"));
+        let mut read = Command::new(tools.join("python"));
+        run(read.arg(Path::new(HERE).join("read_metrics.py")).arg(url), "the metrics can't be read");
     };
     tokio::task::spawn_blocking(work).await.unwrap();
 }

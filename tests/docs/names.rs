@@ -126,10 +126,12 @@ async fn the_metrics_that_a_page_names_are_those_that_there_are() {
     let demo = Demo::start();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let metrics = client.get(format!("{}/metrics", demo.admin)).send().await.unwrap().text().await.unwrap();
-    let kinds = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-    let given: BTreeSet<String> = kinds.map(str::to_owned).collect();
+    let kinds = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let given: BTreeSet<String> =
+        kinds.map(|(name, kind)| format!("{name}{}", if kind == "counter" { "_total" } else { "" })).collect();
     let operations = pages::page("docs/operations.md");
-    let spans = operations.spans().into_iter().filter(|span| span.starts_with("modal_"));
+    let spans =
+        operations.spans().into_iter().filter(|span| span.starts_with("modal_") || span.starts_with("process_"));
     let named: BTreeSet<String> = spans.map(str::to_owned).collect();
     assert!(given.len() > 40, "{given:?}");
     assert_eq!(named, given);

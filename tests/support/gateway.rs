@@ -119,6 +119,8 @@ impl Reply {
 pub struct TestGateway {
     pub store: TestStore,
     pub base: String,
+    /// The same of the admin listener.
+    pub admin: String,
     pub peer_id: PeerId,
     pub p2p: P2pClient,
     http: reqwest::Client,
@@ -172,12 +174,13 @@ impl TestGateway {
         });
         let gateway = Gateway::start(&config).await.unwrap();
         let (base, p2p) = (format!("http://{}", gateway.http), gateway.node.p2p.clone());
+        let admin = format!("http://{}", gateway.admin);
         let running = CancellationToken::new();
         tokio::spawn(gateway.run(running.clone()));
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         let client = tokio::sync::OnceCell::new();
         let peer_id = p2p.local_peer_id();
-        Self { store, base, peer_id, p2p, http, client, _running: running.clone().drop_guard(), running }
+        Self { store, base, admin, peer_id, p2p, http, client, _running: running.clone().drop_guard(), running }
     }
 
     /// `GET` of a path and query.

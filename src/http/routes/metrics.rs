@@ -1,8 +1,14 @@
-//! `GET /metrics` of the admin listener, in the Prometheus text format.
+//! `GET /metrics` of the admin listener, in the OpenMetrics text format.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use axum::{extract::State, response::IntoResponse};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
 use tokio::runtime::Handle;
 
 use crate::{
@@ -28,35 +34,72 @@ pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoRes
     add_process(&mut metrics);
     add_http(&mut metrics, &gateway);
     add_p2p(&mut metrics, &gateway);
-    ([("content-type", "text/plain; version=0.0.4")], metrics.0)
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(metrics));
+    let durations = gateway.counters.durations.0.clone();
+    let help = "Seconds until an answer of the public listener began, by route, source and class of status";
+    registry.register("modal_http_request_duration_seconds", help, durations);
+    let mut text = String::new();
+    // Writing to a String can't fail.
+    let _ = text::encode(&mut text, &registry);
+    ([("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
 }
 
-/// The text, which grows by a metric at a time.
-#[derive(Default)]
-struct Metrics(String);
+/// Labels of one value of a metric.
+type Labels = Vec<(&'static str, String)>;
+
+/// A metric with a value for each set of labels.
+#[derive(Debug)]
+struct Family {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    values: Vec<(Labels, u64)>,
+}
+
+/// What is read at each scrape.
+#[derive(Debug, Default)]
+struct Metrics(Vec<Family>);
 
 impl Metrics {
-    fn gauge(&mut self, name: &str, help: &str, value: u64) {
-        self.family(name, "gauge", help, [(String::new(), value)]);
+    fn gauge(&mut self, name: &'static str, help: &'static str, value: u64) {
+        self.gauges(name, help, [(Vec::new(), value)]);
     }
 
-    fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.family(name, "counter", help, [(String::new(), value)]);
+    fn gauges(&mut self, name: &'static str, help: &'static str, values: impl IntoIterator<Item = (Labels, u64)>) {
+        self.0.push(Family { name, help, kind: MetricType::Gauge, values: values.into_iter().collect() });
     }
 
-    /// A metric with a value for each set of labels.
-    fn family(&mut self, name: &str, kind: &str, help: &str, values: impl IntoIterator<Item = (String, u64)>) {
-        // Writing to a String can't fail.
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        for (labels, value) in values {
-            let _ = writeln!(self.0, "{name}{labels} {value}");
-        }
+    fn counter(&mut self, name: &'static str, help: &'static str, value: u64) {
+        self.counters(name, help, [(Vec::new(), value)]);
+    }
+
+    fn counters(&mut self, name: &'static str, help: &'static str, values: impl IntoIterator<Item = (Labels, u64)>) {
+        self.0.push(Family { name, help, kind: MetricType::Counter, values: values.into_iter().collect() });
     }
 }
 
-/// The label `name`, as it follows a metric's name.
-fn label(name: &str, value: &str) -> String {
-    format!("{{{name}=\"{value}\"}}")
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for Family { name, help, kind, values } in &self.0 {
+            // The encoder adds the suffix of counters.
+            let name = name.strip_suffix("_total").unwrap_or(name);
+            let mut family = encoder.encode_descriptor(name, help, None, *kind)?;
+            for (labels, value) in values {
+                let metric = family.encode_family(labels)?;
+                match kind {
+                    MetricType::Counter => ConstCounter::new(*value).encode(metric)?,
+                    _ => ConstGauge::new(*value).encode(metric)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The label `name`.
+fn label(name: &'static str, value: &str) -> Labels {
+    vec![(name, value.to_owned())]
 }
 
 /// Metrics of the chain and the sync.
@@ -71,10 +114,10 @@ async fn add_chain(metrics: &mut Metrics, gateway: &Gateway) -> Result<(), Failu
     let deviations = [("schedule", state.off_schedule), ("timestamp", state.off_timestamp)];
     let deviations = deviations.map(|(rule, count)| (label("rule", rule), count));
     let help = "Canonical blocks that deviate from a rule that is only reported.";
-    metrics.family("modal_chain_deviations", "gauge", help, deviations);
+    metrics.gauges("modal_chain_deviations", help, deviations);
     metrics.gauge("modal_store_blocks", "Blocks in the store, orphans included.", state.total_blocks);
     let states = SyncState::ALL.map(|state| (label("state", state.as_str()), (state == sync.state).into()));
-    metrics.family("modal_sync_state", "gauge", "State of the sync: 1 for the current one.", states);
+    metrics.gauges("modal_sync_state", "State of the sync: 1 for the current one.", states);
     metrics.gauge("modal_sync_job_blocks", "Blocks that the running sync job has written.", job_blocks);
     metrics.gauge("modal_sync_useful_peers", "Peers that answered the last check of their tips.", sync.useful_peers);
     Ok(())
@@ -89,28 +132,44 @@ async fn add_store(metrics: &mut Metrics, gateway: &Gateway) {
     let by_pool = |count: fn(&store::Fill) -> u64| {
         pools.iter().map(|(pool, fill)| (label("pool", pool), count(fill))).collect::<Vec<_>>()
     };
-    let gauge = "gauge";
-    metrics.family("modal_store_connections_max", gauge, "Most database connections.", by_pool(|fill| fill.most));
-    metrics.family("modal_store_connections_used", gauge, "Database connections in use.", by_pool(|fill| fill.lent));
-    metrics.family("modal_store_connections_idle", gauge, "Idle database connections.", by_pool(|fill| fill.idle));
-    metrics.family("modal_store_waiting", gauge, "Callers that wait for a connection.", by_pool(|fill| fill.waiting));
+    metrics.gauges("modal_store_connections_max", "Most database connections.", by_pool(|fill| fill.most));
+    metrics.gauges("modal_store_connections_used", "Database connections in use.", by_pool(|fill| fill.lent));
+    metrics.gauges("modal_store_connections_idle", "Idle database connections.", by_pool(|fill| fill.idle));
+    metrics.gauges("modal_store_waiting", "Callers that wait for a connection.", by_pool(|fill| fill.waiting));
     metrics.gauge("modal_cache_entries", "Encoded answers in the cache.", cache_entries);
     metrics.gauge("modal_cache_bytes", "Bytes of the cache.", cache_bytes);
     metrics.gauge("modal_news_entries", "Cached answers for event streams.", news_entries);
     let stages = gateway.source.stages();
     let waiting = Stage::ALL.map(|stage| (label("stage", stage.as_str()), stages.waiting(stage) as u64));
-    metrics.family("modal_sync_waiting", gauge, "Windows or batches that wait for a stage of the sync.", waiting);
+    metrics.gauges("modal_sync_waiting", "Windows or batches that wait for a stage of the sync.", waiting);
     let recomputed = stages.differences().by_member().map(|(member, count)| (label("member", member), count));
     let help = "Derived members of peers' blocks that differ from what is computed.";
-    metrics.family("modal_sync_recomputed_total", "counter", help, recomputed);
+    metrics.counters("modal_sync_recomputed_total", help, recomputed);
 }
 
 /// Metrics of the process.
 fn add_process(metrics: &mut Metrics) {
     metrics.counter("modal_panics_total", "Panics, wherever they were contained.", telemetry::panics());
     metrics.gauge("modal_tasks", "Tasks alive.", Handle::current().metrics().num_alive_tasks() as u64);
+    let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+    metrics.gauges("modal_build_info", "The program's version, as a label of the value 1.", [(version, 1)]);
     if let Some(bytes) = telemetry::resident_bytes() {
         metrics.gauge("modal_resident_memory_bytes", "Resident memory of the process.", bytes);
+        metrics.gauge("process_resident_memory_bytes", "Resident memory of the process.", bytes);
+    }
+    let process = telemetry::process();
+    for (name, help, value) in [
+        ("process_open_fds", "Open file descriptors.", process.open_files),
+        ("process_max_fds", "Most open file descriptors.", process.max_files),
+        ("process_threads", "Threads of the process.", process.threads),
+        ("process_start_time_seconds", "Start of the process, unix seconds.", process.started_at),
+    ] {
+        if let Some(value) = value {
+            metrics.gauge(name, help, value);
+        }
+    }
+    if let Some(seconds) = process.cpu_seconds {
+        metrics.counter("process_cpu_seconds_total", "Processor time of the process, in whole seconds.", seconds);
     }
 }
 
@@ -119,18 +178,19 @@ fn add_http(metrics: &mut Metrics, gateway: &Gateway) {
     let counters = &gateway.counters;
     let listeners = [("public", &counters.public), ("admin", &counters.admin)];
     let open = listeners.map(|(name, connections)| (label("door", name), connections.open() as u64));
-    metrics.family("modal_http_connections", "gauge", "Open HTTP connections.", open);
+    metrics.gauges("modal_http_connections", "Open HTTP connections.", open);
     let closed = listeners.into_iter().flat_map(|(name, connections)| {
-        CloseReason::ALL
-            .map(|(reason, label)| (format!("{{door=\"{name}\",reason=\"{label}\"}}"), connections.closed(reason)))
+        CloseReason::ALL.map(|(reason, label)| {
+            (vec![("door", name.to_owned()), ("reason", label.to_owned())], connections.closed(reason))
+        })
     });
     let help = "HTTP connections closed or refused, by reason.";
-    metrics.family("modal_http_connections_ended_total", "counter", help, closed);
+    metrics.counters("modal_http_connections_ended_total", help, closed);
     let requests = listeners.map(|(name, connections)| (label("door", name), connections.requests()));
-    metrics.family("modal_http_requests_total", "counter", "HTTP requests received.", requests);
+    metrics.counters("modal_http_requests_total", "HTTP requests received.", requests);
     let answers = counters.classes().map(|(class, count)| (label("class", class), count));
     let help = "Answers of the public listener, by class of status.";
-    metrics.family("modal_http_answers_total", "counter", help, answers);
+    metrics.counters("modal_http_answers_total", help, answers);
     let limits = &gateway.limits;
     for (name, help, taken) in [
         ("modal_http_requests_in_progress", "Requests in flight.", limits.in_flight.taken()),
@@ -164,9 +224,9 @@ fn add_p2p(metrics: &mut Metrics, gateway: &Gateway) {
     let count = |matching: fn(&&PeerInfo) -> bool| peers.iter().filter(matching).count() as u64;
     let connections = [("in", door.connections_in), ("out", door.connections_out)];
     let connections = connections.map(|(direction, count)| (label("direction", direction), count));
-    metrics.family("modal_p2p_connections", "gauge", "Connections with peers.", connections);
+    metrics.gauges("modal_p2p_connections", "Connections with peers.", connections);
     let refused = door.refused.iter().map(|(reason, count)| (label("reason", reason), *count));
-    metrics.family("modal_p2p_refused_total", "counter", "Connections and dials refused.", refused);
+    metrics.counters("modal_p2p_refused_total", "Connections and dials refused.", refused);
     for (name, help, value) in [
         ("modal_peers_known", "Known peers.", peers.len() as u64),
         ("modal_peers_connected", "Connected peers.", count(|peer| peer.connected)),
@@ -174,7 +234,7 @@ fn add_p2p(metrics: &mut Metrics, gateway: &Gateway) {
         ("modal_peers_banned", "Banned peers.", count(|peer| peer.banned_until.is_some())),
         ("modal_p2p_handshakes", "Inbound connections whose handshake is not done.", door.pending_in),
         ("modal_p2p_dials", "Dials in flight.", door.dials),
-        ("modal_p2p_inbound_requests", "Peers' requests in flight.", door.inbound),
+        ("modal_p2p_inbound_in_flight", "Peers' requests in flight.", door.inbound),
         ("modal_p2p_inbound_waiting", "Peers' requests that wait for memory.", door.inbound_waiting),
         (
             "modal_p2p_answer_bytes",

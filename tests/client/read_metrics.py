@@ -1,0 +1,26 @@
+"""Reads /metrics with the strict parser of Prometheus' own Python client, and looks for what a dashboard asks for."""
+
+import sys
+import urllib.request
+
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+with urllib.request.urlopen(sys.argv[1]) as answer:
+    kind = answer.headers["content-type"]
+    text = answer.read().decode()
+assert kind.startswith("application/openmetrics-text; version=1.0.0"), kind
+
+families = list(text_string_to_metric_families(text))
+names = [family.name for family in families]
+assert len(names) == len(set(names)), "a name stands in two families"
+for family in families:
+    assert family.documentation, f"{family.name} has no help"
+    assert family.type != "unknown", f"{family.name} has no type"
+
+durations = next(family for family in families if family.name == "modal_http_request_duration_seconds")
+assert durations.type == "histogram", durations.type
+epochs = {"route": "/data/miner_block/epoch", "source": "store", "class": "2xx"}
+counts = [sample.value for sample in durations.samples if sample.name.endswith("_count") and sample.labels == epochs]
+assert counts == [3.0], durations.samples
+unknown = {"route": "other", "source": "store", "class": "4xx"}
+assert any(sample.labels == unknown for sample in durations.samples if sample.name.endswith("_count")), durations.samples
