@@ -46,7 +46,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
     if let Command::Openapi = cli.command {
         return print_line(&crate::http::openapi_json());
     }
-    let config = Config::load(cli.shared.into_sources()).map_err(CliError::usage)?;
+    let config = Config::load(cli.shared.into_sources())?;
     let service = matches!(cli.command, Command::Serve | Command::Node(_) | Command::Demo);
     telemetry::init(config.log, if service { telemetry::SERVICE_FILTER } else { telemetry::COMMAND_FILTER })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;

@@ -2,13 +2,17 @@
 
 use std::{error::Error, fmt::Write as _, io, process::ExitCode};
 
-use crate::telemetry::error_notice;
+use super::peer::PeerError;
+use crate::{
+    app::AppError,
+    config::ConfigError,
+    store::StoreError,
+    telemetry::{TelemetryError, error_notice},
+};
 
 /// Why a command failed.
 pub(super) enum CliError {
-    /// What was asked for can't be: exit code 2.
-    Usage(Box<dyn Error>),
-    /// The command's own error: exit code 1.
+    /// The command's own error: exit code 2 where it is about the settings or the usage, else 1.
     Failed(Box<dyn Error>),
     /// Data could not be written to stdout. A reader that closed the pipe has seen enough: exit code 0.
     Stdout(io::Error),
@@ -20,7 +24,6 @@ pub(super) enum CliError {
     NotOk,
 }
 
-/// Any error of a command is a failure, unless it is said to be something else.
 impl<E: Error + 'static> From<E> for CliError {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
@@ -28,24 +31,38 @@ impl<E: Error + 'static> From<E> for CliError {
 }
 
 impl CliError {
-    /// Wrong usage or settings.
-    pub(super) fn usage(error: impl Error + 'static) -> Self {
-        Self::Usage(error.into())
-    }
-
-    /// Tells the user on stderr; the exit code.
+    /// Reports the error on stderr; returns the exit code.
     pub(super) fn report(&self) -> ExitCode {
         let text = match self {
             Self::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
             Self::NotOk => return ExitCode::FAILURE,
-            Self::Usage(error) | Self::Failed(error) => with_causes(&**error),
+            Self::Failed(error) => with_causes(&**error),
             Self::Stdout(error) => format!("stdout: {}", with_causes(error)),
             Self::Runtime(error) => format!("the runtime can't be started: {}", with_causes(error)),
             Self::Interrupted => "interrupted".into(),
         };
         error_notice(text);
-        ExitCode::from(if matches!(self, Self::Usage(_)) { 2 } else { 1 })
+        ExitCode::from(if matches!(self, Self::Failed(error) if is_about_settings(&**error)) { 2 } else { 1 })
     }
+}
+
+/// Whether the error, or a cause of it, is about what the user set or asked for.
+fn is_about_settings(error: &(dyn Error + 'static)) -> bool {
+    let itself = error.is::<ConfigError>()
+        || error.is::<PeerError>()
+        || matches!(error.downcast_ref(), Some(TelemetryError::Filter(_)))
+        || matches!(error.downcast_ref(), Some(StoreError::Url(_)))
+        || matches!(
+            error.downcast_ref(),
+            Some(
+                AppError::AdminNotLoopback(_)
+                    | AppError::AdminToken { .. }
+                    | AppError::Tls(_)
+                    | AppError::Identity(_)
+                    | AppError::Store(StoreError::Url(_))
+            )
+        );
+    itself || error.source().is_some_and(is_about_settings)
 }
 
 /// The error and its causes on one line; a cause that the text before it already tells is not repeated.

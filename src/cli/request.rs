@@ -66,7 +66,7 @@ pub(super) async fn run(
     limit: Duration,
     shutdown: &CancellationToken,
 ) -> Result<(), CliError> {
-    let address = resolve(&config.peers(), peer).map_err(CliError::usage)?;
+    let address = resolve(&config.peers(), peer)?;
     let request = Request { path, data: data.as_ref().map(|Json(data)| &**data) };
     let request = serde_json::to_vec(&request).map_err(RequestError::Encode)?;
     let answer = match ask(address, request.into(), limit, shutdown).await {

@@ -67,8 +67,7 @@ pub(super) async fn run(
     mode: Mode,
     shutdown: &CancellationToken,
 ) -> Result<(), CliError> {
-    let addresses: Vec<_> =
-        peers.iter().map(|peer| resolve(&config.peers(), peer)).collect::<Result<_, _>>().map_err(CliError::usage)?;
+    let addresses: Vec<_> = peers.iter().map(|peer| resolve(&config.peers(), peer)).collect::<Result<_, _>>()?;
     let store = store::open(config.database_url.as_str(), &open_options(config)).await?;
     let outcome = match sync(config, store.clone(), addresses, mode, shutdown).await {
         Err(_) if shutdown.is_cancelled() => Err(CliError::Interrupted),

@@ -45,7 +45,32 @@ fn unknown_variables_files_and_flags_are_named() {
     place.run(["migrate", "--http", "8080"]).fails(2, &["--http: `8080`: expected ADDRESS:PORT"]);
     place.run(["migrate", "--verify", "all"]).fails(2, &["--verify: ", "`none`, `linked` or `pow`"]);
     let outcome = place.command(["migrate"]).env("RUST_LOG", "a=b=c").output().unwrap();
-    Outcome::from(outcome).fails(1, &["environment variable RUST_LOG: "]);
+    Outcome::from(outcome).fails(2, &["environment variable RUST_LOG: "]);
+}
+
+/// What is wrong with settings is exit code 2, also where it shows only when they are used.
+#[rstest]
+#[case::no_path(&["migrate", "--database-url", "sqlite://"], "the path is empty")]
+#[case::unknown_kind(&["migrate", "--database-url", "mysql://h/db"], "expected sqlite://PATH or postgres://")]
+#[case::unknown_parameter(&["export", "-", "--database-url", "postgres://127.0.0.1:1/db?sslmod=off"], "sslmod")]
+#[case::unknown_parameter_of_a_server(&["serve", "--database-url", "postgres://127.0.0.1:1/db?sslmod=off"], "sslmod")]
+#[case::sqlite_parameter(&["migrate", "--database-url", "sqlite://x.db?mod=ro"], "mod")]
+#[case::admin_without_token(&["serve", "--admin", "0.0.0.0:0"], "set admin_token")]
+#[case::no_token_file(&["serve", "--admin-token-file", "absent"], "absent can't be read")]
+#[case::no_certificate(&["serve", "--tls-cert", "absent.pem", "--tls-key", "absent.pem"], "absent.pem")]
+#[case::unknown_peer(&["request", "nobody", "/ping"], "`nobody` is neither")]
+fn unusable_settings_are_named(#[case] args: &[&str], #[case] text: &str) {
+    let place = Place::new();
+    let free = ["--listen", "/ip4/127.0.0.1/tcp/0"];
+    let http: &[&str] = if args[0] == "serve" { &["--http", "127.0.0.1:0"] } else { &[] };
+    place.run(args.iter().chain(http).chain(&free)).fails(2, &[text]);
+}
+
+#[test]
+fn an_empty_key_file_is_named() {
+    let place = Place::new();
+    place.write("modal-gateway.key", "");
+    place.run(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).fails(2, &["modal-gateway.key", "empty"]);
 }
 
 #[test]
