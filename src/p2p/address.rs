@@ -7,6 +7,8 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
 
+pub(super) mod scope;
+
 /// Longest alias, in characters.
 const MAX_ALIAS_CHARS: usize = 64;
 /// Words that `?peer=` gives a meaning of its own.

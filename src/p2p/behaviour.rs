@@ -8,17 +8,23 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{StreamProtocol, identify, kad, mdns, ping};
 
-use super::discovery::BOOTSTRAP_INTERVAL;
-use super::keep_alive::KeepAlive;
-use super::{P2pConfig, P2pError, gossip, memory};
+use super::config::P2pConfig;
+use super::error::P2pError;
 use crate::protocol::codec::JsonCodec;
 use crate::protocol::{COMPRESSED_PROTOCOL, IDENTIFY_PROTOCOL, PROTOCOL};
+
+pub(super) mod gossip;
+pub(super) mod keep_alive;
+
+use keep_alive::KeepAlive;
 
 /// Streams of requests that one connection may have open with us, those included that are only being read: twice what
 /// a peer may have answered at once, so that what exceeds that is told so. Of libp2p's nodes none opens more than 100.
 const MAX_INBOUND_STREAMS: usize = 128;
 /// Records that others may leave in our Kademlia store; the network's protocol uses none.
 const MAX_KAD_RECORDS: usize = 128;
+/// How often Kademlia walks through the network.
+const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// How long a connection without streams is kept, unless its peer is configured.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -40,7 +46,8 @@ pub(super) struct Behaviour {
 }
 
 impl Behaviour {
-    pub fn new(config: &P2pConfig) -> Result<Self, P2pError> {
+    /// `memory_limit` in bytes of this process, from which on no more connections are made.
+    pub fn new(config: &P2pConfig, memory_limit: usize) -> Result<Self, P2pError> {
         let local = config.keypair.public().to_peer_id();
         let requests = |codec, support: ProtocolSupport, streams, timeout| {
             // Both sides take the first that both know.
@@ -76,7 +83,7 @@ impl Behaviour {
         let mdns = config.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local));
         let gossip = config.gossip.then(|| gossip::behaviour(&config.keypair)).transpose()?;
         Ok(Self {
-            memory: memory_limits::Behaviour::with_max_bytes(memory::limit(config.memory_limit)),
+            memory: memory_limits::Behaviour::with_max_bytes(memory_limit),
             requests: requests(
                 JsonCodec::default(),
                 ProtocolSupport::Outbound,

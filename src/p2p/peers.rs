@@ -5,26 +5,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use libp2p::{Multiaddr, PeerId};
 
-use super::P2pError;
 use super::address::PeerAddress;
-use super::trust::TrustList;
+use super::config::TrustList;
+use super::error::P2pError;
 use crate::chain::CumulativeDifficulty;
 use crate::protocol::{COMPRESSED_PROTOCOL, PROTOCOL};
 
 mod admission;
-mod agent;
-mod chain;
-mod info;
-mod record;
-mod reputation;
-mod score;
+pub(super) mod claims;
+pub(super) mod info;
+pub(super) mod record;
+pub(super) mod score;
 
-pub use chain::{PeerChain, Standing};
-pub use info::PeerInfo;
-pub use reputation::Reputation;
-pub use score::Offence;
-
-use score::{Fading, Offences};
+use claims::PeerChain;
+use score::{Fading, Offence, Offences};
 
 /// Peers remembered, connected ones included; the one unseen for longest goes first, configured ones stay.
 const MAX_PEERS: usize = 1024;
@@ -280,7 +274,7 @@ impl PeerBook {
 
     pub fn identified(&mut self, id: PeerId, agent: &str, protocols: &[libp2p::StreamProtocol]) {
         let peer = self.entry(id);
-        (peer.role, peer.status_url) = (agent::role(agent), agent::status_url(agent));
+        (peer.role, peer.status_url) = (claims::role(agent), claims::status_url(agent));
         peer.agent = Some(agent.chars().take(MAX_AGENT_CHARS).collect());
         peer.speaks = protocols.iter().any(|id| [PROTOCOL, COMPRESSED_PROTOCOL].contains(&id.as_ref()));
         peer.speaks_own_dialect = protocols.iter().any(|id| id.as_ref() == COMPRESSED_PROTOCOL);

@@ -9,8 +9,7 @@ use std::time::Instant;
 
 use libp2p::PeerId;
 
-use super::inbound::Asker;
-use super::place::Subnet;
+use super::address::scope::Subnet;
 
 /// What a subnet may use, in shares of a peer: ids are free to make, subnets are not.
 const SUBNET_SHARES: f64 = 4.0;
@@ -91,6 +90,23 @@ impl<K: Eq + Hash + Copy> Rate<K> {
             self.buckets.retain(|_, bucket| left(bucket) < median);
         }
         Some(self.buckets.entry(key).or_insert_with(|| Bucket::new(self.burst, now)))
+    }
+}
+
+/// Who asks, or tells.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asker {
+    pub peer: PeerId,
+    /// `None` for this machine.
+    pub subnet: Option<Subnet>,
+    /// The operator's own: its rate has no limit, and some memory is kept for it.
+    pub trusted: bool,
+}
+
+impl Asker {
+    /// With whom a stranger shares.
+    pub fn neighbours(&self) -> Option<Subnet> {
+        self.subnet.filter(|_| !self.trusted)
     }
 }
 

@@ -7,9 +7,9 @@ use std::time::Instant;
 use libp2p::PeerId;
 
 use super::{FAILURE_HALF_LIFE, Peer, PeerBook};
-use crate::p2p::guard::Refused;
-use crate::p2p::place::ip;
-use crate::p2p::trust::{Trust, TrustList};
+use crate::p2p::address::scope::ip;
+use crate::p2p::config::{Trust, TrustList};
+use crate::p2p::error::Refused;
 
 impl PeerBook {
     /// Puts a peer on the allow-list or the deny-list, and takes it off the other one.

@@ -5,8 +5,10 @@ use std::time::Instant;
 use libp2p::{Multiaddr, PeerId};
 use serde::Serialize;
 
-use super::reputation::unix;
-use super::{Configured, Offence, Peer, PeerBook, PeerChain};
+use super::claims::PeerChain;
+use super::record::unix;
+use super::score::Offence;
+use super::{Configured, Peer, PeerBook};
 
 /// What we tell about a peer. Its ip addresses are not part of the serialized form: strangers may read that.
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]

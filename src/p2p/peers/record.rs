@@ -1,15 +1,46 @@
-//! How a peer did: its answers, its failures, and what it said of its chain.
+//! How peers did: answers, failures and offences, and what of it is kept across restarts, with wall-clock times, since only
+//! those outlive a process.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use libp2p::PeerId;
+use serde::{Deserialize, Serialize};
 
-use super::score::{Fading, Offences};
-use super::{FAILURE_HALF_LIFE, PeerBook, PeerChain};
-use crate::p2p::P2pError;
+use super::claims::PeerChain;
+use super::score::{Fading, OFFENCE_HALF_LIFE, Offence, Offences};
+use super::{FAILURE_HALF_LIFE, MAX_BAN, MAX_PEERS, PeerBook};
+use crate::p2p::error::P2pError;
 
 /// Weight of the latest request in the mean of a peer's latency.
 const LATENCY_WEIGHT: f64 = 0.2;
+
+/// A lower score is as good as none, and not kept.
+const MIN_SCORE: f64 = 1.0;
+
+/// What a peer did, as it is kept across restarts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reputation {
+    /// Its id in base58.
+    pub peer_id: String,
+    /// Its score at [`since`](Self::since); it halves every ten minutes from then on.
+    pub score: f64,
+    /// When that was, in unix seconds.
+    pub since: i64,
+    /// Until when it is refused, in unix seconds.
+    pub banned_until: Option<i64>,
+    /// Offences since we know it.
+    pub penalties: u64,
+    /// Name of the latest one.
+    pub last_penalty: Option<String>,
+}
+
+/// An instant in unix seconds, as the clock stands now.
+pub(super) fn unix(instant: Instant) -> i64 {
+    let (now, clock) = (Instant::now(), SystemTime::now());
+    let since = (clock + instant.saturating_duration_since(now)).duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = since.saturating_sub(now.saturating_duration_since(instant));
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
 
 impl PeerBook {
     pub fn answered(&mut self, id: PeerId, time: Duration) {
@@ -57,6 +88,54 @@ impl PeerBook {
         if let Some(peer) = self.peers.get_mut(id) {
             (peer.offences, peer.recent_failures) = (Offences::default(), Fading::default());
             self.version += 1;
+        }
+    }
+
+    /// Changes when [`reputations`](Self::reputations) does, but for what fades by itself.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The peers with a score or a ban, worst first.
+    pub fn reputations(&self, now: Instant) -> Vec<Reputation> {
+        let mut all: Vec<_> = self
+            .peers
+            .iter()
+            .map(|(id, peer)| (id, &peer.offences, peer.offences.score(now), peer.offences.banned_until(now)))
+            .filter(|(_, _, score, banned)| *score >= MIN_SCORE || banned.is_some())
+            .map(|(id, offences, score, banned)| Reputation {
+                peer_id: id.to_string(),
+                score,
+                since: unix(now),
+                banned_until: banned.map(unix),
+                penalties: offences.count,
+                last_penalty: offences.latest.map(|offence| offence.as_str().into()),
+            })
+            .collect();
+        all.sort_by(|a, b| b.banned_until.cmp(&a.banned_until).then(b.score.total_cmp(&a.score)));
+        all.truncate(MAX_PEERS);
+        all
+    }
+
+    /// Takes in what an earlier run remembered, faded by the time since. What can't be read is left out.
+    pub fn restore(&mut self, reputations: &[Reputation], now: Instant) {
+        let clock = unix(now);
+        for known in reputations.iter().take(MAX_PEERS) {
+            let Ok(id) = known.peer_id.parse::<PeerId>() else { continue };
+            if !known.score.is_finite() || known.score < 0.0 {
+                continue;
+            }
+            // A clock that went back makes nothing worse.
+            let gone = u64::try_from(clock.saturating_sub(known.since)).unwrap_or(0) as f64;
+            let score = known.score * 0.5f64.powf(gone / OFFENCE_HALF_LIFE.as_secs_f64());
+            let latest = known.last_penalty.as_deref().and_then(Offence::named);
+            let offences = &mut self.entry(id).offences;
+            offences.restore(score, known.penalties, latest, now);
+            let written = clock.max(known.since);
+            let left = known.banned_until.and_then(|until| u64::try_from(until.saturating_sub(written)).ok());
+            if let Some(left) = left.filter(|left| *left > 0) {
+                offences.ban(now + Duration::from_secs(left).min(MAX_BAN), now);
+            }
         }
     }
 }

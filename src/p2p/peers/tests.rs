@@ -1,11 +1,12 @@
 use libp2p::StreamProtocol;
 
+use super::record::Reputation;
 use super::*;
-use crate::p2p::guard::Refused;
+use crate::p2p::error::Refused;
 
 mod forgiving;
 
-use crate::p2p::trust::Trust;
+use crate::p2p::config::Trust;
 
 const OURS: StreamProtocol = StreamProtocol::new(PROTOCOL);
 

@@ -1,0 +1,285 @@
+//! The worker's other half: listening, dialling, and what connections tell about their peers.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use futures::{FutureExt, StreamExt};
+use libp2p::core::ConnectedPoint;
+use libp2p::core::transport::TransportError;
+use libp2p::swarm::dial_opts::DialOpts;
+use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, gossipsub, identify, kad, ping};
+use tokio::sync::oneshot;
+
+use super::{NEVER, Why, Worker};
+use crate::p2p::address::scope::ip;
+use crate::p2p::address::{PeerAddress, is_dialable, peer_id};
+use crate::p2p::admission::Guard;
+use crate::p2p::admission::dials::MAX_ADDRESSES;
+use crate::p2p::behaviour::BehaviourEvent;
+use crate::p2p::error::P2pError;
+use crate::p2p::node::dialer::{Setback, reason, to_address_at_once};
+use crate::p2p::transport::check_free;
+
+/// Dials that operators wait for at once.
+const MAX_DIALS: usize = 32;
+/// How long an address may take to be bound; a system that answers at all does so at once.
+const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Worker {
+    /// Binds every address, or says which one can't be.
+    pub async fn listen(&mut self, addresses: &[Multiaddr]) -> Result<(), P2pError> {
+        let failed = |address: &Multiaddr, reason: String| P2pError::Listen { address: address.clone(), reason };
+        for address in addresses {
+            check_free(address).map_err(|error| failed(address, error.to_string()))?;
+        }
+        let mut waiting = HashMap::new();
+        for address in addresses {
+            let listener = self.swarm.listen_on(address.clone()).map_err(|error| match error {
+                TransportError::MultiaddrNotSupported(_) => failed(address, "no such transport".into()),
+                TransportError::Other(error) => failed(address, error.to_string()),
+            })?;
+            waiting.insert(listener, address);
+        }
+        let timeout = tokio::time::sleep(LISTEN_TIMEOUT);
+        tokio::pin!(timeout);
+        while let Some(address) = waiting.values().next() {
+            let event = tokio::select! {
+                event = self.swarm.select_next_some() => event,
+                () = &mut timeout => return Err(failed(address, "no interface came up".into())),
+            };
+            match &event {
+                SwarmEvent::NewListenAddr { listener_id, .. } => _ = waiting.remove(listener_id),
+                SwarmEvent::ListenerClosed { listener_id, reason: Err(error), .. } => {
+                    if let Some(address) = waiting.get(listener_id) {
+                        return Err(failed(address, error.to_string()));
+                    }
+                }
+                _ => {}
+            }
+            self.on_event(event);
+        }
+        // `0.0.0.0` reports one address per interface: the others are there already.
+        while let Some(Some(event)) = self.swarm.next().now_or_never() {
+            self.on_event(event);
+        }
+        Ok(())
+    }
+
+    /// Dials whatever is due and sets the timer for the rest.
+    pub fn dial_due(&mut self) {
+        let now = Instant::now();
+        while let Some(options) = self.dialer.take_due(now) {
+            let connection = options.connection_id();
+            if let Err(error) = self.dial_for_operator(options) {
+                self.dial_failed(connection, None, &error);
+            }
+        }
+        self.schedule();
+    }
+
+    pub fn schedule(&mut self) {
+        let next = self.dialer.next().unwrap_or_else(|| Instant::now() + NEVER);
+        self.redial.as_mut().reset(next.into());
+    }
+
+    /// A dial on the operator's behalf.
+    pub fn dial(&mut self, address: Multiaddr, reply: oneshot::Sender<Result<PeerId, P2pError>>) {
+        let refusal = match peer_id(&address) {
+            Some(peer) if self.swarm.is_connected(&peer) => {
+                self.shared.book_mut().dialled(peer, &address);
+                Some(Ok(peer))
+            }
+            _ if !is_dialable(&address) => Some(Err(P2pError::Unreachable("no transport for this address".into()))),
+            _ if self.dials.len() >= MAX_DIALS => Some(Err(P2pError::Busy)),
+            _ => None,
+        };
+        if let Some(refusal) = refusal {
+            let _ = reply.send(refusal);
+            return;
+        }
+        let options = to_address_at_once(address.clone());
+        let connection = options.connection_id();
+        self.dials.insert(connection, (address, reply));
+        if let Err(error) = self.dial_for_operator(options) {
+            self.dial_failed(connection, None, &error);
+        }
+    }
+
+    /// A dial that the guard lets go anywhere.
+    pub fn dial_for_operator(&mut self, options: DialOpts) -> Result<(), DialError> {
+        self.swarm.behaviour_mut().dials.permit(options.connection_id());
+        self.swarm.dial(options)
+    }
+
+    pub fn add(&mut self, peer: &PeerAddress) -> Result<bool, P2pError> {
+        let new = self.shared.book_mut().add(peer)?;
+        if new {
+            self.dialer.add(peer, Instant::now());
+            self.dial_due();
+        }
+        Ok(new)
+    }
+
+    pub fn forget(&mut self, name: &str) -> Result<Option<PeerId>, P2pError> {
+        let (peer, places) = self.shared.book_mut().forget(name).ok_or(P2pError::UnknownPeer)?;
+        for place in places {
+            self.dialer.remove(place);
+        }
+        if let Some(peer) = peer {
+            // It may be not connected: that is what was wanted.
+            self.part(peer, Why::Removed);
+        }
+        self.schedule();
+        Ok(peer)
+    }
+
+    fn dial_failed(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
+        tracing::debug!(?peer, %error, "a dial failed");
+        if let Some((address, reply)) = self.dials.remove(&connection) {
+            // Another dial may have been faster, ours or the peer's.
+            let there = peer_id(&address).filter(|peer| self.swarm.is_connected(peer));
+            if let Some(peer) = there {
+                self.shared.book_mut().dialled(peer, &address);
+            }
+            let _ = reply.send(there.ok_or_else(|| P2pError::Unreachable(reason(error))));
+        }
+        if let Some(peer) = peer
+            && !self.swarm.is_connected(&peer)
+        {
+            self.shared.book_mut().dial_failed(&peer, reason(error));
+        }
+        match self.dialer.failed(connection, error, Instant::now()) {
+            Some(Setback::Ourselves(address)) => {
+                tracing::warn!(%address, "a configured peer is this node itself: it is left out");
+            }
+            Some(Setback::Unreachable(address)) => {
+                tracing::warn!(%address, reason = reason(error), "a configured peer can't be reached; trying on");
+            }
+            None => {}
+        }
+        self.schedule();
+    }
+
+    fn connected(&mut self, peer: PeerId, connection: ConnectionId, count: u32, remote: Multiaddr) {
+        let reached = self.dialer.established(connection, peer, Instant::now());
+        {
+            let mut book = self.shared.book_mut();
+            book.connected(peer, count, remote);
+            for index in reached {
+                book.learn(index, peer);
+            }
+        }
+        if let Some((address, reply)) = self.dials.remove(&connection) {
+            self.shared.book_mut().dialled(peer, &address);
+            let _ = reply.send(Ok(peer));
+        }
+        let book = self.shared.book();
+        if book.is_configured(&peer) {
+            tracing::info!(%peer, "connected with a configured peer");
+            let Guard { parts: behaviour, dials, .. } = self.swarm.behaviour_mut();
+            behaviour.keep_alive.hold(peer, connection);
+            for address in book.addresses(&peer).unwrap_or_default() {
+                // Kademlia tells anybody what it knows. Its bare id is enough to ask the peer while it is connected.
+                let told = if dials.may_be_told(address) { address.clone() } else { Multiaddr::empty() };
+                behaviour.kad.add_address(&peer, told);
+            }
+        }
+        drop(book);
+        self.schedule();
+        self.changed();
+    }
+
+    pub fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        self.count_connections();
+        match event {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
+                tracing::debug!(peer = %peer_id, outbound = endpoint.is_dialer(), "connected");
+                let remote = match endpoint {
+                    ConnectedPoint::Dialer { address, .. } => {
+                        self.discovery.connected(peer_id, connection_id);
+                        address
+                    }
+                    ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
+                };
+                self.connected(peer_id, connection_id, num_established.get(), remote);
+            }
+            SwarmEvent::ConnectionClosed { peer_id, num_established, cause, .. } => {
+                tracing::debug!(peer = %peer_id, ?cause, "disconnected");
+                self.shared.book_mut().disconnected(&peer_id, num_established);
+                if num_established == 0 {
+                    self.parting.remove(&peer_id);
+                    self.discovery.disconnected(&peer_id);
+                    self.dialer.disconnected(peer_id, Instant::now());
+                    self.schedule();
+                }
+                self.changed();
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
+                self.dial_failed(connection_id, peer_id, &error);
+            }
+            SwarmEvent::IncomingConnectionError { error, .. } => {
+                tracing::debug!(%error, "a connection was not accepted");
+            }
+            SwarmEvent::NewListenAddr { address, .. } => self.listening(|addresses| addresses.push(address)),
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.listening(|addresses| addresses.retain(|known| *known != address));
+            }
+            SwarmEvent::ListenerClosed { addresses: closed, reason, .. } => {
+                if let Err(error) = reason {
+                    tracing::error!(%error, addresses = ?closed, "a listener has failed");
+                }
+                self.listening(|addresses| addresses.retain(|known| !closed.contains(known)));
+            }
+            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener reports an error"),
+            _ => {}
+        }
+    }
+
+    pub fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.identified(peer_id, info),
+            BehaviourEvent::Mdns(event) => self.on_mdns_event(event),
+            BehaviourEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
+                self.heard(propagation_source, message_id, message);
+            }
+            BehaviourEvent::Kad(kad::Event::RoutingUpdated { peer, .. }) => self.withhold(peer),
+            BehaviourEvent::Ping(ping::Event { peer, result: Ok(time), .. }) => {
+                self.shared.book_mut().pinged(&peer, time)
+            }
+            _ => {}
+        }
+    }
+
+    fn identified(&mut self, peer: PeerId, info: identify::Info) {
+        self.shared.book_mut().identified(peer, &info.agent_version, &info.protocols);
+        if info.protocols.contains(&kad::PROTOCOL_NAME) {
+            // A peer on another machine that claims a loopback address would have us dial ourselves.
+            let local = self.shared.book().remote(&peer).and_then(ip).is_some_and(|ip| ip.is_loopback());
+            let dials = &self.swarm.behaviour().dials;
+            let told = info.listen_addrs.into_iter().filter(|address| dials.allows(address, local)).take(MAX_ADDRESSES);
+            let told: Vec<_> = told.filter_map(|address| address.with_p2p(peer).ok()).collect();
+            self.remember(peer, told);
+        }
+        // It may have more places now.
+        self.send_waiting(peer);
+        self.changed();
+    }
+
+    fn count_connections(&self) {
+        let info = self.swarm.network_info();
+        let (now, counters) = (info.connection_counters(), &self.shared.counters);
+        counters.connections_in.set(now.num_established_incoming() as usize);
+        counters.connections_out.set(now.num_established_outgoing() as usize);
+        counters.pending_in.set(now.num_pending_incoming() as usize);
+        counters.dials.set(now.num_pending_outgoing() as usize);
+    }
+
+    fn listening(&self, change: impl FnOnce(&mut Vec<Multiaddr>)) {
+        change(&mut self.shared.listen.write().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    fn changed(&self) {
+        self.shared.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}

@@ -1,0 +1,214 @@
+//! Discovery in the worker: whom to dial and keep, and what Kademlia knows and passes on.
+
+use std::time::Instant;
+
+use libp2p::{Multiaddr, PeerId, kad, mdns};
+
+use super::Worker;
+use crate::p2p::admission::Guard;
+use crate::p2p::admission::dials::MAX_ADDRESSES;
+use crate::p2p::node::dialer::to_peer;
+
+impl Worker {
+    /// Keeps what is useful, and dials others where that is not enough.
+    pub fn discover(&mut self) {
+        let now = Instant::now();
+        self.enforce();
+        let Guard { parts: behaviour, dials, .. } = self.swarm.behaviour_mut();
+        let book = self.shared.book();
+        for (peer, connection) in self.discovery.keep(|peer| book.is_useful(peer, now)) {
+            behaviour.keep_alive.hold(peer, connection);
+        }
+        if self.discovery.missing() == 0 {
+            return;
+        }
+        let known = behaviour.kad.kbuckets().flat_map(|bucket| {
+            let peers = bucket.iter().map(|entry| {
+                let addresses = entry.node.value.iter().cloned().collect();
+                (*entry.node.key.preimage(), addresses)
+            });
+            peers.collect::<Vec<_>>()
+        });
+        let wanted = |peer: &PeerId| !book.is_configured(peer) && book.is_heard(peer, now);
+        let chosen = self.discovery.choose(known, wanted, |address| dials.allows_now(address, now), now);
+        drop(book);
+        for (peer, addresses) in chosen {
+            let addresses = self.swarm.behaviour_mut().dials.take(addresses, now);
+            tracing::debug!(%peer, "dialling a peer that the network told of");
+            if let Err(error) = self.swarm.dial(to_peer(peer, addresses)) {
+                tracing::debug!(%peer, %error, "it can't be dialled");
+            }
+        }
+    }
+
+    pub fn on_mdns_event(&mut self, event: mdns::Event) {
+        match event {
+            mdns::Event::Discovered(found) => {
+                for (peer, address) in found {
+                    self.discovery.found(peer, address);
+                }
+                self.discover();
+            }
+            mdns::Event::Expired(expired) => {
+                for (peer, address) in expired {
+                    self.discovery.expired(&peer, &address);
+                }
+            }
+        }
+    }
+
+    /// Tells Kademlia the addresses of a peer. It keeps whatever it was ever told, so that beyond [`MAX_ADDRESSES`] those
+    /// go that the peer no longer tells; but not the first, which may be the one that we reached it at.
+    pub(super) fn remember(&mut self, peer: PeerId, mut told: Vec<Multiaddr>) {
+        let kad = &mut self.swarm.behaviour_mut().parts.kad;
+        let (kept, old): (Vec<_>, Vec<_>) = known(kad, peer)
+            .into_iter()
+            .enumerate()
+            .partition(|(place, address)| *place == 0 || told.contains(address));
+        told.retain(|address| kept.iter().all(|(_, known)| known != address));
+        told.truncate(MAX_ADDRESSES.saturating_sub(kept.len()));
+        let room = MAX_ADDRESSES.saturating_sub(kept.len() + told.len());
+        for (_, address) in old.iter().skip(room) {
+            kad.remove_address(&peer, address);
+        }
+        for address in told {
+            kad.add_address(&peer, address);
+        }
+    }
+
+    /// Takes out of Kademlia's table what others may not be told of a peer: Kademlia puts in wherever we reached it.
+    pub(super) fn withhold(&mut self, peer: PeerId) {
+        let Guard { parts: behaviour, dials, .. } = self.swarm.behaviour_mut();
+        let kad = &mut behaviour.kad;
+        let (told, inner): (Vec<_>, Vec<_>) =
+            known(kad, peer).into_iter().partition(|address| dials.may_be_told(address));
+        if !inner.is_empty() && told.is_empty() {
+            // Without an address the peer would be gone, and lookups start from nobody.
+            kad.add_address(&peer, Multiaddr::empty());
+        }
+        for address in inner {
+            kad.remove_address(&peer, &address);
+        }
+    }
+}
+
+/// What Kademlia knows of where a peer is.
+pub(super) fn known(kad: &mut kad::Behaviour<kad::store::MemoryStore>, peer: PeerId) -> Vec<Multiaddr> {
+    let mut known = Vec::new();
+    if let Some(bucket) = kad.kbucket(peer) {
+        for entry in bucket.iter().filter(|entry| *entry.node.key.preimage() == peer) {
+            known.extend(entry.node.value.iter().cloned());
+        }
+    }
+    known
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use futures::{FutureExt, StreamExt};
+    use libp2p::identity::Keypair;
+    use tokio_util::sync::CancellationToken;
+
+    use super::known as addresses;
+    use super::*;
+    use crate::p2p::node::build;
+    use crate::p2p::node::worker::Responder;
+    use crate::p2p::{self, Offence, P2pConfig};
+
+    /// Longer than anything here takes.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Answers with nothing.
+    pub(in crate::p2p) struct Mute;
+
+    #[async_trait::async_trait]
+    impl Responder for Mute {
+        async fn respond(&self, _: PeerId, _: Bytes) -> Bytes {
+            Bytes::new()
+        }
+    }
+
+    fn config() -> P2pConfig {
+        P2pConfig::new(Keypair::generate_ed25519())
+    }
+
+    #[tokio::test]
+    async fn who_is_found_on_the_local_network_is_dialled_at_once() {
+        let stop = CancellationToken::new();
+        let listening = P2pConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..config() };
+        let (near, _) = p2p::start(listening, Arc::new(Mute), stop.clone()).await.unwrap();
+        let discovery_interval = Duration::from_millis(10);
+        let (client, mut worker) = build(P2pConfig { discovery_interval, ..config() }, Arc::new(Mute)).unwrap();
+        let found = (near.local_peer_id(), near.listen_addresses()[0].clone());
+        worker.on_mdns_event(mdns::Event::Discovered(vec![found]));
+        let dialled = worker.swarm.network_info().connection_counters().num_pending_outgoing();
+        assert_eq!(dialled, 1);
+        let running = tokio::spawn(worker.run(stop.clone()));
+        let mut changes = client.changes();
+        let connected = async {
+            while client.candidates() != [near.local_peer_id()] {
+                changes.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, connected).await.expect("it is connected");
+        stop.cancel();
+        running.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn peers_of_the_routing_table_are_dialled_unless_they_are_shunned_or_enough() {
+        for (target_peers, shunned, dialled) in [(8, false, 1), (0, false, 0), (8, true, 0)] {
+            let (client, mut worker) = build(P2pConfig { target_peers, ..config() }, Arc::new(Mute)).unwrap();
+            let peer = PeerId::random();
+            worker.swarm.behaviour_mut().parts.kad.add_address(&peer, "/ip4/127.0.0.1/tcp/1".parse().unwrap());
+            if shunned {
+                client.penalise(peer, Offence::InvalidBlock);
+            }
+            worker.discover();
+            let pending = worker.swarm.network_info().connection_counters().num_pending_outgoing();
+            assert_eq!(pending, dialled, "{target_peers} {shunned}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_is_told_an_address_that_nobody_could_have_us_dial() {
+        let (name, inner, here, open) =
+            ("/dns4/inside/tcp/1", "/ip4/10.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/1", "/ip4/1.1.1.1/tcp/1");
+        for (private_addresses, given, told) in [
+            (false, &[name, inner, here, open][..], &[open][..]),
+            (false, &[name, inner, here], &[]),
+            (true, &[name, inner, here, open], &[inner, here, open]),
+            (true, &[name], &[]),
+        ] {
+            let config = P2pConfig { private_addresses, target_peers: 0, ..config() };
+            let (_, mut worker) = build(config, Arc::new(Mute)).unwrap();
+            let peer = PeerId::random();
+            for address in given {
+                worker.swarm.behaviour_mut().parts.kad.add_address(&peer, address.parse().unwrap());
+            }
+            // Each change is told by an event; they have an end.
+            while let Some(Some(event)) = worker.swarm.next().now_or_never() {
+                worker.on_event(event);
+            }
+            let bare = Multiaddr::empty().with_p2p(peer).unwrap();
+            let told = told.iter().map(|address| address.parse::<Multiaddr>().unwrap().with_p2p(peer).unwrap());
+            let told: Vec<_> = told.collect();
+            let expected = if told.is_empty() { vec![bare] } else { told };
+            assert_eq!(addresses(&mut worker.swarm.behaviour_mut().parts.kad, peer), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn where_the_operators_own_peers_are_is_for_him_to_say() {
+        let (peer, told) = (PeerId::random(), "/ip4/127.0.0.1/tcp/1".parse::<Multiaddr>().unwrap());
+        let own = format!("n=/ip4/127.0.0.1/tcp/2/p2p/{peer}").parse().unwrap();
+        for (peers, dialled) in [(vec![], true), (vec![own], false)] {
+            let (_, mut worker) = build(P2pConfig { peers, ..config() }, Arc::new(Mute)).unwrap();
+            assert_eq!(worker.swarm.dial(to_peer(peer, vec![told.clone()])).is_ok(), dialled);
+        }
+    }
+}
