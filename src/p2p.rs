@@ -1,17 +1,21 @@
-//! The libp2p node: our identity, our peers, requests to them and theirs to us, and gossip.
+//! libp2p node: identity, peers, requests in both directions, and gossip.
 //!
-//! One task owns the swarm ([`node`]); everybody else holds a [`P2pClient`]. Requests and answers travel as encoded
-//! JSON documents; this module never looks inside, nor into gossip.
+//! One task owns the swarm ([`node`]); other parts hold a [`P2pClient`]. Requests, answers and gossip are opaque bytes
+//! here.
 //!
-//! Whom we dial: the configured peers, what the operator's commands name, and peers that the network tells of until there
-//! are enough. A request never makes us dial an address that came from the network.
+//! The node dials configured peers, addresses in the operator's commands, and discovered peers until there are enough.
+//! A request never causes a dial to a discovered address.
 //!
-//! What this node asks of others is bounded as well: few requests are in flight to a node of the network, the rest wait
-//! for their turn, and no connection is closed while an answer is on its way to it.
+//! Outbound requests are bounded: few are in flight to a node of the network, the rest are queued, and no connection is
+//! closed while an answer is awaited on it.
 //!
-//! What others may do is bounded in five places: every connection and dial passes [`admission`], which asks the peer book
-//! ([`peers`]) for trust and scores; every request of others is counted there until its answer is out; the codec bounds
-//! what arrives, and [`transport`] what nobody has read yet, at either end, and how long a peer may be silent.
+//! Limits on what peers can do:
+//!
+//! | limit | enforced by |
+//! | --- | --- |
+//! | connections, dials, inbound requests | [`admission`], with trust and scores of the peer book ([`peers`]) |
+//! | memory of arriving documents | [`codec`](crate::protocol::codec) |
+//! | unread and unsent bytes, silence | [`transport`] |
 
 mod address;
 mod admission;
@@ -38,4 +42,4 @@ pub use peers::claims::{PeerChain, Standing};
 pub use peers::info::PeerInfo;
 pub use peers::record::Reputation;
 pub use peers::score::Offence;
-pub use shared::{DoorStats, GossipStats, InboundStats};
+pub use shared::{EndpointStats, GossipStats, InboundStats};

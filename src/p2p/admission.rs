@@ -1,8 +1,9 @@
-//! What every connection passes, in either direction, whichever behaviour asked for it.
+//! Admission control: limits on connections, dials, inbound requests and memory.
 //!
-//! The guard is the swarm's outermost behaviour. It holds all others, so it sees each dial with every address that they
-//! have for it, Kademlia's own queries included, and drops what may not be dialled; see [`dials`]. It also
-//! refuses those with whom we have nothing to do, and those for whom there is no place; see [`connection_limits`].
+//! [`Admission`] is the swarm's outermost behaviour and wraps all others, so that every connection passes it in either
+//! direction. Of each dial, Kademlia's own queries included, it sees every address and drops those that may not be
+//! dialled ([`dial_limits`]). It refuses peers that the peer book does not admit, and connections over a limit
+//! ([`connection_limits`]).
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,40 +19,43 @@ use libp2p::{PeerId, swarm};
 use super::address::scope::ip;
 use super::behaviour::{Behaviour, BehaviourEvent};
 use super::config::P2pConfig;
-use super::error::Refused;
+use super::error::Refusal;
 use super::shared::Shared;
 
 mod connection_limits;
-pub(super) mod dials;
+pub(super) mod dial_limits;
 pub(super) mod inbound;
 pub(super) mod memory;
 
-use connection_limits::Entrance;
-use dials::Dials;
+use connection_limits::ConnectionLimits;
+use dial_limits::DialLimits;
 
-/// The outermost behaviour.
-pub(super) struct Guard {
-    /// All others.
-    pub parts: Behaviour,
-    pub dials: Dials,
-    entrance: Entrance,
+/// Outermost behaviour of the swarm: admits or refuses connections and dials.
+pub(super) struct Admission {
+    /// All other behaviours.
+    pub inner: Behaviour,
+    pub dials: DialLimits,
+    connections: ConnectionLimits,
     shared: Arc<Shared>,
-    /// No new connections are made.
+    /// Whether every new connection is refused.
     closed: bool,
 }
 
-impl Guard {
-    pub fn new(parts: Behaviour, config: &P2pConfig, shared: Arc<Shared>) -> Self {
-        let dials = Dials::new(config.private_addresses, &config.own_ports, Instant::now());
-        Self { parts, dials, entrance: Entrance::default(), shared, closed: false }
+impl Admission {
+    pub fn new(inner: Behaviour, config: &P2pConfig, shared: Arc<Shared>) -> Self {
+        let dials = DialLimits::new(config.private_addresses, &config.own_ports, Instant::now());
+        Self { inner, dials, connections: ConnectionLimits::default(), shared, closed: false }
     }
 
-    /// Refuses every connection from now on, those under way included; the ones that stand are not touched.
+    /// Refuses every connection from now on, pending ones included; established ones stay.
     pub fn close(&mut self) {
         self.closed = true;
     }
 
-    /// The addresses that behaviours have for a dial, as far as they may be dialled; or why there is no dial.
+    /// Returns the addresses that the inner behaviours have for a dial and that may be dialled.
+    ///
+    /// # Errors
+    /// The [`Refusal`] where the dial is not allowed.
     fn addresses(
         &mut self,
         connection: ConnectionId,
@@ -59,55 +63,56 @@ impl Guard {
         addresses: &[Multiaddr],
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        let operators = self.dials.is_operators(&connection);
+        let by_operator = self.dials.is_operator_dial(&connection);
         if let Some(peer) = peer {
-            self.admits(&peer, operators)?;
+            self.check_peer(&peer, by_operator)?;
         }
-        self.entrance.dial(connection).map_err(ConnectionDenied::new)?;
-        let told = self.parts.handle_pending_outbound_connection(connection, peer, addresses, role)?;
-        if operators {
+        self.connections.begin_outgoing(connection).map_err(ConnectionDenied::new)?;
+        let known = self.inner.handle_pending_outbound_connection(connection, peer, addresses, role)?;
+        if by_operator {
             return Ok(Vec::new());
         }
-        // Whoever the operator named is dialled where he says, by the dialer: a stranger that tells of it must not lead us
-        // elsewhere, nor keep us from dialling.
+        // The dialer dials configured peers, at their configured addresses: discovered addresses of them are not
+        // dialled, and don't use up attempts.
         if peer.is_some_and(|peer| self.shared.book().is_configured(&peer)) {
-            return Err(ConnectionDenied::new(Refused::Address));
+            return Err(ConnectionDenied::new(Refusal::AddressNotAllowed));
         }
         let now = Instant::now();
-        // Ours to give are filtered before: see `discovery`.
+        // Discovery has filtered the addresses of its dials.
         if addresses.iter().any(|address| !self.dials.allows_now(address, now)) {
-            return Err(ConnectionDenied::new(Refused::Address));
+            return Err(ConnectionDenied::new(Refusal::AddressNotAllowed));
         }
-        let (count, room) = (told.len(), self.dials.begin(connection));
-        room.map_err(ConnectionDenied::new)?;
-        let taken = self.dials.take(told, now);
-        if taken.is_empty() && count > 0 && addresses.is_empty() {
-            return Err(ConnectionDenied::new(Refused::Address));
+        self.dials.begin(connection).map_err(ConnectionDenied::new)?;
+        let count = known.len();
+        let selected = self.dials.select(known, now);
+        if selected.is_empty() && count > 0 && addresses.is_empty() {
+            return Err(ConnectionDenied::new(Refusal::AddressNotAllowed));
         }
-        Ok(taken)
+        Ok(selected)
     }
 
-    /// Counts a refusal, the parts' too: of what behaviours dial by themselves, nobody else hears.
+    /// Counts a refusal. Refused dials of the inner behaviours are reported nowhere else.
     fn counted<T>(&self, outcome: Result<T, ConnectionDenied>) -> Result<T, ConnectionDenied> {
-        if let Some(why) = outcome.as_ref().err().and_then(Refused::of) {
-            self.shared.counters.refuse(why);
+        if let Some(reason) = outcome.as_ref().err().and_then(Refusal::of) {
+            self.shared.counters.count_refusal(reason);
         }
         outcome
     }
 
-    fn admits(&self, peer: &PeerId, operators: bool) -> Result<(), ConnectionDenied> {
+    /// Checks whether the peer book admits the peer.
+    fn check_peer(&self, peer: &PeerId, by_operator: bool) -> Result<(), ConnectionDenied> {
         if self.closed {
-            return Err(ConnectionDenied::new(Refused::Full));
+            return Err(ConnectionDenied::new(Refusal::LimitExceeded));
         }
         match self.shared.book().admits(peer, Instant::now()) {
-            // The operator may dial whomever no list refuses.
-            Err(Refused::Banned | Refused::Stranger) if operators => Ok(()),
+            // The operator may dial every peer that is not on the deny-list.
+            Err(Refusal::Banned | Refusal::Untrusted) if by_operator => Ok(()),
             admitted => admitted.map_err(ConnectionDenied::new),
         }
     }
 }
 
-impl NetworkBehaviour for Guard {
+impl NetworkBehaviour for Admission {
     type ConnectionHandler = THandler<Behaviour>;
     type ToSwarm = BehaviourEvent;
 
@@ -119,10 +124,10 @@ impl NetworkBehaviour for Guard {
     ) -> Result<(), ConnectionDenied> {
         let ip = ip(remote);
         let exempt = ip.is_some_and(|ip| self.shared.book().is_at_configured_address(ip));
-        let place = self.entrance.knock(connection, ip, exempt).map_err(ConnectionDenied::new);
-        let accepted = place.and_then(|()| self.parts.handle_pending_inbound_connection(connection, local, remote));
+        let permitted = self.connections.begin_incoming(connection, ip, exempt).map_err(ConnectionDenied::new);
+        let accepted = permitted.and_then(|()| self.inner.handle_pending_inbound_connection(connection, local, remote));
         if accepted.is_err() {
-            self.entrance.leave(&connection);
+            self.connections.release(&connection);
         }
         self.counted(accepted)
     }
@@ -135,11 +140,11 @@ impl NetworkBehaviour for Guard {
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let trusted = self.shared.book().is_trusted(&peer);
-        let admitted = self.admits(&peer, false);
-        let place =
-            admitted.and_then(|()| self.entrance.enter(connection, peer, trusted).map_err(ConnectionDenied::new));
+        let admitted = self.check_peer(&peer, false);
+        let permitted = admitted
+            .and_then(|()| self.connections.establish(connection, peer, trusted).map_err(ConnectionDenied::new));
         let handler =
-            place.and_then(|()| self.parts.handle_established_inbound_connection(connection, peer, local, remote));
+            permitted.and_then(|()| self.inner.handle_established_inbound_connection(connection, peer, local, remote));
         self.counted(handler)
     }
 
@@ -163,11 +168,11 @@ impl NetworkBehaviour for Guard {
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let trusted = self.shared.book().is_trusted(&peer);
-        let admitted = self.admits(&peer, self.dials.is_operators(&connection));
-        let place =
-            admitted.and_then(|()| self.entrance.enter(connection, peer, trusted).map_err(ConnectionDenied::new));
-        let handler = place
-            .and_then(|()| self.parts.handle_established_outbound_connection(connection, peer, address, role, port));
+        let admitted = self.check_peer(&peer, self.dials.is_operator_dial(&connection));
+        let permitted = admitted
+            .and_then(|()| self.connections.establish(connection, peer, trusted).map_err(ConnectionDenied::new));
+        let handler = permitted
+            .and_then(|()| self.inner.handle_established_outbound_connection(connection, peer, address, role, port));
         self.counted(handler)
     }
 
@@ -187,27 +192,27 @@ impl NetworkBehaviour for Guard {
             }
             FromSwarm::ConnectionClosed(closed) => {
                 self.dials.ended(&closed.connection_id, now);
-                self.entrance.leave(&closed.connection_id);
+                self.connections.release(&closed.connection_id);
             }
             FromSwarm::DialFailure(failed) => {
                 self.dials.ended(&failed.connection_id, now);
-                self.entrance.leave(&failed.connection_id);
+                self.connections.release(&failed.connection_id);
             }
-            FromSwarm::ListenFailure(failed) => self.entrance.leave(&failed.connection_id),
-            FromSwarm::NewListenAddr(new) => self.dials.listening(new.addr),
+            FromSwarm::ListenFailure(failed) => self.connections.release(&failed.connection_id),
+            FromSwarm::NewListenAddr(new) => self.dials.add_own_address(new.addr),
             _ => {}
         }
-        self.parts.on_swarm_event(event);
+        self.inner.on_swarm_event(event);
     }
 
     fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
-        self.parts.on_connection_handler_event(peer, connection, event);
+        self.inner.on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<ToSwarm<BehaviourEvent, THandlerInEvent<Self>>> {
         loop {
-            match self.parts.poll(context) {
-                // What other behaviours are told of a peer, they dial and pass on.
+            match self.inner.poll(context) {
+                // The inner behaviours would dial these addresses and pass them on.
                 Poll::Ready(ToSwarm::NewExternalAddrOfPeer { address, .. })
                     if !self.dials.allows_now(&address, Instant::now()) => {}
                 event => return event,

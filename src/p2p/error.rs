@@ -4,16 +4,16 @@ use libp2p::Multiaddr;
 use libp2p::memory_connection_limits::MemoryUsageLimitExceeded;
 use libp2p::swarm::ConnectionDenied;
 
-/// Why a request, or the node, failed.
+/// Failure of a request or of the node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum P2pError {
-    /// We know nobody of this id or name.
+    /// No known peer has this id or name.
     #[error("unknown peer")]
     UnknownPeer,
-    /// There is no connection, and none could be made. The reason may name addresses: for the operator only.
+    /// No connection exists or could be made. The reason may name addresses: for the operator only.
     #[error("the peer can't be reached: {0}")]
     Unreachable(String),
-    /// No answer in time.
+    /// The answer did not arrive in time.
     #[error("the peer did not answer in time")]
     Timeout,
     /// The request or the answer exceeds the protocol's limit.
@@ -25,15 +25,15 @@ pub enum P2pError {
     /// The peer does not speak the protocol.
     #[error("the peer does not speak the sync protocol")]
     Unsupported,
-    /// Too many requests wait already, for this peer or for the node: this one was not sent.
+    /// The queue for this peer or for the node is full: the request was not sent.
     #[error("too many requests are in flight")]
     Busy,
-    /// An address can't be listened on.
+    /// Listening on an address failed.
     #[error("can't listen on {address}: {reason}")]
     Listen {
         /// The address as configured.
         address: Multiaddr,
-        /// What the system, or libp2p, says.
+        /// Error text of the system or of libp2p.
         reason: String,
     },
     /// Two configured peers have the same alias.
@@ -42,12 +42,12 @@ pub enum P2pError {
     /// The key pair can't be used.
     #[error("identity: {0}")]
     Identity(String),
-    /// A part of the node can't start.
+    /// A component of the node can't start.
     #[error("can't start {part}: {reason}")]
     Setup {
-        /// Which part.
+        /// Name of the component.
         part: &'static str,
-        /// What the system, or libp2p, says.
+        /// Error text of the system or of libp2p.
         reason: String,
     },
     /// The node has been shut down.
@@ -75,46 +75,53 @@ impl P2pError {
     }
 }
 
-/// Why a connection, or a dial, is refused.
+/// Reason for which a connection or a dial is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refused {
+pub(crate) enum Refusal {
     #[error("too many connections")]
-    Full,
+    LimitExceeded,
     #[error("too many connections from one subnet")]
-    Subnet,
+    SubnetLimitExceeded,
     #[error("the peer is on the deny-list")]
     Denied,
     #[error("the peer is banned")]
     Banned,
-    #[error("the peer is a stranger")]
-    Stranger,
+    #[error("the peer is not trusted")]
+    Untrusted,
     #[error("no address that may be dialled")]
-    Address,
+    AddressNotAllowed,
     #[error("too little memory")]
-    Memory,
+    MemoryLimitExceeded,
 }
 
-impl Refused {
-    /// Each once.
-    pub const ALL: [Self; 7] =
-        [Self::Full, Self::Subnet, Self::Denied, Self::Banned, Self::Stranger, Self::Address, Self::Memory];
+impl Refusal {
+    /// All reasons.
+    pub const ALL: [Self; 7] = [
+        Self::LimitExceeded,
+        Self::SubnetLimitExceeded,
+        Self::Denied,
+        Self::Banned,
+        Self::Untrusted,
+        Self::AddressNotAllowed,
+        Self::MemoryLimitExceeded,
+    ];
 
-    /// Its name in figures.
+    /// Label value in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Full => "limit",
-            Self::Subnet => "subnet",
+            Self::LimitExceeded => "limit",
+            Self::SubnetLimitExceeded => "subnet",
             Self::Denied => "denied",
             Self::Banned => "banned",
-            Self::Stranger => "stranger",
-            Self::Address => "address",
-            Self::Memory => "memory",
+            Self::Untrusted => "stranger",
+            Self::AddressNotAllowed => "address",
+            Self::MemoryLimitExceeded => "memory",
         }
     }
 
-    /// What the guard, or libp2p's behaviour that keeps a limit, meant.
+    /// Reads the reason from the error of [`Admission`](super::admission::Admission) or of libp2p's memory limit.
     pub fn of(cause: &ConnectionDenied) -> Option<Self> {
-        let memory = cause.downcast_ref::<MemoryUsageLimitExceeded>().map(|_| Self::Memory);
+        let memory = cause.downcast_ref::<MemoryUsageLimitExceeded>().map(|_| Self::MemoryLimitExceeded);
         memory.or_else(|| cause.downcast_ref::<Self>().copied())
     }
 }

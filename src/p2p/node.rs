@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Guard, memory};
+use super::admission::{Admission, memory};
 use super::behaviour::gossip::GOSSIP_QUEUE;
 use super::behaviour::{Behaviour, IDLE_TIMEOUT};
 use super::config::P2pConfig;
@@ -28,15 +28,15 @@ pub(super) mod worker;
 use client::P2pClient;
 use worker::{Responder, Worker};
 
-/// Messages between the swarm and one connection that may wait, in either direction. libp2p's 8 make the swarm sleep
-/// on every burst of requests.
+/// Messages buffered between the swarm and one connection, in either direction. With libp2p's default of 8, the swarm
+/// sleeps on every burst of requests.
 const CONNECTION_BUFFER: usize = 64;
 
-/// Streams of one connection whose protocol is being agreed on; more are reset.
+/// Inbound streams of one connection whose protocol is being negotiated; more are reset.
 const MAX_NEGOTIATING: usize = 128;
 
 /// Starts a node. Returns once every address of `config.listen` is bound; the task ends after `shutdown`, as soon as
-/// everything in flight is answered, within 10 s.
+/// everything in flight is answered, after at most 10 s.
 ///
 /// # Errors
 /// [`P2pError::Listen`] when an address is taken or unsupported, [`P2pError::DuplicateAlias`], [`P2pError::Identity`],
@@ -52,7 +52,7 @@ pub async fn start(
     Ok((client, tokio::spawn(worker.run(shutdown))))
 }
 
-/// A node that neither listens nor runs yet.
+/// Builds a node that neither listens nor runs yet.
 fn build(config: P2pConfig, responder: Arc<dyn Responder>) -> Result<(P2pClient, Worker), P2pError> {
     let mut aliases = HashMap::new();
     for alias in config.peers.iter().filter_map(|peer| peer.alias.as_deref()) {
@@ -60,32 +60,32 @@ fn build(config: P2pConfig, responder: Arc<dyn Responder>) -> Result<(P2pClient,
             return Err(P2pError::DuplicateAlias(alias.into()));
         }
     }
-    let (heard, gossip) = mpsc::channel(GOSSIP_QUEUE);
+    let (gossip_sender, gossip) = mpsc::channel(GOSSIP_QUEUE);
     let shared = Arc::new(Shared {
         local: config.keypair.public().to_peer_id(),
-        book: RwLock::new(PeerBook::new(&config.peers).trusting(config.trust.clone())),
+        book: RwLock::new(PeerBook::new(&config.peers).with_trust(config.trust.clone())),
         listen: RwLock::default(),
         counters: Counters::default(),
-        heard: config.gossip.then(|| heard.downgrade()),
+        gossip_sender: config.gossip.then(|| gossip_sender.downgrade()),
         gossip: Mutex::new(config.gossip.then_some(gossip)),
-        missed: Notify::new(),
+        gossip_missed: Notify::new(),
         changes: watch::Sender::new(0),
     });
     let (commands, queue) = mpsc::channel(config.command_queue.max(1));
     let memory_limit = memory::limit(config.memory_limit);
     let swarm = swarm(&config, memory_limit, Arc::clone(&shared))?;
-    let worker = Worker::new(&config, swarm, memory_limit, Arc::clone(&shared), responder, queue, heard);
+    let worker = Worker::new(&config, swarm, memory_limit, Arc::clone(&shared), responder, queue, gossip_sender);
     Ok((P2pClient::new(commands, shared), worker))
 }
 
-/// The swarm of a node: not listening yet, connected with nobody.
-fn swarm(config: &P2pConfig, memory_limit: usize, shared: Arc<Shared>) -> Result<Swarm<Guard>, P2pError> {
+/// Builds the swarm, without listeners and connections.
+fn swarm(config: &P2pConfig, memory_limit: usize, shared: Arc<Shared>) -> Result<Swarm<Admission>, P2pError> {
     let transport = transport::build(config).map_err(|error| P2pError::Identity(error.to_string()))?;
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE_TIMEOUT)
         .with_notify_handler_buffer_size(NonZeroUsize::new(CONNECTION_BUFFER).unwrap_or(NonZeroUsize::MIN))
         .with_per_connection_event_buffer_size(CONNECTION_BUFFER)
         .with_max_negotiating_inbound_streams(MAX_NEGOTIATING);
-    let guard = Guard::new(Behaviour::new(config, memory_limit)?, config, shared);
-    Ok(Swarm::new(transport, guard, config.keypair.public().to_peer_id(), settings))
+    let admission = Admission::new(Behaviour::new(config, memory_limit)?, config, shared);
+    Ok(Swarm::new(transport, admission, config.keypair.public().to_peer_id(), settings))
 }

@@ -1,4 +1,4 @@
-//! State that the worker writes and clients read without a round trip through the worker: the peer book, and counters.
+//! State shared between the worker and its clients: peer book, listen addresses and counters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -8,79 +8,78 @@ use serde::Serialize;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::behaviour::gossip::Gossip;
-use super::error::Refused;
+use super::error::Refusal;
 use super::peers::PeerBook;
 
-/// What happened to the requests of others since the start.
+/// Counters of inbound requests since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct InboundStats {
     /// Requests read.
     pub requests: u64,
     /// Answers handed to the connection.
     pub answered: u64,
-    /// Requests answered `busy` for want of a place or memory.
+    /// Requests answered `busy`: over a limit on number or memory.
     pub dropped: u64,
     /// Requests answered `rate_limited`.
     pub rate_limited: u64,
-    /// Requests whose answer did not get out: timeout, lost connection, too large, or a panic in the responder.
+    /// Requests whose answer was not sent: timeout, lost connection, too large, or a panic in the responder.
     pub failed: u64,
 }
 
-/// What passes the door to other nodes, and what does not.
+/// State of the libp2p endpoint: connections, requests in flight and queues.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DoorStats {
-    /// Connections that others made.
+pub struct EndpointStats {
+    /// Established incoming connections.
     pub connections_in: u64,
-    /// Connections that we made.
+    /// Established outgoing connections.
     pub connections_out: u64,
-    /// Handshakes of others under way.
+    /// Pending incoming connections.
     pub pending_in: u64,
-    /// Dials under way.
+    /// Pending outgoing connections.
     pub dials: u64,
-    /// Connections and dials refused since the start, by reason; under `memory` also strangers that had to go.
+    /// Connections and dials refused since the start, by reason; `memory` counts disconnected untrusted peers as well.
     pub refused: Vec<(&'static str, u64)>,
-    /// Requests of others held now.
+    /// Inbound requests in flight.
     pub inbound: u64,
-    /// Requests of others that wait for room, or for their asker's rate.
+    /// Inbound requests that wait for a limit.
     pub inbound_waiting: u64,
-    /// Requests of others that had to wait, since the start.
+    /// Inbound requests that had to wait, since the start.
     pub delayed: u64,
-    /// Bytes that the requests held and their answers take, or may take.
+    /// Memory of the inbound requests in flight and their answers, in bytes.
     pub answer_bytes: u64,
-    /// Requests of ours in flight, those included that were given up.
+    /// Outbound requests in flight, abandoned ones included.
     pub outbound: u64,
-    /// Those of them that nobody waits for any more.
+    /// Abandoned outbound requests in flight: no caller waits for the answer.
     pub outbound_given_up: u64,
-    /// Requests of ours that wait for a place with their peer.
+    /// Queued outbound requests.
     pub outbound_waiting: u64,
-    /// Messages of gossip that nobody has taken yet.
+    /// Gossip messages in the receiver's queue.
     pub gossip_queue: u64,
-    /// Commands that the swarm's task has not taken yet.
+    /// Commands in the worker's queue.
     pub command_queue: u64,
 }
 
-/// What happened to gossip since the start.
+/// Counters of gossip since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct GossipStats {
-    /// Messages of others that arrived for the first time.
+    /// Distinct messages received.
     pub received: u64,
-    /// Those of them dropped: nobody took them out of the full queue in time, or whoever passed them on is shunned, or a
-    /// stranger that tells too much.
+    /// Received messages dropped: the queue was full, or their sender is shunned or over its rate limit.
     pub dropped: u64,
-    /// Messages of ours.
+    /// Messages published by this node.
     pub published: u64,
 }
 
-/// Counts events from any thread.
+/// Counter or gauge, changed from any thread.
 #[derive(Default)]
 pub(super) struct Counter(AtomicU64);
 
 impl Counter {
-    pub fn add(&self) {
+    pub fn increment(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Of a number that goes up and down.
+    /// Sets a gauge.
     pub fn set(&self, value: usize) {
         self.0.store(value as u64, Ordering::Relaxed);
     }
@@ -90,6 +89,7 @@ impl Counter {
     }
 }
 
+/// All counters and gauges of the node.
 #[derive(Default)]
 pub(super) struct Counters {
     pub requests: Counter,
@@ -100,8 +100,8 @@ pub(super) struct Counters {
     pub gossip_received: Counter,
     pub gossip_dropped: Counter,
     pub gossip_published: Counter,
-    /// In the order of [`Refused::ALL`].
-    pub refused: [Counter; Refused::ALL.len()],
+    /// In the order of [`Refusal::ALL`].
+    pub refused: [Counter; Refusal::ALL.len()],
     pub connections_in: Counter,
     pub connections_out: Counter,
     pub pending_in: Counter,
@@ -116,20 +116,24 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    pub fn refuse(&self, why: Refused) {
-        if let Some(index) = Refused::ALL.iter().position(|reason| *reason == why) {
-            self.refused[index].add();
+    pub fn count_refusal(&self, refusal: Refusal) {
+        if let Some(index) = Refusal::ALL.iter().position(|reason| *reason == refusal) {
+            self.refused[index].increment();
         }
     }
 
-    /// All but the queues.
-    pub fn door(&self) -> DoorStats {
-        DoorStats {
+    /// Returns the endpoint's state without the queues.
+    pub fn endpoint(&self) -> EndpointStats {
+        EndpointStats {
             connections_in: self.connections_in.get(),
             connections_out: self.connections_out.get(),
             pending_in: self.pending_in.get(),
             dials: self.dials.get(),
-            refused: Refused::ALL.iter().zip(&self.refused).map(|(why, count)| (why.as_str(), count.get())).collect(),
+            refused: Refusal::ALL
+                .iter()
+                .zip(&self.refused)
+                .map(|(reason, count)| (reason.as_str(), count.get()))
+                .collect(),
             inbound: self.inbound.get(),
             answer_bytes: self.answer_bytes.get(),
             inbound_waiting: self.inbound_waiting.get(),
@@ -137,7 +141,7 @@ impl Counters {
             outbound: self.outbound.get(),
             outbound_given_up: self.outbound_given_up.get(),
             outbound_waiting: self.outbound_waiting.get(),
-            ..DoorStats::default()
+            ..EndpointStats::default()
         }
     }
 
@@ -160,24 +164,25 @@ impl Counters {
     }
 }
 
-/// What the worker writes and clients read, without a round trip through the worker.
+/// State that the worker writes and clients read, without a round trip through the worker.
 pub(super) struct Shared {
+    /// Id of this node.
     pub local: PeerId,
     pub book: RwLock<PeerBook>,
     pub listen: RwLock<Vec<Multiaddr>>,
     pub counters: Counters,
-    /// Until somebody takes it.
+    /// Receiver of gossip, until a client takes it.
     pub gossip: Mutex<Option<mpsc::Receiver<Gossip>>>,
-    /// Its other end, to see how full it is; `None` where gossip is off.
-    pub heard: Option<mpsc::WeakSender<Gossip>>,
-    /// A message was dropped.
-    pub missed: Notify,
+    /// Sender to the receiver, for the length of the queue; `None` where gossip is off.
+    pub gossip_sender: Option<mpsc::WeakSender<Gossip>>,
+    /// Notified when a gossip message is dropped.
+    pub gossip_missed: Notify,
     /// Counts connections made and lost, and identifications.
     pub changes: watch::Sender<u64>,
 }
 
 impl Shared {
-    // The book stays consistent whatever panics: no call leaves it half changed.
+    // A poisoned lock is used on: no call leaves the book half changed.
     pub fn book(&self) -> RwLockReadGuard<'_, PeerBook> {
         self.book.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -186,9 +191,9 @@ impl Shared {
         self.book.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Messages of gossip that wait to be taken.
+    /// Returns the number of gossip messages in the receiver's queue.
     pub fn gossip_queue(&self) -> usize {
-        let heard = self.heard.as_ref().and_then(|heard| heard.upgrade());
-        heard.map_or(0, |heard| heard.max_capacity() - heard.capacity())
+        let sender = self.gossip_sender.as_ref().and_then(mpsc::WeakSender::upgrade);
+        sender.map_or(0, |sender| sender.max_capacity() - sender.capacity())
     }
 }

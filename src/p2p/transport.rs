@@ -1,4 +1,4 @@
-//! The transport: TCP and WebSocket, names resolved, Noise, Yamux.
+//! Transport of the node: TCP and WebSocket with DNS, Noise and Yamux.
 
 use std::io;
 use std::net::{IpAddr, TcpListener};
@@ -21,13 +21,12 @@ mod write_budget;
 use muxer::Yamux;
 use socket::Socket;
 
-/// Longest time from the first packet of a connection, name resolution included, until it can carry streams. Of those that
-/// others make as well: a handshake that never ends holds its place no longer.
+/// Timeout of a connection's setup, name resolution and handshakes included, in either direction.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest WebSocket message, whose memory is taken as soon as its length is claimed, before anybody is known: libp2p's
-/// 256 MiB would be a stranger's to take with 14 bytes. Peers write at most what Noise gathers before it must flush:
-/// 128 KiB and one more frame of 64.
+/// Longest WebSocket message. Its memory is allocated as soon as its length is claimed, before authentication: with
+/// libp2p's 256 MiB, any client could claim that with 14 bytes. Peers write at most what Noise buffers before it
+/// flushes: 128 KiB and one more frame of 64 KiB.
 const MAX_WEBSOCKET_BYTES: usize = 512 << 10;
 
 /// Fails when another process listens on the port of `address`. libp2p shares ports (`SO_REUSEPORT`), so that a
@@ -46,7 +45,7 @@ pub(super) fn check_free(address: &Multiaddr) -> io::Result<()> {
     }
 }
 
-/// The transport of a node with these settings.
+/// Builds the transport.
 ///
 /// Nagle's algorithm is off: with it every small answer waits for a delayed ACK, some 40 ms.
 pub(super) fn build(config: &P2pConfig) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
@@ -73,12 +72,12 @@ fn tcp_transport() -> tcp::tokio::Transport {
     tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
 }
 
-/// Names are resolved as the system says. Where it says nothing (a container without `/etc/resolv.conf`), addresses
-/// work and names don't, which is better than not starting.
+/// Adds the system's DNS resolver. Without DNS configuration (a container without `/etc/resolv.conf`) only ip addresses
+/// work, which is better than not starting.
 fn resolving(inner: fn() -> tcp::tokio::Transport) -> dns::tokio::Transport<tcp::tokio::Transport> {
     dns::tokio::Transport::system(inner()).unwrap_or_else(|error| {
         tracing::warn!(%error, "no DNS configuration: peers can be reached by ip address only");
-        let nowhere = dns::ResolverConfig::from_parts(None, vec![], vec![]);
-        dns::tokio::Transport::custom(inner(), nowhere, dns::ResolverOpts::default())
+        let empty = dns::ResolverConfig::from_parts(None, vec![], vec![]);
+        dns::tokio::Transport::custom(inner(), empty, dns::ResolverOpts::default())
     })
 }

@@ -42,7 +42,7 @@ async fn the_node_ends_when_everything_is_answered_and_sends_nothing_new() {
     peer.until(|figures| figures.open == 2).await;
     given_up.abort();
     let waits = ask(3);
-    eventually(async || (client.door().outbound_waiting == 1).then_some(())).await;
+    eventually(async || (client.endpoint_stats().outbound_waiting == 1).then_some(())).await;
     node.shutdown.cancel();
     assert_eq!(waits.await.unwrap(), Err(P2pError::Stopped), "what waits for its turn ends at once");
     assert_eq!(ask(4).await.unwrap(), Err(P2pError::Stopped));

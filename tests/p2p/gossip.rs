@@ -41,7 +41,7 @@ async fn a_message_reaches_a_third_node_only_when_it_is_accepted() {
     {
         let gossip = tell(&first, data, &mut in_middle).await;
         assert_eq!(gossip.from, first.client.local_peer_id());
-        middle.client.judge(&gossip, verdict);
+        middle.client.report_verdict(&gossip, verdict);
     }
     let mut others = Vec::new();
     let passed_on = eventually(async || {

@@ -24,7 +24,7 @@ async fn two_nodes_ask_each_other_over_tcp_and_websocket() {
         assert_eq!(near.client.candidates(), [far.client.local_peer_id()]);
         let full = near.ask("far", "full").await.unwrap();
         assert_eq!(full.len(), MAX_RESPONSE_BYTES, "an answer of exactly the limit arrives");
-        let inbound = far.client.inbound();
+        let inbound = far.client.inbound_stats();
         assert_eq!((inbound.requests, inbound.answered, inbound.dropped, inbound.failed), (2, 2, 0, 0));
         let info = near.client.peers().into_iter().find(|peer| peer.alias.as_deref() == Some("far")).unwrap();
         assert!(info.configured && info.connected && info.latency_ms.is_some() && info.last_seen.is_some());
@@ -110,7 +110,7 @@ async fn what_is_forwarded_leaves_places_to_our_own_requests() {
     })
     .await;
     let id = node.client.wait_connected("peer", PATIENCE).await.unwrap();
-    let forwarding = node.client.clone().sharing(1 << 20);
+    let forwarding = node.client.clone().with_answer_memory(1 << 20);
     let clients = [&forwarding, &forwarding, &forwarding, &forwarding, &node.client];
     let asked = clients.map(|client| client.request(id, "1".into(), Duration::from_millis(300)));
     let waited = || Err::<Bytes, _>(P2pError::Timeout);
@@ -144,7 +144,7 @@ async fn requests_of_others_are_bounded() {
     assert_eq!((first.0.unwrap(), first.1.unwrap()), ("wait 1".into(), "wait 2".into()));
     let refusal: serde_json::Value = serde_json::from_slice(&second).unwrap();
     assert_eq!(refusal["errors"], json!({"error": "Too many requests in progress", "code": "busy"}));
-    assert_eq!(far.client.inbound().dropped, 1);
+    assert_eq!(far.client.inbound_stats().dropped, 1);
     assert_eq!(near.ask("far", "free again").await.unwrap(), "free again");
 }
 
@@ -163,7 +163,7 @@ async fn who_hangs_up_has_its_place_until_the_work_is_done() {
     gone.client.wait_connected("far", PATIENCE).await.unwrap();
     let (client, id) = (gone.client.clone(), gone.client.resolve("far").unwrap());
     let (asked, ()) = tokio::join!(client.request(id, "wait".into(), PATIENCE), async {
-        while far.client.inbound().requests == 0 {
+        while far.client.inbound_stats().requests == 0 {
             tokio::task::yield_now().await;
         }
         gone.stop().await;
@@ -207,7 +207,7 @@ async fn shutdown_ends_the_task_and_everything_that_waits() {
     let client = near.client.clone();
     let id = client.resolve("far").unwrap();
     let (asked, ()) = tokio::join!(client.request(id, "wait".into(), PATIENCE), async {
-        while far.client.inbound().requests == 0 {
+        while far.client.inbound_stats().requests == 0 {
             tokio::task::yield_now().await;
         }
         near.stop().await;
@@ -225,7 +225,7 @@ async fn a_swarm_that_panics_ends_its_task_and_everything_that_waits() {
     let id = near.client.local_peer_id();
     let asked = far.client.request(id, "wait".into(), PATIENCE);
     let (asked, killed) = tokio::join!(asked, async {
-        while near.client.inbound().requests == 0 {
+        while near.client.inbound_stats().requests == 0 {
             tokio::task::yield_now().await;
         }
         near.ask("far", "die").await

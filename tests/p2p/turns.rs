@@ -34,7 +34,7 @@ fn ask(client: &P2pClient, number: u64, limit: Duration) -> tokio::task::JoinHan
 
 /// Waits until so many requests wait for a place.
 async fn waiting(node: &Node, count: u64) {
-    eventually(async || (node.client.door().outbound_waiting == count).then_some(())).await;
+    eventually(async || (node.client.endpoint_stats().outbound_waiting == count).then_some(())).await;
 }
 
 fn numbers(requests: &[Value]) -> Vec<u64> {
@@ -44,13 +44,13 @@ fn numbers(requests: &[Value]) -> Vec<u64> {
 #[tokio::test]
 async fn two_are_in_flight_whoever_asks_and_our_own_gets_its_turn_among_fifty() {
     let (peer, node) = held(|_| {}).await;
-    let clients = node.client.clone().sharing(1 << 20);
+    let clients = node.client.clone().with_answer_memory(1 << 20);
     let forwarded: Vec<_> = (0..50).map(|n| ask(&clients.on_behalf_of(n), n, PATIENCE)).collect();
     waiting(&node, 48).await;
     let own = ask(&node.client, 1000, PATIENCE);
     waiting(&node, 49).await;
     peer.until(|figures| figures.open == 2).await;
-    assert_eq!((node.client.door().outbound, peer.requests().len()), (2, 2));
+    assert_eq!((node.client.endpoint_stats().outbound, peer.requests().len()), (2, 2));
     peer.release(1);
     assert_eq!(eventually(async || peer.requests().get(2).cloned()).await, 1000, "its turn is next");
     peer.release(50);
@@ -59,14 +59,14 @@ async fn two_are_in_flight_whoever_asks_and_our_own_gets_its_turn_among_fifty() 
     }
     assert_eq!(own.await.unwrap().unwrap(), "1000");
     assert_eq!((peer.requests().len(), peer.figures().most_open, peer.figures().lost), (51, 2, 0));
-    let door = node.client.door();
+    let door = node.client.endpoint_stats();
     assert_eq!((door.outbound, door.outbound_waiting, door.outbound_given_up), (0, 0, 0));
 }
 
 #[tokio::test]
 async fn neither_a_client_that_asks_much_nor_the_node_itself_keeps_another_client_waiting() {
     let (peer, node) = held(|config| config.node_requests = 1).await;
-    let clients = node.client.clone().sharing(1 << 20);
+    let clients = node.client.clone().with_answer_memory(1 << 20);
     let mut asked = vec![ask(&node.client, 0, PATIENCE)];
     eventually(async || (peer.requests().len() == 1).then_some(())).await;
     let (greedy, modest) = (clients.on_behalf_of(1), clients.on_behalf_of(2));
@@ -103,7 +103,7 @@ async fn who_would_wait_too_long_is_told_so_at_once() {
     assert_eq!(ask(&node.client, 0, SHORT).await.unwrap(), Err(P2pError::Timeout));
     peer.release(1);
     peer.until(|figures| figures.open == 0).await;
-    eventually(async || (node.client.door().outbound == 0).then_some(())).await;
+    eventually(async || (node.client.endpoint_stats().outbound == 0).then_some(())).await;
     let mut asked = vec![ask(&node.client, 1, PATIENCE), ask(&node.client, 2, PATIENCE)];
     peer.until(|figures| figures.open == 2).await;
     for number in 3..20 {
@@ -129,13 +129,13 @@ async fn what_was_given_up_keeps_its_place_until_it_is_answered() {
     // Who hangs up, and who waits no longer.
     dropped.abort();
     assert_eq!(ask(&node.client, 2, SHORT).await.unwrap(), Err(P2pError::Timeout));
-    let clients = node.client.clone().sharing(1 << 20);
+    let clients = node.client.clone().with_answer_memory(1 << 20);
     for client in [&node.client, &clients.on_behalf_of(7)] {
         let began = Instant::now();
         assert_eq!(ask(client, 3, SHORT).await.unwrap(), Err(P2pError::Busy), "it was not sent");
         assert!(began.elapsed() >= SHORT, "nobody knows how long the others take");
     }
-    assert_eq!((peer.requests(), node.client.door().outbound), (vec![json!(1), json!(2)], 2));
+    assert_eq!((peer.requests(), node.client.endpoint_stats().outbound), (vec![json!(1), json!(2)], 2));
     let waits = ask(&node.client, 4, PATIENCE);
     waiting(&node, 1).await;
     peer.release(2);

@@ -6,7 +6,7 @@ use crate::{http::Gateway, p2p::PeerInfo};
 /// Adds them.
 pub(super) fn add(figures: &mut Figures, gateway: &Gateway) {
     let Some(p2p) = gateway.source.p2p() else { return };
-    let (peers, inbound, gossip) = (p2p.peers(), p2p.inbound(), p2p.gossip_stats());
+    let (peers, inbound, gossip) = (p2p.peers(), p2p.inbound_stats(), p2p.gossip_stats());
     let count = |matching: fn(&&PeerInfo) -> bool| peers.iter().filter(matching).count() as u64;
     figures.one("peers_known", "gauge", "Peers known.", peers.len() as u64);
     figures.one("peers_connected", "gauge", "Peers connected.", count(|peer| peer.connected));
@@ -22,7 +22,7 @@ pub(super) fn add(figures: &mut Figures, gateway: &Gateway) {
     );
     let banned = count(|peer| peer.banned_until.is_some());
     figures.one("peers_banned", "gauge", "Peers refused for their offences.", banned);
-    let door = p2p.door();
+    let door = p2p.endpoint_stats();
     let connections = [("in", door.connections_in), ("out", door.connections_out)];
     let connections = connections.map(|(way, count)| (format!("{{direction=\"{way}\"}}"), count));
     figures.all("p2p_connections", "gauge", "Connections with peers.", &connections);

@@ -1,26 +1,26 @@
-//! Where an address leads: the internet, a private network, this machine, or nowhere that anybody should send us.
+//! Scopes of ip addresses (public, private, loopback, special) and subnets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 
-/// Where an ip address leads.
+/// Scope of an ip address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum AddressScope {
     /// The internet.
     Public,
-    /// A network of somebody's own: RFC 1918, a carrier's customers (RFC 6598), unique local (RFC 4193).
+    /// A private network: RFC 1918, carrier-grade NAT (RFC 6598), unique local (RFC 4193).
     Private,
-    /// This very machine.
-    Here,
-    /// Link-local (a cloud's metadata service is there), multicast, unspecified, broadcast, documentation, reserved, and
-    /// what carries an IPv4 address inside (NAT64, 6to4, Teredo): no node of the network has such an address.
-    Nowhere,
+    /// This machine.
+    Loopback,
+    /// Link-local (cloud metadata services), multicast, unspecified, broadcast, documentation, reserved, and addresses
+    /// that embed an IPv4 address (NAT64, 6to4, Teredo): no node of the network has such an address.
+    Special,
 }
 
-impl Place {
-    /// Of an ip address; an IPv4 one in IPv6 form counts as IPv4.
+impl AddressScope {
+    /// Returns the scope of `ip`; an IPv4-mapped IPv6 address counts as IPv4.
     pub fn of(ip: IpAddr) -> Self {
         match ip.to_canonical() {
             IpAddr::V4(ip) => Self::of_v4(ip),
@@ -28,10 +28,10 @@ impl Place {
         }
     }
 
-    /// The registry of special addresses: <https://www.iana.org/assignments/iana-ipv4-special-registry>.
+    /// Follows the registry of special addresses: <https://www.iana.org/assignments/iana-ipv4-special-registry>.
     fn of_v4(ip: Ipv4Addr) -> Self {
         match ip.octets() {
-            [127, ..] => Self::Here,
+            [127, ..] => Self::Loopback,
             [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Self::Private,
             // "This network", link-local, protocol assignments, 6to4 relays, benchmarks, documentation (three), and
             // multicast with what is reserved above it.
@@ -42,26 +42,26 @@ impl Place {
             | [198, 18 | 19, ..]
             | [198, 51, 100, _]
             | [203, 0, 113, _]
-            | [224..=255, ..] => Self::Nowhere,
+            | [224..=255, ..] => Self::Special,
             _ => Self::Public,
         }
     }
 
-    /// Global unicast is 2000::/3; of it, these parts are special:
+    /// Global unicast is 2000::/3, without the special blocks in it:
     /// <https://www.iana.org/assignments/iana-ipv6-special-registry>.
     fn of_v6(ip: Ipv6Addr) -> Self {
         match ip.segments() {
-            _ if ip.is_loopback() => Self::Here,
+            _ if ip.is_loopback() => Self::Loopback,
             [0xfc00..=0xfdff, ..] => Self::Private,
             // Protocol assignments with Teredo, documentation (two), 6to4.
-            [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] | [0x2002, ..] => Self::Nowhere,
+            [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] | [0x2002, ..] => Self::Special,
             [0x2000..=0x3fff, ..] => Self::Public,
-            _ => Self::Nowhere,
+            _ => Self::Special,
         }
     }
 }
 
-/// The ip address that a multiaddr begins with; `None` for a name, which may lead anywhere.
+/// The ip address that a multiaddr begins with; `None` for a DNS name.
 pub(crate) fn ip(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next() {
         Some(Protocol::Ip4(ip)) => Some(ip.into()),
@@ -70,13 +70,13 @@ pub(crate) fn ip(address: &Multiaddr) -> Option<IpAddr> {
     }
 }
 
-/// Addresses that are likely one party's: an IPv4 /24, the smallest block that is routed; an IPv6 /48, the largest that
-/// a site is given (RFC 6177), which anybody gets for nothing from a tunnel broker.
+/// Address block that is likely under one control: an IPv4 /24, the smallest block that is routed, or an IPv6 /48, the
+/// largest that a site is given (RFC 6177) and free from tunnel brokers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Subnet(IpAddr);
 
 impl Subnet {
-    /// Of an address; `None` for this machine, which is nobody's to share out.
+    /// Returns the subnet of `ip`; `None` for loopback.
     pub fn of(ip: IpAddr) -> Option<Self> {
         match ip.to_canonical() {
             ip if ip.is_loopback() => None,
@@ -93,27 +93,36 @@ mod tests {
     use super::*;
 
     #[rstest]
-    #[case(Place::Public, "8.8.8.8 100.63.0.1 100.128.0.1 172.15.0.1 172.32.0.1 192.0.1.1 2606:4700::1 ::ffff:8.8.8.8")]
-    #[case(Place::Private, "10.0.0.1 172.16.0.1 172.31.9.9 192.168.0.1 100.64.0.1 fd00::1 fc00::1 ::ffff:10.0.0.1")]
-    #[case(Place::Here, "127.0.0.1 127.9.9.9 ::1 ::ffff:127.0.0.1")]
     #[case(
-        Place::Nowhere,
+        AddressScope::Public,
+        "8.8.8.8 100.63.0.1 100.128.0.1 172.15.0.1 172.32.0.1 192.0.1.1 2606:4700::1 ::ffff:8.8.8.8"
+    )]
+    #[case(
+        AddressScope::Private,
+        "10.0.0.1 172.16.0.1 172.31.9.9 192.168.0.1 100.64.0.1 fd00::1 fc00::1 ::ffff:10.0.0.1"
+    )]
+    #[case(AddressScope::Loopback, "127.0.0.1 127.9.9.9 ::1 ::ffff:127.0.0.1")]
+    #[case(
+        AddressScope::Special,
         "0.0.0.0 169.254.169.254 192.0.0.1 192.0.2.1 192.88.99.1 198.18.0.1 198.51.100.1 203.0.113.1"
     )]
-    #[case(Place::Nowhere, "224.0.0.1 239.1.1.1 240.0.0.1 255.255.255.255 :: ::ffff:0.0.0.0 ::ffff:169.254.169.254")]
+    #[case(
+        AddressScope::Special,
+        "224.0.0.1 239.1.1.1 240.0.0.1 255.255.255.255 :: ::ffff:0.0.0.0 ::ffff:169.254.169.254"
+    )]
     #[case::embedded(
-        Place::Nowhere,
+        AddressScope::Special,
         "::7f00:1 64:ff9b::7f00:1 64:ff9b:1::1 2002:7f00:1:: 2001:0:1::1 ::ffff:0:127.0.0.1"
     )]
-    #[case(Place::Nowhere, "fe80::1 fec0::1 ff02::1 2001:db8::1 3fff::1 100::1 4000::1 2001:10::1 2001:2::1")]
-    fn each_address_has_its_place(#[case] place: Place, #[case] addresses: &str) {
+    #[case(AddressScope::Special, "fe80::1 fec0::1 ff02::1 2001:db8::1 3fff::1 100::1 4000::1 2001:10::1 2001:2::1")]
+    fn each_address_has_its_scope(#[case] scope: AddressScope, #[case] addresses: &str) {
         for address in addresses.split(' ') {
-            assert_eq!(Place::of(address.parse().unwrap()), place, "{address}");
+            assert_eq!(AddressScope::of(address.parse().unwrap()), scope, "{address}");
         }
     }
 
     #[test]
-    fn neighbours_share_a_subnet() {
+    fn neighbouring_addresses_share_a_subnet() {
         let subnet = |ip: &str| Subnet::of(ip.parse().unwrap());
         assert_eq!(subnet("8.8.8.8"), subnet("8.8.8.200"));
         assert_eq!(subnet("8.8.8.8"), subnet("::ffff:8.8.8.1"));

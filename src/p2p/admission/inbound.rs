@@ -1,9 +1,8 @@
-//! How much others may ask of us, and how much their answers may take.
+//! Limits on inbound requests: number, memory and rate.
 //!
-//! A request is held from its arrival until its answer is sent or its stream has ended, and in any case until the work at
-//! it is done: who hangs up and comes back under a new id gains nothing by it. What exceeds a limit waits
-//! ([`delayed`](super::delayed)), or is answered with a failure, which costs next to nothing: a peer that stalls has its own
-//! places and memory, and no more.
+//! A request is in flight from its arrival until its answer is sent or its stream has closed, and in any case until the
+//! work on it is done: a peer that hangs up and comes back under a new id gains nothing. A request over a limit waits
+//! ([`DelayedRequests`]) or is answered with a failure, which costs next to nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -15,66 +14,68 @@ use libp2p::request_response::{InboundRequestId, ResponseChannel};
 
 use crate::p2p::address::scope::Subnet;
 use crate::p2p::config::P2pConfig;
-use crate::p2p::rate::{Asker, Shares};
-use crate::protocol::codec::Response;
+use crate::p2p::rate::{PeerRateLimit, Requester};
+use crate::protocol::codec::WireResponse;
 use crate::protocol::{Code, MAX_RESPONSE_BYTES};
 
-/// Bytes that a block costs: about its JSON text.
+/// Cost of a block in bytes: about the length of its JSON.
 pub const BLOCK_BYTES: usize = 700;
-/// Longest answer that counts as short: a block, an epoch, what a chain weighs.
+/// Longest answer that counts as short: a block, an epoch, a chain's state.
 const SHORT_BYTES: usize = 64 << 10;
-/// Seconds' worth of its rate that a peer may use at once.
+/// Burst of a peer, in seconds of its rate.
 const BURST_SECONDS: f64 = 10.0;
 
-struct Held {
-    asker: Asker,
+/// A request that is being answered.
+struct InFlight {
+    requester: Requester,
+    /// Memory of the request and its answer: an estimate until the answer is there.
     bytes: usize,
-    /// It is being worked at.
-    working: bool,
-    /// Its stream has ended meanwhile.
-    gone: bool,
+    /// Whether the responder works on it.
+    in_progress: bool,
+    /// Whether its stream has closed.
+    stream_closed: bool,
 }
 
-/// The requests of others that are being worked at, and what they used of late.
-pub(crate) struct Inbound {
+/// Inbound requests in flight, and the rates of their requesters.
+pub(crate) struct InboundLimits {
     max: usize,
     max_per_peer: usize,
     max_bytes: usize,
-    rate: Shares,
-    held: HashMap<InboundRequestId, Held>,
-    /// Requests and bytes.
+    rate: PeerRateLimit,
+    in_flight: HashMap<InboundRequestId, InFlight>,
+    /// Requests in flight and their bytes.
     by_peer: HashMap<PeerId, (usize, usize)>,
-    /// Requests and bytes of strangers.
+    /// The same, of untrusted peers.
     by_subnet: HashMap<Subnet, (usize, usize)>,
-    /// Bytes of strangers' answers that are not short.
+    /// Bytes of long answers to untrusted peers.
     long: usize,
     bytes: usize,
 }
 
-/// What an answer of so many bytes takes of the room for long ones.
+/// Counts `bytes` where the answer is long.
 fn long(bytes: usize) -> usize {
     if bytes > SHORT_BYTES { bytes } else { 0 }
 }
 
-/// One request less of this party's.
-fn leave<K: Eq + Hash>(parties: &mut HashMap<K, (usize, usize)>, party: &K) {
-    if let Some((requests, _)) = parties.get_mut(party) {
+/// Subtracts one request of a peer or subnet.
+fn decrement<K: Eq + Hash>(counts: &mut HashMap<K, (usize, usize)>, key: &K) {
+    if let Some((requests, _)) = counts.get_mut(key) {
         *requests -= 1;
         if *requests == 0 {
-            parties.remove(party);
+            counts.remove(key);
         }
     }
 }
 
-impl Inbound {
+impl InboundLimits {
     pub fn new(config: &P2pConfig) -> Self {
         let rate = f64::from(config.peer_rate_limit);
         Self {
             max: config.max_inbound,
             max_per_peer: config.max_inbound_per_peer,
             max_bytes: config.answer_bytes.max(MAX_RESPONSE_BYTES),
-            rate: Shares::new(rate, rate * BURST_SECONDS),
-            held: HashMap::new(),
+            rate: PeerRateLimit::new(rate, rate * BURST_SECONDS),
+            in_flight: HashMap::new(),
             by_peer: HashMap::new(),
             by_subnet: HashMap::new(),
             long: 0,
@@ -82,194 +83,214 @@ impl Inbound {
         }
     }
 
-    /// Requests held; at most `max_inbound`.
+    /// Number of requests in flight; at most `max_inbound`.
     pub fn len(&self) -> usize {
-        self.held.len()
+        self.in_flight.len()
     }
 
-    /// Bytes that they and their answers have, or may have.
+    /// Memory of the requests in flight and their answers.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Charges a request of so many bytes, or says that its asker used too much of late. First of all: reading it costs
-    /// us as well.
-    pub fn ask(&mut self, asker: &Asker, length: usize, now: Instant) -> Result<(), Code> {
-        if !self.rate.take(asker, now) {
+    /// Charges a request of `length` bytes, before it is parsed.
+    ///
+    /// # Errors
+    /// [`Code::RateLimited`] where the requester has used up its rate.
+    pub fn charge_request(&mut self, requester: &Requester, length: usize, now: Instant) -> Result<(), Code> {
+        if !self.rate.take(requester, now) {
             return Err(Code::RateLimited);
         }
-        self.charge(asker, length, now);
+        self.charge(requester, length, now);
         Ok(())
     }
 
-    /// Charges what the bytes of a request or an answer cost.
-    fn charge(&mut self, asker: &Asker, bytes: usize, now: Instant) {
-        self.rate.charge(asker, (bytes / BLOCK_BYTES) as f64, now);
+    /// Charges the cost of a request or an answer.
+    fn charge(&mut self, requester: &Requester, bytes: usize, now: Instant) {
+        self.rate.charge(requester, (bytes / BLOCK_BYTES) as f64, now);
     }
 
-    /// Takes a request that may have so many bytes, its answer included, or says why not.
-    pub fn admit(&mut self, id: InboundRequestId, asker: Asker, bytes: usize) -> Result<(), Code> {
-        let (of_peer, _) = self.by_peer.get(&asker.peer).copied().unwrap_or_default();
-        let subnet = asker.neighbours().and_then(|subnet| self.by_subnet.get(&subnet));
+    /// Admits a request with an estimate of its memory, answer included.
+    ///
+    /// # Errors
+    /// [`Code::Busy`] where a limit is exceeded.
+    pub fn admit(&mut self, id: InboundRequestId, requester: Requester, bytes: usize) -> Result<(), Code> {
+        let (of_peer, _) = self.by_peer.get(&requester.peer).copied().unwrap_or_default();
+        let subnet = requester.limited_subnet().and_then(|subnet| self.by_subnet.get(&subnet));
         let (of_subnet, _) = subnet.copied().unwrap_or_default();
-        // Strangers leave a quarter of the places, too; those of a subnet, half of the others.
-        let strangers = self.max - self.max / 4;
-        let places = if asker.trusted { self.max } else { strangers };
-        let full = self.held.len() >= places || of_peer >= self.max_per_peer || of_subnet >= strangers.div_ceil(2);
-        if full || !self.has_room(&asker, 0, bytes) {
+        // A quarter is reserved for trusted peers; one subnet may have half of the rest.
+        let untrusted = self.max - self.max / 4;
+        let max = if requester.trusted { self.max } else { untrusted };
+        let full = self.in_flight.len() >= max || of_peer >= self.max_per_peer || of_subnet >= untrusted.div_ceil(2);
+        if full || !self.fits(&requester, 0, bytes) {
             return Err(Code::Busy);
         }
-        self.held.insert(id, Held { asker, bytes, working: true, gone: false });
-        self.by_peer.entry(asker.peer).or_default().0 += 1;
-        if let Some(subnet) = asker.neighbours() {
+        self.in_flight.insert(id, InFlight { requester, bytes, in_progress: true, stream_closed: false });
+        self.by_peer.entry(requester.peer).or_default().0 += 1;
+        if let Some(subnet) = requester.limited_subnet() {
             self.by_subnet.entry(subnet).or_default().0 += 1;
         }
-        self.change(&asker, 0, bytes);
+        self.resize(&requester, 0, bytes);
         Ok(())
     }
 
-    /// Whether there is room for so many bytes in place of those that the request has already. Strangers together leave a
-    /// quarter of the memory to trusted peers, and their long answers another eighth to short ones. Of long ones a stranger
-    /// may have a quarter, and those of a subnet half; who has nothing else, any answer for which there is room.
-    fn has_room(&self, asker: &Asker, before: usize, bytes: usize) -> bool {
+    /// Whether a request that has `before` bytes may have `bytes` instead. In eighths of the memory:
+    ///
+    /// | | all untrusted peers | one peer | one subnet |
+    /// |---|---|---|---|
+    /// | any answers | 6 | 4 | 5 |
+    /// | long answers | 5 | 2 | 4 |
+    ///
+    /// A peer and subnet with nothing else in flight may have one answer of any length.
+    fn fits(&self, requester: &Requester, before: usize, bytes: usize) -> bool {
         let all = self.bytes - before + bytes;
-        if asker.trusted {
+        if requester.trusted {
             return all <= self.max_bytes;
         }
-        let part = |eighths: usize| self.max_bytes / 8 * eighths;
-        let of_peer = self.by_peer.get(&asker.peer).map_or(0, |(_, sum)| *sum - before);
-        let subnet = asker.subnet.and_then(|subnet| self.by_subnet.get(&subnet));
+        let eighths = |count: usize| self.max_bytes / 8 * count;
+        let of_peer = self.by_peer.get(&requester.peer).map_or(0, |(_, sum)| *sum - before);
+        let subnet = requester.subnet.and_then(|subnet| self.by_subnet.get(&subnet));
         let of_subnet = subnet.map_or(0, |(_, sum)| *sum - before);
         let alone = of_peer == 0 && of_subnet == 0;
         let all_long = self.long - long(before) + long(bytes);
-        // Who has a long answer on its way may still ask short questions.
-        let (of_peer_most, of_subnet_most) = if bytes <= SHORT_BYTES { (4, 5) } else { (2, 4) };
-        // One answer fits in any case.
-        all <= part(6).max(MAX_RESPONSE_BYTES)
-            && (bytes <= SHORT_BYTES || all_long <= part(5).max(MAX_RESPONSE_BYTES))
-            && (alone || of_peer + bytes <= part(of_peer_most) && of_subnet + bytes <= part(of_subnet_most))
+        // A peer that receives a long answer may still ask for short ones.
+        let (max_of_peer, max_of_subnet) = if bytes <= SHORT_BYTES { (4, 5) } else { (2, 4) };
+        // One answer always fits.
+        all <= eighths(6).max(MAX_RESPONSE_BYTES)
+            && (bytes <= SHORT_BYTES || all_long <= eighths(5).max(MAX_RESPONSE_BYTES))
+            && (alone || of_peer + bytes <= eighths(max_of_peer) && of_subnet + bytes <= eighths(max_of_subnet))
     }
 
-    /// A request has so many bytes in place of those that it had.
-    fn change(&mut self, asker: &Asker, before: usize, bytes: usize) {
+    /// Replaces the memory of a request.
+    fn resize(&mut self, requester: &Requester, before: usize, bytes: usize) {
         self.bytes = self.bytes - before + bytes;
-        if let Some((_, sum)) = self.by_peer.get_mut(&asker.peer) {
+        if let Some((_, sum)) = self.by_peer.get_mut(&requester.peer) {
             *sum = *sum - before + bytes;
         }
-        if asker.trusted {
+        if requester.trusted {
             return;
         }
         self.long = self.long - long(before) + long(bytes);
-        if let Some((_, sum)) = asker.subnet.and_then(|subnet| self.by_subnet.get_mut(&subnet)) {
+        if let Some((_, sum)) = requester.subnet.and_then(|subnet| self.by_subnet.get_mut(&subnet)) {
             *sum = *sum - before + bytes;
         }
     }
 
-    /// The answer is there, and has so many bytes: they are charged. False if there is no room for it.
-    pub fn answered(&mut self, id: &InboundRequestId, bytes: usize, now: Instant) -> bool {
-        let Some(&Held { asker, bytes: reserved, gone, .. }) = self.held.get(id) else { return true };
-        self.charge(&asker, bytes, now);
-        self.finished(id);
-        if gone {
+    /// Records that the answer is ready and charges its `bytes`. Returns false where they exceed the memory limit.
+    pub fn answer_ready(&mut self, id: &InboundRequestId, bytes: usize, now: Instant) -> bool {
+        let Some(&InFlight { requester, bytes: reserved, stream_closed, .. }) = self.in_flight.get(id) else {
+            return true;
+        };
+        self.charge(&requester, bytes, now);
+        self.work_done(id);
+        if stream_closed {
             return true;
         }
-        if bytes > reserved && !self.has_room(&asker, reserved, bytes) {
+        if bytes > reserved && !self.fits(&requester, reserved, bytes) {
             return false;
         }
-        self.change(&asker, reserved, bytes);
-        if let Some(held) = self.held.get_mut(id) {
-            held.bytes = bytes;
+        self.resize(&requester, reserved, bytes);
+        if let Some(request) = self.in_flight.get_mut(id) {
+            request.bytes = bytes;
         }
         true
     }
 
-    /// The work at the request is done, with an answer or without.
-    pub fn finished(&mut self, id: &InboundRequestId) {
-        let Some(held) = self.held.get_mut(id) else { return };
-        held.working = false;
-        if held.gone {
+    /// Records that the responder has finished, with an answer or without.
+    pub fn work_done(&mut self, id: &InboundRequestId) {
+        let Some(request) = self.in_flight.get_mut(id) else { return };
+        request.in_progress = false;
+        if request.stream_closed {
             self.release(id);
         }
     }
 
-    /// The request's stream has ended.
-    pub fn ended(&mut self, id: &InboundRequestId) {
-        let Some(held) = self.held.get_mut(id) else { return };
-        held.gone = true;
-        if !held.working {
+    /// Records that the request's stream has closed.
+    pub fn stream_closed(&mut self, id: &InboundRequestId) {
+        let Some(request) = self.in_flight.get_mut(id) else { return };
+        request.stream_closed = true;
+        if !request.in_progress {
             self.release(id);
         }
     }
 
     fn release(&mut self, id: &InboundRequestId) {
-        let Some(Held { asker, bytes, .. }) = self.held.remove(id) else { return };
-        self.change(&asker, bytes, 0);
-        leave(&mut self.by_peer, &asker.peer);
-        if let Some(subnet) = asker.neighbours() {
-            leave(&mut self.by_subnet, &subnet);
+        let Some(InFlight { requester, bytes, .. }) = self.in_flight.remove(id) else { return };
+        self.resize(&requester, bytes, 0);
+        decrement(&mut self.by_peer, &requester.peer);
+        if let Some(subnet) = requester.limited_subnet() {
+            decrement(&mut self.by_subnet, &subnet);
         }
     }
 }
 
-/// Bytes of all requests that wait, of which one peer may have an eighth, and the strangers of a subnet half.
-const MAX_BYTES: usize = 4 << 20;
-/// A request of others, and what has become of it so far.
-pub(crate) struct Asked {
+/// Bytes of all delayed requests; one peer may have an eighth, and the untrusted peers of one subnet half.
+const MAX_DELAYED_BYTES: usize = 4 << 20;
+
+/// An inbound request that is not answered yet.
+pub(crate) struct InboundRequest {
     pub id: InboundRequestId,
-    pub asker: Asker,
-    pub request: Bytes,
-    pub channel: ResponseChannel<Response>,
-    /// Bytes that it may have, its answer included, once its cost is taken from what its asker may use. Not before: reading
-    /// it costs us as well.
-    pub bytes: Option<usize>,
+    pub requester: Requester,
+    pub body: Bytes,
+    pub channel: ResponseChannel<WireResponse>,
+    /// Estimated memory, answer included; `None` until the request is charged.
+    pub estimated_bytes: Option<usize>,
 }
 
-/// A request that waits.
-pub(crate) struct Waiting {
-    pub asked: Asked,
-    /// When it is refused, and why.
+/// An inbound request over a limit.
+pub(crate) struct DelayedRequest {
+    pub request: InboundRequest,
+    /// Time at which it is refused with `reason`.
     pub until: Instant,
-    pub why: Code,
+    pub reason: Code,
 }
 
-/// The requests of others that wait.
-pub(crate) struct Delayed {
-    pub waiting: VecDeque<Waiting>,
+/// Queue of inbound requests that wait for a limit. A node of the network takes a failure for the end of the chain, so
+/// that a late answer is better. Bounded in number and bytes: in all, per peer and per subnet.
+pub(crate) struct DelayedRequests {
+    pub waiting: VecDeque<DelayedRequest>,
     pub limit: Duration,
     max: usize,
     max_per_peer: usize,
 }
 
-impl Delayed {
+impl DelayedRequests {
     pub fn new(config: &P2pConfig) -> Self {
-        // A connection has twice as many streams as a peer may have places: the other half is for those that are refused.
+        // A connection has twice as many streams as its peer may have requests in flight; the rest is for refused ones.
         let max_per_peer = config.max_inbound_per_peer.div_ceil(2);
         Self { waiting: VecDeque::new(), limit: config.delay_limit, max: config.max_inbound, max_per_peer }
     }
 
+    /// Number of requests that wait.
     pub fn len(&self) -> usize {
         self.waiting.len()
     }
 
-    /// Why the first request of this peer waits, if one does.
-    pub fn why(&self, peer: &PeerId) -> Option<Code> {
-        self.waiting.iter().find(|waiting| waiting.asked.asker.peer == *peer).map(|waiting| waiting.why)
+    /// The reason why the first request of this peer waits, if one does.
+    pub fn reason(&self, peer: &PeerId) -> Option<Code> {
+        self.waiting.iter().find(|waiting| waiting.request.requester.peer == *peer).map(|waiting| waiting.reason)
     }
 
-    pub fn has_room(&self, asker: &Asker, bytes: usize) -> bool {
-        let of = |whom: &dyn Fn(&Asker) -> bool| {
-            let theirs = self.waiting.iter().map(|waiting| &waiting.asked).filter(|asked| whom(&asked.asker));
-            theirs.fold((0, bytes), |(count, sum), asked| (count + 1, sum + asked.request.len()))
+    /// Whether one more request of `bytes` may wait.
+    pub fn fits(&self, requester: &Requester, bytes: usize) -> bool {
+        let usage = |matches: &dyn Fn(&Requester) -> bool| {
+            let theirs =
+                self.waiting.iter().map(|waiting| &waiting.request).filter(|request| matches(&request.requester));
+            theirs.fold((0, bytes), |(count, sum), request| (count + 1, sum + request.body.len()))
         };
-        let fits = |(count, sum): (usize, usize), most: usize, most_bytes: usize| count < most && sum <= most_bytes;
-        // As with places: strangers leave a quarter, and those of a subnet half of the others.
-        let strangers = self.max - self.max / 4;
-        let subnet = asker.subnet;
-        fits(of(&|_| true), if asker.trusted { self.max } else { strangers }, MAX_BYTES)
-            && fits(of(&|other| other.peer == asker.peer), self.max_per_peer, MAX_BYTES / 8)
-            && (asker.trusted
+        let fits = |(count, sum): (usize, usize), max: usize, max_bytes: usize| count < max && sum <= max_bytes;
+        // The same shares as of the requests in flight.
+        let untrusted = self.max - self.max / 4;
+        let subnet = requester.subnet;
+        fits(usage(&|_| true), if requester.trusted { self.max } else { untrusted }, MAX_DELAYED_BYTES)
+            && fits(usage(&|other| other.peer == requester.peer), self.max_per_peer, MAX_DELAYED_BYTES / 8)
+            && (requester.trusted
                 || subnet.is_none()
-                || fits(of(&|other| !other.trusted && other.subnet == subnet), strangers.div_ceil(2), MAX_BYTES / 2))
+                || fits(
+                    usage(&|other| !other.trusted && other.subnet == subnet),
+                    untrusted.div_ceil(2),
+                    MAX_DELAYED_BYTES / 2,
+                ))
     }
 }
 

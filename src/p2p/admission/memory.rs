@@ -1,24 +1,24 @@
-//! How much memory this process may have before it takes no more connections, and lets strangers go.
+//! Limit on the resident memory of this process.
 
 use std::fs;
 use std::time::Duration;
 
 use libp2p::memory_connection_limits::Behaviour;
 
-/// Of what the machine, or the container, has.
+/// Share of the machine's or container's memory that is the default limit.
 const SHARE: f64 = 0.9;
 
-/// How often to look whether it is too much.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Interval of checks.
+pub(crate) const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The limit in bytes: what is configured, and where that is 0, nine tenths of what there is.
+/// Returns the limit in bytes: the configured one, and where that is 0, nine tenths of the available memory.
 pub(crate) fn limit(configured: usize) -> usize {
     let read = |file: &str| fs::read_to_string(file).ok();
     let machine = Behaviour::with_max_percentage(SHARE).max_allowed_bytes();
     choose(configured, machine, container(read))
 }
 
-/// The limit, of what is configured, nine tenths of what the machine has, and what the container has.
+/// Chooses from the configured limit, nine tenths of the machine's memory, and the container's memory.
 fn choose(configured: usize, machine: usize, container: Option<u64>) -> usize {
     if configured > 0 {
         return configured;
@@ -26,8 +26,8 @@ fn choose(configured: usize, machine: usize, container: Option<u64>) -> usize {
     container.map_or(machine, |bytes| machine.min((bytes as f64 * SHARE) as usize))
 }
 
-/// What the control group of this process may have, if it has a limit: version 2 as a container and as a service sees it,
-/// and version 1. `read` gives a file's text.
+/// Returns the memory limit of this process's control group: version 2 as a container and as a service sees it, and
+/// version 1. `read` returns a file's text.
 fn container(read: impl Fn(&str) -> Option<String>) -> Option<u64> {
     let group = read("/proc/self/cgroup").unwrap_or_default();
     let group = group.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_limit_is_what_is_configured_or_nine_tenths_of_the_least_there_is() {
+    fn the_limit_is_configured_or_nine_tenths_of_the_available_memory() {
         assert_eq!(choose(12345, 9, Some(1)), 12345);
         assert_eq!(choose(0, 900, None), 900);
         assert_eq!(choose(0, 900, Some(100)), 90);
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_has_the_least_that_its_files_say() {
+    fn the_least_limit_of_the_control_group_counts() {
         let (own, root) = ("/sys/fs/cgroup/a.slice/b.service/memory.max", "/sys/fs/cgroup/memory.max");
         let first_version = "/sys/fs/cgroup/memory/memory.limit_in_bytes";
         type Files = [(&'static str, &'static str)];

@@ -1,4 +1,4 @@
-//! Gossip about new blocks: who hears of one passes it on, once somebody here has judged it.
+//! Gossip of new blocks over gossipsub: messages are forwarded once they are validated.
 
 use bytes::Bytes;
 use libp2p::gossipsub::{
@@ -10,40 +10,40 @@ use libp2p::{PeerId, identity::Keypair};
 use crate::p2p::error::P2pError;
 use crate::protocol::gossip::BLOCK_TOPIC;
 
-/// Longest message on the wire, envelope and signature included: what the network's nodes take (gossipsub's default).
+/// Longest message on the wire, envelope and signature included: the network's limit (gossipsub's default).
 const MAX_TRANSMIT_BYTES: usize = 64 << 10;
 /// Longest content of a message: the envelope needs some 200 bytes.
 pub const MAX_GOSSIP_BYTES: usize = MAX_TRANSMIT_BYTES - 1024;
-/// Messages that wait to be taken by [`P2pClient::gossip`](crate::p2p::P2pClient::gossip)'s receiver.
+/// Capacity of the channel that [`P2pClient::gossip`](crate::p2p::P2pClient::gossip) returns.
 pub(crate) const GOSSIP_QUEUE: usize = 256;
-/// Messages that wait to be sent to one peer; libp2p's 5000 would let a slow reader cost us 300 MiB.
+/// Messages queued for one peer; libp2p's default of 5000 would hold up to 300 MiB for a slow reader.
 const SEND_QUEUE: usize = 256;
-/// Messages that a stranger may pass on per second, on average: the network finds a block a minute.
+/// Messages per second, on average, from one untrusted peer: the network finds a block a minute.
 pub(crate) const PER_SECOND: f64 = 2.0;
-/// And at once.
+/// Messages from one untrusted peer in a burst.
 pub(crate) const BURST: f64 = 64.0;
 
-/// A message that came by gossip.
+/// A message received by gossip.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gossip {
-    /// Who passed it on to us; not always who wrote it.
+    /// Peer that forwarded it; not always its author.
     pub from: PeerId,
-    /// Who wrote and signed it.
+    /// Peer that wrote and signed it.
     pub author: Option<PeerId>,
-    /// Its content, at most 64 KiB of anything.
+    /// Unchecked content, at most 64 KiB.
     pub data: Bytes,
-    /// What it is known by until it is judged.
+    /// Id of the message until its verdict is reported.
     pub id: MessageId,
 }
 
-/// What becomes of a [`Gossip`].
+/// Result of validating a [`Gossip`] message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is passed on to our peers.
+    /// Valid: forwarded to peers.
     Accept,
-    /// It goes no further, and nobody is to blame.
+    /// Not forwarded, without penalty.
     Ignore,
-    /// It goes no further, and whoever passed it on should have known.
+    /// Invalid: not forwarded, and its sender is penalised.
     Reject,
 }
 
@@ -57,10 +57,10 @@ impl From<Verdict> for MessageAcceptance {
     }
 }
 
-/// Follows one topic, and remembers of others who follows this one.
+/// Gossipsub that accepts subscriptions to one topic only.
 pub(crate) type Behaviour = gossipsub::Behaviour<IdentityTransform, WhitelistSubscriptionFilter>;
 
-/// The gossip of a node, subscribed to [`BLOCK_TOPIC`]. Messages are signed, ours and others'.
+/// Makes a behaviour that is subscribed to [`BLOCK_TOPIC`] and signs and verifies messages.
 pub(crate) fn behaviour(keypair: &Keypair) -> Result<Behaviour, P2pError> {
     let failed = |reason: String| P2pError::Setup { part: "gossip", reason };
     let config = ConfigBuilder::default()
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_topic_is_the_networks_own_text() {
+    fn the_topic_is_that_of_the_network() {
         assert_eq!(IdentTopic::new(BLOCK_TOPIC).hash().as_str(), "/miner/block");
         let behaviour = behaviour(&Keypair::generate_ed25519()).unwrap();
         let topics: Vec<_> = behaviour.topics().map(ToString::to_string).collect();

@@ -1,7 +1,7 @@
-//! Keeps chosen connections open although nothing is sent on them.
+//! Behaviour that exempts chosen connections from the idle timeout.
 //!
-//! libp2p closes a connection that carried no stream for the swarm's idle timeout. That is right for strangers; the
-//! connections to the operator's own peers stay, so that a request does not start with a dial.
+//! libp2p closes a connection that carried no stream for the swarm's idle timeout. Connections to configured and to
+//! discovered useful peers stay open, so that a request does not start with a dial.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -17,10 +17,10 @@ use libp2p::swarm::{
     NotifyHandler, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 
-/// A behaviour that speaks no protocol and holds the connections it is told to hold.
+/// Behaviour without a protocol that keeps chosen connections open.
 #[derive(Default)]
 pub struct KeepAlive {
-    /// Emptied whenever the swarm polls; grows by one per connection established to a configured peer.
+    /// Connections to hold, emptied whenever the swarm polls; at most one entry per connection.
     pending: VecDeque<(PeerId, ConnectionId)>,
 }
 
@@ -72,11 +72,11 @@ impl NetworkBehaviour for KeepAlive {
     }
 }
 
-/// Told to a [`Handler`]: hold your connection.
+/// Message to a [`Handler`] to hold its connection.
 #[derive(Debug)]
 pub struct Hold;
 
-/// The part of [`KeepAlive`] that lives with one connection.
+/// Connection handler of [`KeepAlive`].
 pub struct Handler {
     hold: bool,
 }

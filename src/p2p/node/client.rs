@@ -1,4 +1,4 @@
-//! The handle through which everybody else uses the node.
+//! Client handle to the node, and the commands that it sends to the worker.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::outbound::Reply;
-use super::queue::OnBehalf;
+use super::outbound::ReplySender;
+use super::queue::Origin;
 use crate::chain::CumulativeDifficulty;
 use crate::p2p::address::PeerAddress;
 use crate::p2p::behaviour::gossip::{Gossip, MAX_GOSSIP_BYTES, Verdict};
@@ -21,41 +21,41 @@ use crate::p2p::peers::info::PeerInfo;
 use crate::p2p::peers::score::Offence;
 use crate::p2p::shared::{GossipStats, InboundStats, Shared};
 use crate::protocol::MAX_RESPONSE_BYTES;
-use crate::protocol::codec::Request;
+use crate::protocol::codec::WireRequest;
 
 mod operator;
 
-/// How long [`P2pClient::dial`] waits: two attempts of the transport, which gives up after 10 s each.
+/// Timeout of [`P2pClient::dial`]: two attempts of the transport, of 10 s each.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a client asks of the worker.
+/// Command of a client to the worker.
 pub(super) enum Command {
     Request {
         peer: PeerId,
-        request: Request,
-        asker: OnBehalf,
-        reply: Reply,
+        request: WireRequest,
+        origin: Origin,
+        reply: ReplySender,
     },
     Dial {
         address: Multiaddr,
         reply: oneshot::Sender<Result<PeerId, P2pError>>,
     },
-    /// To stay connected with this peer; tells whether it is new.
+    /// Configures a peer; replies whether it is new.
     Add {
         peer: PeerAddress,
         reply: oneshot::Sender<Result<bool, P2pError>>,
     },
-    /// No longer to; tells who it is, where that is known.
-    Forget {
+    /// Removes a peer; replies with its id, if known.
+    Remove {
         name: String,
         reply: oneshot::Sender<Result<Option<PeerId>, P2pError>>,
     },
-    /// To look after whom we should not be connected with.
-    Enforce,
+    /// Disconnects peers that are no longer admitted.
+    EnforceAdmission,
     Publish {
         data: Bytes,
     },
-    Judge {
+    ReportVerdict {
         id: MessageId,
         from: PeerId,
         verdict: Verdict,
@@ -67,53 +67,53 @@ pub(super) enum Command {
 pub struct P2pClient {
     commands: mpsc::Sender<Command>,
     shared: Arc<Shared>,
-    /// What answers take while they arrive; `None`: as much as there is.
-    room: Option<Arc<Semaphore>>,
-    /// For whom it asks.
-    asker: OnBehalf,
+    /// Memory in bytes that answers share while they arrive; `None`: no limit.
+    answer_memory: Option<Arc<Semaphore>>,
+    /// Origin of the requests that this handle sends.
+    origin: Origin,
 }
 
 impl P2pClient {
     /// A handle for this node's own requests.
     pub(super) fn new(commands: mpsc::Sender<Command>, shared: Arc<Shared>) -> Self {
-        Self { commands, shared, room: None, asker: OnBehalf::Own }
+        Self { commands, shared, answer_memory: None, origin: Origin::Own }
     }
 
-    /// The same handle, for many who ask through us at once: answers longer than 4 KiB share `bytes` while they arrive. One
-    /// for which there is no room left is given up with [`P2pError::Busy`]. Of the requests in flight to a peer, a quarter
-    /// is left to other handles. To be told apart, those who ask need [`on_behalf_of`](Self::on_behalf_of).
-    pub fn sharing(self, bytes: usize) -> Self {
-        Self { room: Some(Arc::new(Semaphore::new(bytes))), asker: OnBehalf::Client(0), ..self }
+    /// Returns a handle that forwards clients' requests: answers longer than 4 KiB share `bytes` of memory while they
+    /// arrive, and a request over that limit fails with [`P2pError::Busy`]. A quarter of the requests in flight to a
+    /// peer is reserved for other handles. [`on_behalf_of`](Self::on_behalf_of) tells the clients apart.
+    pub fn with_answer_memory(self, bytes: usize) -> Self {
+        Self { answer_memory: Some(Arc::new(Semaphore::new(bytes))), origin: Origin::Client(0), ..self }
     }
 
-    /// The same handle, for one of many who ask through this node: requests of the same key wait for their turn one after
-    /// the other, those of different keys side by side. The node's own requests have no key.
+    /// Returns a handle for one client, by `key`. Queued requests of one key are sent in order; different keys take
+    /// turns.
     pub fn on_behalf_of(&self, key: u64) -> Self {
-        Self { asker: OnBehalf::Client(key), ..self.clone() }
+        Self { origin: Origin::Client(key), ..self.clone() }
     }
 
-    /// Our own id.
+    /// Id of this node.
     pub fn local_peer_id(&self) -> PeerId {
         self.shared.local
     }
 
-    /// The addresses really bound: port 0 resolved, `0.0.0.0` replaced by the interfaces' addresses.
+    /// Bound addresses: port 0 resolved, `0.0.0.0` replaced by the interfaces' addresses.
     pub fn listen_addresses(&self) -> Vec<Multiaddr> {
         self.shared.listen.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// [`listen_addresses`](Self::listen_addresses) with our id (`/p2p/ID`): what another node is given to reach us.
+    /// [`listen_addresses`](Self::listen_addresses) with this node's id (`/p2p/ID`), for other nodes to dial.
     pub fn dial_addresses(&self) -> Vec<Multiaddr> {
         self.listen_addresses().into_iter().map(|address| address.with(Protocol::P2p(self.shared.local))).collect()
     }
 
-    /// The id behind `name`: a configured alias whose id is known, or the base58 id of a peer that is configured,
-    /// connected, or was connected lately. Never ourselves.
+    /// Resolves `name`: a configured alias whose id is known, or the base58 id of a peer that is configured, connected,
+    /// or was connected lately.
     pub fn resolve(&self, name: &str) -> Option<PeerId> {
         self.shared.book().resolve(name)
     }
 
-    /// Like [`resolve`](Self::resolve), with the reason.
+    /// Like [`resolve`](Self::resolve), with the reason of a failure.
     ///
     /// # Errors
     /// [`P2pError::UnknownPeer`]; [`P2pError::Unreachable`] for an alias whose address was given without an id and
@@ -123,21 +123,21 @@ impl P2pClient {
     }
 
     /// Sends an encoded request and waits for the encoded answer, for `timeout` at most (and never longer than the
-    /// configured request timeout). A peer of the operator's that is not connected is dialled first.
+    /// configured request timeout). A configured peer that is not connected is dialled first.
     ///
-    /// To a peer that does not speak this program's own dialect few requests are in flight
-    /// ([`node_requests`](crate::p2p::P2pConfig::node_requests)); the others wait for their turn here. Whoever drops the future,
-    /// or whose time is over, leaves a request that was sent in flight until it is answered, or 60 s old.
+    /// To a peer that does not speak this program's own dialect, at most
+    /// [`node_requests`](crate::p2p::P2pConfig::node_requests) are in flight; the others are queued. When the future is
+    /// dropped or times out, a sent request stays in flight until it is answered or 60 s old.
     ///
     /// # Errors
-    /// Any [`P2pError`] but the ones of starting. [`P2pError::Busy`] at once where the turn would come too late, and at the
-    /// end of the time where it has not come: the request was not sent then.
+    /// Any [`P2pError`] but those of starting. [`P2pError::Busy`]: the request was not sent, since it would wait, or
+    /// waited, in the queue for longer than `timeout`.
     pub async fn request(&self, peer: PeerId, request: Bytes, timeout: Duration) -> Result<Bytes, P2pError> {
         self.request_counted(peer, request, timeout).await.map(|(body, _)| body)
     }
 
-    /// Like [`request`](Self::request); also tells how many bytes of the answer came over the wire, which are fewer than
-    /// it has where the peer compresses.
+    /// Like [`request`](Self::request); also returns the bytes of the answer on the wire, which are fewer where the
+    /// peer compresses.
     ///
     /// # Errors
     /// As [`request`](Self::request).
@@ -150,9 +150,8 @@ impl P2pClient {
         self.request_within(peer, request, MAX_RESPONSE_BYTES, timeout).await
     }
 
-    /// Like [`request_counted`](Self::request_counted), of a question whose answer has `most_bytes` at most, rounded up to
-    /// a power of two; a longer one is given up with [`P2pError::TooLarge`], or [`P2pError::BadAnswer`] where it came
-    /// compressed.
+    /// Like [`request_counted`](Self::request_counted), for an answer of at most `max_bytes`, rounded up to a power of
+    /// two. A longer one fails with [`P2pError::TooLarge`], or [`P2pError::BadAnswer`] where it is compressed.
     ///
     /// # Errors
     /// As [`request`](Self::request).
@@ -160,18 +159,19 @@ impl P2pClient {
         &self,
         peer: PeerId,
         request: Bytes,
-        most_bytes: usize,
+        max_bytes: usize,
         timeout: Duration,
     ) -> Result<(Bytes, usize), P2pError> {
-        let (reply, awaited) = Reply::new();
+        let (reply, receiver) = ReplySender::new();
         let deadline = Instant::now() + timeout;
-        let request = Request::until(deadline, request).answered_in(most_bytes).answered_within(self.room.clone());
-        self.send(Command::Request { peer, request, asker: self.asker, reply })?;
-        awaited.until(deadline).await.map(|answer| (answer.body, answer.wire_bytes))
+        let request = WireRequest::with_deadline(deadline, request)
+            .with_answer_limit(max_bytes)
+            .with_answer_memory(self.answer_memory.clone());
+        self.send(Command::Request { peer, request, origin: self.origin, reply })?;
+        receiver.until(deadline).await.map(|answer| (answer.body, answer.wire_bytes))
     }
 
-    /// Tells a new block to the peers that listen for them; that there are none is no error. They may refuse it, and
-    /// whether it arrived is not told.
+    /// Publishes a new block by gossip. There is no confirmation, and no error where no peer is subscribed.
     ///
     /// # Errors
     /// [`P2pError::TooLarge`] over [`MAX_GOSSIP_BYTES`], [`P2pError::Busy`], [`P2pError::Stopped`].
@@ -182,55 +182,56 @@ impl P2pClient {
         self.send(Command::Publish { data })
     }
 
-    /// The blocks that others tell of, each once, and not passed on before [`judge`](Self::judge) accepts it. Holds 256;
-    /// what exceeds that is dropped and counted. Given out once; `None` after that, and where gossip is off.
+    /// Takes the receiver of gossip messages, each delivered once and forwarded only after
+    /// [`report_verdict`](Self::report_verdict) accepts it. It holds 256 messages; further ones are dropped and
+    /// counted. `None` after the first call, and where gossip is off.
     pub fn gossip(&self) -> Option<mpsc::Receiver<Gossip>> {
         self.shared.gossip.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Says what becomes of a message. One that is not judged within a few seconds is forgotten, as with
-    /// [`Verdict::Ignore`]; so is one whose verdict finds the command queue full.
-    pub fn judge(&self, gossip: &Gossip, verdict: Verdict) {
-        let command = Command::Judge { id: gossip.id.clone(), from: gossip.from, verdict };
+    /// Reports the verdict on a message. Without one for a few seconds, or where the command queue is full, the message
+    /// is forgotten as with [`Verdict::Ignore`].
+    pub fn report_verdict(&self, gossip: &Gossip, verdict: Verdict) {
+        let command = Command::ReportVerdict { id: gossip.id.clone(), from: gossip.from, verdict };
         if let Err(error) = self.send(command) {
             tracing::debug!(%error, "a verdict on gossip is lost");
         }
     }
 
-    /// Waits until a message is dropped: its sender is not listened to, or not so often, or there is no room. The same
-    /// message from somebody else is not told again, so that what it was about must be asked for. At once if one was
+    /// Waits until a gossip message is dropped: its sender is shunned or over its rate limit, or the queue is full.
+    /// Gossipsub does not deliver the message again, so that its block must be requested. Returns at once if one was
     /// dropped since the last call; for one caller at a time.
     pub async fn missed_gossip(&self) {
-        self.shared.missed.notified().await;
+        self.shared.gossip_missed.notified().await;
     }
 
-    /// What happened to gossip.
+    /// Counters of gossip.
     pub fn gossip_stats(&self) -> GossipStats {
         self.shared.counters.gossip()
     }
 
-    /// Notes an offence. A peer with too many of late is shunned: no [candidate](Self::candidates), and its gossip is
-    /// dropped, until they are forgotten; see [`Offence`]. It may still be asked by name.
+    /// Records an offence. A peer with a high score is shunned: it is no [candidate](Self::candidates) and its gossip
+    /// is dropped until the score has decayed; see [`Offence`]. It may still be asked by name.
     pub fn penalise(&self, peer: PeerId, offence: Offence) {
         tracing::debug!(%peer, offence = offence.as_str(), "a peer is penalised");
         if self.shared.book_mut().penalise(peer, offence, Instant::now()) {
             tracing::info!(%peer, offence = offence.as_str(), "a peer is banned");
-            self.enforce();
+            self.enforce_admission();
         }
     }
 
-    /// Notes the work of the peer's chain as far as we have verified it.
+    /// Records the verified work of the peer's chain.
     pub fn note_work(&self, peer: PeerId, work: CumulativeDifficulty) {
         self.shared.book_mut().note_work(peer, work);
     }
 
-    /// Notes what the peer says of its chain, and how that stands to ours, for [`peers`](Self::peers) to tell. Nothing else
-    /// follows from it; a peer that is not known is left out.
+    /// Records the peer's claims about its chain for [`peers`](Self::peers); nothing else depends on them. Unknown
+    /// peers are ignored.
     pub fn note_chain(&self, peer: PeerId, chain: PeerChain) {
         self.shared.book_mut().note_chain(&peer, chain);
     }
 
-    /// The work of the peer's chain as far as we have verified it.
+    /// Verified work of the peer's chain.
     pub fn verified_work(&self, peer: &PeerId) -> CumulativeDifficulty {
         self.shared.book().verified_work(peer)
     }
@@ -247,16 +248,15 @@ impl P2pClient {
         })
     }
 
-    /// Peers worth asking, best first, without the shunned ones: those that speak the protocol (identify said so) and are connected, then
-    /// configured ones that hung up and may be dialled; among them fewest recent failures, then lowest latency. Where nobody
-    /// is left, those that the operator trusts, whatever they did.
+    /// Peers to send requests to, best first. Peers that speak the protocol, as identify says, and are not shunned:
+    /// connected ones first, then configured ones that may be dialled; each by recent failures, then by latency. Where
+    /// none is left, trusted peers even if shunned.
     pub fn candidates(&self) -> Vec<PeerId> {
         self.shared.book().candidates(Instant::now())
     }
 
-    /// Connects to an address, and returns who is there. For the operator's own commands: never hand it an address
-    /// that a client or a peer sent. At once when the address names a peer that is connected, and well if it connects
-    /// otherwise meanwhile.
+    /// Dials an address and returns the id of the peer there. For the operator's commands: never pass an address that a
+    /// client or a peer sent. Returns at once where the address names a connected peer.
     ///
     /// # Errors
     /// [`P2pError::Unreachable`] with the reason, [`P2pError::Timeout`] after 20 s, [`P2pError::Busy`],
@@ -270,17 +270,17 @@ impl P2pClient {
         }
     }
 
-    /// Everybody we know: configured peers first, in the operator's order.
+    /// Information on all known peers: configured ones first, in the operator's order.
     pub fn peers(&self) -> Vec<PeerInfo> {
         self.shared.book().infos(Instant::now())
     }
 
-    /// What happened to the requests of others.
-    pub fn inbound(&self) -> InboundStats {
+    /// Counters of inbound requests.
+    pub fn inbound_stats(&self) -> InboundStats {
         self.shared.counters.inbound()
     }
 
-    /// Changes whenever a peer connects, leaves, or identifies itself: [`peers`](Self::peers) is worth another look.
+    /// Changes whenever a peer connects, disconnects or identifies itself.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }

@@ -1,9 +1,8 @@
-//! Peers that the network tells of: whom to dial, and which connections to keep, until there are enough.
+//! Discovery state: peers to dial and connections to keep, until there are enough.
 //!
-//! Kademlia looks around by itself (a lookup of our own id and of random ones, every [`BOOTSTRAP_INTERVAL`]), which
-//! fills its routing table and connects us with some for a while; mDNS finds who is on the local network. From both we
-//! keep those that speak the sync protocol. Only connections that we made count: strangers who connect with us can't
-//! take the places.
+//! Kademlia's periodic bootstrap fills its routing table and connects with some peers for a while; mDNS finds peers on
+//! the local network. Of both, peers that speak the sync protocol are kept. Only outgoing connections count: peers that
+//! connect with this node can't use up the target.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -11,25 +10,25 @@ use std::time::{Duration, Instant};
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId};
 
-use super::dialer::delay;
-use crate::p2p::admission::dials::MAX_ADDRESSES;
+use super::dialer::backoff;
+use crate::p2p::admission::dial_limits::MAX_ADDRESSES;
 use crate::p2p::config::P2pConfig;
 
-/// Peers of the local network that are remembered.
+/// Peers on the local network that are remembered.
 const MAX_NEARBY: usize = 256;
 
-/// What is known of peers that nobody configured.
+/// Discovered peers, and the outgoing connections.
 pub(super) struct Discovery {
     target: usize,
     retry_min: Duration,
     retry_max: Duration,
-    /// Found by mDNS.
+    /// Peers found by mDNS.
     nearby: HashMap<PeerId, Vec<Multiaddr>>,
-    /// Connections that we made, configured peers' included.
+    /// Outgoing connections, those with configured peers included.
     dialled: HashMap<PeerId, ConnectionId>,
-    /// Those of them that are kept open.
+    /// Peers whose connections are kept open.
     kept: HashSet<PeerId>,
-    /// Peers that we dialled from here and that did not turn out useful (yet): how often, and when again.
+    /// Discovered peers that were dialled and are not useful (yet): number of dials, and time of the next one.
     tried: HashMap<PeerId, (u32, Instant)>,
 }
 
@@ -55,11 +54,12 @@ impl Discovery {
         self.kept.remove(peer);
     }
 
+    /// Number of connections to keep beside the kept ones.
     pub fn missing(&self) -> usize {
         self.target.saturating_sub(self.kept.len())
     }
 
-    /// Takes connections into the number of those that are kept, as far as they are missing.
+    /// Keeps the connections of useful peers, up to the target. Returns the new ones.
     pub fn keep(&mut self, useful: impl Fn(&PeerId) -> bool) -> Vec<(PeerId, ConnectionId)> {
         self.kept.retain(|peer| useful(peer));
         let new = self.dialled.iter().filter(|(peer, _)| !self.kept.contains(*peer) && useful(peer));
@@ -71,8 +71,8 @@ impl Discovery {
         new
     }
 
-    /// As many of those wanted as are missing, at random, each not before its time. Taken from the `known` peers and
-    /// those of the local network; of their addresses, those which are `allowed`.
+    /// Chooses peers to dial at random, as many as are missing, each with its `allowed` addresses. They are `wanted`,
+    /// either `known` or found by mDNS, and not in a retry delay.
     pub fn choose(
         &mut self,
         known: impl Iterator<Item = (PeerId, Vec<Multiaddr>)>,
@@ -97,7 +97,7 @@ impl Discovery {
         due.truncate(self.missing());
         for (peer, _) in &due {
             let (times, until) = self.tried.entry(*peer).or_insert((0, now));
-            *until = now + delay(*times, self.retry_min, self.retry_max);
+            *until = now + backoff(*times, self.retry_min, self.retry_max);
             *times = times.saturating_add(1);
         }
         due
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_are_dialled_as_are_missing_and_none_in_a_tight_loop() {
+    fn missing_peers_are_dialled_with_backoff() {
         let mut now = Instant::now();
         let mut discovery = discovery(3);
         let kept = PeerId::random();
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_of_the_local_network_are_found_and_forgotten() {
+    fn peers_on_the_local_network_are_remembered_and_expire() {
         let now = Instant::now();
         let mut discovery = discovery(1);
         let (peer, address) = (PeerId::random(), "/ip4/192.0.2.1/tcp/1".parse::<Multiaddr>().unwrap());
@@ -192,7 +192,7 @@ mod tests {
             "what can be dialled"
         );
         let later = now + discovery.retry_max;
-        assert_eq!(discovery.choose(std::iter::empty(), |_| false, is_dialable, later), [], "nobody wants it");
+        assert_eq!(discovery.choose(std::iter::empty(), |_| false, is_dialable, later), [], "it is not wanted");
         discovery.expired(&peer, &address);
         assert_eq!(discovery.choose(std::iter::empty(), |_| true, is_dialable, later), []);
     }

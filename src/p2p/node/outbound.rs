@@ -1,4 +1,4 @@
-//! Requests of ours: what is known of each until it is answered.
+//! Outbound requests: state of each until it is answered.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,47 +12,49 @@ use tokio::sync::oneshot;
 use super::queue::Queue;
 use crate::p2p::config::P2pConfig;
 use crate::p2p::error::P2pError;
-use crate::protocol::codec::{Request, Response};
+use crate::protocol::codec::{WireRequest, WireResponse};
 
-/// Where the answer to a request goes.
-pub(super) struct Reply {
-    to: oneshot::Sender<Result<Response, P2pError>>,
+/// Sender of the result of a request.
+pub(super) struct ReplySender {
+    result: oneshot::Sender<Result<WireResponse, P2pError>>,
     sent: Arc<AtomicBool>,
 }
 
-/// The other end of a [`Reply`].
-pub(super) struct Awaited {
-    answer: oneshot::Receiver<Result<Response, P2pError>>,
+/// Receiver of the result of a request.
+pub(super) struct ReplyReceiver {
+    result: oneshot::Receiver<Result<WireResponse, P2pError>>,
     sent: Arc<AtomicBool>,
 }
 
-impl Reply {
-    pub fn new() -> (Self, Awaited) {
-        let (to, answer) = oneshot::channel();
+impl ReplySender {
+    pub fn new() -> (Self, ReplyReceiver) {
+        let (result, receiver) = oneshot::channel();
         let sent = Arc::new(AtomicBool::new(false));
-        (Self { to, sent: Arc::clone(&sent) }, Awaited { answer, sent })
+        (Self { result, sent: Arc::clone(&sent) }, ReplyReceiver { result: receiver, sent })
     }
 
-    /// Whether nobody waits any more.
+    /// Whether the caller has dropped the receiver.
     pub fn is_closed(&self) -> bool {
-        self.to.is_closed()
+        self.result.is_closed()
     }
 
-    /// The request is sent from now on.
+    /// Records that the request was sent.
     pub fn note_sent(&self) {
         self.sent.store(true, Ordering::Release);
     }
 
-    pub fn send(self, outcome: Result<Response, P2pError>) {
-        let _ = self.to.send(outcome);
+    pub fn send(self, result: Result<WireResponse, P2pError>) {
+        let _ = self.result.send(result);
     }
 }
 
-impl Awaited {
-    /// The answer, until the deadline: after it [`P2pError::Timeout`], or [`P2pError::Busy`] where the request was not
-    /// sent.
-    pub async fn until(self, deadline: Instant) -> Result<Response, P2pError> {
-        match tokio::time::timeout_at(deadline.into(), self.answer).await {
+impl ReplyReceiver {
+    /// Waits for the result until the deadline.
+    ///
+    /// # Errors
+    /// The request's own; after the deadline [`P2pError::Timeout`], or [`P2pError::Busy`] where it was not sent.
+    pub async fn until(self, deadline: Instant) -> Result<WireResponse, P2pError> {
+        match tokio::time::timeout_at(deadline.into(), self.result).await {
             Ok(answer) => answer.unwrap_or(Err(P2pError::Stopped)),
             Err(_) if self.sent.load(Ordering::Acquire) => Err(P2pError::Timeout),
             Err(_) => Err(P2pError::Busy),
@@ -60,85 +62,90 @@ impl Awaited {
     }
 }
 
-/// A request that was not sent yet.
-pub(super) struct Waiting {
-    pub request: Request,
-    /// When its asker gives up.
+/// A request in the queue.
+pub(super) struct QueuedRequest {
+    pub request: WireRequest,
+    /// Time at which its caller gives up.
     pub deadline: Instant,
-    pub reply: Reply,
+    pub reply: ReplySender,
 }
 
-impl Waiting {
-    /// Whether somebody still waits for the answer.
+impl QueuedRequest {
+    /// Whether its caller still waits.
     pub fn is_wanted(&self, now: Instant) -> bool {
         self.deadline > now && !self.reply.is_closed()
     }
 }
 
-/// A request of ours that has no answer yet.
-pub(super) struct Pending {
+/// A request in flight.
+pub(super) struct PendingRequest {
     pub peer: PeerId,
     pub sent: Instant,
-    /// When its asker gives up.
+    /// Time at which its caller gives up.
     pub deadline: Instant,
-    /// Its asker has given it up.
-    pub given_up: bool,
-    pub reply: Reply,
+    /// Whether its caller has given up.
+    pub abandoned: bool,
+    pub reply: ReplySender,
 }
 
-/// What is asked of one peer.
+/// Requests to one peer.
 #[derive(Default)]
-pub(super) struct Line {
+pub(super) struct PeerRequests {
     pub in_flight: usize,
-    pub queue: Queue<Waiting>,
+    pub queue: Queue<QueuedRequest>,
 }
 
-/// All requests of ours.
-pub(super) struct Outbound {
-    /// At most so many per peer as its line allows; the codec's deadline, or the behaviour's timeout, ends each.
-    pub pending: HashMap<OutboundRequestId, Pending>,
-    /// Of the peers with something in flight or in the queue.
-    pub lines: HashMap<PeerId, Line>,
-    pub waiting: usize,
-    pub given_up: usize,
+/// All outbound requests.
+pub(super) struct OutboundRequests {
+    /// Requests in flight, limited per peer. The codec's deadline or the behaviour's timeout ends each.
+    pub pending: HashMap<OutboundRequestId, PendingRequest>,
+    /// Counts and queues of peers with requests in flight or queued.
+    pub by_peer: HashMap<PeerId, PeerRequests>,
+    /// Queued requests.
+    pub queued: usize,
+    /// Abandoned requests in flight.
+    pub abandoned: usize,
+    /// Limit on requests in flight to a peer that speaks this program's own dialect.
     pub per_peer: usize,
+    /// Limit on requests in flight to any other peer.
     pub per_node: usize,
+    /// Time for which a request to such a peer stays in flight.
     pub hold: Duration,
-    /// When the next deadline may have passed.
-    pub alarm_at: Option<Instant>,
+    /// Time that the worker's deadline timer is set to.
+    pub timer_at: Option<Instant>,
 }
 
-impl Outbound {
+impl OutboundRequests {
     pub fn new(config: &P2pConfig) -> Self {
         Self {
             pending: HashMap::new(),
-            lines: HashMap::new(),
-            waiting: 0,
-            given_up: 0,
+            by_peer: HashMap::new(),
+            queued: 0,
+            abandoned: 0,
             per_peer: config.max_outbound_per_peer,
             per_node: config.node_requests.clamp(1, config.max_outbound_per_peer.max(1)),
             hold: config.hold_given_up,
-            alarm_at: None,
+            timer_at: None,
         }
     }
 
-    /// Requests in flight, those included that were given up.
+    /// Number of requests in flight, abandoned ones included.
     pub fn in_flight(&self) -> usize {
         self.pending.len()
     }
 
-    /// Those to one peer.
+    /// Number of requests in flight to one peer.
     pub fn in_flight_to(&self, peer: &PeerId) -> usize {
-        self.lines.get(peer).map_or(0, |line| line.in_flight)
+        self.by_peer.get(peer).map_or(0, |requests| requests.in_flight)
     }
 
-    /// Takes everything out of a peer's queue.
-    pub fn take_queue(&mut self, peer: &PeerId) -> Vec<Waiting> {
-        let Some(line) = self.lines.get_mut(peer) else { return Vec::new() };
-        let taken = line.queue.take_unless(|_| false);
-        self.waiting -= taken.len();
-        if line.in_flight == 0 {
-            self.lines.remove(peer);
+    /// Empties the queue of a peer.
+    pub fn take_queue(&mut self, peer: &PeerId) -> Vec<QueuedRequest> {
+        let Some(requests) = self.by_peer.get_mut(peer) else { return Vec::new() };
+        let taken = requests.queue.take_unless(|_| false);
+        self.queued -= taken.len();
+        if requests.in_flight == 0 {
+            self.by_peer.remove(peer);
         }
         taken
     }

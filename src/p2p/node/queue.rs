@@ -1,33 +1,33 @@
-//! Requests of ours that wait for a place with one peer: fair among those who ask.
+//! Fair queue of outbound requests to one peer.
 //!
-//! What this node asks for itself (the sync, the commands) and what it forwards take turns, so that neither starves the
-//! other. The clients take turns among themselves. Within one asker the first to come is the first to go.
+//! The node's own requests (sync, commands) and forwarded ones alternate, so that neither starves the other. Clients
+//! take turns in round robin. Requests of one origin are sent in order.
 
 use std::collections::{HashMap, VecDeque};
 
-/// Requests of one asker that wait for one peer.
-pub(super) const MAX_PER_ASKER: usize = 64;
-/// Requests of all clients that wait for one peer.
+/// Queued requests of one origin.
+pub(super) const MAX_PER_ORIGIN: usize = 64;
+/// Queued requests of all clients.
 pub(super) const MAX_OF_CLIENTS: usize = 256;
 
-/// For whom a request is sent.
+/// Origin of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum OnBehalf {
+pub(super) enum Origin {
     /// This node itself.
     Own,
-    /// A client that asks through this node.
+    /// A client whose request this node forwards.
     Client(u64),
 }
 
-/// A queue of one peer, bounded per asker and in all.
+/// Queue of requests to one peer, bounded per origin and in all.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     own: VecDeque<T>,
     clients: HashMap<u64, VecDeque<T>>,
-    /// The clients with something in the queue, in the order of their turns.
+    /// Clients with queued requests, in the order of their turns.
     turns: VecDeque<u64>,
     of_clients: usize,
-    /// A client had the latest turn.
+    /// Whether the latest turn was a client's.
     own_is_next: bool,
 }
 
@@ -39,19 +39,19 @@ impl<T> Default for Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// Requests that wait.
+    /// Number of queued requests.
     pub fn len(&self) -> usize {
         self.own.len() + self.of_clients
     }
 
-    /// How many of them get their turn before one that this asker would add now.
-    pub fn ahead(&self, asker: OnBehalf) -> usize {
-        match asker {
+    /// Number of requests that would be sent before one that this origin adds now.
+    pub fn ahead(&self, origin: Origin) -> usize {
+        match origin {
             // Turns alternate.
-            OnBehalf::Own => self.own.len() + self.of_clients.min(self.own.len() + 1),
-            OnBehalf::Client(key) => {
+            Origin::Own => self.own.len() + self.of_clients.min(self.own.len() + 1),
+            Origin::Client(key) => {
                 let mine = self.clients.get(&key).map_or(0, VecDeque::len);
-                // Each other client has as many turns before it, and perhaps one more.
+                // Each other client has as many turns before, and perhaps one more.
                 let others = self.clients.iter().filter(|(other, _)| **other != key);
                 let clients = mine + others.map(|(_, queue)| queue.len().min(mine + 1)).sum::<usize>();
                 clients + self.own.len().min(clients + 1)
@@ -59,27 +59,27 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Adds a request. Where the clients' part is full, the latest of the client that has most gives way to one that has
-    /// less, and comes back.
+    /// Adds a request. Over the limit of all clients, it displaces the latest request of the client that has most; the
+    /// displaced request is returned.
     ///
     /// # Errors
-    /// The request, where there is no room.
-    pub fn push(&mut self, asker: OnBehalf, request: T) -> Result<Option<T>, T> {
-        let OnBehalf::Client(key) = asker else {
-            if self.own.len() >= MAX_PER_ASKER {
+    /// The request, where the queue is full.
+    pub fn push(&mut self, origin: Origin, request: T) -> Result<Option<T>, T> {
+        let Origin::Client(key) = origin else {
+            if self.own.len() >= MAX_PER_ORIGIN {
                 return Err(request);
             }
             self.own.push_back(request);
             return Ok(None);
         };
         let mine = self.clients.get(&key).map_or(0, VecDeque::len);
-        if mine >= MAX_PER_ASKER {
+        if mine >= MAX_PER_ORIGIN {
             return Err(request);
         }
         let mut displaced = None;
         if self.of_clients >= MAX_OF_CLIENTS {
             let most = self.clients.values_mut().max_by_key(|queue| queue.len());
-            // Two more: with one more it would only change places with it.
+            // At least two more: otherwise the two clients would only swap.
             let Some(queue) = most.filter(|queue| queue.len() >= mine + 2) else { return Err(request) };
             displaced = queue.pop_back();
             self.of_clients -= 1;
@@ -93,7 +93,7 @@ impl<T> Queue<T> {
         Ok(displaced)
     }
 
-    /// The request whose turn it is; with `own_only` the next of this node's own.
+    /// Takes the next request; with `own_only` the next of the node's own.
     pub fn pop(&mut self, own_only: bool) -> Option<T> {
         if own_only || self.own_is_next || self.of_clients == 0 {
             let own = self.own.pop_front();
@@ -114,12 +114,12 @@ impl<T> Queue<T> {
         request
     }
 
-    /// Every request that waits.
+    /// Iterates over all queued requests.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.own.iter().chain(self.clients.values().flatten())
     }
 
-    /// Takes out the requests that are not to be kept.
+    /// Removes and returns the requests that `keep` rejects.
     pub fn take_unless(&mut self, keep: impl Fn(&T) -> bool) -> Vec<T> {
         let mut taken = Vec::new();
         for queue in std::iter::once(&mut self.own).chain(self.clients.values_mut()) {
@@ -141,8 +141,8 @@ impl<T> Queue<T> {
 mod tests {
     use super::*;
 
-    fn client(key: u64) -> OnBehalf {
-        OnBehalf::Client(key)
+    fn client(key: u64) -> Origin {
+        Origin::Client(key)
     }
 
     /// Everything in the order of its turns.
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_take_turns_and_each_has_its_own_order() {
+    fn clients_take_turns_and_requests_of_each_stay_in_order() {
         let mut queue = Queue::default();
         for request in ["a1", "a2", "a3", "b1", "c1", "c2"] {
             queue.push(client(u64::from(request.as_bytes()[0])), request).unwrap();
@@ -162,21 +162,21 @@ mod tests {
     }
 
     #[test]
-    fn what_is_our_own_and_what_is_forwarded_take_turns() {
+    fn own_and_forwarded_requests_alternate() {
         let mut queue = Queue::default();
         for n in 0..3 {
             queue.push(client(n), format!("client {n}")).unwrap();
-            queue.push(OnBehalf::Own, format!("own {n}")).unwrap();
+            queue.push(Origin::Own, format!("own {n}")).unwrap();
         }
         let turns = drained(&mut queue);
         assert_eq!(turns, ["own 0", "client 0", "own 1", "client 1", "own 2", "client 2"]);
         queue.push(client(1), "client".into()).unwrap();
-        assert_eq!(queue.pop(true), None, "only our own");
+        assert_eq!(queue.pop(true), None, "only own requests");
         assert_eq!(queue.pop(false).as_deref(), Some("client"));
     }
 
     #[test]
-    fn as_many_go_first_as_are_ahead() {
+    fn ahead_counts_the_requests_that_are_sent_before() {
         let mut queue = Queue::default();
         for request in 0..10 {
             queue.push(client(1), request).unwrap();
@@ -185,48 +185,48 @@ mod tests {
             queue.push(client(2), request).unwrap();
         }
         for request in 20..25 {
-            queue.push(OnBehalf::Own, request).unwrap();
+            queue.push(Origin::Own, request).unwrap();
         }
-        for asker in [OnBehalf::Own, client(1), client(2), client(3)] {
+        for origin in [Origin::Own, client(1), client(2), client(3)] {
             let mut queue = Queue { clients: queue.clients.clone(), own: queue.own.clone(), ..Queue::default() };
             queue.turns = [1, 2].into();
             queue.of_clients = 13;
-            let ahead = queue.ahead(asker);
-            queue.push(asker, 99).unwrap();
+            let ahead = queue.ahead(origin);
+            queue.push(origin, 99).unwrap();
             let turn = drained(&mut queue).iter().position(|request| *request == 99).unwrap();
-            assert!(ahead.abs_diff(turn) <= 1, "{asker:?}: {ahead} ahead, and the turn {turn}");
+            assert!(ahead.abs_diff(turn) <= 1, "{origin:?}: {ahead} ahead, and the turn {turn}");
         }
     }
 
     #[test]
-    fn each_asker_and_all_clients_have_so_much_room_and_who_has_most_gives_way() {
+    fn the_queue_is_limited_per_origin_and_in_all_and_the_longest_gives_way() {
         let mut queue = Queue::default();
-        for request in 0..MAX_PER_ASKER {
+        for request in 0..MAX_PER_ORIGIN {
             queue.push(client(0), request).unwrap();
-            queue.push(OnBehalf::Own, request).unwrap();
+            queue.push(Origin::Own, request).unwrap();
         }
         assert_eq!(queue.push(client(0), 1000), Err(1000));
-        assert_eq!(queue.push(OnBehalf::Own, 1000), Err(1000));
-        let rest = (MAX_OF_CLIENTS - MAX_PER_ASKER) as u64;
+        assert_eq!(queue.push(Origin::Own, 1000), Err(1000));
+        let rest = (MAX_OF_CLIENTS - MAX_PER_ORIGIN) as u64;
         for key in 1..=rest {
             assert_eq!(queue.push(client(key), 0), Ok(None));
         }
-        assert_eq!(queue.push(client(9999), 1000), Ok(Some(MAX_PER_ASKER - 1)), "the latest of the first client");
-        assert_eq!(queue.len(), MAX_OF_CLIENTS + MAX_PER_ASKER);
+        assert_eq!(queue.push(client(9999), 1000), Ok(Some(MAX_PER_ORIGIN - 1)), "the latest of the first client");
+        assert_eq!(queue.len(), MAX_OF_CLIENTS + MAX_PER_ORIGIN);
         while queue.clients[&0].len() > 2 {
             let (key, before) = (10_000 + queue.clients[&0].len() as u64, queue.clients[&0].len());
             assert_eq!(queue.push(client(key), 0), Ok(Some(before - 1)));
         }
         queue.push(client(20_000), 0).unwrap();
-        assert_eq!(queue.push(client(20_001), 7), Err(7), "nobody has two more");
-        assert_eq!(drained(&mut queue).len(), MAX_OF_CLIENTS + MAX_PER_ASKER);
+        assert_eq!(queue.push(client(20_001), 7), Err(7), "no client has two more");
+        assert_eq!(drained(&mut queue).len(), MAX_OF_CLIENTS + MAX_PER_ORIGIN);
     }
 
     #[test]
-    fn what_is_taken_out_has_no_turn() {
+    fn removed_requests_have_no_turn() {
         let mut queue = Queue::default();
         for n in 0..9 {
-            queue.push(if n % 3 == 0 { OnBehalf::Own } else { client(n % 3) }, n).unwrap();
+            queue.push(if n % 3 == 0 { Origin::Own } else { client(n % 3) }, n).unwrap();
         }
         assert_eq!(queue.iter().count(), 9);
         let mut taken = queue.take_unless(|n| n % 3 != 1);

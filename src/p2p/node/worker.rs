@@ -1,7 +1,9 @@
-//! The task that owns the swarm.
+//! Worker: the task that owns the swarm.
 //!
-//! Written as one `poll` function rather than a `select!` loop: at several thousand requests a second the task takes
-//! whatever is ready (events, commands, finished answers) in one go, and goes to sleep once.
+//! One `poll` function rather than a `select!` loop: at several thousand requests a second the task takes everything
+//! that is ready (events, commands, finished answers) in one go, and sleeps once.
+//!
+//! The handlers of events and commands are in the child modules.
 
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
@@ -24,16 +26,16 @@ use tokio_util::sync::CancellationToken;
 use super::client::Command;
 use super::dialer::Dialer;
 use super::discovery::Discovery;
-use super::outbound::Outbound;
-use crate::p2p::admission::inbound::{Delayed, Inbound};
-use crate::p2p::admission::{Guard, memory};
+use super::outbound::OutboundRequests;
+use crate::p2p::admission::inbound::{DelayedRequests, InboundLimits};
+use crate::p2p::admission::{Admission, memory};
 use crate::p2p::behaviour::BehaviourEvent;
 use crate::p2p::behaviour::gossip::{BURST, Gossip, PER_SECOND, Verdict};
 use crate::p2p::config::P2pConfig;
 use crate::p2p::error::P2pError;
-use crate::p2p::rate::Shares;
+use crate::p2p::rate::PeerRateLimit;
 use crate::p2p::shared::Shared;
-use crate::protocol::codec::Response;
+use crate::protocol::codec::WireResponse;
 use crate::protocol::gossip::BLOCK_TOPIC;
 
 mod closing;
@@ -42,105 +44,105 @@ mod discovery;
 mod requests;
 mod serving;
 
-/// Rounds of events before other tasks of the same thread get their turn.
+/// Rounds of events before the task yields to others of its thread.
 const ROUNDS_PER_POLL: usize = 64;
 
-/// A timer can't be set to less.
+/// Shortest interval of a timer.
 const MIN_DISCOVERY_INTERVAL: Duration = Duration::from_millis(1);
 
-/// How far away a timer without work is set.
+/// Distance of a timer without work.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Answers the requests of others.
+/// Service that answers inbound requests.
 #[async_trait::async_trait]
 pub trait Responder: Send + Sync + 'static {
-    /// The answer to an encoded request, at most [`MAX_RESPONSE_BYTES`](crate::protocol::MAX_RESPONSE_BYTES) long: a
-    /// longer one is not sent, and the peer sees the stream end.
+    /// Returns the encoded answer to an encoded request, at most
+    /// [`MAX_RESPONSE_BYTES`](crate::protocol::MAX_RESPONSE_BYTES) long: a longer one is not sent, and the stream ends.
     ///
-    /// For a request of at most 32 KiB the future is polled once on the swarm's own task, so that an answer which is
-    /// ready (from a cache) costs no task; it goes on elsewhere. Work that takes long belongs behind its first `await`.
+    /// For a request of at most 32 KiB the future is first polled on the swarm's task, so that an answer which is ready
+    /// (from a cache) costs no task. Long work belongs behind the first `await`.
     async fn respond(&self, peer: PeerId, request: Bytes) -> Bytes;
 
-    /// Bytes that the answer to a request may have, about: they are set aside before any work is done. An answer that turns
-    /// out longer is sent where there is room for it then. Called on the swarm's own task, so it must not take long over a
-    /// request of 1 MiB. Default 0: short answers.
-    fn weight(&self, _request: &Bytes) -> usize {
+    /// Estimates the bytes of the answer, which count for the memory limit before any work is done. A longer answer is
+    /// sent if it is within the limit then. Called on the swarm's task: it must be quick for a request of 1 MiB.
+    /// Default 0: short answers.
+    fn estimated_bytes(&self, _request: &Bytes) -> usize {
         0
     }
 }
 
-/// A request of others with its answer; `None` when the responder panicked or took too long.
-type Answered = (InboundRequestId, ResponseChannel<Response>, Option<Bytes>);
+/// An inbound request with its answer; `None` when the responder panicked or timed out.
+type Answered = (InboundRequestId, ResponseChannel<WireResponse>, Option<Bytes>);
 
-/// Why a peer is disconnected.
+/// Reason for which a peer is disconnected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Why {
+enum CloseReason {
     /// The operator removed it.
     Removed,
-    /// It is banned, on the deny-list, or a stranger where those are not admitted.
+    /// The peer book does not admit it any more.
     NotAdmitted,
-    /// There is too little memory for strangers.
+    /// The process is over its memory limit, and the peer is not trusted.
     Memory,
 }
 
-/// A peer that is to be disconnected.
+/// A connection that closes once nothing is in flight to its peer.
 #[derive(Debug, Clone, Copy)]
-struct Parting {
-    why: Why,
-    /// When it goes at the latest.
+struct Closing {
+    reason: CloseReason,
+    /// Time at which it closes in any case.
     until: Instant,
 }
 
-/// The task that owns the swarm.
+/// State of the task that owns the swarm.
 pub(super) struct Worker {
-    swarm: Swarm<Guard>,
+    swarm: Swarm<Admission>,
     shared: Arc<Shared>,
     responder: Arc<dyn Responder>,
     commands: mpsc::Receiver<Command>,
-    inbound: Inbound,
-    /// Requests of others that wait for room.
-    delayed: Delayed,
-    /// At most `max_inbound`: `inbound` gives a place back when the work is done, not when its asker hangs up.
-    answering: JoinSet<Answered>,
+    inbound: InboundLimits,
+    /// Inbound requests that wait for a limit.
+    delayed: DelayedRequests,
+    /// Running responders; at most `max_inbound`, since `inbound` counts a request until its work is done.
+    responding: JoinSet<Answered>,
     request_timeout: Duration,
-    outbound: Outbound,
-    /// When the next deadline of `outbound` or `parting` may have passed.
-    alarm: Pin<Box<Sleep>>,
-    /// Who is disconnected once nothing is in flight to it.
-    parting: HashMap<PeerId, Parting>,
+    outbound: OutboundRequests,
+    /// Timer of the next deadline of `outbound`, `delayed` or `closing`.
+    deadline_timer: Pin<Box<Sleep>>,
+    /// Peers to disconnect once nothing is in flight to them.
+    closing: HashMap<PeerId, Closing>,
     closing_timeout: Duration,
-    /// The node ends: nothing new is begun.
+    /// Whether the node shuts down: nothing new is begun.
     stopping: bool,
-    /// Dials that an operator waits for.
-    dials: HashMap<ConnectionId, (Multiaddr, oneshot::Sender<Result<PeerId, P2pError>>)>,
+    /// Dials that a command waits for.
+    operator_dials: HashMap<ConnectionId, (Multiaddr, oneshot::Sender<Result<PeerId, P2pError>>)>,
     dialer: Dialer,
-    redial: Pin<Box<Sleep>>,
+    redial_timer: Pin<Box<Sleep>>,
     discovery: Discovery,
-    search: Interval,
+    discovery_timer: Interval,
     /// From how many bytes of this process on strangers go.
     memory_limit: usize,
-    relief: Interval,
+    memory_timer: Interval,
     /// Who has been sent away since there was enough.
-    relieved_of: HashSet<PeerId>,
-    /// To whoever takes gossip.
-    heard: mpsc::Sender<Gossip>,
-    gossip_rate: Shares,
+    shed: HashSet<PeerId>,
+    /// Sender to the client that takes gossip.
+    gossip_sender: mpsc::Sender<Gossip>,
+    gossip_rate: PeerRateLimit,
 }
 
 impl Worker {
     pub fn new(
         config: &P2pConfig,
-        swarm: Swarm<Guard>,
+        swarm: Swarm<Admission>,
         memory_limit: usize,
         shared: Arc<Shared>,
         responder: Arc<dyn Responder>,
         commands: mpsc::Receiver<Command>,
-        heard: mpsc::Sender<Gossip>,
+        gossip_sender: mpsc::Sender<Gossip>,
     ) -> Self {
         let now = Instant::now();
-        let mut search = tokio::time::interval(config.discovery_interval.max(MIN_DISCOVERY_INTERVAL));
-        let mut relief = tokio::time::interval(memory::LOOK_EVERY);
-        for interval in [&mut search, &mut relief] {
+        let mut discovery_timer = tokio::time::interval(config.discovery_interval.max(MIN_DISCOVERY_INTERVAL));
+        let mut memory_timer = tokio::time::interval(memory::CHECK_INTERVAL);
+        for interval in [&mut discovery_timer, &mut memory_timer] {
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         Self {
@@ -148,30 +150,30 @@ impl Worker {
             shared,
             responder,
             commands,
-            inbound: Inbound::new(config),
-            delayed: Delayed::new(config),
-            answering: JoinSet::new(),
+            inbound: InboundLimits::new(config),
+            delayed: DelayedRequests::new(config),
+            responding: JoinSet::new(),
             request_timeout: config.request_timeout,
-            outbound: Outbound::new(config),
-            alarm: Box::pin(tokio::time::sleep_until((now + NEVER).into())),
-            parting: HashMap::new(),
+            outbound: OutboundRequests::new(config),
+            deadline_timer: Box::pin(tokio::time::sleep_until((now + NEVER).into())),
+            closing: HashMap::new(),
             closing_timeout: config.closing_timeout,
             stopping: false,
-            dials: HashMap::new(),
+            operator_dials: HashMap::new(),
             dialer: Dialer::new(&config.peers, config.redial_min, config.redial_max, now),
-            redial: Box::pin(tokio::time::sleep_until(now.into())),
+            redial_timer: Box::pin(tokio::time::sleep_until(now.into())),
             discovery: Discovery::new(config),
-            search,
+            discovery_timer,
             memory_limit,
-            relief,
-            relieved_of: HashSet::new(),
-            heard,
-            gossip_rate: Shares::new(PER_SECOND, BURST),
+            memory_timer,
+            shed: HashSet::new(),
+            gossip_sender,
+            gossip_rate: PeerRateLimit::new(PER_SECOND, BURST),
         }
     }
 
-    /// Runs until `shutdown`. Then whoever wants something is told [`P2pError::Stopped`], and the connections close once
-    /// everything in flight is answered, or when `closing_timeout` is over.
+    /// Runs until `shutdown`. Then all commands fail with [`P2pError::Stopped`], and the connections close once
+    /// everything in flight is answered, or after `closing_timeout`.
     pub async fn run(mut self, shutdown: CancellationToken) {
         if shutdown.run_until_cancelled(poll_fn(|context| self.poll(context))).await.is_some() {
             return;
@@ -186,18 +188,18 @@ impl Worker {
             },
         });
         if tokio::time::timeout(limit, answered).await.is_err() {
-            tracing::warn!(requests = self.outbound.in_flight(), "the node stops before all its requests are answered");
+            tracing::warn!(requests = self.outbound.in_flight(), "the node stops with unanswered requests");
         }
     }
 
-    /// Begins nothing new from now on, and drops what was not sent.
+    /// Stops accepting commands and connections, and drops requests that were not sent.
     fn stop(&mut self) {
         self.stopping = true;
         self.swarm.behaviour_mut().close();
         self.commands.close();
-        // Their askers are told as the commands are dropped.
+        // Dropping a command fails it.
         while self.commands.try_recv().is_ok() {}
-        self.dials.clear();
+        self.operator_dials.clear();
         self.drop_unsent();
     }
 
@@ -213,15 +215,15 @@ impl Worker {
                 self.on_command(command);
                 idle = false;
             }
-            while let Poll::Ready(Some(answered)) = self.answering.poll_join_next(context) {
+            while let Poll::Ready(Some(answered)) = self.responding.poll_join_next(context) {
                 if let Ok((id, channel, answer)) = answered {
                     self.answer(id, channel, answer);
                 }
                 self.serve_delayed();
                 idle = false;
             }
-            if self.alarm.as_mut().poll(context).is_ready() {
-                self.on_alarm();
+            if self.deadline_timer.as_mut().poll(context).is_ready() {
+                self.on_deadline();
                 idle = false;
             }
             if self.stopping {
@@ -230,16 +232,16 @@ impl Worker {
                 }
                 continue;
             }
-            if self.redial.as_mut().poll(context).is_ready() {
+            if self.redial_timer.as_mut().poll(context).is_ready() {
                 self.dial_due();
                 idle = false;
             }
-            if self.search.poll_tick(context).is_ready() {
+            if self.discovery_timer.poll_tick(context).is_ready() {
                 self.discover();
                 idle = false;
             }
-            if self.relief.poll_tick(context).is_ready() {
-                self.relieve();
+            if self.memory_timer.poll_tick(context).is_ready() {
+                self.shed_untrusted();
                 idle = false;
             }
             if idle {
@@ -258,48 +260,46 @@ impl Worker {
             event => self.on_swarm_event(event),
         }
     }
-}
 
-impl Worker {
     fn on_command(&mut self, command: Command) {
         match command {
-            // Whoever asked may have given up while the command waited.
+            // The caller has given up while the command was queued.
             Command::Request { reply, .. } if reply.is_closed() => {}
-            Command::Request { peer, request, asker, reply } => self.ask(peer, asker, request, reply),
+            Command::Request { peer, request, origin, reply } => self.send_or_queue(peer, origin, request, reply),
             Command::Dial { address, reply } => self.dial(address, reply),
             Command::Add { peer, reply } => _ = reply.send(self.add(&peer)),
-            Command::Forget { name, reply } => _ = reply.send(self.forget(&name)),
-            Command::Enforce => self.enforce(),
+            Command::Remove { name, reply } => _ = reply.send(self.remove(&name)),
+            Command::EnforceAdmission => self.enforce_admission(),
             Command::Publish { data } => self.publish(data),
-            Command::Judge { id, from, verdict } => self.judge(&id, &from, verdict),
+            Command::ReportVerdict { id, from, verdict } => self.report_verdict(&id, &from, verdict),
         }
     }
 
-    /// A message arrived for the first time: it goes to whoever took the receiver, or nowhere.
-    pub fn heard(&mut self, from: PeerId, id: MessageId, message: gossipsub::Message) {
+    /// Delivers a gossip message to the client that took the receiver, or drops it.
+    pub fn on_gossip(&mut self, from: PeerId, id: MessageId, message: gossipsub::Message) {
         let counters = &self.shared.counters;
-        counters.gossip_received.add();
+        counters.gossip_received.increment();
         let gossip = Gossip { from, author: message.source, data: message.data.into(), id: id.clone() };
-        let (asker, now) = (self.asker(from), Instant::now());
-        let is_heard = self.shared.book().is_heard(&from, now);
-        if !is_heard || !self.gossip_rate.take(&asker, now) || self.heard.try_send(gossip).is_err() {
-            counters.gossip_dropped.add();
-            self.shared.missed.notify_one();
-            self.judge(&id, &from, Verdict::Ignore);
+        let (requester, now) = (self.requester(from), Instant::now());
+        let is_eligible = self.shared.book().is_eligible(&from, now);
+        if !is_eligible || !self.gossip_rate.take(&requester, now) || self.gossip_sender.try_send(gossip).is_err() {
+            counters.gossip_dropped.increment();
+            self.shared.gossip_missed.notify_one();
+            self.report_verdict(&id, &from, Verdict::Ignore);
         }
     }
 
     pub fn publish(&mut self, data: Bytes) {
-        let Some(gossip) = self.swarm.behaviour_mut().parts.gossip.as_mut() else { return };
+        let Some(gossip) = self.swarm.behaviour_mut().inner.gossip.as_mut() else { return };
         match gossip.publish(IdentTopic::new(BLOCK_TOPIC), data) {
-            Ok(_) => self.shared.counters.gossip_published.add(),
-            Err(PublishError::NoPeersSubscribedToTopic) => tracing::debug!("nobody listens to our gossip"),
-            Err(error) => tracing::warn!(%error, "our gossip did not get out"),
+            Ok(_) => self.shared.counters.gossip_published.increment(),
+            Err(PublishError::NoPeersSubscribedToTopic) => tracing::debug!("no peer is subscribed to gossip"),
+            Err(error) => tracing::warn!(%error, "a block was not published by gossip"),
         }
     }
 
-    pub fn judge(&mut self, id: &MessageId, from: &PeerId, verdict: Verdict) {
-        if let Some(gossip) = self.swarm.behaviour_mut().parts.gossip.as_mut() {
+    pub fn report_verdict(&mut self, id: &MessageId, from: &PeerId, verdict: Verdict) {
+        if let Some(gossip) = self.swarm.behaviour_mut().inner.gossip.as_mut() {
             gossip.report_message_validation_result(id, from, verdict.into());
         }
     }

@@ -1,5 +1,5 @@
-//! What a peer says of itself: role and status page in its agent string (`modal-node/0.1.0;status_url=…;role=Miner`), and
-//! its chain.
+//! Claims of peers: role and status page in the agent string (`modal-node/0.1.0;status_url=…;role=Miner`), and the
+//! chain.
 
 use serde::Serialize;
 use url::Url;
@@ -11,14 +11,14 @@ const MAX_ROLE_CHARS: usize = 32;
 /// Longest address of a status page kept, in characters.
 const MAX_URL_CHARS: usize = 512;
 
-/// Longest hash kept of a peer, in characters: the longest that the network's own have is 64.
+/// Longest hash kept, in characters: those of the network have at most 64.
 const MAX_HASH_CHARS: usize = 128;
 /// Longest problem kept, in characters.
 const MAX_PROBLEM_CHARS: usize = 256;
-/// Longest number kept that a peer wrote as text: 2^128 has 39 digits.
+/// Longest decimal number kept, in characters: 2^128 has 39 digits.
 const MAX_NUMBER_CHARS: usize = 64;
 
-/// The role, `Miner` or `Observer` for instance: printable text of at most 32 characters.
+/// Reads the role, such as `Miner` or `Observer`: printable text of at most 32 characters.
 pub(super) fn role(agent: &str) -> Option<String> {
     let role = field(agent, "role")?;
     let printable = |c: char| !c.is_control() && !is_invisible(c);
@@ -26,7 +26,7 @@ pub(super) fn role(agent: &str) -> Option<String> {
     plain.then(|| role.to_owned())
 }
 
-/// The address of the status page: http or https, at most 512 characters.
+/// Reads the URL of the status page: http or https, at most 512 characters.
 pub(super) fn status_url(agent: &str) -> Option<String> {
     let url = field(agent, "status_url")?;
     if url.len() > MAX_URL_CHARS {
@@ -34,68 +34,68 @@ pub(super) fn status_url(agent: &str) -> Option<String> {
     }
     let parsed = Url::parse(url).ok()?;
     let web = matches!(parsed.scheme(), "http" | "https") && parsed.has_host();
-    // What stands before `@` would pass for the host.
-    let honest = parsed.username().is_empty() && parsed.password().is_none();
+    // Text before `@` could be mistaken for the host.
+    let no_userinfo = parsed.username().is_empty() && parsed.password().is_none();
     let plain = url.chars().all(|c| c.is_ascii_graphic() && !"\"'<>\\`".contains(c));
-    (web && honest && plain).then(|| url.to_owned())
+    (web && no_userinfo && plain).then(|| url.to_owned())
 }
 
 fn field<'a>(agent: &'a str, name: &str) -> Option<&'a str> {
     agent.split(';').skip(1).find_map(|part| part.trim().strip_prefix(name)?.strip_prefix('=')).map(str::trim)
 }
 
-/// Characters that change how the text around them looks.
+/// Whether a character is invisible or changes the direction of text.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// How a peer's chain stands to ours.
+/// Relation of a peer's chain to the local one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
-    /// Its tip is ours.
+    /// Both have the same tip.
     Same,
-    /// Our chain holds its tip.
+    /// The local chain contains its tip.
     Behind,
-    /// Its chain extends ours.
+    /// Its chain extends the local one.
     Ahead,
-    /// The two part at the common ancestor.
+    /// The chains fork at the common ancestor.
     Forked,
-    /// Its genesis is another one.
+    /// Its genesis differs.
     OtherGenesis,
     /// Not known yet.
     Unknown,
 }
 
-/// What a peer said of its chain when the sync asked last. Claims are the peer's word, and nothing follows from them.
+/// Claims of a peer about its chain, as of the latest sync. They are unverified, and nothing depends on them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct PeerChain {
     /// Hash of its tip.
     pub tip_hash: String,
-    /// Index of that block, once it is known; what the peer claims is `claimed_height`.
+    /// Index of that block, once it is verified; the peer's claim is `claimed_height`.
     #[schema(required)]
     pub tip_index: Option<u64>,
-    /// The height that it claims.
+    /// Claimed height.
     pub claimed_height: u64,
-    /// The number of blocks that it claims.
+    /// Claimed number of blocks.
     pub claimed_length: u64,
-    /// The work that it claims: a decimal number; null where it does not tell.
+    /// Claimed work: a decimal number; null where the peer sends none.
     #[schema(required)]
     pub claimed_work: Option<String>,
-    /// When it said so, in unix seconds.
+    /// Time of the claims, in unix seconds.
     pub at: i64,
-    /// How its chain stands to ours.
+    /// Relation of its chain to the local one.
     pub standing: Standing,
-    /// The last block that both chains have, as far as it is known.
+    /// Last common block, as far as it is known.
     #[schema(required)]
     pub common_ancestor: Option<Ancestor>,
-    /// Why its chain could not be put together.
+    /// Reason why its chain could not be synced.
     #[schema(required)]
     pub problem: Option<String>,
 }
 
 impl PeerChain {
-    /// The same, with texts that are no longer than needed and without control characters: some are a peer's.
+    /// Returns the claims with bounded texts and without control characters: peers write them.
     pub(crate) fn bounded(self) -> Self {
         Self {
             tip_hash: bounded(&self.tip_hash, MAX_HASH_CHARS),
@@ -141,7 +141,7 @@ mod tests {
     #[case::no_host("x;status_url=/status", None, None)]
     #[case::other_host("x;status_url=http://good.example@evil.example/", None, None)]
     #[case::file("x;status_url=file:///etc/passwd", None, None)]
-    fn the_agent_tells_role_and_status_page(
+    fn role_and_status_page_are_read_from_the_agent(
         #[case] agent: &str,
         #[case] expected_role: Option<&str>,
         #[case] expected_url: Option<&str>,
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_left_out() {
+    fn long_values_are_ignored() {
         let agent = |role: usize, url: usize| {
             format!("x;role={};status_url=http://{}", "m".repeat(role), "h".repeat(url - "http://".len()))
         };
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_wrote_is_short_and_plain() {
+    fn texts_of_peers_are_bounded_and_plain() {
         let long = "\u{1b}[2Jx\n".repeat(1000);
         let chain = PeerChain {
             tip_hash: long.clone(),

@@ -1,5 +1,5 @@
-//! How peers did: answers, failures and offences, and what of it is kept across restarts, with wall-clock times, since only
-//! those outlive a process.
+//! Conduct of peers: answers, failures and offences, and the reputation that is kept across restarts. The latter has
+//! wall-clock times, since only those outlive a process.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -7,34 +7,34 @@ use libp2p::PeerId;
 use serde::{Deserialize, Serialize};
 
 use super::claims::PeerChain;
-use super::score::{Fading, OFFENCE_HALF_LIFE, Offence, Offences};
+use super::score::{DecayingSum, OFFENCE_HALF_LIFE, Offence, Offences};
 use super::{FAILURE_HALF_LIFE, MAX_BAN, MAX_PEERS, PeerBook};
 use crate::p2p::error::P2pError;
 
-/// Weight of the latest request in the mean of a peer's latency.
+/// Weight of the latest request in the moving mean of a peer's latency.
 const LATENCY_WEIGHT: f64 = 0.2;
 
-/// A lower score is as good as none, and not kept.
+/// Lowest score that is kept.
 const MIN_SCORE: f64 = 1.0;
 
-/// What a peer did, as it is kept across restarts.
+/// Reputation of a peer, as it is kept across restarts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reputation {
-    /// Its id in base58.
+    /// Id in base58.
     pub peer_id: String,
-    /// Its score at [`since`](Self::since); it halves every ten minutes from then on.
+    /// Score at [`since`](Self::since); it halves every ten minutes.
     pub score: f64,
-    /// When that was, in unix seconds.
+    /// Time of the score, in unix seconds.
     pub since: i64,
-    /// Until when it is refused, in unix seconds.
+    /// End of the ban, in unix seconds.
     pub banned_until: Option<i64>,
-    /// Offences since we know it.
+    /// Number of offences.
     pub penalties: u64,
-    /// Name of the latest one.
+    /// Name of the latest offence.
     pub last_penalty: Option<String>,
 }
 
-/// An instant in unix seconds, as the clock stands now.
+/// Converts an instant to unix seconds by the current clock.
 pub(super) fn unix(instant: Instant) -> i64 {
     let (now, clock) = (Instant::now(), SystemTime::now());
     let since = (clock + instant.saturating_duration_since(now)).duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -43,32 +43,32 @@ pub(super) fn unix(instant: Instant) -> i64 {
 }
 
 impl PeerBook {
-    pub fn answered(&mut self, id: PeerId, time: Duration) {
+    pub fn record_answer(&mut self, id: PeerId, time: Duration) {
         let peer = self.entry(id);
         let ms = time.as_secs_f64() * 1e3;
         peer.requests += 1;
         peer.latency_ms = Some(peer.latency_ms.map_or(ms, |mean| mean + LATENCY_WEIGHT * (ms - mean)));
-        peer.seen();
+        peer.touch();
     }
 
-    /// It answered what nobody waited for any more, and what has [failed](Self::failed) before.
-    pub fn answered_late(&mut self, id: PeerId, time: Duration) {
-        self.answered(id, time);
+    /// Records the answer to an abandoned request, which was recorded as a [failure](Self::record_failure) before.
+    pub fn record_late_answer(&mut self, id: PeerId, time: Duration) {
+        self.record_answer(id, time);
         self.entry(id).requests -= 1;
     }
 
-    /// Whether the peer said that it speaks this program's own dialect; not before it has identified itself.
+    /// Whether the peer speaks this program's own dialect; false before it has identified itself.
     pub fn speaks_own_dialect(&self, id: &PeerId) -> bool {
         self.peers.get(id).is_some_and(|peer| peer.speaks_own_dialect)
     }
 
-    /// Moving mean of the time that its answers took.
+    /// Moving mean of its answer times.
     pub fn latency(&self, id: &PeerId) -> Option<Duration> {
         let ms = self.peers.get(id)?.latency_ms?;
         Duration::try_from_secs_f64(ms / 1e3).ok()
     }
 
-    pub fn failed(&mut self, id: PeerId, error: &P2pError, now: Instant) {
+    pub fn record_failure(&mut self, id: PeerId, error: &P2pError, now: Instant) {
         let peer = self.entry(id);
         peer.requests += 1;
         peer.failures += 1;
@@ -76,27 +76,27 @@ impl PeerBook {
         peer.recent_failures.add(1.0, now, FAILURE_HALF_LIFE);
     }
 
-    /// What a peer that we know said of its chain.
+    /// Records the claims of a known peer about its chain.
     pub fn note_chain(&mut self, id: &PeerId, chain: PeerChain) {
         if let Some(peer) = self.peers.get_mut(id) {
             peer.chain = Some(chain.bounded());
         }
     }
 
-    /// Forgets what the peer did wrong: its score, its ban and its failures of late.
+    /// Clears the score, the ban and the recent failures of a peer.
     pub fn forgive(&mut self, id: &PeerId) {
         if let Some(peer) = self.peers.get_mut(id) {
-            (peer.offences, peer.recent_failures) = (Offences::default(), Fading::default());
+            (peer.offences, peer.recent_failures) = (Offences::default(), DecayingSum::default());
             self.version += 1;
         }
     }
 
-    /// Changes when [`reputations`](Self::reputations) does, but for what fades by itself.
+    /// Version of [`reputations`](Self::reputations); decay with time does not change it.
     pub fn version(&self) -> u64 {
         self.version
     }
 
-    /// The peers with a score or a ban, worst first.
+    /// Reputations of the peers with a score or a ban, worst first.
     pub fn reputations(&self, now: Instant) -> Vec<Reputation> {
         let mut all: Vec<_> = self
             .peers
@@ -117,7 +117,7 @@ impl PeerBook {
         all
     }
 
-    /// Takes in what an earlier run remembered, faded by the time since. What can't be read is left out.
+    /// Restores reputations of an earlier run, decayed by the time since. Unreadable ones are skipped.
     pub fn restore(&mut self, reputations: &[Reputation], now: Instant) {
         let clock = unix(now);
         for known in reputations.iter().take(MAX_PEERS) {
@@ -125,9 +125,9 @@ impl PeerBook {
             if !known.score.is_finite() || known.score < 0.0 {
                 continue;
             }
-            // A clock that went back makes nothing worse.
-            let gone = u64::try_from(clock.saturating_sub(known.since)).unwrap_or(0) as f64;
-            let score = known.score * 0.5f64.powf(gone / OFFENCE_HALF_LIFE.as_secs_f64());
+            // A clock that went back must not increase the score.
+            let elapsed = u64::try_from(clock.saturating_sub(known.since)).unwrap_or(0) as f64;
+            let score = known.score * 0.5f64.powf(elapsed / OFFENCE_HALF_LIFE.as_secs_f64());
             let latest = known.last_penalty.as_deref().and_then(Offence::named);
             let offences = &mut self.entry(id).offences;
             offences.restore(score, known.penalties, latest, now);

@@ -1,8 +1,8 @@
-//! Yamux: the streams of a connection.
+//! Yamux stream multiplexer with limits.
 //!
-//! libp2p's own upgrade can't be told three things: how much a peer may send that nobody reads (1 GiB a connection),
-//! how much we write for one that does not read ([`write_budget`](super::write_budget)), and how long to wait for it to take our farewell (for
-//! ever, and until then it counts as connected).
+//! libp2p's own upgrade lacks three limits: on unread bytes from the peer (1 GiB a connection there), on bytes written
+//! to a peer that does not read ([`write_budget`](super::write_budget)), and on the time of closing (without one, a
+//! peer that reads nothing stays connected).
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -18,47 +18,46 @@ use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade,
 use tokio::time::Sleep;
 use yamux::{Config, Connection, ConnectionError, DEFAULT_CREDIT, Mode, Stream};
 
-use super::write_budget::{Outlet, Parked, Substream};
+use super::write_budget::{Substream, TrackedWriter, WriteBudget};
 
 /// Protocol id of Yamux in libp2p: <https://github.com/libp2p/specs/blob/master/yamux/README.md>.
 const PROTOCOL: &str = "/yamux/1.0.0";
 
-/// Streams of one connection, all protocols together; more are not taken.
+/// Streams of one connection over all protocols; an excess stream ends the connection.
 const MAX_STREAMS: usize = 256;
 
-/// What others may send on the streams of a connection and nobody reads: the 256 KiB of each stream, and 16 MiB by which
-/// those can grow that carry much over a long way. Bytes of content: Yamux keeps each frame in memory of its own, of 64
-/// bytes at least, so that frames of one byte take a multiple.
+/// Unread bytes of one connection: the window of 256 KiB of each stream, and 16 MiB for windows to grow on fast
+/// long-distance links. Yamux allocates at least 64 bytes per frame, so that frames of one byte take a multiple.
 const MAX_UNREAD_BYTES: usize = MAX_STREAMS * DEFAULT_CREDIT as usize + (16 << 20);
 
-/// How long the end of a connection may take to be sent.
+/// Timeout of closing a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Makes the streams of a connection.
+/// Connection upgrade to Yamux.
 #[derive(Debug, Clone)]
 pub(super) struct Yamux {
-    close_within: Duration,
+    close_timeout: Duration,
 }
 
 impl Default for Yamux {
     fn default() -> Self {
-        Self { close_within: CLOSE_TIMEOUT }
+        Self { close_timeout: CLOSE_TIMEOUT }
     }
 }
 
 impl Yamux {
-    fn over<C: AsyncRead + AsyncWrite + Unpin>(&self, io: C, mode: Mode) -> Muxer<C> {
+    fn muxer<C: AsyncRead + AsyncWrite + Unpin>(&self, io: C, mode: Mode) -> Muxer<C> {
         let mut config = Config::default();
         config.set_max_num_streams(MAX_STREAMS);
         config.set_max_connection_receive_window(Some(MAX_UNREAD_BYTES));
-        let parked = Parked::default();
+        let budget = WriteBudget::default();
         Muxer {
-            connection: Connection::new(Outlet::new(io, &parked), config, mode),
-            parked,
-            arrived: VecDeque::new(),
-            waiting: None,
-            close_within: self.close_within,
-            closing: None,
+            connection: Connection::new(TrackedWriter::new(io, &budget), config, mode),
+            budget,
+            inbound: VecDeque::new(),
+            inbound_waker: None,
+            close_timeout: self.close_timeout,
+            close_timer: None,
         }
     }
 }
@@ -78,7 +77,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> InboundConnectionUpgrade<C> for Yamux {
     type Future = Ready<Result<Muxer<C>, Infallible>>;
 
     fn upgrade_inbound(self, io: C, _: &'static str) -> Self::Future {
-        future::ready(Ok(self.over(io, Mode::Server)))
+        future::ready(Ok(self.muxer(io, Mode::Server)))
     }
 }
 
@@ -88,20 +87,21 @@ impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Yamux {
     type Future = Ready<Result<Muxer<C>, Infallible>>;
 
     fn upgrade_outbound(self, io: C, _: &'static str) -> Self::Future {
-        future::ready(Ok(self.over(io, Mode::Client)))
+        future::ready(Ok(self.muxer(io, Mode::Client)))
     }
 }
 
-/// The streams of a connection.
+/// Yamux connection.
 pub(super) struct Muxer<C> {
-    connection: Connection<Outlet<C>>,
-    parked: Parked,
-    /// Streams that arrived while nobody asked for one: Yamux gives nothing on without them. At most [`MAX_STREAMS`].
-    arrived: VecDeque<Stream>,
-    /// Whoever asked for one when there was none.
-    waiting: Option<Waker>,
-    close_within: Duration,
-    closing: Option<Pin<Box<Sleep>>>,
+    connection: Connection<TrackedWriter<C>>,
+    budget: WriteBudget,
+    /// Inbound streams that were not polled for yet; Yamux makes no progress until they are taken. At most
+    /// [`MAX_STREAMS`].
+    inbound: VecDeque<Stream>,
+    /// Waker of the task that polled for an inbound stream when there was none.
+    inbound_waker: Option<Waker>,
+    close_timeout: Duration,
+    close_timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
@@ -109,7 +109,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Muxer<C> {
         let next = self.connection.poll_next_inbound(context);
         let next = next.map(|stream| stream.unwrap_or(Err(ConnectionError::Closed)));
         if !matches!(next, Poll::Ready(Ok(_))) {
-            self.parked.settle(next.is_ready());
+            self.budget.reset(next.is_ready());
         }
         next
     }
@@ -121,19 +121,19 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
 
     fn poll_inbound(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Substream, ConnectionError>> {
         let this = self.get_mut();
-        if let Some(stream) = this.arrived.pop_front() {
-            return Poll::Ready(Ok(Substream::new(stream, &this.parked)));
+        if let Some(stream) = this.inbound.pop_front() {
+            return Poll::Ready(Ok(Substream::new(stream, &this.budget)));
         }
         let next = this.next(context);
         if next.is_pending() {
-            this.waiting = Some(context.waker().clone());
+            this.inbound_waker = Some(context.waker().clone());
         }
-        next.map_ok(|stream| Substream::new(stream, &this.parked))
+        next.map_ok(|stream| Substream::new(stream, &this.budget))
     }
 
     fn poll_outbound(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Substream, ConnectionError>> {
         let this = self.get_mut();
-        this.connection.poll_new_outbound(context).map_ok(|stream| Substream::new(stream, &this.parked))
+        this.connection.poll_new_outbound(context).map_ok(|stream| Substream::new(stream, &this.budget))
     }
 
     fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<(), ConnectionError>> {
@@ -141,20 +141,20 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
         if let Poll::Ready(closed) = this.connection.poll_close(context) {
             return Poll::Ready(closed);
         }
-        let within = this.close_within;
-        let limit = this.closing.get_or_insert_with(|| Box::pin(tokio::time::sleep(within)));
-        // Whoever holds the connection drops it then, and with it the socket.
+        let timeout = this.close_timeout;
+        let limit = this.close_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        // Once closed, the connection is dropped by the swarm, and its socket with it.
         limit.as_mut().poll(context).map(Ok)
     }
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, ConnectionError>> {
         let this = self.get_mut();
         let stream = ready!(this.next(context))?;
-        this.arrived.push_back(stream);
-        if let Some(waker) = this.waiting.take() {
+        this.inbound.push_back(stream);
+        if let Some(waker) = this.inbound_waker.take() {
             waker.wake();
         }
-        // More may have arrived; others get their turn before.
+        // More may have arrived: poll again after other tasks.
         context.waker().wake_by_ref();
         Poll::Pending
     }
@@ -172,13 +172,14 @@ mod tests {
     use tokio_util::compat::TokioAsyncReadCompatExt;
 
     use super::super::socket::Socket;
-    use super::super::write_budget::MAX_PARKED_BYTES;
+    use super::super::write_budget::MAX_UNSENT_BYTES;
     use super::*;
 
     /// Longer than anything here takes, so that a connection which stays fails the test rather than hang it.
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    /// A frame of Yamux without content, of a type (1 is a window update, 3 the end) and with flags (1 opens the stream).
+    /// A frame of Yamux without content, of a type (1 is a window update, 3 the end) and with flags (1 opens the
+    /// stream).
     fn frame(kind: u8, flags: u8, stream: u32) -> [u8; 12] {
         let mut frame = [0, kind, 0, flags, 0, 0, 0, 0, 0, 0, 0, 0];
         frame[4..8].copy_from_slice(&stream.to_be_bytes());
@@ -195,22 +196,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_does_not_read_cannot_keep_its_connection() {
-        let yamux = Yamux { close_within: Duration::from_millis(10) };
+    async fn a_peer_that_does_not_read_cannot_delay_closing() {
+        let yamux = Yamux { close_timeout: Duration::from_millis(10) };
         for mode in [Mode::Server, Mode::Client] {
             // The other end neither reads nor goes away.
             let (io, _other) = tokio::io::duplex(1);
-            let muxer = yamux.over(io.compat(), mode);
+            let muxer = yamux.muxer(io.compat(), mode);
             let closed = tokio::time::timeout(PATIENCE, muxer.close()).await;
             closed.expect("it ends").unwrap();
         }
     }
 
     #[tokio::test]
-    async fn who_takes_nothing_loses_its_connection_whatever_it_says() {
+    async fn a_peer_that_reads_nothing_is_disconnected_though_it_writes() {
         let tick = Duration::from_millis(50);
         let (io, other) = tokio::io::duplex(64);
-        let mut muxer = Yamux::default().over(Socket::new(io.compat(), tick), Mode::Client);
+        let mut muxer = Yamux::default().muxer(Socket::new(io.compat(), tick), Mode::Client);
         let mut stream = future::poll_fn(|context| muxer.poll_outbound_unpin(context)).await.unwrap();
         stream.write_all(&[0; 1 << 10]).await.unwrap();
         let mut other = other.compat();
@@ -230,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn streams_write_so_much_together_that_nobody_takes() {
+    fn streams_share_a_write_budget() {
         const FRAME: usize = 16 << 10;
         let (io, other) = tokio::io::duplex(1 << 10);
-        let (mut muxer, mut other) = (Yamux::default().over(io.compat(), Mode::Client), other.compat());
+        let (mut muxer, mut other) = (Yamux::default().muxer(io.compat(), Mode::Client), other.compat());
         let context = &mut Context::from_waker(Waker::noop());
         let mut open = || match muxer.poll_outbound_unpin(context) {
             Poll::Ready(Ok(stream)) => stream,
-            _ => panic!("there is room for a stream"),
+            _ => panic!("a stream is opened"),
         };
         let mut streams: Vec<_> = (0..64).map(|_| open()).collect();
         let mut written = 0;
@@ -249,7 +250,7 @@ mod tests {
             }
             assert!(muxer.poll_unpin(context).is_pending());
         }
-        assert!((64 * FRAME..=MAX_PARKED_BYTES + 64 * FRAME).contains(&written), "each has its frame: {written}");
+        assert!((64 * FRAME..=MAX_UNSENT_BYTES + 64 * FRAME).contains(&written), "each has its frame: {written}");
 
         let woken = Arc::new(Woken::default());
         let waker = Waker::from(Arc::clone(&woken));
@@ -265,14 +266,14 @@ mod tests {
         assert!(read >= written, "{read} of {written}");
         assert!(woken.0.load(Ordering::Relaxed));
         for stream in &mut streams {
-            assert!(Pin::new(stream).poll_write(context, b"x").is_ready(), "there is room again");
+            assert!(Pin::new(stream).poll_write(context, b"x").is_ready(), "the budget is free again");
         }
     }
 
     #[test]
-    fn streams_beyond_the_most_are_not_taken() {
+    fn streams_over_the_limit_end_the_connection() {
         let (io, other) = tokio::io::duplex(1 << 16);
-        let (mut muxer, mut other) = (Yamux::default().over(io.compat(), Mode::Server), other.compat());
+        let (mut muxer, mut other) = (Yamux::default().muxer(io.compat(), Mode::Server), other.compat());
         let context = &mut Context::from_waker(Waker::noop());
         for number in 0..=MAX_STREAMS as u32 {
             block_on(other.write_all(&frame(1, 1, 2 * number + 1))).unwrap();

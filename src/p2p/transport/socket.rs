@@ -1,13 +1,12 @@
-//! The socket under a connection, and whether anybody is at its other end.
+//! Socket that fails when its peer is silent or reads nothing.
 //!
-//! A host that vanishes takes no leave: TCP notices after a quarter of an hour if something was to be sent, and never
-//! if nothing was. libp2p's ping notices, but closes nothing, and where its answer stands behind 10 MiB on a slow line
-//! it is late without anybody being gone. So it is bytes that count here, whatever they carry. A socket wakes its
-//! connection with each tick, so that Yamux pings: whoever lives answers that, even one that does not speak libp2p's
+//! TCP notices a vanished host after a quarter of an hour if something was to be sent, and never if nothing was.
+//! libp2p's ping notices but closes nothing, and is late behind 10 MiB on a slow line. So any byte counts as a sign of
+//! life here. Each tick wakes the connection, so that Yamux pings and every live peer answers, even without libp2p's
 //! ping.
 //!
-//! It also ends a connection whose other end takes nothing of what we write. It stands below Noise, which gathers up to
-//! 256 KiB and tells nobody above it how much of them has been taken.
+//! The socket also fails when the peer reads nothing of what is written. It stands below Noise, which buffers up to 256
+//! KiB and hides from the layers above how much of them is sent.
 
 use std::io;
 use std::pin::Pin;
@@ -17,77 +16,76 @@ use std::time::Duration;
 use futures::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-/// So many ticks after its last sign of life, or after it last took some of what waits for it, the other end is given
-/// up. The first comes at any moment: with ticks of 15 s that is after 45 to 60 s.
+/// Ticks without a sign of life, or without progress of a pending write, until the socket fails. The first tick comes
+/// at any moment: with ticks of 15 s that is after 45 to 60 s.
 ///
-/// Linux tells of a third of its buffer at once, 30 KiB at first, up to 1.3 MiB where much has gone out fast: a line
-/// that was fast and is slower than 30 KB/s now counts as gone.
-const PATIENCE_TICKS: u32 = 4;
+/// Linux reports progress in thirds of its send buffer, 30 KiB at first and up to 1.3 MiB on a fast line: a line that
+/// was fast and is slower than 30 KB/s now times out.
+const MAX_IDLE_TICKS: u32 = 4;
 
 /// A timer can't be set to less.
 const MIN_TICK: Duration = Duration::from_millis(1);
 
-/// Fails for good when its other end says nothing, or takes nothing, for too long.
+/// Socket with timeouts on reading and on pending writes. Once timed out, it fails for good.
 pub(super) struct Socket<T> {
     io: T,
     ticks: Interval,
-    /// Ticks since the last sign of life: bytes arrived, or some of ours were taken that had had to wait.
-    silent: u32,
-    /// Ticks since bytes of ours wait to be taken; `None` where none do.
-    untaken: Option<u32>,
-    given_up: bool,
+    /// Ticks since the last sign of life: bytes arrived, or a pending write made progress.
+    idle_ticks: u32,
+    /// Ticks since a write is pending; `None` where none is.
+    write_ticks: Option<u32>,
+    timed_out: bool,
 }
 
 impl<T> Socket<T> {
-    /// Over `io`, which has nothing to flush.
+    /// Wraps `io`, which must not need flushing.
     pub fn new(io: T, tick: Duration) -> Self {
         let tick = tick.max(MIN_TICK);
         let mut ticks = interval_at(Instant::now() + tick, tick);
-        // Where this process was stopped for long, that is not the other end's fault.
+        // A pause of this process is not the peer's fault.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { io, ticks, silent: 0, untaken: None, given_up: false }
+        Self { io, ticks, idle_ticks: 0, write_ticks: None, timed_out: false }
     }
 
-    /// Waits for the other end. Called by whoever could not read, or not write, a moment ago: what is there already
-    /// counts before a tick does.
-    fn wait(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        while !self.given_up && self.ticks.poll_tick(context).is_ready() {
-            self.silent += 1;
-            self.untaken = self.untaken.map(|ticks| ticks + 1);
-            self.given_up = self.silent.max(self.untaken.unwrap_or(0)) >= PATIENCE_TICKS;
+    /// Polls the timeouts. Called after a read or write was pending, so that available bytes count before a tick does.
+    fn poll_timeout(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        while !self.timed_out && self.ticks.poll_tick(context).is_ready() {
+            self.idle_ticks += 1;
+            self.write_ticks = self.write_ticks.map(|ticks| ticks + 1);
+            self.timed_out = self.idle_ticks.max(self.write_ticks.unwrap_or(0)) >= MAX_IDLE_TICKS;
         }
-        // From then on always: Yamux swallows the first error, and would go on in the middle of a frame.
-        if self.given_up { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending }
+        // For good: Yamux swallows the first error and would go on in the middle of a frame.
+        if self.timed_out { Poll::Ready(Err(io::ErrorKind::TimedOut.into())) } else { Poll::Pending }
     }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Socket<T> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if !this.given_up
+        if !this.timed_out
             && let Poll::Ready(read) = Pin::new(&mut this.io).poll_read(context, bytes)
         {
-            this.silent = 0;
+            this.idle_ticks = 0;
             return Poll::Ready(read);
         }
-        this.wait(context)
+        this.poll_timeout(context)
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Socket<T> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if !this.given_up
+        if !this.timed_out
             && let Poll::Ready(written) = Pin::new(&mut this.io).poll_write(context, bytes)
         {
-            // Without a wait it says nothing of the other end: the system takes what its buffer holds.
-            if this.untaken.take().is_some() {
-                this.silent = 0;
+            // Only progress after a wait is a sign of life: otherwise the system's buffer took the bytes.
+            if this.write_ticks.take().is_some() {
+                this.idle_ticks = 0;
             }
             return Poll::Ready(written);
         }
-        this.untaken.get_or_insert(0);
-        this.wait(context)
+        this.write_ticks.get_or_insert(0);
+        this.poll_timeout(context)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -112,7 +110,7 @@ mod tests {
     /// Longer than anything here takes.
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// A socket with so little room on its way that it soon waits, and its other end.
+    /// A socket with a short buffer, and its other end.
     fn pair() -> (Socket<Compat<DuplexStream>>, DuplexStream) {
         let (io, other) = tokio::io::duplex(64);
         (Socket::new(io.compat(), TICK), other)
@@ -148,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_says_nothing_is_given_up_for_good() {
+    async fn a_silent_peer_times_out_for_good() {
         let (mut socket, mut other) = pair();
         assert_eq!(used(&mut socket, false).await, io::ErrorKind::TimedOut);
         other.write_all(b"late").await.unwrap();
@@ -157,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_takes_nothing_is_given_up_whatever_it_says() {
+    async fn a_peer_that_reads_nothing_times_out_though_it_writes() {
         let (mut socket, mut other) = pair();
         let failed = tokio::select! {
             failed = used(&mut socket, true) => failed,
@@ -167,7 +165,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_takes_slowly_stays_though_it_says_nothing() {
+    async fn a_silent_peer_that_reads_slowly_stays() {
         let (mut socket, mut other) = pair();
         tokio::select! {
             failed = used(&mut socket, true) => panic!("{failed}"),
@@ -178,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_says_something_now_and_then_stays_while_there_is_nothing_to_take() {
+    async fn a_peer_that_writes_now_and_then_stays_while_nothing_is_pending() {
         let (mut socket, mut other) = pair();
         tokio::select! {
             failed = used(&mut socket, false) => panic!("{failed}"),

@@ -1,11 +1,10 @@
-//! What the streams of a connection have written and its socket has not taken.
+//! Write budget of a connection: limit on bytes that its streams have written and its socket has not sent.
 //!
-//! Yamux takes eleven frames of 16 KiB of each stream, whatever became of those before. An answer that it has taken
-//! counts as sent and its memory as free, so that a peer that reads nothing would have us hold 176 KiB for each of its
-//! streams. Here all streams of a connection have room for so much together, and each has a frame besides: those that
-//! write much must not keep others from a word.
+//! Yamux buffers eleven frames of 16 KiB per stream, and an answer in its buffer counts as sent: a peer that reads
+//! nothing would cost 176 KiB for each of its streams. Here all streams of a connection share one budget, and each may
+//! write one frame besides, so that long answers don't block short ones.
 //!
-//! Shorter frames would be less memory, too. But Yamux flushes after each: frames of 4 KiB take four times the system
+//! Shorter frames would need less memory, too, but Yamux flushes after each: frames of 4 KiB take four times the system
 //! calls.
 
 use std::io;
@@ -17,36 +16,37 @@ use std::task::{Context, Poll, Waker, ready};
 use futures::{AsyncRead, AsyncWrite};
 use yamux::Stream;
 
-/// Bytes that the streams of a connection may write until all that they wrote is out, beside a frame of each. With the
-/// most streams there are that makes 4.25 MiB.
+/// Bytes that the streams of a connection may write until all of them are sent, beside one frame of each stream: 4.25
+/// MiB with the maximum of 256 streams.
 ///
-/// No more, since an answer must go on within the codec's 10 s: a stream waits for all of this, not for its part.
-pub(super) const MAX_PARKED_BYTES: usize = 256 << 10;
+/// A stream waits until the whole budget is sent, and must go on within the codec's write timeout of 10 s.
+pub(super) const MAX_UNSENT_BYTES: usize = 256 << 10;
 
-/// Counts them, for all streams of a connection.
+/// Budget of a connection, shared by its streams and its socket.
 #[derive(Clone, Default)]
-pub(super) struct Parked(Arc<Mutex<State>>);
+pub(super) struct WriteBudget(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    /// Bytes written by streams since all were out: what is parked is no more.
+    /// Bytes written by streams since the latest reset: an upper bound of the unsent bytes.
     bytes: usize,
-    /// How often all were out.
+    /// Number of resets.
     rounds: u64,
-    /// What the socket was given last, it took.
+    /// Whether the latest flush of the socket completed.
     flushed: bool,
-    /// Streams that wait for room.
+    /// Streams that wait for the next reset.
     waiting: Vec<Waker>,
 }
 
-impl Parked {
-    // The state stays consistent whatever panics: no change leaves it half done.
+impl WriteBudget {
+    // A poisoned lock is used on: no change leaves the state half done.
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Yamux has nothing more to give to the socket, or has ended, so that streams are to see it.
-    pub fn settle(&self, ended: bool) {
+    /// Starts a new round if everything is sent. Called when Yamux has nothing to write; `ended`: the connection is
+    /// over, and waiting streams must notice.
+    pub fn reset(&self, ended: bool) {
         let waiting = {
             let mut state = self.state();
             if !state.flushed && !ended {
@@ -60,17 +60,17 @@ impl Parked {
     }
 }
 
-/// A stream that writes while there is room.
+/// Yamux stream that writes within the budget.
 pub(crate) struct Substream {
     stream: Stream,
-    parked: Parked,
-    /// The round in which it last wrote.
-    wrote: Option<u64>,
+    budget: WriteBudget,
+    /// Round of the latest write.
+    wrote_in: Option<u64>,
 }
 
 impl Substream {
-    pub fn new(stream: Stream, parked: &Parked) -> Self {
-        Self { stream, parked: parked.clone(), wrote: None }
+    pub fn new(stream: Stream, budget: &WriteBudget) -> Self {
+        Self { stream, budget: budget.clone(), wrote_in: None }
     }
 }
 
@@ -84,8 +84,8 @@ impl AsyncWrite for Substream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         {
-            let mut state = this.parked.state();
-            if state.bytes >= MAX_PARKED_BYTES && this.wrote == Some(state.rounds) {
+            let mut state = this.budget.state();
+            if state.bytes >= MAX_UNSENT_BYTES && this.wrote_in == Some(state.rounds) {
                 if !state.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
                     state.waiting.push(context.waker().clone());
                 }
@@ -93,9 +93,9 @@ impl AsyncWrite for Substream {
             }
         }
         let written = ready!(Pin::new(&mut this.stream).poll_write(context, bytes))?;
-        let mut state = this.parked.state();
+        let mut state = this.budget.state();
         state.bytes += written;
-        this.wrote = Some(state.rounds);
+        this.wrote_in = Some(state.rounds);
         Poll::Ready(Ok(written))
     }
 
@@ -108,36 +108,36 @@ impl AsyncWrite for Substream {
     }
 }
 
-/// What Yamux writes to; it notes whether all of it was taken.
-pub(super) struct Outlet<C> {
+/// Socket below Yamux that records whether everything is flushed.
+pub(super) struct TrackedWriter<C> {
     io: C,
-    parked: Parked,
+    budget: WriteBudget,
 }
 
-impl<C> Outlet<C> {
-    pub fn new(io: C, parked: &Parked) -> Self {
-        Self { io, parked: parked.clone() }
+impl<C> TrackedWriter<C> {
+    pub fn new(io: C, budget: &WriteBudget) -> Self {
+        Self { io, budget: budget.clone() }
     }
 }
 
-impl<C: AsyncRead + Unpin> AsyncRead for Outlet<C> {
+impl<C: AsyncRead + Unpin> AsyncRead for TrackedWriter<C> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().io).poll_read(context, bytes)
     }
 }
 
-impl<C: AsyncWrite + Unpin> AsyncWrite for Outlet<C> {
+impl<C: AsyncWrite + Unpin> AsyncWrite for TrackedWriter<C> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         // Yamux flushes only after whole frames.
-        this.parked.state().flushed = false;
+        this.budget.state().flushed = false;
         Pin::new(&mut this.io).poll_write(context, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.io).poll_flush(context);
-        this.parked.state().flushed = flushed.is_ready();
+        this.budget.state().flushed = flushed.is_ready();
         flushed
     }
 

@@ -42,173 +42,184 @@ async fn ids(count: usize) -> Vec<InboundRequestId> {
     ids
 }
 
-fn inbound(change: impl FnOnce(&mut P2pConfig)) -> Inbound {
+fn inbound(change: impl FnOnce(&mut P2pConfig)) -> InboundLimits {
     let mut config = P2pConfig::new(Keypair::generate_ed25519());
     change(&mut config);
-    Inbound::new(&config)
+    InboundLimits::new(&config)
 }
 
-fn asker(ip: &str, trusted: bool) -> Asker {
-    Asker { peer: PeerId::random(), subnet: Subnet::of(ip.parse().unwrap()), trusted }
+fn requester(ip: &str, trusted: bool) -> Requester {
+    Requester { peer: PeerId::random(), subnet: Subnet::of(ip.parse().unwrap()), trusted }
 }
 
 const MIB: usize = 1 << 20;
 
-impl Inbound {
-    /// Takes a short request.
-    fn enter(&mut self, id: InboundRequestId, asker: Asker, bytes: usize, now: Instant) -> Result<(), Code> {
-        self.ask(&asker, 0, now)?;
-        self.admit(id, asker, bytes)
+impl InboundLimits {
+    /// Charges and admits a short request.
+    fn enter(&mut self, id: InboundRequestId, requester: Requester, bytes: usize, now: Instant) -> Result<(), Code> {
+        self.charge_request(&requester, 0, now)?;
+        self.admit(id, requester, bytes)
     }
 }
 
 #[tokio::test]
-async fn one_peer_and_all_together_have_so_many_places() {
+async fn requests_in_flight_are_limited_per_peer_and_in_all() {
     let (ids, now) = (ids(12).await, Instant::now());
     let mut inbound = inbound(|config| (config.max_inbound, config.max_inbound_per_peer) = (10, 4));
-    let (greedy, trusted) = (asker("1.1.1.1", false), asker("1.1.1.1", true));
+    let (greedy, trusted) = (requester("1.1.1.1", false), requester("1.1.1.1", true));
     for id in &ids[..4] {
         inbound.enter(*id, greedy, 0, now).unwrap();
     }
-    assert_eq!(inbound.enter(ids[4], greedy, 0, now), Err(Code::Busy), "its places are taken");
+    assert_eq!(inbound.enter(ids[4], greedy, 0, now), Err(Code::Busy), "the peer's limit is reached");
     for id in &ids[4..8] {
-        inbound.enter(*id, asker("3.3.3.3", false), 0, now).unwrap();
+        inbound.enter(*id, requester("3.3.3.3", false), 0, now).unwrap();
     }
-    assert_eq!(inbound.enter(ids[8], asker("2.2.2.2", false), 0, now), Err(Code::Busy), "strangers leave a quarter");
+    assert_eq!(
+        inbound.enter(ids[8], requester("2.2.2.2", false), 0, now),
+        Err(Code::Busy),
+        "a quarter is reserved for trusted peers"
+    );
     for id in &ids[8..10] {
         inbound.enter(*id, trusted, 0, now).unwrap();
     }
-    assert_eq!(inbound.enter(ids[10], trusted, 0, now), Err(Code::Busy), "all are taken");
-    inbound.finished(&ids[0]);
-    inbound.ended(&ids[0]);
+    assert_eq!(inbound.enter(ids[10], trusted, 0, now), Err(Code::Busy), "the limit is reached");
+    inbound.work_done(&ids[0]);
+    inbound.stream_closed(&ids[0]);
     inbound.enter(ids[10], trusted, 0, now).unwrap();
     for id in &ids {
-        inbound.ended(id);
-        inbound.ended(id);
-        inbound.finished(id);
+        inbound.stream_closed(id);
+        inbound.stream_closed(id);
+        inbound.work_done(id);
     }
     assert_eq!((inbound.len(), inbound.bytes(), inbound.by_peer.len(), inbound.by_subnet.len()), (0, 0, 0, 0));
 }
 
 #[tokio::test]
-async fn a_subnet_has_half_of_the_places_of_strangers() {
+async fn the_untrusted_peers_of_a_subnet_share_a_limit() {
     let (ids, now) = (ids(12).await, Instant::now());
     let places = |config: &mut P2pConfig| config.max_inbound = 16;
     let (mut local, mut inbound) = (inbound(places), inbound(places));
-    let neighbour = || asker("1.1.1.1", false);
+    let neighbour = || requester("1.1.1.1", false);
     for id in &ids[..6] {
         inbound.enter(*id, neighbour(), 0, now).unwrap();
     }
     assert_eq!(inbound.enter(ids[6], neighbour(), 0, now), Err(Code::Busy), "under whatever id");
-    inbound.enter(ids[6], asker("1.1.1.1", true), 0, now).unwrap();
-    inbound.enter(ids[7], asker("2.2.2.2", false), 0, now).unwrap();
-    inbound.finished(&ids[0]);
-    inbound.ended(&ids[0]);
+    inbound.enter(ids[6], requester("1.1.1.1", true), 0, now).unwrap();
+    inbound.enter(ids[7], requester("2.2.2.2", false), 0, now).unwrap();
+    inbound.work_done(&ids[0]);
+    inbound.stream_closed(&ids[0]);
     inbound.enter(ids[8], neighbour(), 0, now).unwrap();
-    assert_eq!(inbound.enter(ids[9], neighbour(), 0, now), Err(Code::Busy), "one place had become free");
+    assert_eq!(inbound.enter(ids[9], neighbour(), 0, now), Err(Code::Busy), "only one request had ended");
     for id in &ids {
-        local.enter(*id, asker("127.0.0.1", false), 0, now).expect("this machine is no subnet");
+        local.enter(*id, requester("127.0.0.1", false), 0, now).expect("this machine is no subnet");
     }
 }
 
 #[tokio::test]
-async fn who_hangs_up_has_its_place_until_the_work_is_done_and_pays() {
+async fn a_request_counts_until_its_work_is_done_and_is_charged() {
     let (ids, now) = (ids(6).await, Instant::now());
     let mut inbound = inbound(|config| (config.max_inbound, config.peer_rate_limit) = (4, 10));
-    let (asks, again) = (asker("127.0.0.1", false), asker("127.0.0.1", false));
+    let (asks, again) = (requester("127.0.0.1", false), requester("127.0.0.1", false));
     for id in &ids[..3] {
         inbound.enter(*id, asks, MIB, now).unwrap();
-        inbound.ended(id);
+        inbound.stream_closed(id);
     }
     assert_eq!((inbound.len(), inbound.bytes()), (3, 3 * MIB), "the work goes on");
     assert_eq!(inbound.enter(ids[3], again, 0, now), Err(Code::Busy), "under whatever id");
-    assert!(inbound.answered(&ids[0], 2 * MIB, now), "to nobody");
-    inbound.finished(&ids[1]);
+    assert!(inbound.answer_ready(&ids[0], 2 * MIB, now), "to a closed stream");
+    inbound.work_done(&ids[1]);
     assert_eq!((inbound.len(), inbound.bytes()), (1, MIB));
     inbound.enter(ids[3], again, 0, now).unwrap();
     assert_eq!(inbound.enter(ids[4], asks, 0, now), Err(Code::RateLimited), "the answer was charged");
 }
 
 #[tokio::test]
-async fn answers_have_so_much_memory_and_neither_a_peer_nor_a_subnet_has_all_of_it() {
+async fn memory_is_limited_in_all_per_peer_and_per_subnet() {
     let (ids, now) = (ids(8).await, Instant::now());
     let mut inbound = inbound(|config| config.answer_bytes = 40 * MIB);
-    let (first, neighbour, second) = (asker("1.1.1.1", false), asker("1.1.1.9", false), asker("2.2.2.2", false));
-    let (another, third, trusted) = (asker("1.1.1.20", false), asker("3.3.3.3", false), asker("1.1.1.1", true));
+    let (first, neighbour, second) =
+        (requester("1.1.1.1", false), requester("1.1.1.9", false), requester("2.2.2.2", false));
+    let (another, third, trusted) =
+        (requester("1.1.1.20", false), requester("3.3.3.3", false), requester("1.1.1.1", true));
     inbound.enter(ids[0], first, 8 * MIB, now).unwrap();
     assert_eq!(inbound.enter(ids[1], first, 3 * MIB, now), Err(Code::Busy), "a quarter is the most");
     inbound.enter(ids[1], first, 2 * MIB, now).unwrap();
     inbound.enter(ids[2], first, SHORT_BYTES, now).unwrap();
-    inbound.finished(&ids[2]);
-    inbound.ended(&ids[2]);
+    inbound.work_done(&ids[2]);
+    inbound.stream_closed(&ids[2]);
     inbound.enter(ids[2], neighbour, 10 * MIB, now).unwrap();
     assert_eq!(inbound.enter(ids[3], another, MIB, now), Err(Code::Busy), "half for all of a subnet");
     assert_eq!(inbound.enter(ids[3], second, 6 * MIB, now), Err(Code::Busy), "long answers leave three eighths");
     inbound.enter(ids[3], second, 5 * MIB, now).unwrap();
-    assert_eq!(inbound.enter(ids[4], third, MIB, now), Err(Code::Busy), "of whomever");
+    assert_eq!(inbound.enter(ids[4], third, MIB, now), Err(Code::Busy), "from any peer");
     inbound.enter(ids[4], third, SHORT_BYTES, now).unwrap();
     inbound.enter(ids[5], trusted, 15 * MIB - SHORT_BYTES, now).unwrap();
     assert_eq!(inbound.bytes(), 40 * MIB);
-    assert_eq!(inbound.enter(ids[6], third, 1, now), Err(Code::Busy), "strangers leave a quarter");
-    assert!(!inbound.answered(&ids[3], 6 * MIB, now), "longer than was set aside, and no room");
-    assert!(inbound.answered(&ids[0], MIB, now), "shorter: the rest is free again");
+    assert_eq!(inbound.enter(ids[6], third, 1, now), Err(Code::Busy), "a quarter is reserved for trusted peers");
+    assert!(!inbound.answer_ready(&ids[3], 6 * MIB, now), "longer than estimated, and over the limit");
+    assert!(inbound.answer_ready(&ids[0], MIB, now), "shorter than estimated");
     assert_eq!(inbound.bytes(), 33 * MIB);
-    inbound.finished(&ids[5]);
-    inbound.ended(&ids[5]);
-    assert!(inbound.answered(&ids[3], 11 * MIB, now), "the only one of its subnet");
-    assert!(!inbound.answered(&ids[4], 2 * MIB, now), "a short one that has become long");
+    inbound.work_done(&ids[5]);
+    inbound.stream_closed(&ids[5]);
+    assert!(inbound.answer_ready(&ids[3], 11 * MIB, now), "the only one of its subnet");
+    assert!(!inbound.answer_ready(&ids[4], 2 * MIB, now), "a short one that has become long");
     for id in &ids {
-        inbound.finished(id);
-        inbound.ended(id);
+        inbound.work_done(id);
+        inbound.stream_closed(id);
     }
     assert_eq!((inbound.bytes(), inbound.long, inbound.by_subnet.len()), (0, 0, 0));
 }
 
 #[tokio::test]
-async fn one_answer_fits_wherever_memory_is_least() {
+async fn one_answer_fits_in_the_least_memory() {
     let (ids, now) = (ids(2).await, Instant::now());
     let mut inbound = inbound(|config| config.answer_bytes = 0);
-    let one = asker("1.1.1.1", false);
+    let one = requester("1.1.1.1", false);
     inbound.enter(ids[0], one, MIB, now).unwrap();
-    assert!(inbound.answered(&ids[0], MAX_RESPONSE_BYTES, now));
+    assert!(inbound.answer_ready(&ids[0], MAX_RESPONSE_BYTES, now));
     assert_eq!(inbound.enter(ids[1], one, 1, now), Err(Code::Busy));
-    inbound.ended(&ids[0]);
+    inbound.stream_closed(&ids[0]);
     inbound.enter(ids[1], one, MAX_RESPONSE_BYTES, now).unwrap();
 }
 
 #[tokio::test]
-async fn the_rate_counts_blocks_and_a_crowd_of_one_subnet_has_a_share_together() {
+async fn the_rate_counts_blocks_per_peer_and_per_subnet() {
     let (ids, now) = (ids(1).await, Instant::now());
     let mut inbound = inbound(|config| config.peer_rate_limit = 10);
-    let ask = |inbound: &mut Inbound, asker, blocks: usize, now| {
-        inbound.enter(ids[0], asker, 0, now)?;
-        assert!(inbound.answered(&ids[0], blocks * BLOCK_BYTES, now));
-        inbound.ended(&ids[0]);
+    let ask = |inbound: &mut InboundLimits, requester, blocks: usize, now| {
+        inbound.enter(ids[0], requester, 0, now)?;
+        assert!(inbound.answer_ready(&ids[0], blocks * BLOCK_BYTES, now));
+        inbound.stream_closed(&ids[0]);
         Ok::<_, Code>(())
     };
-    let (one, trusted) = (asker("1.1.1.1", false), asker("1.1.1.1", true));
+    let (one, trusted) = (requester("1.1.1.1", false), requester("1.1.1.1", true));
     ask(&mut inbound, one, 150, now).unwrap();
     assert_eq!(ask(&mut inbound, one, 0, now), Err(Code::RateLimited), "ten seconds' worth, and a debt");
     let later = now + Duration::from_secs(6);
     assert_eq!(ask(&mut inbound, one, 0, later), Ok(()), "paid");
     assert_eq!((0..200).filter(|_| ask(&mut inbound, trusted, 1000, now).is_ok()).count(), 200);
-    let crowd = (0..100).filter(|_| ask(&mut inbound, asker("1.1.1.9", false), 9, later).is_ok()).count();
+    let crowd = (0..100).filter(|_| ask(&mut inbound, requester("1.1.1.9", false), 9, later).is_ok()).count();
     assert!((20..60).contains(&crowd), "{crowd} of one /24, each for the first time");
-    let here = (0..100).filter(|_| ask(&mut inbound, asker("127.0.0.1", false), 9, later).is_ok()).count();
+    let here = (0..100).filter(|_| ask(&mut inbound, requester("127.0.0.1", false), 9, later).is_ok()).count();
     assert_eq!(here, 100, "this machine is no subnet");
 }
 
 #[test]
-fn a_request_costs_its_length_whatever_becomes_of_it() {
+fn a_request_is_charged_by_its_length() {
     let now = Instant::now();
     let (mut free, mut inbound) =
         (inbound(|config| config.peer_rate_limit = 0), inbound(|config| config.peer_rate_limit = 10));
-    let (one, neighbour, trusted) = (asker("1.1.1.1", false), asker("1.1.1.1", false), asker("1.1.1.1", true));
-    assert_eq!(inbound.ask(&one, 150 * BLOCK_BYTES, now), Ok(()));
-    assert_eq!(inbound.ask(&one, 0, now), Err(Code::RateLimited), "ten seconds' worth, and a debt");
-    assert_eq!(inbound.ask(&neighbour, 300 * BLOCK_BYTES, now), Ok(()));
-    assert_eq!(inbound.ask(&asker("1.1.1.9", false), 0, now), Err(Code::RateLimited), "the subnet's share is used");
-    assert_eq!(inbound.ask(&trusted, 1000 * BLOCK_BYTES, now), Ok(()));
-    assert_eq!(inbound.ask(&trusted, 0, now), Ok(()));
-    assert_eq!((0..100).filter(|_| free.ask(&one, MIB, now).is_ok()).count(), 100, "no limit");
+    let (one, neighbour, trusted) =
+        (requester("1.1.1.1", false), requester("1.1.1.1", false), requester("1.1.1.1", true));
+    assert_eq!(inbound.charge_request(&one, 150 * BLOCK_BYTES, now), Ok(()));
+    assert_eq!(inbound.charge_request(&one, 0, now), Err(Code::RateLimited), "ten seconds' worth, and a debt");
+    assert_eq!(inbound.charge_request(&neighbour, 300 * BLOCK_BYTES, now), Ok(()));
+    assert_eq!(
+        inbound.charge_request(&requester("1.1.1.9", false), 0, now),
+        Err(Code::RateLimited),
+        "the subnet's limit is reached"
+    );
+    assert_eq!(inbound.charge_request(&trusted, 1000 * BLOCK_BYTES, now), Ok(()));
+    assert_eq!(inbound.charge_request(&trusted, 0, now), Ok(()));
+    assert_eq!((0..100).filter(|_| free.charge_request(&one, MIB, now).is_ok()).count(), 100, "no limit");
 }

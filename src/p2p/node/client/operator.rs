@@ -1,4 +1,4 @@
-//! What the operator asks for while the node runs: peers to stay with, peers to leave, and what is remembered of them.
+//! Operator's commands of the client: configured peers, bans, trust, reputations and statistics.
 
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use super::{Command, P2pClient};
 use crate::p2p::address::PeerAddress;
 use crate::p2p::error::P2pError;
 use crate::p2p::peers::record::Reputation;
-use crate::p2p::shared::DoorStats;
+use crate::p2p::shared::EndpointStats;
 
 impl P2pClient {
-    /// Stays connected with one more peer from now on, as with those of the configuration. Tells whether it is new. For
-    /// the operator: never hand it an address that a client or a peer sent.
+    /// Adds a configured peer until the end of the process. Returns whether it is new. For the operator: never pass an
+    /// address that a client or a peer sent.
     ///
     /// # Errors
     /// [`P2pError::DuplicateAlias`], [`P2pError::Busy`] when there are 256 already, [`P2pError::Stopped`].
@@ -23,8 +23,9 @@ impl P2pClient {
         added.await.unwrap_or(Err(P2pError::Stopped))
     }
 
-    /// Makes a peer, by its alias or its base58 id, a stranger like any other, bans it for a time if one is given (a year
-    /// at most), and disconnects it once nothing is in flight to it, 10 s later at most. Tells who it is: `None` for one that was never reached, which nobody can ban.
+    /// Removes a configured peer, by its alias or base58 id, optionally bans it (for a year at most), and disconnects
+    /// it once nothing is in flight to it, after at most 10 s. Returns its id; `None` for a peer that was never
+    /// reached, which can't be banned.
     ///
     /// # Errors
     /// [`P2pError::UnknownPeer`], [`P2pError::Busy`], [`P2pError::Stopped`].
@@ -32,22 +33,22 @@ impl P2pClient {
         let (reply, removed) = oneshot::channel();
         if let Some(time) = ban {
             let mut book = self.shared.book_mut();
-            if let Some(peer) = book.known(name) {
+            if let Some(peer) = book.resolve_known(name) {
                 book.ban(peer, time, Instant::now());
             }
         }
-        self.send(Command::Forget { name: name.into(), reply })?;
+        self.send(Command::Remove { name: name.into(), reply })?;
         removed.await.unwrap_or(Err(P2pError::Stopped))
     }
 
-    /// Forgets what a peer did wrong, by its alias or its base58 id: its score, its ban and its recent failures, and with
-    /// the next write also what is remembered across restarts. Tells who it is.
+    /// Clears the score, the ban and the recent failures of a peer, by its alias or base58 id; with the next write also
+    /// what is kept across restarts. Returns its id.
     ///
     /// # Errors
     /// [`P2pError::UnknownPeer`], also for an alias whose peer was never reached.
     pub fn forgive(&self, name: &str) -> Result<PeerId, P2pError> {
         let mut book = self.shared.book_mut();
-        let peer = book.known(name).ok_or(P2pError::UnknownPeer)?;
+        let peer = book.resolve_known(name).ok_or(P2pError::UnknownPeer)?;
         book.forgive(&peer);
         tracing::info!(%peer, "a peer's offences are forgiven");
         Ok(peer)
@@ -56,39 +57,39 @@ impl P2pClient {
     /// Puts a peer on the allow-list or the deny-list until the end of the process; a denied one is disconnected.
     ///
     /// # Errors
-    /// [`P2pError::Busy`] when too many commands wait: it is denied all the same, and disconnected a little later.
+    /// [`P2pError::Busy`], [`P2pError::Stopped`]: nothing has changed.
     pub fn set_trust(&self, peer: PeerId, allow: bool) -> Result<(), P2pError> {
         self.shared.book_mut().set_trust(peer, allow);
-        self.send(Command::Enforce)
+        self.send(Command::EnforceAdmission)
     }
 
-    /// What should be remembered of peers across restarts: those with a score or a ban, worst first, 1024 at most.
+    /// Reputations to keep across restarts: of peers with a score or a ban, worst first, at most 1024.
     pub fn reputations(&self) -> Vec<Reputation> {
         self.shared.book().reputations(Instant::now())
     }
 
-    /// Changes when [`reputations`](Self::reputations) does, but for what fades by itself.
+    /// Version of [`reputations`](Self::reputations); decay with time does not change it.
     pub fn reputation_version(&self) -> u64 {
         self.shared.book().version()
     }
 
-    /// Adds what an earlier run remembered.
+    /// Restores the reputations of an earlier run.
     pub fn restore(&self, reputations: &[Reputation]) {
         self.shared.book_mut().restore(reputations, Instant::now());
-        self.enforce();
+        self.enforce_admission();
     }
 
-    /// What passes the door to other nodes.
-    pub fn door(&self) -> DoorStats {
+    /// State of the libp2p endpoint.
+    pub fn endpoint_stats(&self) -> EndpointStats {
         let gossip = self.shared.gossip_queue();
         let queue = self.commands.max_capacity() - self.commands.capacity();
-        DoorStats { gossip_queue: gossip as u64, command_queue: queue as u64, ..self.shared.counters.door() }
+        EndpointStats { gossip_queue: gossip as u64, command_queue: queue as u64, ..self.shared.counters.endpoint() }
     }
 
-    /// Has whoever is no longer admitted disconnected; the discovery's next round does so too.
-    pub(super) fn enforce(&self) {
-        if let Err(error) = self.send(Command::Enforce) {
-            tracing::debug!(%error, "who is no longer admitted is disconnected later");
+    /// Disconnects peers that are no longer admitted; the next discovery round does so as well.
+    pub(super) fn enforce_admission(&self) {
+        if let Err(error) = self.send(Command::EnforceAdmission) {
+            tracing::debug!(%error, "peers that are no longer admitted are disconnected in the next discovery round");
         }
     }
 }

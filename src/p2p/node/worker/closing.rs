@@ -1,104 +1,105 @@
-//! Connections that this node closes: none while an answer is on its way to it.
+//! Closing of connections by this node.
 //!
-//! A node of the network may go deaf for good when the connection of a request in its queue closes. Who is to be
-//! disconnected is sent nothing new, and goes when nothing is in flight to it, or when its time is over.
+//! A node of the network may stop responding for good when the connection of a request in its queue closes. So a peer
+//! that is to be disconnected is sent nothing new, and its connections close when nothing is in flight to it, or after
+//! a timeout.
 
 use std::time::Instant;
 
 use libp2p::PeerId;
 
-use super::{Parting, Why, Worker};
-use crate::p2p::error::Refused;
+use super::{CloseReason, Closing, Worker};
+use crate::p2p::error::Refusal;
 use crate::telemetry::resident_bytes;
 
 impl Worker {
-    /// Disconnects a peer as soon as nothing is in flight to it. False if it is not connected, or about to go already.
-    pub(super) fn part(&mut self, peer: PeerId, why: Why) -> bool {
-        if !self.swarm.is_connected(&peer) || self.parting.contains_key(&peer) {
+    /// Disconnects a peer as soon as nothing is in flight to it. Returns false if it is not connected, or closing
+    /// already.
+    pub(super) fn close_when_idle(&mut self, peer: PeerId, reason: CloseReason) -> bool {
+        if !self.swarm.is_connected(&peer) || self.closing.contains_key(&peer) {
             return false;
         }
-        self.drop_waiting(&peer);
+        self.drop_queued(&peer);
         if self.outbound.in_flight_to(&peer) == 0 {
-            // It may be gone by itself.
             return self.swarm.disconnect_peer_id(peer).is_ok();
         }
         let until = Instant::now() + self.closing_timeout;
-        tracing::debug!(%peer, ?why, "it is disconnected once it has answered");
-        self.parting.insert(peer, Parting { why, until });
+        tracing::debug!(%peer, ?reason, "a peer is disconnected once nothing is in flight to it");
+        self.closing.insert(peer, Closing { reason, until });
         self.wake_at(until);
         true
     }
 
-    /// Whether the peer is about to be disconnected, so that nothing is sent to it.
-    pub fn is_parting(&mut self, peer: &PeerId) -> bool {
-        let Some(Parting { why, .. }) = self.parting.get(peer) else { return false };
-        let stands = self.is_cause(peer, *why);
-        if !stands {
-            self.parting.remove(peer);
+    /// Whether the peer is closing, so that nothing may be sent to it.
+    pub fn is_closing(&mut self, peer: &PeerId) -> bool {
+        let Some(Closing { reason, .. }) = self.closing.get(peer) else { return false };
+        let holds = self.still_holds(peer, *reason);
+        if !holds {
+            self.closing.remove(peer);
         }
-        stands
+        holds
     }
 
-    /// Whether the cause still holds: the operator may have changed his mind.
-    fn is_cause(&self, peer: &PeerId, why: Why) -> bool {
+    /// Whether the reason still holds: the operator may have reverted it.
+    fn still_holds(&self, peer: &PeerId, reason: CloseReason) -> bool {
         let book = self.shared.book();
-        match why {
-            Why::Removed => !book.is_configured(peer),
-            Why::NotAdmitted => book.admits(peer, Instant::now()).is_err(),
-            Why::Memory => !book.is_trusted(peer),
+        match reason {
+            CloseReason::Removed => !book.is_configured(peer),
+            CloseReason::NotAdmitted => book.admits(peer, Instant::now()).is_err(),
+            CloseReason::Memory => !book.is_trusted(peer),
         }
     }
 
-    /// Disconnects the peer if it is about to go and nothing is in flight to it.
-    pub fn part_if_done(&mut self, peer: &PeerId) {
-        if self.parting.contains_key(peer) && self.outbound.in_flight_to(peer) == 0 && self.is_parting(peer) {
-            self.parting.remove(peer);
+    /// Disconnects a closing peer if nothing is in flight to it.
+    pub fn close_if_idle(&mut self, peer: &PeerId) {
+        if self.closing.contains_key(peer) && self.outbound.in_flight_to(peer) == 0 && self.is_closing(peer) {
+            self.closing.remove(peer);
             let _ = self.swarm.disconnect_peer_id(*peer);
         }
     }
 
-    /// Disconnects those whose time is over.
-    pub fn part_overdue(&mut self, now: Instant) {
+    /// Disconnects closing peers whose timeout has passed.
+    pub fn close_overdue(&mut self, now: Instant) {
         let overdue: Vec<_> =
-            self.parting.iter().filter(|(_, parting)| parting.until <= now).map(|(peer, _)| *peer).collect();
+            self.closing.iter().filter(|(_, closing)| closing.until <= now).map(|(peer, _)| *peer).collect();
         for peer in overdue {
-            if self.is_parting(&peer) {
-                self.parting.remove(&peer);
-                tracing::debug!(%peer, "it is disconnected with requests in flight");
+            if self.is_closing(&peer) {
+                self.closing.remove(&peer);
+                tracing::debug!(%peer, "a peer is disconnected with requests in flight");
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
         }
-        if let Some(next) = self.parting.values().map(|parting| parting.until).min() {
+        if let Some(next) = self.closing.values().map(|closing| closing.until).min() {
             self.wake_at(next);
         }
     }
 
-    /// Disconnects who is no longer admitted, once it has answered.
-    pub fn enforce(&mut self) {
-        let intruders = self.shared.book().intruders(Instant::now());
-        for peer in intruders {
-            if self.part(peer, Why::NotAdmitted) {
+    /// Disconnects peers that are no longer admitted.
+    pub fn enforce_admission(&mut self) {
+        let not_admitted = self.shared.book().not_admitted(Instant::now());
+        for peer in not_admitted {
+            if self.close_when_idle(peer, CloseReason::NotAdmitted) {
                 tracing::debug!(%peer, "a peer that is no longer admitted is disconnected");
             }
         }
     }
 
-    /// Disconnects strangers as long as this process has more than it may: what their connections hold is theirs to fill.
-    /// Those that owe an answer go once it is there.
-    pub fn relieve(&mut self) {
+    /// Disconnects strangers as long as this process has more than it may: what their connections hold is theirs to
+    /// fill. Those that owe an answer go once it is there.
+    pub fn shed_untrusted(&mut self) {
         if resident_bytes().is_none_or(|bytes| bytes <= self.memory_limit as u64) {
-            self.relieved_of.clear();
+            self.shed.clear();
             return;
         }
-        let strangers = self.shared.book().strangers();
-        let before = self.relieved_of.len();
+        let strangers = self.shared.book().untrusted();
+        let before = self.shed.len();
         for peer in strangers {
             // It may be gone by itself, or about to: a close takes seconds where the other end does not read.
-            if self.part(peer, Why::Memory) && self.relieved_of.insert(peer) {
-                self.shared.counters.refuse(Refused::Memory);
+            if self.close_when_idle(peer, CloseReason::Memory) && self.shed.insert(peer) {
+                self.shared.counters.count_refusal(Refusal::MemoryLimitExceeded);
             }
         }
-        let strangers = self.relieved_of.len() - before;
+        let strangers = self.shed.len() - before;
         if strangers > 0 {
             tracing::warn!(strangers, "too little memory: strangers are disconnected");
         }
@@ -118,12 +119,12 @@ mod tests {
 
     use super::*;
     use crate::p2p::error::P2pError;
-    use crate::p2p::node::outbound::Reply;
-    use crate::p2p::node::queue::OnBehalf;
+    use crate::p2p::node::outbound::ReplySender;
+    use crate::p2p::node::queue::Origin;
     use crate::p2p::node::worker::Responder;
     use crate::p2p::node::worker::discovery::tests::Mute;
     use crate::p2p::{self, P2pConfig, node::build};
-    use crate::protocol::codec::Request;
+    use crate::protocol::codec::WireRequest;
 
     fn config() -> P2pConfig {
         let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
@@ -158,14 +159,14 @@ mod tests {
         }
         let ids = [friend.local_peer_id(), stranger.local_peer_id()];
         drive(&mut worker, |worker| ids.iter().all(|id| worker.swarm.is_connected(id))).await;
-        worker.relieve();
+        worker.shed_untrusted();
         assert!(ids.iter().all(|id| worker.swarm.is_connected(id)), "there is enough");
         worker.memory_limit = 1;
-        worker.relieve();
+        worker.shed_untrusted();
         drive(&mut worker, |worker| !worker.swarm.is_connected(&ids[1])).await;
-        worker.relieve();
+        worker.shed_untrusted();
         assert!(worker.swarm.is_connected(&ids[0]));
-        assert!(client.door().refused.contains(&("memory", 1)), "{:?}", client.door().refused);
+        assert!(client.endpoint_stats().refused.contains(&("memory", 1)), "{:?}", client.endpoint_stats().refused);
         stop.cancel();
     }
 
@@ -188,21 +189,21 @@ mod tests {
         let (id, deadline) = (stranger.local_peer_id(), Instant::now() + Duration::from_secs(20));
         worker.swarm.dial(stranger.dial_addresses()[0].clone()).unwrap();
         drive(&mut worker, |worker| worker.swarm.is_connected(&id)).await;
-        let (reply, awaited) = Reply::new();
-        worker.ask(id, OnBehalf::Own, Request::until(deadline, "1".into()), reply);
-        drive(&mut worker, |_| stranger.inbound().requests == 1).await;
+        let (reply, receiver) = ReplySender::new();
+        worker.send_or_queue(id, Origin::Own, WireRequest::with_deadline(deadline, "1".into()), reply);
+        drive(&mut worker, |_| stranger.inbound_stats().requests == 1).await;
         worker.memory_limit = 1;
-        worker.relieve();
-        worker.relieve();
-        let (reply, refused) = Reply::new();
-        worker.ask(id, OnBehalf::Own, Request::until(deadline, "2".into()), reply);
+        worker.shed_untrusted();
+        worker.shed_untrusted();
+        let (reply, refused) = ReplySender::new();
+        worker.send_or_queue(id, Origin::Own, WireRequest::with_deadline(deadline, "2".into()), reply);
         assert!(matches!(refused.until(deadline).await, Err(P2pError::Unreachable(_))), "nothing new is sent to it");
-        assert!(worker.swarm.is_connected(&id) && worker.is_parting(&id));
+        assert!(worker.swarm.is_connected(&id) && worker.is_closing(&id));
         gate.add_permits(1);
         drive(&mut worker, |worker| !worker.swarm.is_connected(&id)).await;
-        assert_eq!(awaited.until(deadline).await.unwrap().body, "1");
-        assert_eq!(stranger.inbound().requests, 1);
-        assert!(client.door().refused.contains(&("memory", 1)), "{:?}", client.door().refused);
+        assert_eq!(receiver.until(deadline).await.unwrap().body, "1");
+        assert_eq!(stranger.inbound_stats().requests, 1);
+        assert!(client.endpoint_stats().refused.contains(&("memory", 1)), "{:?}", client.endpoint_stats().refused);
         stop.cancel();
     }
 }

@@ -1,20 +1,20 @@
-//! Discovery in the worker: whom to dial and keep, and what Kademlia knows and passes on.
+//! Discovery in the worker: dials of discovered peers, and the addresses in Kademlia's table.
 
 use std::time::Instant;
 
 use libp2p::{Multiaddr, PeerId, kad, mdns};
 
 use super::Worker;
-use crate::p2p::admission::Guard;
-use crate::p2p::admission::dials::MAX_ADDRESSES;
-use crate::p2p::node::dialer::to_peer;
+use crate::p2p::admission::Admission;
+use crate::p2p::admission::dial_limits::MAX_ADDRESSES;
+use crate::p2p::node::dialer::dial_peer;
 
 impl Worker {
-    /// Keeps what is useful, and dials others where that is not enough.
+    /// Runs a discovery round: keeps useful connections, and dials other peers where they are too few.
     pub fn discover(&mut self) {
         let now = Instant::now();
-        self.enforce();
-        let Guard { parts: behaviour, dials, .. } = self.swarm.behaviour_mut();
+        self.enforce_admission();
+        let Admission { inner: behaviour, dials, .. } = self.swarm.behaviour_mut();
         let book = self.shared.book();
         for (peer, connection) in self.discovery.keep(|peer| book.is_useful(peer, now)) {
             behaviour.keep_alive.hold(peer, connection);
@@ -29,14 +29,14 @@ impl Worker {
             });
             peers.collect::<Vec<_>>()
         });
-        let wanted = |peer: &PeerId| !book.is_configured(peer) && book.is_heard(peer, now);
+        let wanted = |peer: &PeerId| !book.is_configured(peer) && book.is_eligible(peer, now);
         let chosen = self.discovery.choose(known, wanted, |address| dials.allows_now(address, now), now);
         drop(book);
         for (peer, addresses) in chosen {
-            let addresses = self.swarm.behaviour_mut().dials.take(addresses, now);
-            tracing::debug!(%peer, "dialling a peer that the network told of");
-            if let Err(error) = self.swarm.dial(to_peer(peer, addresses)) {
-                tracing::debug!(%peer, %error, "it can't be dialled");
+            let addresses = self.swarm.behaviour_mut().dials.select(addresses, now);
+            tracing::debug!(%peer, "dialling a discovered peer");
+            if let Err(error) = self.swarm.dial(dial_peer(peer, addresses)) {
+                tracing::debug!(%peer, %error, "a discovered peer can't be dialled");
             }
         }
     }
@@ -57,43 +57,44 @@ impl Worker {
         }
     }
 
-    /// Tells Kademlia the addresses of a peer. It keeps whatever it was ever told, so that beyond [`MAX_ADDRESSES`] those
-    /// go that the peer no longer tells; but not the first, which may be the one that we reached it at.
-    pub(super) fn remember(&mut self, peer: PeerId, mut told: Vec<Multiaddr>) {
-        let kad = &mut self.swarm.behaviour_mut().parts.kad;
-        let (kept, old): (Vec<_>, Vec<_>) = known(kad, peer)
+    /// Updates the addresses of a peer in Kademlia's table, which never forgets any: over [`MAX_ADDRESSES`], those are
+    /// removed that the peer no longer announces, but not the first, which may be the one it was reached at.
+    pub(super) fn set_kad_addresses(&mut self, peer: PeerId, mut announced: Vec<Multiaddr>) {
+        let kad = &mut self.swarm.behaviour_mut().inner.kad;
+        let (kept, old): (Vec<_>, Vec<_>) = kad_addresses(kad, peer)
             .into_iter()
             .enumerate()
-            .partition(|(place, address)| *place == 0 || told.contains(address));
-        told.retain(|address| kept.iter().all(|(_, known)| known != address));
-        told.truncate(MAX_ADDRESSES.saturating_sub(kept.len()));
-        let room = MAX_ADDRESSES.saturating_sub(kept.len() + told.len());
-        for (_, address) in old.iter().skip(room) {
+            .partition(|(index, address)| *index == 0 || announced.contains(address));
+        announced.retain(|address| kept.iter().all(|(_, known)| known != address));
+        announced.truncate(MAX_ADDRESSES.saturating_sub(kept.len()));
+        let free = MAX_ADDRESSES.saturating_sub(kept.len() + announced.len());
+        for (_, address) in old.iter().skip(free) {
             kad.remove_address(&peer, address);
         }
-        for address in told {
+        for address in announced {
             kad.add_address(&peer, address);
         }
     }
 
-    /// Takes out of Kademlia's table what others may not be told of a peer: Kademlia puts in wherever we reached it.
-    pub(super) fn withhold(&mut self, peer: PeerId) {
-        let Guard { parts: behaviour, dials, .. } = self.swarm.behaviour_mut();
+    /// Removes addresses of a peer that may not be advertised from Kademlia's table: Kademlia adds any at which the
+    /// peer was reached, and gives them to other peers.
+    pub(super) fn remove_unadvertised(&mut self, peer: PeerId) {
+        let Admission { inner: behaviour, dials, .. } = self.swarm.behaviour_mut();
         let kad = &mut behaviour.kad;
-        let (told, inner): (Vec<_>, Vec<_>) =
-            known(kad, peer).into_iter().partition(|address| dials.may_be_told(address));
-        if !inner.is_empty() && told.is_empty() {
-            // Without an address the peer would be gone, and lookups start from nobody.
+        let (advertised, hidden): (Vec<_>, Vec<_>) =
+            kad_addresses(kad, peer).into_iter().partition(|address| dials.may_advertise(address));
+        if !hidden.is_empty() && advertised.is_empty() {
+            // Without an address the peer would leave the table, and lookups would start from no peer.
             kad.add_address(&peer, Multiaddr::empty());
         }
-        for address in inner {
+        for address in hidden {
             kad.remove_address(&peer, &address);
         }
     }
 }
 
-/// What Kademlia knows of where a peer is.
-pub(super) fn known(kad: &mut kad::Behaviour<kad::store::MemoryStore>, peer: PeerId) -> Vec<Multiaddr> {
+/// Addresses of a peer in Kademlia's table.
+pub(super) fn kad_addresses(kad: &mut kad::Behaviour<kad::store::MemoryStore>, peer: PeerId) -> Vec<Multiaddr> {
     let mut known = Vec::new();
     if let Some(bucket) = kad.kbucket(peer) {
         for entry in bucket.iter().filter(|entry| *entry.node.key.preimage() == peer) {
@@ -113,7 +114,7 @@ pub(super) mod tests {
     use libp2p::identity::Keypair;
     use tokio_util::sync::CancellationToken;
 
-    use super::known as addresses;
+    use super::kad_addresses as addresses;
     use super::*;
     use crate::p2p::node::build;
     use crate::p2p::node::worker::Responder;
@@ -137,7 +138,7 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_found_on_the_local_network_is_dialled_at_once() {
+    async fn peers_on_the_local_network_are_dialled_at_once() {
         let stop = CancellationToken::new();
         let listening = P2pConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..config() };
         let (near, _) = p2p::start(listening, Arc::new(Mute), stop.clone()).await.unwrap();
@@ -164,7 +165,7 @@ pub(super) mod tests {
         for (target_peers, shunned, dialled) in [(8, false, 1), (0, false, 0), (8, true, 0)] {
             let (client, mut worker) = build(P2pConfig { target_peers, ..config() }, Arc::new(Mute)).unwrap();
             let peer = PeerId::random();
-            worker.swarm.behaviour_mut().parts.kad.add_address(&peer, "/ip4/127.0.0.1/tcp/1".parse().unwrap());
+            worker.swarm.behaviour_mut().inner.kad.add_address(&peer, "/ip4/127.0.0.1/tcp/1".parse().unwrap());
             if shunned {
                 client.penalise(peer, Offence::InvalidBlock);
             }
@@ -175,10 +176,10 @@ pub(super) mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_is_told_an_address_that_nobody_could_have_us_dial() {
+    async fn only_addresses_that_may_be_dialled_are_advertised() {
         let (name, inner, here, open) =
             ("/dns4/inside/tcp/1", "/ip4/10.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/1", "/ip4/1.1.1.1/tcp/1");
-        for (private_addresses, given, told) in [
+        for (private_addresses, given, expected) in [
             (false, &[name, inner, here, open][..], &[open][..]),
             (false, &[name, inner, here], &[]),
             (true, &[name, inner, here, open], &[inner, here, open]),
@@ -188,27 +189,27 @@ pub(super) mod tests {
             let (_, mut worker) = build(config, Arc::new(Mute)).unwrap();
             let peer = PeerId::random();
             for address in given {
-                worker.swarm.behaviour_mut().parts.kad.add_address(&peer, address.parse().unwrap());
+                worker.swarm.behaviour_mut().inner.kad.add_address(&peer, address.parse().unwrap());
             }
-            // Each change is told by an event; they have an end.
+            // Handle the finite events of these changes.
             while let Some(Some(event)) = worker.swarm.next().now_or_never() {
                 worker.on_event(event);
             }
             let bare = Multiaddr::empty().with_p2p(peer).unwrap();
-            let told = told.iter().map(|address| address.parse::<Multiaddr>().unwrap().with_p2p(peer).unwrap());
-            let told: Vec<_> = told.collect();
-            let expected = if told.is_empty() { vec![bare] } else { told };
-            assert_eq!(addresses(&mut worker.swarm.behaviour_mut().parts.kad, peer), expected);
+            let expected = expected.iter().map(|address| address.parse::<Multiaddr>().unwrap().with_p2p(peer).unwrap());
+            let expected: Vec<_> = expected.collect();
+            let expected = if expected.is_empty() { vec![bare] } else { expected };
+            assert_eq!(addresses(&mut worker.swarm.behaviour_mut().inner.kad, peer), expected);
         }
     }
 
     #[tokio::test]
-    async fn where_the_operators_own_peers_are_is_for_him_to_say() {
-        let (peer, told) = (PeerId::random(), "/ip4/127.0.0.1/tcp/1".parse::<Multiaddr>().unwrap());
+    async fn configured_peers_are_not_dialled_at_discovered_addresses() {
+        let (peer, discovered) = (PeerId::random(), "/ip4/127.0.0.1/tcp/1".parse::<Multiaddr>().unwrap());
         let own = format!("n=/ip4/127.0.0.1/tcp/2/p2p/{peer}").parse().unwrap();
         for (peers, dialled) in [(vec![], true), (vec![own], false)] {
             let (_, mut worker) = build(P2pConfig { peers, ..config() }, Arc::new(Mute)).unwrap();
-            assert_eq!(worker.swarm.dial(to_peer(peer, vec![told.clone()])).is_ok(), dialled);
+            assert_eq!(worker.swarm.dial(dial_peer(peer, vec![discovered.clone()])).is_ok(), dialled);
         }
     }
 }

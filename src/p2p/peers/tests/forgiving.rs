@@ -1,30 +1,30 @@
-//! Never alone for want of forgiveness.
+//! Clearing of reputations, and candidates of last resort.
 
 use super::*;
 
 #[test]
-fn the_operators_own_are_candidates_when_nobody_better_is_left() {
+fn trusted_peers_are_candidates_of_last_resort() {
     let now = Instant::now();
     let mut book = PeerBook::new(&["n=/ip4/127.0.0.1/tcp/1".parse().unwrap()]);
-    let (own, stranger) = (connected(&mut book, &[OURS]), connected(&mut book, &[OURS]));
-    book.learn(0, own);
+    let (own, untrusted) = (connected(&mut book, &[OURS]), connected(&mut book, &[OURS]));
+    book.assign_id(0, own);
     book.penalise(own, Offence::InvalidBlock, now);
-    assert_eq!(book.candidates(now), [stranger], "somebody better is there");
-    book.penalise(stranger, Offence::BrokenAnswer, now);
-    assert_eq!(book.candidates(now), [own], "whatever it did; but no stranger");
+    assert_eq!(book.candidates(now), [untrusted], "a better one is connected");
+    book.penalise(untrusted, Offence::BrokenAnswer, now);
+    assert_eq!(book.candidates(now), [own], "though shunned; but no untrusted peer");
     book.disconnected(&own, 0);
     assert_eq!(book.candidates(now), [own], "it is dialled by the request");
-    book.dial_failed(&own, "connection refused".into());
+    book.record_dial_failure(&own, "connection refused".into());
     assert_eq!(book.candidates(now), []);
 }
 
 #[test]
-fn who_is_forgiven_has_a_clean_slate_here_and_in_what_is_remembered() {
+fn forgiving_clears_score_ban_and_kept_reputation() {
     let now = Instant::now();
     let mut book = PeerBook::new(&[]);
     let (bad, other) = (connected(&mut book, &[OURS]), connected(&mut book, &[OURS]));
     assert!(book.penalise(bad, Offence::InvalidBlock, now));
-    book.failed(bad, &P2pError::Timeout, now);
+    book.record_failure(bad, &P2pError::Timeout, now);
     book.penalise(other, Offence::BrokenAnswer, now);
     book.ban(bad, Duration::from_secs(3600), now);
     let before = book.version();
@@ -40,7 +40,7 @@ fn who_is_forgiven_has_a_clean_slate_here_and_in_what_is_remembered() {
 }
 
 #[test]
-fn what_earlier_releases_called_a_false_claim_can_be_read() {
+fn an_unknown_offence_of_an_earlier_release_can_be_read() {
     let now = Instant::now();
     let mut book = PeerBook::new(&[]);
     let id = PeerId::random();
@@ -54,17 +54,17 @@ fn what_earlier_releases_called_a_false_claim_can_be_read() {
 }
 
 #[test]
-fn own_dialect_is_what_the_peer_said_since_it_connected() {
+fn the_own_dialect_is_known_once_the_peer_has_identified_itself() {
     let mut book = PeerBook::new(&[]);
     let id = PeerId::random();
     let dialect = StreamProtocol::new(COMPRESSED_PROTOCOL);
     book.connected(id, 1, "/ip4/192.0.2.7/tcp/4001".parse().unwrap());
     assert!(!book.speaks_own_dialect(&id), "not identified yet");
-    book.identified(id, "modal-node/0.1.0;status_url=http://192.0.2.7/;role=Miner", &[OURS]);
+    book.record_identify(id, "modal-node/0.1.0;status_url=http://192.0.2.7/;role=Miner", &[OURS]);
     assert!(!book.speaks_own_dialect(&id), "the network's protocol only");
     let info = book.infos(Instant::now()).remove(0);
     assert_eq!((info.role.as_deref(), info.status_url.as_deref()), (Some("Miner"), Some("http://192.0.2.7/")));
-    book.identified(id, "agent", &[OURS, dialect]);
+    book.record_identify(id, "agent", &[OURS, dialect]);
     assert!(book.speaks_own_dialect(&id));
     book.connected(id, 2, "/ip4/192.0.2.7/tcp/4001".parse().unwrap());
     assert!(book.speaks_own_dialect(&id), "one more connection");
