@@ -27,8 +27,9 @@ use super::client::Command;
 use super::dialer::Dialer;
 use super::discovery::Discovery;
 use super::outbound::OutboundRequests;
+use crate::p2p::admission::Admission;
 use crate::p2p::admission::inbound::{DelayedRequests, InboundLimits};
-use crate::p2p::admission::{Admission, memory};
+use crate::p2p::admission::memory::{CHECK_INTERVAL, MemoryPressure};
 use crate::p2p::behaviour::BehaviourEvent;
 use crate::p2p::behaviour::gossip::{BURST, Gossip, PER_SECOND, Verdict};
 use crate::p2p::config::P2pConfig;
@@ -119,10 +120,9 @@ pub(super) struct Worker {
     redial_timer: Pin<Box<Sleep>>,
     discovery: Discovery,
     discovery_timer: Interval,
-    /// From how many bytes of this process on strangers go.
-    memory_limit: usize,
+    memory: MemoryPressure,
     memory_timer: Interval,
-    /// Who has been sent away since there was enough.
+    /// Connected peers that are being disconnected for want of memory.
     shed: HashSet<PeerId>,
     /// Sender to the client that takes gossip.
     gossip_sender: mpsc::Sender<Gossip>,
@@ -141,7 +141,7 @@ impl Worker {
     ) -> Self {
         let now = Instant::now();
         let mut discovery_timer = tokio::time::interval(config.discovery_interval.max(MIN_DISCOVERY_INTERVAL));
-        let mut memory_timer = tokio::time::interval(memory::CHECK_INTERVAL);
+        let mut memory_timer = tokio::time::interval(CHECK_INTERVAL);
         for interval in [&mut discovery_timer, &mut memory_timer] {
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
@@ -164,7 +164,7 @@ impl Worker {
             redial_timer: Box::pin(tokio::time::sleep_until(now.into())),
             discovery: Discovery::new(config),
             discovery_timer,
-            memory_limit,
+            memory: MemoryPressure::new(memory_limit),
             memory_timer,
             shed: HashSet::new(),
             gossip_sender,
@@ -301,6 +301,21 @@ impl Worker {
     pub fn report_verdict(&mut self, id: &MessageId, from: &PeerId, verdict: Verdict) {
         if let Some(gossip) = self.swarm.behaviour_mut().inner.gossip.as_mut() {
             gossip.report_message_validation_result(id, from, verdict.into());
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod test {
+    use super::*;
+
+    /// Responder with empty answers.
+    pub struct Silent;
+
+    #[async_trait::async_trait]
+    impl Responder for Silent {
+        async fn respond(&self, _: PeerId, _: Bytes) -> Bytes {
+            Bytes::new()
         }
     }
 }

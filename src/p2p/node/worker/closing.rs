@@ -9,6 +9,7 @@ use std::time::Instant;
 use libp2p::PeerId;
 
 use super::{CloseReason, Closing, Worker};
+use crate::p2p::admission::memory;
 use crate::p2p::error::Refusal;
 use crate::telemetry::resident_bytes;
 
@@ -84,24 +85,26 @@ impl Worker {
         }
     }
 
-    /// Disconnects strangers as long as this process has more than it may: what their connections hold is theirs to
-    /// fill. Those that owe an answer go once it is there.
+    /// Disconnects untrusted peers while the process is over its memory limit, a share of them at a time.
     pub fn shed_untrusted(&mut self) {
-        if resident_bytes().is_none_or(|bytes| bytes <= self.memory_limit as u64) {
-            self.shed.clear();
+        if !self.memory.is_shedding_due(resident_bytes(), Instant::now()) {
             return;
         }
-        let strangers = self.shared.book().untrusted();
-        let before = self.shed.len();
-        for peer in strangers {
-            // It may be gone by itself, or about to: a close takes seconds where the other end does not read.
-            if self.close_when_idle(peer, CloseReason::Memory) && self.shed.insert(peer) {
+        // A close takes seconds where the peer does not read: such peers were shed before.
+        self.shed.retain(|peer| self.swarm.is_connected(peer));
+        let mut untrusted = self.shared.book().untrusted();
+        untrusted.retain(|peer| !self.shed.contains(peer));
+        untrusted.truncate(memory::shed_count(untrusted.len()));
+        let mut peers = 0;
+        for peer in untrusted {
+            if self.close_when_idle(peer, CloseReason::Memory) {
+                self.shed.insert(peer);
                 self.shared.counters.count_refusal(Refusal::MemoryLimitExceeded);
+                peers += 1;
             }
         }
-        let strangers = self.shed.len() - before;
-        if strangers > 0 {
-            tracing::warn!(strangers, "too little memory: strangers are disconnected");
+        if peers > 0 {
+            tracing::warn!(peers, "memory limit exceeded: untrusted peers are disconnected");
         }
     }
 }
@@ -118,11 +121,12 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::p2p::admission::memory::MemoryPressure;
     use crate::p2p::error::P2pError;
     use crate::p2p::node::outbound::ReplySender;
     use crate::p2p::node::queue::Origin;
     use crate::p2p::node::worker::Responder;
-    use crate::p2p::node::worker::discovery::tests::Mute;
+    use crate::p2p::node::worker::test::Silent;
     use crate::p2p::{self, P2pConfig, node::build};
     use crate::protocol::codec::WireRequest;
 
@@ -138,7 +142,7 @@ mod tests {
             while !holds(worker) {
                 tokio::select! {
                     event = worker.swarm.select_next_some() => worker.on_event(event),
-                    // What holds may be told by another node.
+                    // The condition may depend on another node.
                     _ = ticks.tick() => {}
                 }
             }
@@ -147,21 +151,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn strangers_go_when_there_is_too_little_memory_and_trusted_peers_stay() {
+    async fn untrusted_peers_are_disconnected_over_the_memory_limit_and_trusted_ones_stay() {
         let stop = CancellationToken::new();
-        let start = async || p2p::start(config(), Arc::new(Mute), stop.clone()).await.unwrap().0;
-        let (friend, stranger) = (start().await, start().await);
+        let start = async || p2p::start(config(), Arc::new(Silent), stop.clone()).await.unwrap().0;
+        let (trusted, untrusted) = (start().await, start().await);
         let mut config = config();
-        config.trust.allow = [friend.local_peer_id()].into();
-        let (client, mut worker) = build(config, Arc::new(Mute)).unwrap();
-        for node in [&friend, &stranger] {
+        config.trust.allow = [trusted.local_peer_id()].into();
+        let (client, mut worker) = build(config, Arc::new(Silent)).unwrap();
+        for node in [&trusted, &untrusted] {
             worker.swarm.dial(node.dial_addresses()[0].clone()).unwrap();
         }
-        let ids = [friend.local_peer_id(), stranger.local_peer_id()];
+        let ids = [trusted.local_peer_id(), untrusted.local_peer_id()];
         drive(&mut worker, |worker| ids.iter().all(|id| worker.swarm.is_connected(id))).await;
         worker.shed_untrusted();
-        assert!(ids.iter().all(|id| worker.swarm.is_connected(id)), "there is enough");
-        worker.memory_limit = 1;
+        assert!(ids.iter().all(|id| worker.swarm.is_connected(id)), "below the limit");
+        worker.memory = MemoryPressure::new(1);
         worker.shed_untrusted();
         drive(&mut worker, |worker| !worker.swarm.is_connected(&ids[1])).await;
         worker.shed_untrusted();
@@ -170,7 +174,7 @@ mod tests {
         stop.cancel();
     }
 
-    /// Answers with the request, once it may.
+    /// Answers with the request, after a permit.
     struct Late(Arc<Semaphore>);
 
     #[async_trait::async_trait]
@@ -182,17 +186,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stranger_that_owes_an_answer_goes_once_it_is_there() {
+    async fn an_untrusted_peer_is_disconnected_once_it_has_answered() {
         let (gate, stop) = (Arc::new(Semaphore::new(0)), CancellationToken::new());
-        let (stranger, _) = p2p::start(config(), Arc::new(Late(gate.clone())), stop.clone()).await.unwrap();
-        let (client, mut worker) = build(config(), Arc::new(Mute)).unwrap();
-        let (id, deadline) = (stranger.local_peer_id(), Instant::now() + Duration::from_secs(20));
-        worker.swarm.dial(stranger.dial_addresses()[0].clone()).unwrap();
+        let (untrusted, _) = p2p::start(config(), Arc::new(Late(gate.clone())), stop.clone()).await.unwrap();
+        let (client, mut worker) = build(config(), Arc::new(Silent)).unwrap();
+        let (id, deadline) = (untrusted.local_peer_id(), Instant::now() + Duration::from_secs(20));
+        worker.swarm.dial(untrusted.dial_addresses()[0].clone()).unwrap();
         drive(&mut worker, |worker| worker.swarm.is_connected(&id)).await;
         let (reply, receiver) = ReplySender::new();
         worker.send_or_queue(id, Origin::Own, WireRequest::with_deadline(deadline, "1".into()), reply);
-        drive(&mut worker, |_| stranger.inbound_stats().requests == 1).await;
-        worker.memory_limit = 1;
+        drive(&mut worker, |_| untrusted.inbound_stats().requests == 1).await;
+        worker.memory = MemoryPressure::new(1);
         worker.shed_untrusted();
         worker.shed_untrusted();
         let (reply, refused) = ReplySender::new();
@@ -202,7 +206,7 @@ mod tests {
         gate.add_permits(1);
         drive(&mut worker, |worker| !worker.swarm.is_connected(&id)).await;
         assert_eq!(receiver.until(deadline).await.unwrap().body, "1");
-        assert_eq!(stranger.inbound_stats().requests, 1);
+        assert_eq!(untrusted.inbound_stats().requests, 1);
         assert!(client.endpoint_stats().refused.contains(&("memory", 1)), "{:?}", client.endpoint_stats().refused);
         stop.cancel();
     }
