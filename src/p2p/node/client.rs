@@ -242,9 +242,14 @@ impl P2pClient {
     }
 
     fn send(&self, command: Command) -> Result<(), P2pError> {
-        self.commands.try_send(command).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => P2pError::Busy,
-            mpsc::error::TrySendError::Closed(_) => P2pError::Stopped,
+        self.reserve().map(|slot| slot.send(command))
+    }
+
+    /// Reserves a slot in the command queue.
+    fn reserve(&self) -> Result<mpsc::Permit<'_, Command>, P2pError> {
+        self.commands.try_reserve().map_err(|error| match error {
+            mpsc::error::TrySendError::Full(()) => P2pError::Busy,
+            mpsc::error::TrySendError::Closed(()) => P2pError::Stopped,
         })
     }
 

@@ -31,13 +31,15 @@ impl P2pClient {
     /// [`P2pError::UnknownPeer`], [`P2pError::Busy`], [`P2pError::Stopped`].
     pub async fn remove_peer(&self, name: &str, ban: Option<Duration>) -> Result<Option<PeerId>, P2pError> {
         let (reply, removed) = oneshot::channel();
+        // Before the ban: where the command fails, nothing changes.
+        let slot = self.reserve()?;
         if let Some(time) = ban {
             let mut book = self.shared.book_mut();
             if let Some(peer) = book.resolve_known(name) {
                 book.ban(peer, time, Instant::now());
             }
         }
-        self.send(Command::Remove { name: name.into(), reply })?;
+        slot.send(Command::Remove { name: name.into(), reply });
         removed.await.unwrap_or(Err(P2pError::Stopped))
     }
 
@@ -59,8 +61,10 @@ impl P2pClient {
     /// # Errors
     /// [`P2pError::Busy`], [`P2pError::Stopped`]: nothing has changed.
     pub fn set_trust(&self, peer: PeerId, allow: bool) -> Result<(), P2pError> {
+        let slot = self.reserve()?;
         self.shared.book_mut().set_trust(peer, allow);
-        self.send(Command::EnforceAdmission)
+        slot.send(Command::EnforceAdmission);
+        Ok(())
     }
 
     /// Reputations to keep across restarts: of peers with a score or a ban, worst first, at most 1024.
@@ -91,5 +95,29 @@ impl P2pClient {
         if let Err(error) = self.send(Command::EnforceAdmission) {
             tracing::debug!(%error, "peers that are no longer admitted are disconnected in the next discovery round");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use libp2p::identity::Keypair;
+
+    use super::*;
+    use crate::p2p::node::build;
+    use crate::p2p::node::worker::test::Silent;
+    use crate::p2p::{Offence, P2pConfig};
+
+    #[tokio::test]
+    async fn nothing_changes_where_the_command_queue_is_full() {
+        let config = P2pConfig { command_queue: 1, ..P2pConfig::new(Keypair::generate_ed25519()) };
+        let (client, _worker) = build(config, Arc::new(Silent)).unwrap();
+        let peer = PeerId::random();
+        client.penalise(peer, Offence::Unreliable);
+        client.enforce_admission();
+        assert_eq!(client.remove_peer(&peer.to_string(), Some(Duration::from_secs(60))).await, Err(P2pError::Busy));
+        assert_eq!(client.set_trust(peer, true), Err(P2pError::Busy));
+        assert!(client.peers().iter().all(|info| info.banned_until.is_none()) && !client.is_trusted(&peer));
     }
 }
