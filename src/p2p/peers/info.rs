@@ -1,5 +1,6 @@
 //! Public information on peers.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use libp2p::{Multiaddr, PeerId};
@@ -8,7 +9,7 @@ use serde::Serialize;
 use super::claims::PeerChain;
 use super::record::unix;
 use super::score::Offence;
-use super::{Configured, Peer, PeerBook};
+use super::{Peer, PeerBook};
 
 /// Public information on a peer. Ip addresses are not serialized.
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
@@ -120,9 +121,11 @@ impl PeerBook {
             .map(|(id, peer)| peer.info(Some(id), self.is_trusted(id), now))
             .chain(unreached)
             .collect();
+        let positions: HashMap<_, _> =
+            self.configured.iter().enumerate().rev().map(|(position, peer)| (&peer.address, position)).collect();
         let position = |info: &PeerInfo| {
-            let configured = |peer: &Configured| info.addresses.contains(&peer.address);
-            self.configured.iter().position(configured).filter(|_| info.configured).unwrap_or(usize::MAX)
+            let known = info.addresses.iter().filter(|_| info.configured).filter_map(|address| positions.get(address));
+            known.min().copied().unwrap_or(usize::MAX)
         };
         infos.sort_by_cached_key(|info| (position(info), info.peer_id.clone()));
         infos
