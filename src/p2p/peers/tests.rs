@@ -2,15 +2,12 @@ use libp2p::StreamProtocol;
 
 use super::record::Reputation;
 use super::*;
+use crate::p2p::config::Trust;
 use crate::p2p::error::Refusal;
 
-mod forgiving;
+pub(super) const OURS: StreamProtocol = StreamProtocol::new(PROTOCOL);
 
-use crate::p2p::config::Trust;
-
-const OURS: StreamProtocol = StreamProtocol::new(PROTOCOL);
-
-fn connected(book: &mut PeerBook, protocols: &[StreamProtocol]) -> PeerId {
+pub(super) fn connected(book: &mut PeerBook, protocols: &[StreamProtocol]) -> PeerId {
     let id = PeerId::random();
     book.connected(id, 1, "/ip4/192.0.2.7/tcp/4001".parse().unwrap());
     book.record_identify(id, "agent", protocols);
