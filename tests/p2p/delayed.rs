@@ -30,7 +30,7 @@ fn code(answer: &[u8]) -> Option<String> {
 }
 
 #[tokio::test]
-async fn what_finds_no_place_waits_for_one_in_its_order() {
+async fn requests_over_a_limit_wait_in_order() {
     let far = narrow(|_| {}).await;
     let near = Node::knowing("far", &far.address()).await;
     let first = join_all([near.ask("far", "wait 1"), near.ask("far", "wait 2")]);
@@ -50,7 +50,7 @@ async fn what_finds_no_place_waits_for_one_in_its_order() {
 }
 
 #[tokio::test]
-async fn what_waits_too_long_or_finds_the_list_full_is_refused() {
+async fn a_request_is_refused_after_the_delay_limit_or_where_the_queue_is_full() {
     let limit = Duration::from_millis(500);
     let far = narrow(|config| (config.delay_limit, config.max_inbound_per_peer) = (limit, 4)).await;
     let near = Node::knowing("far", &far.address()).await;
@@ -79,7 +79,7 @@ async fn what_waits_too_long_or_finds_the_list_full_is_refused() {
 }
 
 #[tokio::test]
-async fn who_hangs_up_while_it_waits_is_not_worked_for() {
+async fn a_delayed_request_whose_stream_closed_is_not_served() {
     let far = narrow(|config| config.max_inbound = 1).await;
     let (holder, gone, other) = (
         Node::knowing("far", &far.address()).await,

@@ -12,7 +12,7 @@ use crate::peer::{Reply, ScriptedPeer};
 use crate::{Node, PATIENCE, TCP, WEBSOCKET, eventually, until};
 
 #[tokio::test]
-async fn two_nodes_ask_each_other_over_tcp_and_websocket() {
+async fn two_nodes_send_requests_over_tcp_and_websocket() {
     for transport in [TCP, WEBSOCKET] {
         let far = Node::listening(transport).await;
         assert!(!far.address().to_string().contains("tcp/0"), "port 0 is resolved");
@@ -34,7 +34,7 @@ async fn two_nodes_ask_each_other_over_tcp_and_websocket() {
 }
 
 #[tokio::test]
-async fn an_answer_of_any_bytes_is_passed_on() {
+async fn an_answer_of_any_bytes_is_returned() {
     for bytes in [&b"not json \xff\x00"[..], b"{\"ok\":tr"] {
         let peer = ScriptedPeer::start(move |_| Reply::Raw(bytes.into())).await;
         let node = Node::knowing("peer", &peer.address).await;
@@ -45,7 +45,7 @@ async fn an_answer_of_any_bytes_is_passed_on() {
 }
 
 #[tokio::test]
-async fn each_way_to_misbehave_has_its_error_and_the_node_goes_on() {
+async fn each_misbehaviour_has_its_error_and_the_node_goes_on() {
     let good = Node::listening(TCP).await;
     let node = Node::knowing("good", &good.address()).await;
     let closing = ScriptedPeer::start(|_| Reply::Close).await;
@@ -76,7 +76,7 @@ async fn each_way_to_misbehave_has_its_error_and_the_node_goes_on() {
 }
 
 #[tokio::test]
-async fn a_request_that_timed_out_frees_its_place_with_a_peer_of_our_own_dialect() {
+async fn a_request_that_timed_out_ends_with_a_peer_of_the_own_dialect() {
     let peer = Node::listening(TCP).await;
     let node = Node::start(|config| {
         config.peers = vec![format!("peer={}", peer.address()).parse().unwrap()];
@@ -102,7 +102,7 @@ async fn a_request_that_timed_out_frees_its_place_with_a_peer_of_our_own_dialect
 }
 
 #[tokio::test]
-async fn what_is_forwarded_leaves_places_to_our_own_requests() {
+async fn requests_in_flight_are_reserved_for_the_nodes_own() {
     let peer = ScriptedPeer::speaking(COMPRESSED_PROTOCOL, |_| Reply::Silence).await;
     let node = Node::start(|config| {
         config.peers = vec![format!("peer={}", peer.address).parse().unwrap()];
@@ -119,7 +119,7 @@ async fn what_is_forwarded_leaves_places_to_our_own_requests() {
 }
 
 #[tokio::test]
-async fn requests_of_others_are_bounded() {
+async fn inbound_requests_are_limited() {
     let far = Node::start(|config| {
         config.listen = vec![TCP.parse().unwrap()];
         (config.max_inbound, config.delay_limit) = (2, Duration::ZERO);
@@ -149,7 +149,7 @@ async fn requests_of_others_are_bounded() {
 }
 
 #[tokio::test]
-async fn who_hangs_up_has_its_place_until_the_work_is_done() {
+async fn an_inbound_request_counts_until_its_work_is_done() {
     let far = Node::start(|config| {
         config.listen = vec![TCP.parse().unwrap()];
         (config.max_inbound, config.delay_limit) = (1, Duration::ZERO);
@@ -196,7 +196,7 @@ async fn answers_that_cannot_be_sent_end_their_stream_only() {
 }
 
 #[tokio::test]
-async fn shutdown_ends_the_task_and_everything_that_waits() {
+async fn shutdown_ends_the_task_and_fails_all_calls() {
     let far = Node::listening(TCP).await;
     let near = Node::start(|config| {
         config.peers = vec![format!("far={}", far.address()).parse().unwrap()];
@@ -219,7 +219,7 @@ async fn shutdown_ends_the_task_and_everything_that_waits() {
 }
 
 #[tokio::test]
-async fn a_swarm_that_panics_ends_its_task_and_everything_that_waits() {
+async fn a_panic_in_the_swarm_ends_the_task_and_fails_all_calls() {
     let far = Node::listening(TCP).await;
     let near = Node::knowing("far", &far.address()).await;
     let id = near.client.local_peer_id();

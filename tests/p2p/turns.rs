@@ -42,7 +42,7 @@ fn numbers(requests: &[Value]) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn two_are_in_flight_whoever_asks_and_our_own_gets_its_turn_among_fifty() {
+async fn two_requests_are_in_flight_and_own_ones_alternate_with_fifty_forwarded() {
     let (peer, node) = held(|_| {}).await;
     let clients = node.client.clone().with_answer_memory(1 << 20);
     let forwarded: Vec<_> = (0..50).map(|n| ask(&clients.on_behalf_of(n), n, PATIENCE)).collect();
@@ -64,7 +64,7 @@ async fn two_are_in_flight_whoever_asks_and_our_own_gets_its_turn_among_fifty() 
 }
 
 #[tokio::test]
-async fn neither_a_client_that_asks_much_nor_the_node_itself_keeps_another_client_waiting() {
+async fn clients_and_the_node_take_turns() {
     let (peer, node) = held(|config| config.node_requests = 1).await;
     let clients = node.client.clone().with_answer_memory(1 << 20);
     let mut asked = vec![ask(&node.client, 0, PATIENCE)];
@@ -87,7 +87,7 @@ async fn neither_a_client_that_asks_much_nor_the_node_itself_keeps_another_clien
 }
 
 #[tokio::test]
-async fn a_peer_of_our_own_dialect_has_as_many_in_flight_as_before() {
+async fn a_peer_of_the_own_dialect_has_many_requests_in_flight() {
     let peer = ScriptedPeer::speaking(COMPRESSED_PROTOCOL, |_| Reply::Silence).await;
     let node = Node::knowing("peer", &peer.address).await;
     let asked: Vec<_> = (0..64).map(|n| ask(&node.client, n, PATIENCE)).collect();
@@ -97,7 +97,7 @@ async fn a_peer_of_our_own_dialect_has_as_many_in_flight_as_before() {
 }
 
 #[tokio::test]
-async fn who_would_wait_too_long_is_told_so_at_once() {
+async fn a_request_that_would_wait_too_long_fails_at_once() {
     let (peer, node) = held(|_| {}).await;
     // Its answers take longer than this, as it turns out.
     assert_eq!(ask(&node.client, 0, SHORT).await.unwrap(), Err(P2pError::Timeout));
@@ -122,7 +122,7 @@ async fn who_would_wait_too_long_is_told_so_at_once() {
 }
 
 #[tokio::test]
-async fn what_was_given_up_keeps_its_place_until_it_is_answered() {
+async fn an_abandoned_request_stays_in_flight_until_it_is_answered() {
     let (peer, node) = held(|_| {}).await;
     let dropped = ask(&node.client, 1, PATIENCE);
     peer.until(|figures| figures.open == 1).await;
@@ -148,7 +148,7 @@ async fn what_was_given_up_keeps_its_place_until_it_is_answered() {
 }
 
 #[tokio::test]
-async fn what_is_never_answered_keeps_its_place_for_so_long_and_no_longer() {
+async fn an_unanswered_request_stays_in_flight_until_its_timeout() {
     let (peer, node) = held(|config| (config.node_requests, config.hold_given_up) = (1, 3 * SHORT)).await;
     let began = Instant::now();
     assert_eq!(ask(&node.client, 1, SHORT).await.unwrap(), Err(P2pError::Timeout));

@@ -33,7 +33,7 @@ impl AsyncWrite for Silent {
 }
 
 #[tokio::test]
-async fn speaks_the_bytes_of_libp2ps_json_codec() {
+async fn the_bytes_are_those_of_libp2ps_json_codec() {
     type Theirs = request_response::json::codec::Codec<serde_json::Value, serde_json::Value>;
     let value = serde_json::json!({"path": "/ping", "data": {"n": u64::MAX, "s": "ü\n"}});
     let body = Bytes::from(serde_json::to_vec(&value).unwrap());
@@ -107,7 +107,7 @@ async fn documents_of_any_length_come_back_from_the_compressed_protocol() {
 }
 
 #[tokio::test]
-async fn what_grows_past_the_limit_is_refused_however_it_is_packed() {
+async fn a_document_that_decompresses_past_the_limit_is_refused() {
     let mut codec = JsonCodec::default();
     let zeros = |count| zstd::bulk::compress(&vec![0; count], 1).unwrap();
     assert_eq!(codec.read_request(&COMPRESSED, &mut &zeros(MAX_REQUEST_BYTES)[..]).await.unwrap().body.len(), 1 << 20);
@@ -122,7 +122,7 @@ async fn what_grows_past_the_limit_is_refused_however_it_is_packed() {
 }
 
 #[tokio::test]
-async fn what_is_no_whole_frame_is_refused() {
+async fn an_incomplete_frame_is_refused() {
     let mut codec = JsonCodec::default();
     let frame = zstd::bulk::compress(b"{\"path\":\"/ping\"}", 1).unwrap();
     assert!(codec.read_request(&COMPRESSED, &mut &frame[..]).await.is_ok());
@@ -191,7 +191,7 @@ impl AsyncRead for Stalling {
 }
 
 #[tokio::test]
-async fn long_requests_that_stall_share_little_memory_and_short_ones_need_none_of_it() {
+async fn stalled_long_requests_share_memory_and_short_ones_need_none() {
     let codec = JsonCodec::serving();
     let read = async |mut io: Stalling| codec.clone().read_request(&ID, &mut io).await;
     let mut stalled: Vec<_> = (0..100).map(|_| Box::pin(read(Stalling(MAX_REQUEST_BYTES - 1)))).collect();
@@ -216,7 +216,7 @@ async fn long_requests_that_stall_share_little_memory_and_short_ones_need_none_o
 }
 
 #[tokio::test]
-async fn what_one_connection_lets_stand_is_in_no_others_way() {
+async fn stalled_requests_of_one_connection_block_no_other() {
     let codec = JsonCodec::serving();
     let connection = codec.clone();
     // As short as costs anything.
@@ -238,32 +238,33 @@ async fn what_one_connection_lets_stand_is_in_no_others_way() {
 }
 
 #[tokio::test]
-async fn answers_that_stall_share_the_memory_that_their_requests_were_given() {
-    let room = Arc::new(Semaphore::new(MAX_RESPONSE_BYTES + FREE_BYTES));
-    let asked = async |room: Option<&Arc<Semaphore>>| {
+async fn stalled_answers_share_the_memory_of_their_requests() {
+    let permits = Arc::new(Semaphore::new(MAX_RESPONSE_BYTES + FREE_BYTES));
+    let asked = async |permits: Option<&Arc<Semaphore>>| {
         let (mut codec, deadline) = (JsonCodec::default(), Instant::now() + Duration::from_secs(60));
-        let request = WireRequest::with_deadline(deadline, Bytes::from_static(b"{}")).with_answer_memory(room.cloned());
+        let request =
+            WireRequest::with_deadline(deadline, Bytes::from_static(b"{}")).with_answer_memory(permits.cloned());
         codec.write_request(&ID, &mut Vec::new(), request).await.unwrap();
         codec
     };
-    let mut codec = asked(Some(&room)).await;
+    let mut codec = asked(Some(&permits)).await;
     let (id, mut long) = (ID, Stalling(MAX_RESPONSE_BYTES - 1));
     let mut first = Box::pin(codec.read_response(&id, &mut long));
     assert!((&mut first).now_or_never().is_none(), "it waits for the last byte");
     let answer = vec![b' '; MAX_RESPONSE_BYTES];
-    let mut second = asked(Some(&room)).await;
+    let mut second = asked(Some(&permits)).await;
     assert_eq!(second.read_response(&ID, &mut &answer[..]).await.unwrap_err().kind(), io::ErrorKind::OutOfMemory);
     assert!(second.read_response(&ID, &mut &answer[..FREE_BYTES - 1]).await.is_ok(), "a short one");
     assert!(asked(None).await.read_response(&ID, &mut &answer[..]).await.is_ok(), "who shares nothing");
     drop(first);
     let whole = second.read_response(&ID, &mut &answer[..]).await.unwrap();
-    assert!(room.available_permits() < 2 * FREE_BYTES, "it counts while it is kept");
+    assert!(permits.available_permits() < 2 * FREE_BYTES, "it counts while it is kept");
     drop(whole);
-    assert_eq!(room.available_permits(), MAX_RESPONSE_BYTES + FREE_BYTES);
+    assert_eq!(permits.available_permits(), MAX_RESPONSE_BYTES + FREE_BYTES);
 }
 
 #[tokio::test]
-async fn an_answer_is_no_longer_than_its_request_allows() {
+async fn an_answer_over_the_limit_of_its_request_is_refused() {
     let answer = vec![b' '; MAX_RESPONSE_BYTES];
     for (asked, most) in [(0, FREE_BYTES), (70_000, 1 << 17), (1 << 17, 1 << 17), (usize::MAX, MAX_RESPONSE_BYTES)] {
         let deadline = Instant::now() + Duration::from_secs(60);
