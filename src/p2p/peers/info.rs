@@ -42,7 +42,7 @@ pub struct PeerInfo {
     pub requests: u64,
     /// Requests that it did not answer.
     pub failures: u64,
-    /// Code of the latest failure ([`P2pError::code`]); a later success leaves it.
+    /// Code of the latest failure; a later success does not clear it.
     #[schema(required)]
     pub last_error: Option<&'static str>,
     /// Sum of its offences' weights; halves every ten minutes.
