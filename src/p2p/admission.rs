@@ -110,6 +110,13 @@ impl Admission {
             admitted => admitted.map_err(ConnectionDenied::new),
         }
     }
+
+    /// Checks the peer of a connection whose handshake is done, and the limits on established connections.
+    fn establish(&mut self, connection: ConnectionId, peer: PeerId, by_operator: bool) -> Result<(), ConnectionDenied> {
+        self.check_peer(&peer, by_operator)?;
+        let trusted = self.shared.book().is_trusted(&peer);
+        self.connections.establish(connection, peer, trusted).map_err(ConnectionDenied::new)
+    }
 }
 
 impl NetworkBehaviour for Admission {
@@ -139,10 +146,7 @@ impl NetworkBehaviour for Admission {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let trusted = self.shared.book().is_trusted(&peer);
-        let admitted = self.check_peer(&peer, false);
-        let permitted = admitted
-            .and_then(|()| self.connections.establish(connection, peer, trusted).map_err(ConnectionDenied::new));
+        let permitted = self.establish(connection, peer, false);
         let handler =
             permitted.and_then(|()| self.inner.handle_established_inbound_connection(connection, peer, local, remote));
         self.counted(handler)
@@ -167,10 +171,7 @@ impl NetworkBehaviour for Admission {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let trusted = self.shared.book().is_trusted(&peer);
-        let admitted = self.check_peer(&peer, self.dials.is_operator_dial(&connection));
-        let permitted = admitted
-            .and_then(|()| self.connections.establish(connection, peer, trusted).map_err(ConnectionDenied::new));
+        let permitted = self.establish(connection, peer, self.dials.is_operator_dial(&connection));
         let handler = permitted
             .and_then(|()| self.inner.handle_established_outbound_connection(connection, peer, address, role, port));
         self.counted(handler)
