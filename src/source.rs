@@ -115,7 +115,7 @@ impl Source {
 
     /// Lets peers be asked through this client. Later calls change nothing.
     pub fn join(&self, p2p: P2pClient) {
-        let _ = self.p2p.set(p2p.sharing(ARRIVING_BYTES));
+        let _ = self.p2p.set(p2p.with_answer_memory(ARRIVING_BYTES));
     }
 
     /// The client for asking peers, if there is one.
@@ -302,7 +302,7 @@ impl Responder for Source {
         answer.map_or_else(|failure| failure.encode(), |served| served.body.clone())
     }
 
-    fn weight(&self, request: &Bytes) -> usize {
+    fn estimated_bytes(&self, request: &Bytes) -> usize {
         weight::weight(request, self.fresh.last().as_deref())
     }
 }

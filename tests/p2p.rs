@@ -64,7 +64,7 @@ impl Responder for Echo {
     }
 
     /// Is called by the swarm's own task.
-    fn weight(&self, request: &Bytes) -> usize {
+    fn estimated_bytes(&self, request: &Bytes) -> usize {
         assert_ne!(&request[..], b"die", "the swarm of a test");
         0
     }

@@ -42,7 +42,7 @@ impl Responder for Long {
         length.map_or(request, |length| vec![b'x'; length].into())
     }
 
-    fn weight(&self, request: &Bytes) -> usize {
+    fn estimated_bytes(&self, request: &Bytes) -> usize {
         std::str::from_utf8(request).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 }

@@ -7,15 +7,17 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
 
+pub(super) mod scope;
+
 /// Longest alias, in characters.
 const MAX_ALIAS_CHARS: usize = 64;
-/// Words that `?peer=` gives a meaning of its own.
+/// Words with a meaning of their own in `?peer=`.
 const RESERVED: [&str; 3] = ["any", "auto", "local"];
 
 /// Address of a peer, with or without its id (`/p2p/ID`), and the name that requests may use for it.
 ///
 /// `/ip4`, `/ip6`, `/dns`, `/dns4` and `/dns6` with `/tcp/PORT` and, for WebSocket, `/ws`, `/wss` or `/tls/ws`; or
-/// `/dnsaddr/DOMAIN`. Without an id, whoever answers there is believed, and the alias gets its id on connecting.
+/// `/dnsaddr/DOMAIN`. Without an id, any peer that answers there is accepted, and the alias gets its id on connecting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PeerAddress {
@@ -25,7 +27,7 @@ pub struct PeerAddress {
     pub address: Multiaddr,
 }
 
-/// What is wrong with a [`PeerAddress`].
+/// Error in the text of a [`PeerAddress`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// The part before `=` can't be an alias.
@@ -37,12 +39,12 @@ pub enum AddressError {
     /// Not a multiaddr at all.
     #[error("`{text}` is not a multiaddr such as /ip4/192.0.2.1/tcp/10001 or /dnsaddr/example.org: {reason}")]
     Multiaddr {
-        /// What was given.
+        /// The text.
         text: String,
-        /// Why it does not parse.
+        /// Error text of the parser.
         reason: String,
     },
-    /// A multiaddr of a transport that we don't have.
+    /// A multiaddr of a transport that this node does not have.
     #[error("`{0}` can't be dialled: it takes /ip4, /ip6 or /dns with /tcp/PORT, then /ws for WebSocket, or /dnsaddr")]
     Transport(Multiaddr),
 }
@@ -62,7 +64,7 @@ pub(super) fn peer_id(address: &Multiaddr) -> Option<PeerId> {
     }
 }
 
-/// Whether our transports can dial `address`.
+/// Whether this node's transports can dial `address`.
 pub(super) fn is_dialable(address: &Multiaddr) -> bool {
     let mut parts = address.iter().peekable();
     match parts.next() {
@@ -148,7 +150,7 @@ mod tests {
     const ID: &str = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
 
     #[test]
-    fn parses_what_operators_write() {
+    fn addresses_and_aliases_are_parsed() {
         for (text, alias, has_id) in [
             ("/ip4/127.0.0.1/tcp/10001".to_string(), None, false),
             (format!("/ip4/127.0.0.1/tcp/10001/p2p/{ID}"), None, true),
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn names_what_is_wrong() {
+    fn errors_name_the_faulty_part() {
         let address = "/ip4/127.0.0.1/tcp/10001";
         for alias in ["", "ü", "a b", &"x".repeat(65)] {
             let error = format!("{alias}={address}").parse::<PeerAddress>().unwrap_err();

@@ -1,4 +1,4 @@
-//! What our node speaks: the sync protocol, gossip, identify, ping, Kademlia, mDNS; and a limit on memory.
+//! libp2p behaviours of the node: sync protocol, gossip, identify, ping, Kademlia, mDNS, and libp2p's memory limit.
 
 use std::time::Duration;
 
@@ -8,28 +8,35 @@ use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{StreamProtocol, identify, kad, mdns, ping};
 
-use super::discovery::BOOTSTRAP_INTERVAL;
-use super::keep_alive::KeepAlive;
-use super::{P2pConfig, P2pError, gossip, memory};
+use super::config::P2pConfig;
+use super::error::P2pError;
 use crate::protocol::codec::JsonCodec;
 use crate::protocol::{COMPRESSED_PROTOCOL, IDENTIFY_PROTOCOL, PROTOCOL};
 
-/// Streams of requests that one connection may have open with us, those included that are only being read: twice what
-/// a peer may have answered at once, so that what exceeds that is told so. Of libp2p's nodes none opens more than 100.
+pub(super) mod gossip;
+pub(super) mod keep_alive;
+
+use keep_alive::KeepAlive;
+
+/// Inbound request streams of one connection: twice the requests that a peer may have in flight, so that requests over
+/// that limit are refused with an answer. libp2p's nodes open at most 100.
 const MAX_INBOUND_STREAMS: usize = 128;
-/// Records that others may leave in our Kademlia store; the network's protocol uses none.
+/// Records in the Kademlia store; the network's protocol uses none.
 const MAX_KAD_RECORDS: usize = 128;
-/// How long a connection without streams is kept, unless its peer is configured.
+/// Interval of Kademlia's bootstrap (lookups of the local and of random ids).
+const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// Idle timeout of connections without streams, except those held by [`KeepAlive`].
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// The behaviours of our node.
+/// The behaviours of the node.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub memory: memory_limits::Behaviour,
-    /// Ours to others. libp2p counts the streams of a behaviour and connection in both directions together and silently
-    /// drops what exceeds its limit: so each direction has a behaviour, and theirs can't take the place of ours.
+    /// Outbound requests. libp2p counts the streams of a behaviour and connection in both directions together and
+    /// silently drops streams over the limit: with a behaviour per direction, inbound requests can't displace outbound
+    /// ones.
     pub requests: request_response::Behaviour<JsonCodec>,
-    /// Theirs to us.
+    /// Inbound requests.
     pub inbound: request_response::Behaviour<JsonCodec>,
     pub identify: identify::Behaviour,
     pub ping: ping::Behaviour,
@@ -40,27 +47,28 @@ pub(super) struct Behaviour {
 }
 
 impl Behaviour {
-    pub fn new(config: &P2pConfig) -> Result<Self, P2pError> {
+    /// `memory_limit`: resident bytes of this process, above which no connections are made.
+    pub fn new(config: &P2pConfig, memory_limit: usize) -> Result<Self, P2pError> {
         let local = config.keypair.public().to_peer_id();
         let requests = |codec, support: ProtocolSupport, streams, timeout| {
-            // Both sides take the first that both know.
+            // The peers agree on the first one that both support.
             let protocols = [COMPRESSED_PROTOCOL, PROTOCOL].map(|id| (StreamProtocol::new(id), support.clone()));
             let settings = request_response::Config::default().with_request_timeout(timeout);
             let settings = settings.with_max_concurrent_streams(streams);
             request_response::Behaviour::with_codec(codec, protocols, settings)
         };
-        // Not before the codec's own deadline.
+        // Not shorter than the codec's deadline.
         let outbound_timeout = config.request_timeout.max(config.hold_given_up);
         let identify = identify::Behaviour::new(
             identify::Config::new(IDENTIFY_PROTOCOL.into(), config.keypair.public())
                 .with_agent_version(config.agent.clone())
                 .with_push_listen_addr_updates(true)
-                // No cache: it would have us dial whatever addresses a peer claims to listen on.
+                // With a cache, identify would dial any address that a peer claims to listen on.
                 .with_cache_size(0),
         );
         let mut kad_config = kad::Config::new(kad::PROTOCOL_NAME);
         kad_config.set_periodic_bootstrap_interval(Some(BOOTSTRAP_INTERVAL));
-        // Records of others wait for an approval that never comes: nobody fills our memory with them.
+        // Records of other nodes are filtered and never stored.
         kad_config.set_record_filtering(kad::StoreInserts::FilterBoth);
         let store = kad::store::MemoryStore::with_config(
             local,
@@ -76,7 +84,7 @@ impl Behaviour {
         let mdns = config.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local));
         let gossip = config.gossip.then(|| gossip::behaviour(&config.keypair)).transpose()?;
         Ok(Self {
-            memory: memory_limits::Behaviour::with_max_bytes(memory::limit(config.memory_limit)),
+            memory: memory_limits::Behaviour::with_max_bytes(memory_limit),
             requests: requests(
                 JsonCodec::default(),
                 ProtocolSupport::Outbound,
@@ -90,7 +98,7 @@ impl Behaviour {
                 config.request_timeout,
             ),
             identify,
-            // It only measures: `socket` notices who is gone.
+            // Only measures latency; the transport's socket detects dead connections.
             ping: ping::Behaviour::new(ping::Config::new().with_interval(config.ping_interval)),
             kad,
             mdns: mdns.transpose().map_err(failed)?.into(),

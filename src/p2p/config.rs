@@ -1,89 +1,93 @@
 //! Settings of a node.
 
+use std::collections::HashSet;
+use std::str::FromStr;
 use std::time::Duration;
 
-use libp2p::{Multiaddr, identity::Keypair};
+use libp2p::{Multiaddr, PeerId, identity::Keypair};
 
-use super::{PeerAddress, TrustList};
+use super::address::PeerAddress;
 
 /// Settings of a node.
 #[derive(Clone)]
 pub struct P2pConfig {
-    /// Our identity.
+    /// Key pair of this node.
     pub keypair: Keypair,
     /// Addresses to listen on; default none. Port 0 takes a free port.
     pub listen: Vec<Multiaddr>,
     /// Peers to stay connected with; default none.
     pub peers: Vec<PeerAddress>,
-    /// What we call ourselves in identify; default `modal-gateway/<version>`.
+    /// Agent string sent in identify; default `modal-gateway/<version>`.
     pub agent: String,
-    /// Longest life of any request, ours and others'; default 60 s, as the network's nodes have it.
+    /// Timeout of any request, outbound or inbound; default 60 s, as in the network's nodes.
     pub request_timeout: Duration,
-    /// Requests of others that are held at once, over all peers, from their arrival until the answer is sent, or made for
-    /// nobody; strangers leave a quarter of the places, and those of one subnet half of the others. What exceeds it waits for
-    /// [`delay_limit`](Self::delay_limit), and is answered `busy` then. Default 256.
+    /// Inbound requests in flight, over all peers, from arrival until the answer is sent and the work is done. A
+    /// quarter is reserved for trusted peers; the untrusted peers of one subnet may have half of the rest. A request
+    /// over the limit waits for [`delay_limit`](Self::delay_limit) and is then answered `busy`. Default 256.
     pub max_inbound: usize,
-    /// Those of one peer. Default 64.
+    /// Inbound requests in flight of one peer. Default 64.
     pub max_inbound_per_peer: usize,
-    /// How long a request of others waits where there is no room for it or its answer, or its asker has used its rate,
-    /// before it is refused; 0 refuses it at once. As many wait as may be held, half as many of one peer. Default 8 s: the
-    /// nodes of the first release wait 10 s.
+    /// Time for which an inbound request over a limit waits before it is refused; 0 refuses at once. At most
+    /// [`max_inbound`](Self::max_inbound) requests wait, and half of
+    /// [`max_inbound_per_peer`](Self::max_inbound_per_peer) of one peer. Default 8 s: the nodes of the first release
+    /// wait 10 s for an answer.
     pub delay_limit: Duration,
-    /// Requests of ours in flight to one peer that speaks this program's own dialect, of which those that are forwarded
-    /// leave a quarter; what exceeds it is [`P2pError::Busy`](super::P2pError::Busy). Default 64.
+    /// Outbound requests in flight to one peer that speaks this program's own dialect; a quarter is reserved for the
+    /// node's own requests. A request over the limit fails with [`P2pError::Busy`](super::P2pError::Busy). Default 64.
     pub max_outbound_per_peer: usize,
-    /// Requests of ours in flight to a peer that does not speak this program's own dialect, forwarded ones and those
-    /// included that were given up; the others wait here for their turn. At least 1. Default 2: a node of the network works
-    /// at one request at a time.
+    /// Outbound requests in flight to one peer that does not speak this program's own dialect, abandoned ones included;
+    /// the others are queued. At least 1. Default 2: a node of the network handles one request at a time.
     pub node_requests: usize,
-    /// How long a request to such a peer counts as in flight after it was sent, if nobody waits for its answer any more.
-    /// Default 60 s: as long as the network's nodes may take.
+    /// Time after sending for which an abandoned request to such a peer stays in flight. Default 60 s: the timeout of
+    /// the network's nodes.
     pub hold_given_up: Duration,
-    /// How long a connection that is to be closed waits for the answers to what is in flight; the node's end as well.
-    /// Default 10 s.
+    /// Time for which a connection that is to be closed, or the node on shutdown, waits for answers in flight. Default
+    /// 10 s.
     pub closing_timeout: Duration,
-    /// Requests that wait for the swarm's task; what exceeds it is [`P2pError::Busy`]. Default 1024.
+    /// Commands queued for the worker; one over the limit fails with [`P2pError::Busy`](super::P2pError::Busy). Default
+    /// 1024.
     pub command_queue: usize,
     /// Delay before a lost configured peer is dialled again; doubles with each failure. Default 1 s.
     pub redial_min: Duration,
     /// Longest delay between two dials of a configured peer. Default 60 s.
     pub redial_max: Duration,
-    /// How often the other end of each connection is pinged. One from which nothing came for four times that, or
-    /// that took nothing of what waits for it, is given up. Default 15 s. With less than 10 s a peer
-    /// that has nothing to say is lost if it does not speak libp2p's ping: Yamux pings no more often than that.
+    /// Interval of pings on each connection. A connection on which nothing arrived, or no pending byte was taken, for
+    /// four intervals is closed. Default 15 s. With less than 10 s an idle peer without libp2p's ping is lost: Yamux
+    /// pings at most every 10 s.
     pub ping_interval: Duration,
     /// Whether to take part in the gossip about new blocks; default true.
     pub gossip: bool,
-    /// Whether to look for nodes on the local network (multicast DNS), and be found; default false.
+    /// Whether to discover nodes on the local network by multicast DNS, and to be discovered; default false.
     pub mdns: bool,
-    /// Connections that we care to have, configured peers included: as long as there are fewer, peers that the network
-    /// tells of (Kademlia, mDNS) are dialled and kept. Default 8; 0 dials none of them.
+    /// Outgoing connections to keep, configured peers included: while there are fewer, discovered peers (Kademlia,
+    /// mDNS) are dialled and kept. Default 8; 0 dials none of them.
     pub target_peers: usize,
-    /// How often to see whether peers are missing, and Kademlia or mDNS know others. Default 10 s.
+    /// Interval of discovery rounds. Default 10 s.
     pub discovery_interval: Duration,
-    /// Whether addresses that the network tells of may be private ones (loopback, RFC 1918, link-local and the like).
-    /// Configured peers may be anywhere. Loopback is dialled only while all connections are of this machine. Default true.
+    /// Whether discovered addresses may be private (loopback, RFC 1918 and the like); configured peers may be anywhere.
+    /// Loopback is dialled only while all connections are with this machine. Default true.
     pub private_addresses: bool,
-    /// Ports of this machine's that the network can't make us dial: those of our own other listeners. Default none.
+    /// Ports of this machine that are never dialled for discovered peers: those of its other listeners. Default none.
     pub own_ports: Vec<u16>,
-    /// With whom we have to do. Default anybody.
+    /// Trust in peers. Default: open.
     pub trust: TrustList,
-    /// Blocks that a peer whom the operator does not trust is given per second, on average; a request costs one more, a
-    /// long one as many as it is long, and ten seconds' worth may be had at once. The peers of a subnet together have four
-    /// times that. What exceeds it waits for [`delay_limit`](Self::delay_limit), and is answered `rate_limited` then. 0 is no limit. Default 10,000.
+    /// Blocks per second, on average, for one untrusted peer; a subnet has four times that. A request costs one block,
+    /// and one for each 700 bytes of request and answer; the burst is ten seconds' worth. A request over the limit
+    /// waits for [`delay_limit`](Self::delay_limit) and is then answered `rate_limited`. 0 is no limit. Default 10,000.
     pub peer_rate_limit: u32,
-    /// Memory in bytes for requests of others and their answers until they are sent, at least 10 MiB. Strangers leave a
-    /// quarter of it, and their answers over 64 KiB three eighths; of those one stranger may have a quarter, a subnet half,
-    /// and who has nothing else one of any length. What exceeds it waits for [`delay_limit`](Self::delay_limit), and is answered
-    /// `busy` then. Default 24 MiB.
+    /// Memory in bytes for inbound requests and their answers until they are sent, at least 10 MiB. A quarter is
+    /// reserved for trusted peers, and three eighths can't be taken by untrusted peers' answers over 64 KiB. Of such
+    /// answers one peer may have a quarter and one subnet half, but one answer of any length where nothing else is in
+    /// flight. A request over the limit waits for [`delay_limit`](Self::delay_limit) and is then answered `busy`.
+    /// Default 24 MiB.
     pub answer_bytes: usize,
-    /// Memory in bytes of this process from which on no more connections are made and strangers are disconnected; 0 is
-    /// nine tenths of the machine's, or the container's. Default 0.
+    /// Resident memory of this process in bytes, above which no connections are made and untrusted peers are
+    /// disconnected; 0 is nine tenths of the machine's or container's memory. Default 0.
     pub memory_limit: usize,
 }
 
 impl P2pConfig {
-    /// The defaults, for this identity: listens nowhere and knows nobody.
+    /// Default settings with this key pair: no listeners and no configured peers.
     pub fn new(keypair: Keypair) -> Self {
         Self {
             keypair,
@@ -114,4 +118,41 @@ impl P2pConfig {
             memory_limit: 0,
         }
     }
+}
+
+/// Policy for untrusted peers. Configured peers and those on the allow-list are trusted; peers on the deny-list are
+/// refused in any mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Trust {
+    /// Untrusted peers may connect, are asked and synced from; everything is verified.
+    #[default]
+    Open,
+    /// Untrusted peers may connect and are answered, but are never asked, and their gossip is dropped.
+    Listed,
+    /// Untrusted peers may not connect.
+    Closed,
+}
+
+impl FromStr for Trust {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "open" => Ok(Self::Open),
+            "listed" => Ok(Self::Listed),
+            "closed" => Ok(Self::Closed),
+            _ => Err("expected open, listed or closed"),
+        }
+    }
+}
+
+/// Trust policy, with the operator's allow-list and deny-list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustList {
+    /// Policy for peers on neither list.
+    pub mode: Trust,
+    /// Trusted peers, beside the configured ones.
+    pub allow: HashSet<PeerId>,
+    /// Refused peers; wins over everything else.
+    pub deny: HashSet<PeerId>,
 }

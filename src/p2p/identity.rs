@@ -1,4 +1,4 @@
-//! The node's identity: an ed25519 key pair in a file, in libp2p's protobuf encoding.
+//! Identity of the node: an ed25519 key pair in a file, in libp2p's protobuf encoding.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use libp2p::identity::Keypair;
 
-/// Why there is no identity.
+/// Error with the identity file.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The folder that the file belongs into is not there.
@@ -33,7 +33,7 @@ pub enum IdentityError {
 
 /// Reads the key pair at `path`, or makes one and writes it there with mode 0600.
 ///
-/// Of two processes that start at once, both end up with the key of the first. Blocking, and short.
+/// Two processes that start at once both get the key of the first. Blocking, and short.
 ///
 /// # Errors
 /// When the file is not a key, can't be read or written, or its folder is missing.
@@ -64,15 +64,15 @@ fn create(path: &Path) -> Result<Keypair, IdentityError> {
     let bytes = keypair
         .to_protobuf_encoding()
         .map_err(|error| IdentityError::NotAKey { path: path.into(), reason: error.to_string() })?;
-    // Written aside and linked into place: nobody ever reads half a key, and a link never replaces a file.
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".{:016x}.new", fastrand::u64(..)));
-    let aside = PathBuf::from(aside);
-    let written = write_new(&aside, &bytes).and_then(|()| fs::hard_link(&aside, path));
-    let removed = fs::remove_file(&aside);
+    // Written to a temporary file and linked into place: no reader sees half a key, and a link never replaces a file.
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{:016x}.new", fastrand::u64(..)));
+    let temporary = PathBuf::from(temporary);
+    let written = write_new(&temporary, &bytes).and_then(|()| fs::hard_link(&temporary, path));
+    let removed = fs::remove_file(&temporary);
     match written {
         Ok(()) => {
-            removed.map_err(|error| io_error(&aside, error))?;
+            removed.map_err(|error| io_error(&temporary, error))?;
             tracing::info!(path = %path.display(), peer = %keypair.public().to_peer_id(), "made a new identity");
             Ok(keypair)
         }

@@ -1,9 +1,9 @@
-//! Carries encoded JSON documents over a libp2p stream: the network's codec, without the JSON.
+//! Codec that carries encoded JSON documents over libp2p streams: the network's codec, without the JSON.
 //!
 //! On the wire of [`PROTOCOL`](super::PROTOCOL) it is libp2p's own `json` codec: one document per half of a stream,
-//! ended by closing that half. Here the documents stay bytes, so an answer is encoded once (elsewhere), shared and
-//! written as it is, and nothing is parsed in the tasks that drive connections. With [`COMPRESSED_PROTOCOL`] each
-//! document is [`compressed`].
+//! ended by closing that half. Here documents stay bytes: an answer is encoded once (elsewhere), shared and written as
+//! it is, and nothing is parsed in the tasks that drive connections. With [`COMPRESSED_PROTOCOL`] each document is
+//! [`compressed`].
 
 use std::borrow::Cow;
 use std::io;
@@ -20,104 +20,104 @@ use super::{COMPRESSED_PROTOCOL, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES};
 
 mod compressed;
 
-/// First allocation for a document that arrives; it then doubles with what really comes, so that a peer which opens
-/// streams and sends nothing costs us this much and no more.
+/// First allocation for a document; it grows with the bytes that arrive, so that an idle stream costs no more.
 const INITIAL_BUFFER_BYTES: usize = 512;
 
-/// What each document may have while it arrives, where memory is shared. Nearly all requests fit.
+/// Memory that each document may use without a permit while it arrives. Nearly all requests fit.
 const FREE_BYTES: usize = 4096;
 
-/// By this the part of one grows, as more of it arrives.
+/// Factor by which a document's memory grows.
 const GROWTH: usize = 8;
 
-/// What requests of one connection have for their first growth, to 32 KiB, before they need what is shared: four at once.
-/// Nobody else can take it from them.
-const OWN_BYTES: usize = 4 * (GROWTH - 1) * FREE_BYTES;
+/// Memory of one connection for the first growth of its requests, to 32 KiB, of four at once, before they take shared
+/// memory.
+const CONNECTION_BYTES: usize = 4 * (GROWTH - 1) * FREE_BYTES;
 
-/// What longer requests of others may have together, in all connections, until their turn comes: four of the longest. Who
-/// would exceed it is cut off.
+/// Memory of longer inbound requests over all connections, until they are answered: four of the longest. A request over
+/// it fails.
 const SHARED_BYTES: usize = 4 * MAX_REQUEST_BYTES;
 
-/// How long a request of others may take to arrive: its stream is cut then, and its place free.
+/// Timeout for an inbound request to arrive.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long each [`WRITE_CHUNK`] of an answer may take to be read: whoever stops reading is cut off, whoever is slow isn't.
+/// Timeout of each [`WRITE_CHUNK`] of a document: a slow reader is served, a stalled one is not.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes that are written with one timeout.
 const WRITE_CHUNK: usize = 64 << 10;
 
-/// A request on its way to, or from, a peer.
+/// An encoded request to or from a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct WireRequest {
     /// The encoded document `{"path": …, "data": …}`.
     pub body: Bytes,
-    /// When the stream of an outbound request is given up. The behaviour's own timeout is one for all requests; this
-    /// one frees the stream as soon as nobody waits any more. `None` on inbound requests.
+    /// Time at which the stream of an outbound request is closed, as soon as its caller gives up; the behaviour's
+    /// timeout is one for all requests. `None` for inbound requests.
     pub deadline: Option<Instant>,
-    /// Bytes that the answer may have.
+    /// Longest answer, in bytes.
     answer_limit: usize,
-    room: Room,
+    memory: Memory,
 }
 
-impl Request {
-    /// A request of ours.
-    pub fn until(deadline: Instant, body: Bytes) -> Self {
+impl WireRequest {
+    /// Makes an outbound request.
+    pub fn with_deadline(deadline: Instant, body: Bytes) -> Self {
         Self { deadline: Some(deadline), ..body.into() }
     }
 
-    /// The same, whose answer shares memory with others while it arrives: what is longer than 4 KiB takes of `room`, which
-    /// is in bytes. Where that has not enough left, the stream ends with an error of the kind `OutOfMemory`.
-    pub fn answered_within(self, room: Option<Arc<Semaphore>>) -> Self {
-        Self { room: Room { for_answer: room, ..self.room }, ..self }
+    /// Sets the memory that the answer shares with others while it arrives: `permits` are bytes, taken by answers
+    /// longer than 4 KiB. Without enough permits, the stream ends with an error of the kind `OutOfMemory`.
+    pub fn with_answer_memory(self, permits: Option<Arc<Semaphore>>) -> Self {
+        Self { memory: Memory { for_answer: permits, ..self.memory }, ..self }
     }
 
-    /// The same, whose answer has so many bytes at most, rounded up to a power of two (of 4 KiB at least), since zstd's
-    /// windows are; a longer one is an error.
-    pub fn answered_in(self, bytes: usize) -> Self {
+    /// Sets the longest answer, rounded up to a power of two (at least 4 KiB) as zstd's windows are; a longer one is an
+    /// error.
+    pub fn with_answer_limit(self, bytes: usize) -> Self {
         let bytes = bytes.clamp(FREE_BYTES, MAX_RESPONSE_BYTES);
         let answer_limit = bytes.next_power_of_two().min(MAX_RESPONSE_BYTES);
         Self { answer_limit, ..self }
     }
 }
 
-impl From<Bytes> for Request {
+impl From<Bytes> for WireRequest {
     fn from(body: Bytes) -> Self {
-        Self { body, deadline: None, answer_limit: MAX_RESPONSE_BYTES, room: Room::default() }
+        Self { body, deadline: None, answer_limit: MAX_RESPONSE_BYTES, memory: Memory::default() }
     }
 }
 
-/// What a document takes of the memory that it shares with others, until it is dropped, and what its answer may take. Of
-/// no meaning to whoever compares.
+/// Permits for the memory of a document, held until it is dropped, and the permits that its answer may take. Ignored by
+/// comparisons.
 #[derive(Debug, Clone, Default)]
-struct Room {
+struct Memory {
     _held: Option<Arc<Vec<OwnedSemaphorePermit>>>,
     for_answer: Option<Arc<Semaphore>>,
 }
 
-impl PartialEq for Room {
+impl PartialEq for Memory {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for Room {}
+impl Eq for Memory {}
 
-/// An answer on its way to, or from, a peer.
+/// An encoded answer to or from a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Response {
+pub struct WireResponse {
     /// The encoded document `{"ok": …, "data": …, "errors": …}`.
     pub body: Bytes,
-    /// Bytes of it that the stream carried, which are fewer where it came compressed. 0 on answers of ours.
+    /// Bytes on the wire, which are fewer where the answer was compressed. 0 for outbound answers.
     pub wire_bytes: usize,
-    room: Room,
+    memory: Memory,
 }
 
-impl From<Bytes> for Response {
+impl From<Bytes> for WireResponse {
     fn from(body: Bytes) -> Self {
-        Self { body, wire_bytes: 0, room: Room::default() }
+        Self { body, wire_bytes: 0, memory: Memory::default() }
     }
 }
 
-/// A document that is longer than the protocol allows, found inside the [`io::Error`] that the codec returns.
+/// Error for a document longer than the protocol allows; the source of the codec's [`io::Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("longer than the protocol's limit of {limit} bytes")]
 pub struct TooLarge {
@@ -126,88 +126,94 @@ pub struct TooLarge {
 }
 
 impl TooLarge {
-    /// Whether `error` is this one.
+    /// Whether `error` has this source.
     pub fn is(error: &io::Error) -> bool {
         error.get_ref().is_some_and(|inner| inner.is::<TooLarge>())
     }
 }
 
-/// The codec of [`PROTOCOL`](super::PROTOCOL) and [`COMPRESSED_PROTOCOL`]. A request over 1 MiB and an answer over 10 MiB
-/// are errors ([`TooLarge`]), read or written, and so is an answer longer than its request allows. A stream that ends
-/// before the first byte is one as well (`UnexpectedEof`).
+/// The codec of [`PROTOCOL`](super::PROTOCOL) and [`COMPRESSED_PROTOCOL`]. A request over 1 MiB and an answer over 10
+/// MiB are errors ([`TooLarge`]), read or written, and so is an answer longer than its request allows. A stream that
+/// ends before the first byte is one as well (`UnexpectedEof`).
 #[derive(Debug, Clone, Default)]
 pub struct JsonCodec {
-    /// Of the request that this clone wrote: libp2p clones the codec for each stream.
+    /// Deadline of the request that this clone wrote: libp2p clones the codec for each stream.
     deadline: Option<Instant>,
-    /// Bytes that the answer to it may have; `None`: as many as the protocol allows.
+    /// Longest answer to it; `None`: the protocol's limit.
     answer_limit: Option<usize>,
-    /// Room for the answer to it.
-    for_answer: Option<Arc<Semaphore>>,
-    /// Room for requests of others.
-    rooms: Option<Rooms>,
+    /// Memory for the answer to it.
+    answer_memory: Option<Arc<Semaphore>>,
+    /// Memory for inbound requests.
+    request_memory: Option<RequestMemory>,
 }
 
 impl JsonCodec {
-    /// A codec for requests of others. Those longer than 4 KiB share 4 MiB, and up to 32 KiB also the 112 KiB of each clone,
-    /// which is a connection's, and its clones. They have 10 s to arrive, and 10 s for each 64 KiB of
-    /// the answer.
+    /// Makes a codec for inbound requests. Requests longer than 4 KiB share 4 MiB, and up to 32 KiB also 112 KiB per
+    /// connection. They have 10 s to arrive, and 10 s for each 64 KiB of the answer.
     pub fn serving() -> Self {
-        let rooms = Rooms { all: Arc::new(Semaphore::new(SHARED_BYTES)), own: None };
-        Self { rooms: Some(rooms), ..Self::default() }
+        let memory = RequestMemory { shared: Arc::new(Semaphore::new(SHARED_BYTES)), connection: None };
+        Self { request_memory: Some(memory), ..Self::default() }
     }
 }
 
-/// What requests of others may have while they arrive. libp2p clones the codec of a behaviour for each connection, and
-/// that clone for each stream.
+/// Memory for inbound requests while they arrive. libp2p clones the codec of a behaviour for each connection, and that
+/// clone for each stream.
 #[derive(Debug)]
-struct Rooms {
-    all: Arc<Semaphore>,
-    /// Of one connection; `None` before there is one.
-    own: Option<Arc<Semaphore>>,
+struct RequestMemory {
+    /// Permits of all connections.
+    shared: Arc<Semaphore>,
+    /// Permits of one connection; `None` in the behaviour's codec.
+    connection: Option<Arc<Semaphore>>,
 }
 
-impl Clone for Rooms {
+impl Clone for RequestMemory {
     fn clone(&self) -> Self {
-        let own = self.own.clone().unwrap_or_else(|| Arc::new(Semaphore::new(OWN_BYTES)));
-        Self { all: Arc::clone(&self.all), own: Some(own) }
+        let connection = self.connection.clone().unwrap_or_else(|| Arc::new(Semaphore::new(CONNECTION_BYTES)));
+        Self { shared: Arc::clone(&self.shared), connection: Some(connection) }
     }
 }
 
 impl request_response::Codec for JsonCodec {
     type Protocol = StreamProtocol;
-    type Request = Request;
-    type Response = Response;
+    type Request = WireRequest;
+    type Response = WireResponse;
 
-    async fn read_request<T>(&mut self, protocol: &StreamProtocol, io: &mut T) -> io::Result<Request>
+    async fn read_request<T>(&mut self, protocol: &StreamProtocol, io: &mut T) -> io::Result<WireRequest>
     where
         T: AsyncRead + Unpin + Send,
     {
-        let deadline = self.rooms.as_ref().map(|_| Instant::now() + ARRIVAL_TIMEOUT);
-        let rooms = self.rooms.as_ref().map(|rooms| [rooms.own.as_ref().unwrap_or(&rooms.all), &rooms.all]);
-        let arrived = before(deadline, arrive(protocol, io, MAX_REQUEST_BYTES, rooms)).await?;
-        let Response { body, room, .. } = arrived;
-        Ok(Request { room, ..body.into() })
+        let memory = self.request_memory.as_ref();
+        let deadline = memory.map(|_| Instant::now() + ARRIVAL_TIMEOUT);
+        let permits = memory.map(|memory| [memory.connection.as_ref().unwrap_or(&memory.shared), &memory.shared]);
+        let read = before(deadline, read_within(protocol, io, MAX_REQUEST_BYTES, permits)).await?;
+        let WireResponse { body, memory, .. } = read;
+        Ok(WireRequest { memory, ..body.into() })
     }
 
-    async fn read_response<T>(&mut self, protocol: &StreamProtocol, io: &mut T) -> io::Result<Response>
+    async fn read_response<T>(&mut self, protocol: &StreamProtocol, io: &mut T) -> io::Result<WireResponse>
     where
         T: AsyncRead + Unpin + Send,
     {
         let limit = self.answer_limit.unwrap_or(MAX_RESPONSE_BYTES);
-        let rooms = self.for_answer.as_ref().map(|room| [room, room]);
-        before(self.deadline, arrive(protocol, io, limit, rooms)).await
+        let permits = self.answer_memory.as_ref().map(|permits| [permits, permits]);
+        before(self.deadline, read_within(protocol, io, limit, permits)).await
     }
 
-    async fn write_request<T>(&mut self, protocol: &StreamProtocol, io: &mut T, request: Request) -> io::Result<()>
+    async fn write_request<T>(&mut self, protocol: &StreamProtocol, io: &mut T, request: WireRequest) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
         (self.deadline, self.answer_limit) = (request.deadline, Some(request.answer_limit));
-        self.for_answer = request.room.for_answer;
+        self.answer_memory = request.memory.for_answer;
         before(self.deadline, write(protocol, io, request.body, MAX_REQUEST_BYTES)).await
     }
 
-    async fn write_response<T>(&mut self, protocol: &StreamProtocol, io: &mut T, response: Response) -> io::Result<()>
+    async fn write_response<T>(
+        &mut self,
+        protocol: &StreamProtocol,
+        io: &mut T,
+        response: WireResponse,
+    ) -> io::Result<()>
     where
         T: AsyncWrite + Unpin + Send,
     {
@@ -215,6 +221,7 @@ impl request_response::Codec for JsonCodec {
     }
 }
 
+/// Fails with `TimedOut` where `work` is not done before the deadline.
 async fn before<T>(deadline: Option<Instant>, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     match deadline {
         Some(deadline) => match tokio::time::timeout_at(deadline.into(), work).await {
@@ -229,33 +236,34 @@ fn is_compressed(protocol: &StreamProtocol) -> bool {
     protocol.as_ref() == COMPRESSED_PROTOCOL
 }
 
+/// Reads a document of at most `limit` bytes.
 async fn read<T: AsyncRead + Unpin + Send>(
     protocol: &StreamProtocol,
     io: &mut T,
     limit: usize,
-) -> io::Result<Response> {
+) -> io::Result<WireResponse> {
     let wire_limit = if is_compressed(protocol) { compressed::most_bytes(limit) } else { limit };
     let mut wire = Vec::with_capacity(INITIAL_BUFFER_BYTES);
-    // One byte more than allowed tells a document of exactly the limit from one that goes on.
+    // One byte more than the limit tells a document of exactly the limit from a longer one.
     io.take(wire_limit as u64 + 1).read_to_end(&mut wire).await?;
     document(protocol, wire, limit)
 }
 
-/// Reads a document, with as much memory as it needs and `rooms` have, where that is shared: the first one for its first
-/// growth, as long as there is some, the second one otherwise.
-async fn arrive<T: AsyncRead + Unpin + Send>(
+/// Reads a document within shared memory: it takes `permits` as it grows, of the first semaphore for the first growth
+/// if it has enough, else of the second.
+async fn read_within<T: AsyncRead + Unpin + Send>(
     protocol: &StreamProtocol,
     io: &mut T,
     limit: usize,
-    rooms: Option<[&Arc<Semaphore>; 2]>,
-) -> io::Result<Response> {
-    let Some([first, later]) = rooms else { return read(protocol, io, limit).await };
+    permits: Option<[&Arc<Semaphore>; 2]>,
+) -> io::Result<WireResponse> {
+    let Some([first, later]) = permits else { return read(protocol, io, limit).await };
     let wire_limit = if is_compressed(protocol) { compressed::most_bytes(limit) } else { limit };
     let mut held: Vec<OwnedSemaphorePermit> = Vec::new();
-    let mut grow = |rooms: &[&Arc<Semaphore>], bytes: usize| {
-        let full = || io::Error::new(io::ErrorKind::OutOfMemory, "too many long documents at once");
-        let mut parts = rooms.iter().map(|room| Arc::clone(room).try_acquire_many_owned(bytes as u32));
-        held.push(parts.find_map(Result::ok).ok_or_else(full)?);
+    let mut grow = |sources: &[&Arc<Semaphore>], bytes: usize| {
+        let full = || io::Error::new(io::ErrorKind::OutOfMemory, "no memory for another long document");
+        let mut permits = sources.iter().map(|source| Arc::clone(source).try_acquire_many_owned(bytes as u32));
+        held.push(permits.find_map(Result::ok).ok_or_else(full)?);
         Ok::<_, io::Error>(())
     };
     let (mut wire, mut allowed) = (Vec::with_capacity(INITIAL_BUFFER_BYTES), FREE_BYTES);
@@ -264,29 +272,29 @@ async fn arrive<T: AsyncRead + Unpin + Send>(
         if wire.len() < allowed || allowed > wire_limit {
             break;
         }
-        // One byte more than allowed: see `read`.
+        // One byte more than the limit: see `read`.
         let next = (allowed * GROWTH).min(wire_limit + 1);
-        let rooms = [first, later];
-        grow(if allowed == FREE_BYTES { &rooms } else { &rooms[1..] }, next - allowed)?;
+        let sources = [first, later];
+        grow(if allowed == FREE_BYTES { &sources } else { &sources[1..] }, next - allowed)?;
         allowed = next;
     }
     if is_compressed(protocol) && compressed::is_frame(&wire) {
         grow(&[later], limit)?;
     }
     let document = document(protocol, wire, limit)?;
-    // What it might have become is given back.
+    // Unneeded permits are given back.
     let mut needed = document.body.len();
-    for part in &mut held {
-        let had = part.num_permits();
-        drop(part.split(had.saturating_sub(needed)));
+    for permit in &mut held {
+        let had = permit.num_permits();
+        drop(permit.split(had.saturating_sub(needed)));
         needed = needed.saturating_sub(had);
     }
     let held = (!held.is_empty()).then(|| Arc::new(held));
-    Ok(Response { room: Room { _held: held, for_answer: None }, ..document })
+    Ok(WireResponse { memory: Memory { _held: held, for_answer: None }, ..document })
 }
 
-/// What the bytes of a stream mean.
-fn document(protocol: &StreamProtocol, wire: Vec<u8>, limit: usize) -> io::Result<Response> {
+/// Decodes the bytes of a stream.
+fn document(protocol: &StreamProtocol, wire: Vec<u8>, limit: usize) -> io::Result<WireResponse> {
     let wire_limit = if is_compressed(protocol) { compressed::most_bytes(limit) } else { limit };
     let wire_bytes = wire.len();
     if wire_bytes > wire_limit {
@@ -296,9 +304,10 @@ fn document(protocol: &StreamProtocol, wire: Vec<u8>, limit: usize) -> io::Resul
     if document.is_empty() {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the stream ended without a document"));
     }
-    Ok(Response { wire_bytes, ..Bytes::from(document).into() })
+    Ok(WireResponse { wire_bytes, ..Bytes::from(document).into() })
 }
 
+/// Writes a document of at most `limit` bytes.
 async fn write<T: AsyncWrite + Unpin + Send>(
     protocol: &StreamProtocol,
     io: &mut T,

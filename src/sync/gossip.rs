@@ -64,7 +64,7 @@ impl Inbox {
             }
             Err(_) => Verdict::Reject,
         };
-        p2p.judge(message, verdict);
+        p2p.report_verdict(message, verdict);
     }
 
     /// Keeps a block that claims the least work that any has; where there is no room, the lowest ones are kept, which come
@@ -100,14 +100,14 @@ impl Service {
             // What becomes of the store is not the message's fault, and it must not wait for a verdict.
             Ok(block) => {
                 let taken = self.take(&message, block, inbox).await;
-                taken.inspect_err(|_| self.p2p.judge(&message, Verdict::Ignore))?
+                taken.inspect_err(|_| self.p2p.report_verdict(&message, Verdict::Ignore))?
             }
             Err(problem) => {
                 tracing::debug!(peer = %message.from, problem, "gossip that is no block");
                 (Verdict::Reject, false)
             }
         };
-        self.p2p.judge(&message, verdict);
+        self.p2p.report_verdict(&message, verdict);
         self.connect(inbox).await?;
         Ok(look)
     }

@@ -31,7 +31,7 @@ async fn owing(closing_timeout: Duration) -> (ScriptedPeer, Node, Asked) {
 }
 
 #[tokio::test]
-async fn the_node_ends_when_everything_is_answered_and_sends_nothing_new() {
+async fn shutdown_waits_for_answers_and_sends_nothing_new() {
     let (peer, node, asked) = owing(PATIENCE).await;
     let (client, id) = (node.client.clone(), peer.peer_id);
     let ask = |number: u64| {
@@ -42,7 +42,7 @@ async fn the_node_ends_when_everything_is_answered_and_sends_nothing_new() {
     peer.until(|figures| figures.open == 2).await;
     given_up.abort();
     let waits = ask(3);
-    eventually(async || (client.door().outbound_waiting == 1).then_some(())).await;
+    eventually(async || (client.endpoint_stats().outbound_waiting == 1).then_some(())).await;
     node.shutdown.cancel();
     assert_eq!(waits.await.unwrap(), Err(P2pError::Stopped), "what waits for its turn ends at once");
     assert_eq!(ask(4).await.unwrap(), Err(P2pError::Stopped));
@@ -57,7 +57,7 @@ async fn the_node_ends_when_everything_is_answered_and_sends_nothing_new() {
 }
 
 #[tokio::test]
-async fn the_node_waits_no_longer_than_its_limit_for_a_mute_peer() {
+async fn shutdown_does_not_wait_longer_than_its_timeout() {
     let (peer, node, asked) = owing(BRIEF).await;
     let began = Instant::now();
     node.shutdown.cancel();
@@ -69,7 +69,7 @@ async fn the_node_waits_no_longer_than_its_limit_for_a_mute_peer() {
 }
 
 #[tokio::test]
-async fn a_dial_under_way_is_not_waited_for() {
+async fn shutdown_does_not_wait_for_a_pending_dial() {
     // Accepts, and says nothing.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("/ip4/127.0.0.1/tcp/{}", silent.local_addr().unwrap().port());
@@ -100,7 +100,7 @@ const ACTS: [(&str, Act); 3] = [
 ];
 
 #[tokio::test]
-async fn who_is_disconnected_answers_first_and_is_asked_nothing_new() {
+async fn a_closing_peer_answers_first_and_is_sent_nothing_new() {
     for (what, act) in ACTS {
         let (peer, node, asked) = owing(PATIENCE).await;
         act(&node, &peer).await.unwrap();
@@ -115,7 +115,7 @@ async fn who_is_disconnected_answers_first_and_is_asked_nothing_new() {
 }
 
 #[tokio::test]
-async fn who_is_disconnected_has_so_much_time_for_it() {
+async fn a_closing_peer_has_a_timeout() {
     for (what, act) in ACTS {
         let (peer, node, asked) = owing(BRIEF).await;
         let began = Instant::now();
@@ -127,7 +127,7 @@ async fn who_is_disconnected_has_so_much_time_for_it() {
 }
 
 #[tokio::test]
-async fn who_is_wanted_again_meanwhile_stays() {
+async fn a_closing_peer_that_is_trusted_again_stays() {
     let (peer, node, asked) = owing(PATIENCE).await;
     node.client.set_trust(peer.peer_id, false).unwrap();
     assert_eq!(node.client.request(peer.peer_id, "2".into(), PATIENCE).await, Err(P2pError::UnknownPeer));

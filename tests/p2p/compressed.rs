@@ -9,7 +9,7 @@ use crate::peer::{Reply, ScriptedPeer, ask_plainly};
 use crate::{Node, PATIENCE, TCP};
 
 #[tokio::test]
-async fn two_gateways_compress_what_they_send() {
+async fn two_gateways_compress_requests_and_answers() {
     let far = Node::listening(TCP).await;
     let near = Node::knowing("far", &far.address()).await;
     let id = far.client.local_peer_id();
@@ -21,7 +21,7 @@ async fn two_gateways_compress_what_they_send() {
 }
 
 #[tokio::test]
-async fn others_are_asked_and_answered_in_plain_json() {
+async fn other_nodes_are_sent_plain_json() {
     let peer = ScriptedPeer::start(|_| Reply::Json(json!("plain"))).await;
     let node = Node::knowing("peer", &peer.address).await;
     let request = json!({"path": "/ping", "data": 1});

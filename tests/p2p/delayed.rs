@@ -21,7 +21,7 @@ async fn narrow(change: impl FnOnce(&mut P2pConfig)) -> Node {
 
 /// Waits until so many requests wait for room.
 async fn waiting(node: &Node, count: u64) {
-    eventually(async || (node.client.door().inbound_waiting == count).then_some(())).await;
+    eventually(async || (node.client.endpoint_stats().inbound_waiting == count).then_some(())).await;
 }
 
 fn code(answer: &[u8]) -> Option<String> {
@@ -30,27 +30,27 @@ fn code(answer: &[u8]) -> Option<String> {
 }
 
 #[tokio::test]
-async fn what_finds_no_place_waits_for_one_in_its_order() {
+async fn requests_over_a_limit_wait_in_order() {
     let far = narrow(|_| {}).await;
     let near = Node::knowing("far", &far.address()).await;
     let first = join_all([near.ask("far", "wait 1"), near.ask("far", "wait 2")]);
     let late = async {
-        eventually(async || (far.client.door().inbound == 2).then_some(())).await;
+        eventually(async || (far.client.endpoint_stats().inbound == 2).then_some(())).await;
         near.ask("far", "late").await
     };
     let release = async {
         waiting(&far, 1).await;
-        assert_eq!((far.client.inbound().dropped, far.client.door().delayed), (0, 1));
+        assert_eq!((far.client.inbound_stats().dropped, far.client.endpoint_stats().delayed), (0, 1));
         far.gate.add_permits(2);
     };
     let (first, late, ()) = tokio::join!(first, late, release);
     assert_eq!((first[0].as_ref().unwrap(), first[1].as_ref().unwrap()), (&"wait 1".into(), &"wait 2".into()));
     assert_eq!(late.unwrap(), "late");
-    assert_eq!((far.client.inbound().dropped, far.client.door().inbound_waiting), (0, 0));
+    assert_eq!((far.client.inbound_stats().dropped, far.client.endpoint_stats().inbound_waiting), (0, 0));
 }
 
 #[tokio::test]
-async fn what_waits_too_long_or_finds_the_list_full_is_refused() {
+async fn a_request_is_refused_after_the_delay_limit_or_where_the_queue_is_full() {
     let limit = Duration::from_millis(500);
     let far = narrow(|config| (config.delay_limit, config.max_inbound_per_peer) = (limit, 4)).await;
     let near = Node::knowing("far", &far.address()).await;
@@ -61,7 +61,7 @@ async fn what_waits_too_long_or_finds_the_list_full_is_refused() {
             tokio::spawn(async move { client.request(id, format!("wait {n}").into(), PATIENCE).await })
         })
         .collect();
-    eventually(async || (far.client.door().inbound == 2).then_some(())).await;
+    eventually(async || (far.client.endpoint_stats().inbound == 2).then_some(())).await;
     let began = Instant::now();
     let asked = (0..4).map(|n| near.ask("far", format!("{n}")));
     let timed = asked.map(async |asked| (asked.await.unwrap(), began.elapsed()));
@@ -69,7 +69,7 @@ async fn what_waits_too_long_or_finds_the_list_full_is_refused() {
     assert!(answers.iter().all(|(answer, _)| code(answer).as_deref() == Some("busy")), "{answers:?}");
     // The list has as many as there are places for strangers, half as many of one peer as it may have places.
     let at_once = answers.iter().filter(|(_, after)| *after < limit).count();
-    assert_eq!((at_once, far.client.inbound().dropped, far.client.door().delayed), (2, 4, 2));
+    assert_eq!((at_once, far.client.inbound_stats().dropped, far.client.endpoint_stats().delayed), (2, 4, 2));
     far.gate.add_permits(2);
     for held in held {
         assert!(held.await.unwrap().unwrap().starts_with(b"wait"));
@@ -79,7 +79,7 @@ async fn what_waits_too_long_or_finds_the_list_full_is_refused() {
 }
 
 #[tokio::test]
-async fn who_hangs_up_while_it_waits_is_not_worked_for() {
+async fn a_delayed_request_whose_stream_closed_is_not_served() {
     let far = narrow(|config| config.max_inbound = 1).await;
     let (holder, gone, other) = (
         Node::knowing("far", &far.address()).await,
@@ -94,7 +94,7 @@ async fn who_hangs_up_while_it_waits_is_not_worked_for() {
     let client = gone.client.clone();
     let held = holder.ask("far", "wait");
     let rest = async {
-        eventually(async || (far.client.door().inbound == 1).then_some(())).await;
+        eventually(async || (far.client.endpoint_stats().inbound == 1).then_some(())).await;
         let asked = tokio::spawn(async move {
             let far = client.resolve("far").unwrap();
             client.request(far, "wait for nobody".into(), PATIENCE).await
@@ -103,7 +103,7 @@ async fn who_hangs_up_while_it_waits_is_not_worked_for() {
         gone.stop().await;
         asked.await.unwrap().unwrap_err();
         eventually(async || {
-            let answered = far.client.door().connections_in;
+            let answered = far.client.endpoint_stats().connections_in;
             (answered == 2).then_some(())
         })
         .await;

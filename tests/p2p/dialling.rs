@@ -50,7 +50,7 @@ async fn names_are_resolved_when_dialling() {
 }
 
 #[tokio::test]
-async fn peers_that_are_down_and_peers_that_nobody_knows() {
+async fn unreachable_and_unknown_peers_have_their_errors() {
     // Bound and not listening: the port is ours, and connections to it are refused.
     let held = tokio::net::TcpSocket::new_v4().unwrap();
     held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -82,7 +82,7 @@ async fn peers_that_are_down_and_peers_that_nobody_knows() {
 }
 
 #[tokio::test]
-async fn the_operator_dials_a_peer_that_is_being_dialled_elsewhere() {
+async fn the_operator_dials_a_peer_with_another_pending_dial() {
     // Whoever dials these is not answered until it is given up.
     let (hole, another) = (
         tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(),
@@ -108,7 +108,7 @@ async fn the_operator_dials_a_peer_that_is_being_dialled_elsewhere() {
 }
 
 #[tokio::test]
-async fn a_stranger_that_left_is_not_dialled() {
+async fn a_disconnected_untrusted_peer_is_not_dialled() {
     let far = Node::listening(TCP).await;
     let near = Node::knowing("far", &far.address()).await;
     let id = near.client.local_peer_id();
@@ -120,7 +120,7 @@ async fn a_stranger_that_left_is_not_dialled() {
 }
 
 #[tokio::test]
-async fn a_peer_that_restarts_is_found_again() {
+async fn a_restarted_peer_is_dialled_again() {
     let keypair = Keypair::generate_ed25519();
     let start = async |address: Multiaddr| {
         Node::start(|config| {
@@ -141,7 +141,7 @@ async fn a_peer_that_restarts_is_found_again() {
 }
 
 #[tokio::test]
-async fn our_own_address_among_the_peers_does_no_harm() {
+async fn the_own_address_among_the_peers_is_ignored() {
     let good = Node::listening(TCP).await;
     let (node, port) = loop {
         // Nobody holds this port until the node does: somebody else may be faster.
@@ -167,7 +167,7 @@ async fn our_own_address_among_the_peers_does_no_harm() {
 }
 
 #[tokio::test]
-async fn a_name_that_led_to_ourselves_is_tried_again() {
+async fn a_dns_name_that_resolved_to_this_node_is_retried() {
     let node = Node::start(|config| {
         config.listen = vec![TCP.parse().unwrap()];
         config.redial_max = Duration::from_millis(100);
@@ -183,7 +183,7 @@ async fn a_name_that_led_to_ourselves_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_peer_whose_host_vanishes_is_given_up_and_found_again() {
+async fn a_peer_whose_host_vanishes_times_out_and_is_dialled_again() {
     let far = Node::start(|config| {
         config.listen = vec![TCP.parse().unwrap()];
         config.ping_interval = Duration::from_millis(100);

@@ -6,7 +6,7 @@ use libp2p::identity::Keypair;
 use crate::{Node, PATIENCE, TCP, until};
 
 #[tokio::test]
-async fn a_peer_that_another_peer_told_of_is_kept_and_found_again() {
+async fn a_discovered_peer_is_kept_and_dialled_again() {
     let hub = Node::listening(TCP).await;
     let keypair = Keypair::generate_ed25519();
     let start = async |address: Multiaddr| {

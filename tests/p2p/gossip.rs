@@ -41,7 +41,7 @@ async fn a_message_reaches_a_third_node_only_when_it_is_accepted() {
     {
         let gossip = tell(&first, data, &mut in_middle).await;
         assert_eq!(gossip.from, first.client.local_peer_id());
-        middle.client.judge(&gossip, verdict);
+        middle.client.report_verdict(&gossip, verdict);
     }
     let mut others = Vec::new();
     let passed_on = eventually(async || {
@@ -71,7 +71,7 @@ async fn flood(from: &Node, to: &Node, times: u64) {
 }
 
 #[tokio::test]
-async fn a_stranger_is_heard_so_often_and_no_more() {
+async fn gossip_of_an_untrusted_peer_is_rate_limited() {
     let far = Node::listening(TCP).await;
     let near = Node::knowing("far", &far.address()).await;
     flood(&near, &far, 200).await;
@@ -82,7 +82,7 @@ async fn a_stranger_is_heard_so_often_and_no_more() {
 }
 
 #[tokio::test]
-async fn what_nobody_takes_is_dropped_and_counted() {
+async fn gossip_over_the_queue_is_dropped_and_counted() {
     let keypair = Keypair::generate_ed25519();
     let far = Node::start(|config| {
         config.listen = vec![TCP.parse().unwrap()];
@@ -102,7 +102,7 @@ async fn what_nobody_takes_is_dropped_and_counted() {
 }
 
 #[tokio::test]
-async fn nobody_listens_to_a_shunned_peer() {
+async fn gossip_of_a_shunned_peer_is_dropped() {
     let far = Node::listening(TCP).await;
     let near = Node::knowing("far", &far.address()).await;
     let mut receiver = far.client.gossip().unwrap();

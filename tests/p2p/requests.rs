@@ -12,7 +12,7 @@ use crate::peer::{Reply, ScriptedPeer};
 use crate::{Node, PATIENCE, TCP, WEBSOCKET, eventually, until};
 
 #[tokio::test]
-async fn two_nodes_ask_each_other_over_tcp_and_websocket() {
+async fn two_nodes_send_requests_over_tcp_and_websocket() {
     for transport in [TCP, WEBSOCKET] {
         let far = Node::listening(transport).await;
         assert!(!far.address().to_string().contains("tcp/0"), "port 0 is resolved");
@@ -24,7 +24,7 @@ async fn two_nodes_ask_each_other_over_tcp_and_websocket() {
         assert_eq!(near.client.candidates(), [far.client.local_peer_id()]);
         let full = near.ask("far", "full").await.unwrap();
         assert_eq!(full.len(), MAX_RESPONSE_BYTES, "an answer of exactly the limit arrives");
-        let inbound = far.client.inbound();
+        let inbound = far.client.inbound_stats();
         assert_eq!((inbound.requests, inbound.answered, inbound.dropped, inbound.failed), (2, 2, 0, 0));
         let info = near.client.peers().into_iter().find(|peer| peer.alias.as_deref() == Some("far")).unwrap();
         assert!(info.configured && info.connected && info.latency_ms.is_some() && info.last_seen.is_some());
@@ -34,7 +34,7 @@ async fn two_nodes_ask_each_other_over_tcp_and_websocket() {
 }
 
 #[tokio::test]
-async fn an_answer_of_any_bytes_is_passed_on() {
+async fn an_answer_of_any_bytes_is_returned() {
     for bytes in [&b"not json \xff\x00"[..], b"{\"ok\":tr"] {
         let peer = ScriptedPeer::start(move |_| Reply::Raw(bytes.into())).await;
         let node = Node::knowing("peer", &peer.address).await;
@@ -45,7 +45,7 @@ async fn an_answer_of_any_bytes_is_passed_on() {
 }
 
 #[tokio::test]
-async fn each_way_to_misbehave_has_its_error_and_the_node_goes_on() {
+async fn each_misbehaviour_has_its_error_and_the_node_goes_on() {
     let good = Node::listening(TCP).await;
     let node = Node::knowing("good", &good.address()).await;
     let closing = ScriptedPeer::start(|_| Reply::Close).await;
@@ -76,7 +76,7 @@ async fn each_way_to_misbehave_has_its_error_and_the_node_goes_on() {
 }
 
 #[tokio::test]
-async fn a_request_that_timed_out_frees_its_place_with_a_peer_of_our_own_dialect() {
+async fn a_request_that_timed_out_ends_with_a_peer_of_the_own_dialect() {
     let peer = Node::listening(TCP).await;
     let node = Node::start(|config| {
         config.peers = vec![format!("peer={}", peer.address()).parse().unwrap()];
@@ -102,7 +102,7 @@ async fn a_request_that_timed_out_frees_its_place_with_a_peer_of_our_own_dialect
 }
 
 #[tokio::test]
-async fn what_is_forwarded_leaves_places_to_our_own_requests() {
+async fn requests_in_flight_are_reserved_for_the_nodes_own() {
     let peer = ScriptedPeer::speaking(COMPRESSED_PROTOCOL, |_| Reply::Silence).await;
     let node = Node::start(|config| {
         config.peers = vec![format!("peer={}", peer.address).parse().unwrap()];
@@ -110,7 +110,7 @@ async fn what_is_forwarded_leaves_places_to_our_own_requests() {
     })
     .await;
     let id = node.client.wait_connected("peer", PATIENCE).await.unwrap();
-    let forwarding = node.client.clone().sharing(1 << 20);
+    let forwarding = node.client.clone().with_answer_memory(1 << 20);
     let clients = [&forwarding, &forwarding, &forwarding, &forwarding, &node.client];
     let asked = clients.map(|client| client.request(id, "1".into(), Duration::from_millis(300)));
     let waited = || Err::<Bytes, _>(P2pError::Timeout);
@@ -119,7 +119,7 @@ async fn what_is_forwarded_leaves_places_to_our_own_requests() {
 }
 
 #[tokio::test]
-async fn requests_of_others_are_bounded() {
+async fn inbound_requests_are_limited() {
     let far = Node::start(|config| {
         config.listen = vec![TCP.parse().unwrap()];
         (config.max_inbound, config.delay_limit) = (2, Duration::ZERO);
@@ -144,12 +144,12 @@ async fn requests_of_others_are_bounded() {
     assert_eq!((first.0.unwrap(), first.1.unwrap()), ("wait 1".into(), "wait 2".into()));
     let refusal: serde_json::Value = serde_json::from_slice(&second).unwrap();
     assert_eq!(refusal["errors"], json!({"error": "Too many requests in progress", "code": "busy"}));
-    assert_eq!(far.client.inbound().dropped, 1);
+    assert_eq!(far.client.inbound_stats().dropped, 1);
     assert_eq!(near.ask("far", "free again").await.unwrap(), "free again");
 }
 
 #[tokio::test]
-async fn who_hangs_up_has_its_place_until_the_work_is_done() {
+async fn an_inbound_request_counts_until_its_work_is_done() {
     let far = Node::start(|config| {
         config.listen = vec![TCP.parse().unwrap()];
         (config.max_inbound, config.delay_limit) = (1, Duration::ZERO);
@@ -163,7 +163,7 @@ async fn who_hangs_up_has_its_place_until_the_work_is_done() {
     gone.client.wait_connected("far", PATIENCE).await.unwrap();
     let (client, id) = (gone.client.clone(), gone.client.resolve("far").unwrap());
     let (asked, ()) = tokio::join!(client.request(id, "wait".into(), PATIENCE), async {
-        while far.client.inbound().requests == 0 {
+        while far.client.inbound_stats().requests == 0 {
             tokio::task::yield_now().await;
         }
         gone.stop().await;
@@ -196,7 +196,7 @@ async fn answers_that_cannot_be_sent_end_their_stream_only() {
 }
 
 #[tokio::test]
-async fn shutdown_ends_the_task_and_everything_that_waits() {
+async fn shutdown_ends_the_task_and_fails_all_calls() {
     let far = Node::listening(TCP).await;
     let near = Node::start(|config| {
         config.peers = vec![format!("far={}", far.address()).parse().unwrap()];
@@ -207,7 +207,7 @@ async fn shutdown_ends_the_task_and_everything_that_waits() {
     let client = near.client.clone();
     let id = client.resolve("far").unwrap();
     let (asked, ()) = tokio::join!(client.request(id, "wait".into(), PATIENCE), async {
-        while far.client.inbound().requests == 0 {
+        while far.client.inbound_stats().requests == 0 {
             tokio::task::yield_now().await;
         }
         near.stop().await;
@@ -219,13 +219,13 @@ async fn shutdown_ends_the_task_and_everything_that_waits() {
 }
 
 #[tokio::test]
-async fn a_swarm_that_panics_ends_its_task_and_everything_that_waits() {
+async fn a_panic_in_the_swarm_ends_the_task_and_fails_all_calls() {
     let far = Node::listening(TCP).await;
     let near = Node::knowing("far", &far.address()).await;
     let id = near.client.local_peer_id();
     let asked = far.client.request(id, "wait".into(), PATIENCE);
     let (asked, killed) = tokio::join!(asked, async {
-        while near.client.inbound().requests == 0 {
+        while near.client.inbound_stats().requests == 0 {
             tokio::task::yield_now().await;
         }
         near.ask("far", "die").await

@@ -34,7 +34,7 @@ fn ask(client: &P2pClient, number: u64, limit: Duration) -> tokio::task::JoinHan
 
 /// Waits until so many requests wait for a place.
 async fn waiting(node: &Node, count: u64) {
-    eventually(async || (node.client.door().outbound_waiting == count).then_some(())).await;
+    eventually(async || (node.client.endpoint_stats().outbound_waiting == count).then_some(())).await;
 }
 
 fn numbers(requests: &[Value]) -> Vec<u64> {
@@ -42,15 +42,15 @@ fn numbers(requests: &[Value]) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn two_are_in_flight_whoever_asks_and_our_own_gets_its_turn_among_fifty() {
+async fn two_requests_are_in_flight_and_own_ones_alternate_with_fifty_forwarded() {
     let (peer, node) = held(|_| {}).await;
-    let clients = node.client.clone().sharing(1 << 20);
+    let clients = node.client.clone().with_answer_memory(1 << 20);
     let forwarded: Vec<_> = (0..50).map(|n| ask(&clients.on_behalf_of(n), n, PATIENCE)).collect();
     waiting(&node, 48).await;
     let own = ask(&node.client, 1000, PATIENCE);
     waiting(&node, 49).await;
     peer.until(|figures| figures.open == 2).await;
-    assert_eq!((node.client.door().outbound, peer.requests().len()), (2, 2));
+    assert_eq!((node.client.endpoint_stats().outbound, peer.requests().len()), (2, 2));
     peer.release(1);
     assert_eq!(eventually(async || peer.requests().get(2).cloned()).await, 1000, "its turn is next");
     peer.release(50);
@@ -59,14 +59,14 @@ async fn two_are_in_flight_whoever_asks_and_our_own_gets_its_turn_among_fifty() 
     }
     assert_eq!(own.await.unwrap().unwrap(), "1000");
     assert_eq!((peer.requests().len(), peer.figures().most_open, peer.figures().lost), (51, 2, 0));
-    let door = node.client.door();
+    let door = node.client.endpoint_stats();
     assert_eq!((door.outbound, door.outbound_waiting, door.outbound_given_up), (0, 0, 0));
 }
 
 #[tokio::test]
-async fn neither_a_client_that_asks_much_nor_the_node_itself_keeps_another_client_waiting() {
+async fn clients_and_the_node_take_turns() {
     let (peer, node) = held(|config| config.node_requests = 1).await;
-    let clients = node.client.clone().sharing(1 << 20);
+    let clients = node.client.clone().with_answer_memory(1 << 20);
     let mut asked = vec![ask(&node.client, 0, PATIENCE)];
     eventually(async || (peer.requests().len() == 1).then_some(())).await;
     let (greedy, modest) = (clients.on_behalf_of(1), clients.on_behalf_of(2));
@@ -87,7 +87,7 @@ async fn neither_a_client_that_asks_much_nor_the_node_itself_keeps_another_clien
 }
 
 #[tokio::test]
-async fn a_peer_of_our_own_dialect_has_as_many_in_flight_as_before() {
+async fn a_peer_of_the_own_dialect_has_many_requests_in_flight() {
     let peer = ScriptedPeer::speaking(COMPRESSED_PROTOCOL, |_| Reply::Silence).await;
     let node = Node::knowing("peer", &peer.address).await;
     let asked: Vec<_> = (0..64).map(|n| ask(&node.client, n, PATIENCE)).collect();
@@ -97,13 +97,13 @@ async fn a_peer_of_our_own_dialect_has_as_many_in_flight_as_before() {
 }
 
 #[tokio::test]
-async fn who_would_wait_too_long_is_told_so_at_once() {
+async fn a_request_that_would_wait_too_long_fails_at_once() {
     let (peer, node) = held(|_| {}).await;
     // Its answers take longer than this, as it turns out.
     assert_eq!(ask(&node.client, 0, SHORT).await.unwrap(), Err(P2pError::Timeout));
     peer.release(1);
     peer.until(|figures| figures.open == 0).await;
-    eventually(async || (node.client.door().outbound == 0).then_some(())).await;
+    eventually(async || (node.client.endpoint_stats().outbound == 0).then_some(())).await;
     let mut asked = vec![ask(&node.client, 1, PATIENCE), ask(&node.client, 2, PATIENCE)];
     peer.until(|figures| figures.open == 2).await;
     for number in 3..20 {
@@ -122,20 +122,20 @@ async fn who_would_wait_too_long_is_told_so_at_once() {
 }
 
 #[tokio::test]
-async fn what_was_given_up_keeps_its_place_until_it_is_answered() {
+async fn an_abandoned_request_stays_in_flight_until_it_is_answered() {
     let (peer, node) = held(|_| {}).await;
     let dropped = ask(&node.client, 1, PATIENCE);
     peer.until(|figures| figures.open == 1).await;
     // Who hangs up, and who waits no longer.
     dropped.abort();
     assert_eq!(ask(&node.client, 2, SHORT).await.unwrap(), Err(P2pError::Timeout));
-    let clients = node.client.clone().sharing(1 << 20);
+    let clients = node.client.clone().with_answer_memory(1 << 20);
     for client in [&node.client, &clients.on_behalf_of(7)] {
         let began = Instant::now();
         assert_eq!(ask(client, 3, SHORT).await.unwrap(), Err(P2pError::Busy), "it was not sent");
         assert!(began.elapsed() >= SHORT, "nobody knows how long the others take");
     }
-    assert_eq!((peer.requests(), node.client.door().outbound), (vec![json!(1), json!(2)], 2));
+    assert_eq!((peer.requests(), node.client.endpoint_stats().outbound), (vec![json!(1), json!(2)], 2));
     let waits = ask(&node.client, 4, PATIENCE);
     waiting(&node, 1).await;
     peer.release(2);
@@ -148,7 +148,7 @@ async fn what_was_given_up_keeps_its_place_until_it_is_answered() {
 }
 
 #[tokio::test]
-async fn what_is_never_answered_keeps_its_place_for_so_long_and_no_longer() {
+async fn an_unanswered_request_stays_in_flight_until_its_timeout() {
     let (peer, node) = held(|config| (config.node_requests, config.hold_given_up) = (1, 3 * SHORT)).await;
     let began = Instant::now();
     assert_eq!(ask(&node.client, 1, SHORT).await.unwrap(), Err(P2pError::Timeout));

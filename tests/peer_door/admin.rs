@@ -82,7 +82,7 @@ async fn peers_are_added_put_on_lists_and_sent_away_at_the_admin_door_only() {
     let left = peer["banned_until"].as_i64().unwrap() - modal_gateway::chain::unix_now();
     assert!((595..=601).contains(&left), "{left}");
     until("it is disconnected", async || !connected()).await;
-    let refused = |why: &str| p2p.door().refused.iter().any(|(reason, count)| *reason == why && *count > 0);
+    let refused = |why: &str| p2p.endpoint_stats().refused.iter().any(|(reason, count)| *reason == why && *count > 0);
     let _ = friend.client.dial(own).await;
     until("it is refused", async || refused("banned")).await;
     for unknown in ["friend", "nobody", "%ff", "12D3KooWNobody"] {

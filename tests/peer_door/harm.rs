@@ -60,17 +60,17 @@ async fn clients_of_a_gateway_share_two_places_and_are_told_when_there_is_none_i
         tokio::spawn(async move { ping(&http, &base, client, data).await })
     };
     let mut all: Vec<_> = (0..12).map(|n| asked("192.0.2.1", n)).collect();
-    until("ten wait", async || p2p.door().outbound_waiting == 10).await;
+    until("ten wait", async || p2p.endpoint_stats().outbound_waiting == 10).await;
     peer.until(|figures| figures.open == 2).await;
     all.push(asked("192.0.2.2", 100));
-    until("another one waits", async || p2p.door().outbound_waiting == 11).await;
+    until("another one waits", async || p2p.endpoint_stats().outbound_waiting == 11).await;
     peer.release(13);
     for answer in all {
         assert_eq!(answer.await.unwrap().0, 200);
     }
     let turn = pings(&peer).iter().position(|data| *data == 100).unwrap();
     assert!(turn <= 4, "its turn comes with the first ones': {:?}", pings(&peer));
-    assert_eq!((peer.figures().most_open, p2p.door().outbound), (2, 0));
+    assert_eq!((peer.figures().most_open, p2p.endpoint_stats().outbound), (2, 0));
 
     // The node is mute now: who was asked did not answer, and the third question was never sent.
     let slow = [asked("192.0.2.1", 200), asked("192.0.2.2", 201)];
@@ -81,7 +81,7 @@ async fn clients_of_a_gateway_share_two_places_and_are_told_when_there_is_none_i
         let (status, told) = slow.await.unwrap();
         assert_eq!((status, &told["errors"]["code"]), (504, &json!("peer_timeout")), "{told}");
     }
-    assert_eq!((pings(&peer).len(), p2p.door().outbound_given_up), (15, 2));
+    assert_eq!((pings(&peer).len(), p2p.endpoint_stats().outbound_given_up), (15, 2));
     stop.cancel();
     until("the gateway takes nothing more", async || http.get(&base).send().await.is_err()).await;
     peer.release(2);

@@ -117,7 +117,7 @@ async fn no_request_makes_the_gateway_dial_what_the_client_names() {
     }
     let refused = refused.into_inner();
     assert!(refused >= forms.len(), "{refused} refused");
-    let door = gateway.p2p.door();
+    let door = gateway.p2p.endpoint_stats();
     assert_eq!((door.dials, door.connections_out), (0, 0));
     assert_eq!(watcher.counts(), [0; 3], "nothing came");
     // The watcher would have seen it: the operator may send us there.
@@ -200,7 +200,8 @@ async fn told(own: bool) {
     let second = start(&few, true).await;
     let seen = async || loose.counts().iter().all(|count| *count > 0);
     until("the one that may dials what it was told", seen).await;
-    let refused = |node: &Node| node.client.door().refused.iter().find(|(why, _)| *why == "address").unwrap().1;
+    let refused =
+        |node: &Node| node.client.endpoint_stats().refused.iter().find(|(why, _)| *why == "address").unwrap().1;
     if !own {
         until("kademlia wanted to dial for the other one, too", async || refused(&first.0) > 0).await;
     }

@@ -35,7 +35,7 @@ async fn who_asks_too_much_waits_or_is_told_so_and_others_are_answered() {
     assert_eq!(given + refused, 40);
     assert!((10..20).contains(&given), "{given} answers of 100 blocks");
     assert!((DELAY..DELAY + Duration::from_secs(2)).contains(&took), "{took:?}");
-    let inbound = server.client.inbound();
+    let inbound = server.client.inbound_stats();
     assert_eq!((inbound.rate_limited, inbound.dropped), (refused as u64, 0));
     let answer = modest.client.request(server.id(), "7".into(), PATIENCE).await.unwrap();
     assert_eq!(answer.len(), 7);
@@ -44,7 +44,7 @@ async fn who_asks_too_much_waits_or_is_told_so_and_others_are_answered() {
         let answer = greedy.client.request(server.id(), request().into(), PATIENCE).await.unwrap();
         assert_eq!(code(&answer), None);
     }
-    let door = server.client.door();
+    let door = server.client.endpoint_stats();
     assert!(door.delayed > 0 && door.inbound_waiting == 0);
 }
 
@@ -72,16 +72,16 @@ async fn answers_that_would_take_too_much_memory_wait_for_it() {
     let watch = async {
         let mut most = 0;
         loop {
-            most = server.client.door().answer_bytes.max(most);
+            most = server.client.endpoint_stats().answer_bytes.max(most);
             assert!(most <= 12 * MIB as u64, "{most}");
             tokio::task::yield_now().await;
         }
     };
     let answers = tokio::select! { answers = answers => answers, () = watch => unreachable!() };
     assert!(answers.into_iter().all(|answer| answer.unwrap().len() == 2 * MIB), "none is refused");
-    assert!(server.client.door().delayed > 0, "and some had to wait");
-    until("the memory is free again", async || server.client.door().answer_bytes == 0).await;
-    assert_eq!(server.client.inbound().dropped, 0);
+    assert!(server.client.endpoint_stats().delayed > 0, "and some had to wait");
+    until("the memory is free again", async || server.client.endpoint_stats().answer_bytes == 0).await;
+    assert_eq!(server.client.inbound_stats().dropped, 0);
 }
 
 #[tokio::test]
@@ -100,6 +100,6 @@ async fn answers_that_would_take_too_much_memory_for_too_long_are_refused_and_th
     assert!(!given.is_empty() && given.iter().all(|answer| answer.len() == 2 * MIB));
     assert!(!refused.is_empty() && refused.iter().all(|answer| code(answer).as_deref() == Some("busy")));
     eprintln!("answer budget of 12 MiB, 32 answers of 2 MiB at once: {} given, {} refused", given.len(), refused.len());
-    until("the memory is free again", async || server.client.door().answer_bytes == 0).await;
+    until("the memory is free again", async || server.client.endpoint_stats().answer_bytes == 0).await;
     assert_eq!(ask(9 * MIB).await.unwrap().len(), 9 * MIB, "one answer always fits");
 }

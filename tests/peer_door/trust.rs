@@ -54,7 +54,7 @@ async fn strangers_are_let_in_and_asked_as_far_as_they_are_trusted(
 }
 
 fn refused(node: &Node, why: &str) -> u64 {
-    node.client.door().refused.iter().find(|(reason, _)| *reason == why).unwrap().1
+    node.client.endpoint_stats().refused.iter().find(|(reason, _)| *reason == why).unwrap().1
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn scores_and_bans_outlive_a_restart(#[case] backend: Backend) {
     assert!(after.score > 190.0 && after.score <= 200.0 && after.penalties == 1 && after.shunned, "{after:?}");
     assert_eq!(after.last_penalty, Some("invalid_block"));
     let _ = liar.client.dial(client.dial_addresses()[0].clone()).await;
-    let banned = || client.door().refused.iter().any(|(why, count)| *why == "banned" && *count > 0);
+    let banned = || client.endpoint_stats().refused.iter().any(|(why, count)| *why == "banned" && *count > 0);
     until("it is still refused", async || banned()).await;
     stop.cancel();
     running.await.unwrap().unwrap();

@@ -132,7 +132,7 @@ async fn who_only_passes_a_bad_block_on_is_not_blamed(#[values(Backend::Sqlite, 
     let (mut passed, passing) = (relay.gossip().unwrap(), relay.clone());
     tokio::spawn(async move {
         while let Some(message) = passed.recv().await {
-            passing.judge(&message, Verdict::Accept);
+            passing.report_verdict(&message, Verdict::Accept);
         }
     });
     let liar = serve(&Serving::of(&chain.first(50))).await;

@@ -220,7 +220,7 @@ fn add_http(metrics: &mut Metrics, gateway: &Gateway) {
 /// Metrics of libp2p.
 fn add_p2p(metrics: &mut Metrics, gateway: &Gateway) {
     let Some(p2p) = gateway.source.p2p() else { return };
-    let (peers, inbound, gossip, door) = (p2p.peers(), p2p.inbound(), p2p.gossip_stats(), p2p.door());
+    let (peers, inbound, gossip, door) = (p2p.peers(), p2p.inbound_stats(), p2p.gossip_stats(), p2p.endpoint_stats());
     let count = |matching: fn(&&PeerInfo) -> bool| peers.iter().filter(matching).count() as u64;
     let connections = [("in", door.connections_in), ("out", door.connections_out)];
     let connections = connections.map(|(direction, count)| (label("direction", direction), count));

@@ -1,4 +1,4 @@
-//! Whom we have to do with, and how far: who is let in, heard and asked.
+//! Admission of peers by trust and reputation: connections, gossip and requests.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -7,9 +7,9 @@ use std::time::Instant;
 use libp2p::PeerId;
 
 use super::{FAILURE_HALF_LIFE, Peer, PeerBook};
-use crate::p2p::guard::Refused;
-use crate::p2p::place::ip;
-use crate::p2p::trust::{Trust, TrustList};
+use crate::p2p::address::scope::ip;
+use crate::p2p::config::{Trust, TrustList};
+use crate::p2p::error::Refusal;
 
 impl PeerBook {
     /// Puts a peer on the allow-list or the deny-list, and takes it off the other one.
@@ -21,7 +21,7 @@ impl PeerBook {
         self.entry(id);
     }
 
-    /// Whether the operator named it, in the settings, on the allow-list, or by dialling it.
+    /// Whether the operator trusts the peer: configured, on the allow-list, or dialled by a command.
     pub fn is_trusted(&self, id: &PeerId) -> bool {
         let named = |peer: &Peer| peer.configured || !peer.addresses.is_empty();
         !self.is_denied(id) && (self.trust.allow.contains(id) || self.peers.get(id).is_some_and(named))
@@ -31,51 +31,55 @@ impl PeerBook {
         self.trust.deny.contains(id)
     }
 
-    /// Whether we have to do with it at all.
-    pub fn admits(&self, id: &PeerId, now: Instant) -> Result<(), Refused> {
+    /// Checks whether the peer may be connected.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub fn admits(&self, id: &PeerId, now: Instant) -> Result<(), Refusal> {
         if self.is_denied(id) {
-            Err(Refused::Denied)
+            Err(Refusal::Denied)
         } else if self.is_trusted(id) {
             Ok(())
         } else if self.peers.get(id).is_some_and(|peer| peer.offences.banned(now)) {
-            Err(Refused::Banned)
+            Err(Refusal::Banned)
         } else if self.trust.mode == Trust::Closed {
-            Err(Refused::Stranger)
+            Err(Refusal::Untrusted)
         } else {
             Ok(())
         }
     }
 
-    /// Whether it may be asked, and its gossip heard: not a stranger's where those are not trusted.
+    /// Whether requests may be sent to the peer, and its gossip accepted, by the trust policy.
     pub fn may_be_asked(&self, id: &PeerId) -> bool {
         !self.is_denied(id) && (self.trust.mode == Trust::Open || self.is_trusted(id))
     }
 
-    /// Whether it may be listened to, and asked without being named: of those that may be asked, who is not shunned.
-    pub fn is_heard(&self, id: &PeerId, now: Instant) -> bool {
+    /// Whether the peer is eligible as a source of gossip and for requests that don't name a peer: allowed by the trust
+    /// policy, and not shunned.
+    pub fn is_eligible(&self, id: &PeerId, now: Instant) -> bool {
         self.may_be_asked(id) && !self.is_shunned(id, now)
     }
 
-    /// Whether a configured address is at this ip.
+    /// Whether a configured address has this ip.
     pub fn is_at_configured_address(&self, address: IpAddr) -> bool {
         self.configured.iter().any(|peer| ip(&peer.address) == Some(address))
     }
 
-    /// Everybody who is connected and should not be.
-    pub fn intruders(&self, now: Instant) -> Vec<PeerId> {
+    /// Connected peers that are not admitted.
+    pub fn not_admitted(&self, now: Instant) -> Vec<PeerId> {
         let connected = self.peers.iter().filter(|(_, peer)| peer.connections > 0);
         connected.filter(|(id, _)| self.admits(id, now).is_err()).map(|(id, _)| *id).collect()
     }
 
-    /// Everybody who is connected and whom the operator does not trust.
-    pub fn strangers(&self) -> Vec<PeerId> {
+    /// Connected peers that are not trusted.
+    pub fn untrusted(&self) -> Vec<PeerId> {
         let connected = self.peers.iter().filter(|(_, peer)| peer.connections > 0);
         connected.filter(|(id, _)| !self.is_trusted(id)).map(|(id, _)| *id).collect()
     }
 
     /// See [`P2pClient::candidates`](crate::p2p::P2pClient::candidates).
     pub fn candidates(&self, now: Instant) -> Vec<PeerId> {
-        // A configured peer that hung up (real nodes close idle connections) is dialled again by the request itself.
+        // A disconnected configured peer (the network's nodes close idle connections) is dialled by the request.
         let usable =
             |peer: &Peer| peer.speaks && (peer.connections > 0 || peer.configured && peer.dial_error.is_none());
         let listed = |wanted: &dyn Fn(&PeerId) -> bool| {
@@ -92,8 +96,8 @@ impl PeerBook {
             best.sort_unstable();
             best.into_iter().map(|(_, id)| id).collect::<Vec<_>>()
         };
-        let best = listed(&|id| self.is_heard(id, now));
-        // Better one of the operator's own with a bad record than nobody.
+        let best = listed(&|id| self.is_eligible(id, now));
+        // A trusted peer with a bad score is better than none.
         if best.is_empty() { listed(&|id| self.is_trusted(id)) } else { best }
     }
 }

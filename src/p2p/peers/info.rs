@@ -1,71 +1,74 @@
-//! What is told about a peer.
+//! Public information on peers.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use libp2p::{Multiaddr, PeerId};
 use serde::Serialize;
 
-use super::reputation::unix;
-use super::{Configured, Offence, Peer, PeerBook, PeerChain};
+use super::claims::PeerChain;
+use super::record::unix;
+use super::score::Offence;
+use super::{Peer, PeerBook};
 
-/// What we tell about a peer. Its ip addresses are not part of the serialized form: strangers may read that.
+/// Public information on a peer. Ip addresses are not serialized.
 #[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct PeerInfo {
     /// Id in base58; null for a configured address that was given without an id and has not been reached yet.
     #[schema(required)]
     pub peer_id: Option<String>,
-    /// The operator's name for it.
+    /// Alias given by the operator.
     #[schema(required)]
     pub alias: Option<String>,
-    /// Whether the operator named it, rather than the network.
+    /// Whether it is configured by the operator rather than discovered.
     pub configured: bool,
-    /// Whether a connection stands now.
+    /// Whether it is connected.
     pub connected: bool,
-    /// What it calls itself (identify).
+    /// Agent string (identify).
     #[schema(required)]
     pub agent: Option<String>,
-    /// What it is to the network, as its agent says: `Miner`, `Observer`, `Validator`.
+    /// Role in the network, from its agent string: `Miner`, `Observer`, `Validator`.
     #[schema(required)]
     pub role: Option<String>,
-    /// The address of its status page, as its agent says: http or https.
+    /// URL of its status page, from its agent string: http or https.
     #[schema(required)]
     pub status_url: Option<String>,
-    /// Protocols that it says it speaks (identify).
+    /// Supported protocols (identify).
     pub protocols: Vec<String>,
-    /// Moving mean of the time it took to answer, in milliseconds; of pings while there were no requests.
+    /// Moving mean of its answer times in milliseconds; without requests, the latest ping time.
     #[schema(required)]
     pub latency_ms: Option<f64>,
-    /// Requests that we sent it.
+    /// Requests sent to it.
     pub requests: u64,
-    /// Those of them that got no answer.
+    /// Requests that it did not answer.
     pub failures: u64,
-    /// Code of the latest failure ([`P2pError::code`]); a later success leaves it.
+    /// Code of the latest failure; a later success does not clear it.
     #[schema(required)]
     pub last_error: Option<&'static str>,
-    /// Offences of late, by weight; halves every ten minutes. 0 is a clean slate.
+    /// Sum of its offences' weights; halves every ten minutes.
     pub score: f64,
     /// Whether the operator trusts it: configured, on the allow-list, or dialled by a command.
     pub trusted: bool,
-    /// Until when its connections are refused, in unix seconds; null where they aren't.
+    /// End of its ban, in unix seconds; null without a ban.
     #[schema(required)]
     pub banned_until: Option<u64>,
-    /// Whether its offences are too many for it to be asked, or to be listened to, for now.
+    /// Whether its score is too high for it to be sent requests, or for its gossip to be accepted.
     pub shunned: bool,
-    /// Offences since we know it.
+    /// Number of its offences.
     pub penalties: u64,
     /// Name of the latest offence.
     #[schema(required)]
     pub last_penalty: Option<&'static str>,
-    /// Work of its chain as far as it has been verified here: a decimal number.
+    /// Verified work of its chain: a decimal number.
     #[schema(required)]
     pub verified_work: Option<String>,
-    /// What it said of its chain, and how that stands to ours; null where the sync has not asked it.
+    /// Its claims about its chain; null until the sync has asked it.
     #[schema(required)]
     pub chain: Option<PeerChain>,
-    /// When it last connected, identified itself or answered, in unix seconds.
+    /// Time at which it last connected, identified itself or answered, in unix seconds.
     #[schema(required)]
     pub last_seen: Option<i64>,
-    /// Its addresses: configured, and of the connection.
+    /// Configured addresses, and that of the connection.
     #[serde(skip)]
     #[schema(ignore)]
     pub addresses: Vec<Multiaddr>,
@@ -101,7 +104,7 @@ impl Peer {
 }
 
 impl PeerBook {
-    /// Every peer, configured ones first in the operator's order, then by id.
+    /// Information on all peers: configured ones first in the operator's order, then by id.
     pub fn infos(&self, now: Instant) -> Vec<PeerInfo> {
         let unreached = self.configured.iter().filter(|peer| peer.peer.is_none()).map(|configured| {
             let peer = Peer {
@@ -118,11 +121,13 @@ impl PeerBook {
             .map(|(id, peer)| peer.info(Some(id), self.is_trusted(id), now))
             .chain(unreached)
             .collect();
-        let place = |info: &PeerInfo| {
-            let configured = |peer: &Configured| info.addresses.contains(&peer.address);
-            self.configured.iter().position(configured).filter(|_| info.configured).unwrap_or(usize::MAX)
+        let positions: HashMap<_, _> =
+            self.configured.iter().enumerate().rev().map(|(position, peer)| (&peer.address, position)).collect();
+        let position = |info: &PeerInfo| {
+            let known = info.addresses.iter().filter(|_| info.configured).filter_map(|address| positions.get(address));
+            known.min().copied().unwrap_or(usize::MAX)
         };
-        infos.sort_by_cached_key(|info| (place(info), info.peer_id.clone()));
+        infos.sort_by_cached_key(|info| (position(info), info.peer_id.clone()));
         infos
     }
 }

@@ -1,29 +1,29 @@
-//! What a peer did wrong, and how long that counts.
+//! Offences of peers, and scores that decay with time.
 
 use std::time::{Duration, Instant};
 
-/// After this time an offence counts half.
+/// Time after which an offence counts half.
 pub(super) const OFFENCE_HALF_LIFE: Duration = Duration::from_secs(10 * 60);
-/// A peer with this score or more is shunned.
+/// Score from which a peer is shunned.
 pub(super) const SHUNNED_FROM: f64 = 50.0;
-/// A peer that reaches this score by something provable is refused until it is no longer shunned.
+/// Score from which a provable offence bans a peer until it is no longer shunned.
 pub(super) const BANNED_FROM: f64 = 200.0;
 
-/// Something that a peer did wrong. Each adds to its score, which halves every ten minutes; from 50 on it is shunned.
-/// Who reaches 200 by an invalid block or a broken answer is banned: disconnected, and refused until the score is below 50
-/// again, unless the operator trusts it.
+/// Offence of a peer. It adds to the peer's score, which halves every ten minutes; from 50 on the peer is shunned. A
+/// peer that reaches 200 by an invalid block or a broken answer is banned (disconnected, and refused until the score is
+/// below 50), unless the operator trusts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offence {
-    /// It sent a block that breaks a rule. Adds 200: banned for 20 minutes.
+    /// A block that breaks a rule. Adds 200: banned for 20 minutes.
     InvalidBlock,
-    /// Its answer is none, or not to what was asked. Adds 100: shunned for 10 minutes.
+    /// An answer that can't be parsed or does not match the request. Adds 100: shunned for 10 minutes.
     BrokenAnswer,
-    /// It did not answer, or too late. Adds 5: it takes more than ten in a row, for a slow peer means no harm.
+    /// No answer in time. Adds 5: only more than ten in a row shun the peer, since a slow peer is not malicious.
     Unreliable,
 }
 
 impl Offence {
-    /// Its name in snake case.
+    /// Name in snake case.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidBlock => "invalid_block",
@@ -32,13 +32,13 @@ impl Offence {
         }
     }
 
-    /// The offence of this name; `None` for what is none any more, such as the `false_claim` of earlier releases.
+    /// Finds an offence by name; `None` for unknown names, such as the `false_claim` of earlier releases.
     pub(super) fn named(name: &str) -> Option<Self> {
         const ALL: [Offence; 3] = [Offence::InvalidBlock, Offence::BrokenAnswer, Offence::Unreliable];
         ALL.into_iter().find(|offence| offence.as_str() == name)
     }
 
-    /// Whether it can be nobody else's fault, nor chance.
+    /// Whether it proves misbehaviour of the peer, rather than a fault on the way.
     fn is_provable(self) -> bool {
         matches!(self, Self::InvalidBlock | Self::BrokenAnswer)
     }
@@ -52,11 +52,11 @@ impl Offence {
     }
 }
 
-/// A sum that halves with time.
+/// Sum that halves with time.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Fading(Option<(f64, Instant)>);
+pub(super) struct DecayingSum(Option<(f64, Instant)>);
 
-impl Fading {
+impl DecayingSum {
     pub fn at(&self, now: Instant, half_life: Duration) -> f64 {
         let Some((sum, since)) = self.0 else { return 0.0 };
         sum * 0.5f64.powf(now.saturating_duration_since(since).as_secs_f64() / half_life.as_secs_f64())
@@ -70,14 +70,14 @@ impl Fading {
 /// The offences of one peer.
 #[derive(Debug, Default)]
 pub(super) struct Offences {
-    sum: Fading,
+    sum: DecayingSum,
     banned_until: Option<Instant>,
     pub count: u64,
     pub latest: Option<Offence>,
 }
 
 impl Offences {
-    /// Returns whether this is the one too many.
+    /// Adds an offence. Returns whether it leads to a ban.
     pub fn add(&mut self, offence: Offence, now: Instant) -> bool {
         self.sum.add(offence.weight(), now, OFFENCE_HALF_LIFE);
         self.count += 1;
@@ -86,17 +86,17 @@ impl Offences {
         if score < BANNED_FROM || !offence.is_provable() {
             return false;
         }
-        let fades = OFFENCE_HALF_LIFE.mul_f64((score / SHUNNED_FROM).log2());
-        self.ban(now + fades, now);
+        let duration = OFFENCE_HALF_LIFE.mul_f64((score / SHUNNED_FROM).log2());
+        self.ban(now + duration, now);
         true
     }
 
-    /// Refused until then at least.
+    /// Refusal until then at least.
     pub fn ban(&mut self, until: Instant, now: Instant) {
         self.banned_until = Some(self.banned_until(now).map_or(until, |before| before.max(until)));
     }
 
-    /// A score and more, remembered from an earlier run.
+    /// Adds the score, number and name of offences of an earlier run.
     pub fn restore(&mut self, score: f64, count: u64, latest: Option<Offence>, now: Instant) {
         self.sum.add(score, now, OFFENCE_HALF_LIFE);
         self.count += count;

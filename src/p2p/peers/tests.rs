@@ -1,18 +1,16 @@
 use libp2p::StreamProtocol;
 
+use super::record::Reputation;
 use super::*;
-use crate::p2p::guard::Refused;
+use crate::p2p::config::Trust;
+use crate::p2p::error::Refusal;
 
-mod forgiving;
+pub(super) const OURS: StreamProtocol = StreamProtocol::new(PROTOCOL);
 
-use crate::p2p::trust::Trust;
-
-const OURS: StreamProtocol = StreamProtocol::new(PROTOCOL);
-
-fn connected(book: &mut PeerBook, protocols: &[StreamProtocol]) -> PeerId {
+pub(super) fn connected(book: &mut PeerBook, protocols: &[StreamProtocol]) -> PeerId {
     let id = PeerId::random();
     book.connected(id, 1, "/ip4/192.0.2.7/tcp/4001".parse().unwrap());
-    book.identified(id, "agent", protocols);
+    book.record_identify(id, "agent", protocols);
     id
 }
 
@@ -29,10 +27,10 @@ fn names_get_their_ids() {
     assert!(matches!(book.find("nobody"), Err(P2pError::UnknownPeer)));
     let (first, second) = (PeerId::random(), PeerId::random());
     assert!(matches!(book.find(&first.to_string()), Err(P2pError::UnknownPeer)));
-    book.learn(0, first);
+    book.assign_id(0, first);
     assert_eq!(book.resolve("node"), Some(first));
-    book.learn(0, second);
-    assert_eq!(book.resolve("node"), Some(second), "somebody else answers at the address now");
+    book.assign_id(0, second);
+    assert_eq!(book.resolve("node"), Some(second), "another peer is at the address now");
     assert!(!book.is_configured(&first));
     assert_eq!(book.addresses(&first), Some(&[][..]));
     let names: Vec<_> = book.infos(Instant::now()).into_iter().map(|info| (info.alias, info.configured)).collect();
@@ -50,10 +48,10 @@ fn the_best_candidate_fails_least_then_answers_fastest() {
     let fresh = connected(&mut book, &[OURS]);
     let (slow, fast, flaky) =
         (connected(&mut book, &[OURS]), connected(&mut book, &[OURS]), connected(&mut book, &[OURS]));
-    book.answered(slow, Duration::from_millis(900));
-    book.answered(fast, Duration::from_millis(3));
-    book.answered(flaky, Duration::from_millis(1));
-    book.failed(flaky, &P2pError::Timeout, now);
+    book.record_answer(slow, Duration::from_millis(900));
+    book.record_answer(fast, Duration::from_millis(3));
+    book.record_answer(flaky, Duration::from_millis(1));
+    book.record_failure(flaky, &P2pError::Timeout, now);
     assert_eq!(book.candidates(now), [fast, slow, fresh, flaky]);
     let later = now + 3 * FAILURE_HALF_LIFE;
     assert_eq!(book.candidates(later), [flaky, fast, slow, fresh], "failures are forgotten with time");
@@ -65,15 +63,15 @@ fn a_configured_peer_that_hung_up_is_a_candidate_until_a_dial_fails() {
     let now = Instant::now();
     let mut book = PeerBook::new(&["n=/ip4/127.0.0.1/tcp/1".parse().unwrap()]);
     let id = connected(&mut book, &[OURS]);
-    book.learn(0, id);
+    book.assign_id(0, id);
     book.disconnected(&id, 0);
     assert_eq!(book.candidates(now), [id]);
-    book.dial_failed(&id, "connection refused".into());
+    book.record_dial_failure(&id, "connection refused".into());
     assert_eq!(book.candidates(now), []);
 }
 
 #[test]
-fn strangers_are_forgotten_before_memory_runs_out_and_never_shown_with_addresses() {
+fn idle_peers_are_forgotten_over_the_limit_and_addresses_are_not_serialized() {
     let mut book = PeerBook::new(&[format!("n=/ip4/192.0.2.1/tcp/1/p2p/{}", PeerId::random()).parse().unwrap()]);
     let online = connected(&mut book, &[OURS]);
     for _ in 0..2 * MAX_PEERS {
@@ -88,12 +86,12 @@ fn strangers_are_forgotten_before_memory_runs_out_and_never_shown_with_addresses
 }
 
 #[test]
-fn a_shunned_peer_is_no_candidate_until_its_offences_fade() {
+fn a_shunned_peer_is_no_candidate_until_its_score_has_decayed() {
     let now = Instant::now();
     let mut book = PeerBook::new(&[]);
     let (good, bad) = (connected(&mut book, &[OURS]), connected(&mut book, &[OURS]));
-    book.answered(bad, Duration::from_millis(1));
-    book.answered(good, Duration::from_millis(9));
+    book.record_answer(bad, Duration::from_millis(1));
+    book.record_answer(good, Duration::from_millis(9));
     assert_eq!(book.candidates(now), [bad, good]);
     for (offence, until) in [(Offence::InvalidBlock, 20), (Offence::BrokenAnswer, 10)]
         .map(|(offence, m)| (offence, Duration::from_secs(m * 60)))
@@ -113,8 +111,8 @@ fn a_shunned_peer_is_no_candidate_until_its_offences_fade() {
     assert_eq!(book.candidates(now), [good]);
     let info =
         |book: &PeerBook| book.infos(now).into_iter().find(|info| info.peer_id == Some(bad.to_string())).unwrap();
-    let told = info(&book);
-    assert_eq!((told.score, told.shunned, told.penalties, told.last_penalty), (55.0, true, 11, Some("unreliable")));
+    let info = info(&book);
+    assert_eq!((info.score, info.shunned, info.penalties, info.last_penalty), (55.0, true, 11, Some("unreliable")));
 }
 
 #[test]
@@ -134,18 +132,18 @@ fn a_slow_peer_is_shunned_only_when_it_fails_all_the_time() {
 }
 
 #[test]
-fn verified_work_is_told_and_a_gateways_own_protocol_is_enough() {
+fn verified_work_is_shown_and_the_own_dialect_is_enough() {
     let mut book = PeerBook::new(&[]);
     let id = connected(&mut book, &[StreamProtocol::new(COMPRESSED_PROTOCOL)]);
     assert_eq!(book.candidates(Instant::now()), [id]);
     assert_eq!(book.infos(Instant::now())[0].verified_work, None);
     book.note_work(id, [u128::MAX, 1].into_iter().sum());
-    let told = book.infos(Instant::now()).remove(0).verified_work;
-    assert_eq!(told.as_deref(), Some("340282366920938463463374607431768211456"));
+    let work = book.infos(Instant::now()).remove(0).verified_work;
+    assert_eq!(work.as_deref(), Some("340282366920938463463374607431768211456"));
 }
 
 #[test]
-fn trust_decides_who_is_admitted_asked_and_heard() {
+fn trust_decides_on_admission_requests_and_gossip() {
     let now = Instant::now();
     let (friend, foe) = (PeerId::random(), PeerId::random());
     for (mode, admitted, asked) in
@@ -154,27 +152,27 @@ fn trust_decides_who_is_admitted_asked_and_heard() {
         let list = TrustList { mode, allow: [friend, foe].into(), deny: [foe].into() };
         let pinned = PeerId::random();
         let configured = format!("n=/ip4/192.0.2.1/tcp/1/p2p/{pinned}").parse().unwrap();
-        let mut book = PeerBook::new(&[configured]).trusting(list);
-        let stranger = connected(&mut book, &[OURS]);
+        let mut book = PeerBook::new(&[configured]).with_trust(list);
+        let untrusted = connected(&mut book, &[OURS]);
         for id in [friend, foe, pinned] {
             book.connected(id, 1, "/ip4/192.0.2.7/tcp/4001".parse().unwrap());
-            book.identified(id, "agent", &[OURS]);
+            book.record_identify(id, "agent", &[OURS]);
         }
-        assert_eq!(book.admits(&stranger, now).is_ok(), admitted, "{mode:?}");
-        assert_eq!((book.is_heard(&stranger, now), book.find(&stranger.to_string()).is_ok()), (asked, asked));
-        assert_eq!(book.candidates(now).contains(&stranger), asked, "{mode:?}");
+        assert_eq!(book.admits(&untrusted, now).is_ok(), admitted, "{mode:?}");
+        assert_eq!((book.is_eligible(&untrusted, now), book.find(&untrusted.to_string()).is_ok()), (asked, asked));
+        assert_eq!(book.candidates(now).contains(&untrusted), asked, "{mode:?}");
         for id in [friend, pinned] {
             assert!(book.admits(&id, now).is_ok() && book.is_trusted(&id) && book.candidates(now).contains(&id));
         }
-        assert_eq!((book.admits(&foe, now), book.is_trusted(&foe)), (Err(Refused::Denied), false), "deny wins");
+        assert_eq!((book.admits(&foe, now), book.is_trusted(&foe)), (Err(Refusal::Denied), false), "deny wins");
         assert!(book.find(&foe.to_string()).is_err() && !book.candidates(now).contains(&foe));
-        let intruders = book.intruders(now);
-        assert_eq!((intruders.contains(&foe), intruders.contains(&stranger)), (true, !admitted));
+        let not_admitted = book.not_admitted(now);
+        assert_eq!((not_admitted.contains(&foe), not_admitted.contains(&untrusted)), (true, !admitted));
     }
 }
 
 #[test]
-fn a_provable_wrong_bans_until_it_has_faded_and_a_restart_does_not_help() {
+fn a_provable_offence_bans_until_the_score_has_decayed_also_over_a_restart() {
     let now = Instant::now();
     let configured = PeerId::random();
     let mut book = PeerBook::new(&[format!("n=/ip4/192.0.2.1/tcp/1/p2p/{configured}").parse().unwrap()]);
@@ -184,7 +182,7 @@ fn a_provable_wrong_bans_until_it_has_faded_and_a_restart_does_not_help() {
     for _ in 0..1000 {
         assert!(!book.penalise(slow, Offence::Unreliable, now), "slow is not malicious");
     }
-    assert_eq!(book.admits(&bad, now), Err(Refused::Banned));
+    assert_eq!(book.admits(&bad, now), Err(Refusal::Banned));
     assert!(book.admits(&configured, now).is_ok() && book.is_shunned(&configured, now));
     assert!(book.admits(&slow, now).is_ok() && book.is_shunned(&slow, now));
     let info = book.infos(now).into_iter().find(|info| info.peer_id == Some(bad.to_string())).unwrap();
@@ -203,7 +201,7 @@ fn a_provable_wrong_bans_until_it_has_faded_and_a_restart_does_not_help() {
     let text = serde_json::to_string(&kept).unwrap();
     let mut next = PeerBook::new(&[]);
     next.restore(&serde_json::from_str::<Vec<Reputation>>(&text).unwrap(), now);
-    assert_eq!(next.admits(&bad, now), Err(Refused::Banned));
+    assert_eq!(next.admits(&bad, now), Err(Refusal::Banned));
     assert!(next.admits(&bad, now + Duration::from_secs(1202)).is_ok(), "it is not for ever");
     let mut old = kept.clone();
     for known in &mut old {
@@ -213,7 +211,7 @@ fn a_provable_wrong_bans_until_it_has_faded_and_a_restart_does_not_help() {
     let mut later = PeerBook::new(&[]);
     later.restore(&old, now);
     assert!(later.admits(&bad, now + Duration::from_secs(595)).is_err());
-    assert!(later.admits(&bad, now + Duration::from_secs(602)).is_ok(), "time counts while we are down");
+    assert!(later.admits(&bad, now + Duration::from_secs(602)).is_ok(), "time counts while the node is down");
     let info = later.infos(now).into_iter().find(|info| info.peer_id == Some(bad.to_string())).unwrap();
     assert!((99.0..101.0).contains(&info.score) && info.last_penalty == Some("invalid_block"), "{}", info.score);
     for known in &mut old {
@@ -232,7 +230,7 @@ fn a_provable_wrong_bans_until_it_has_faded_and_a_restart_does_not_help() {
 }
 
 #[test]
-fn a_crowd_of_new_ids_makes_no_offender_forgotten() {
+fn new_ids_displace_no_offender() {
     let now = Instant::now();
     let mut book = PeerBook::new(&[]);
     let (bad, unwanted, old) = (connected(&mut book, &[OURS]), connected(&mut book, &[OURS]), PeerId::random());
@@ -249,13 +247,13 @@ fn a_crowd_of_new_ids_makes_no_offender_forgotten() {
         book.penalise(id, Offence::Unreliable, now);
         book.disconnected(&id, 0);
     }
-    assert_eq!(book.admits(&bad, now), Err(Refused::Banned));
-    assert_eq!(book.admits(&unwanted, now), Err(Refused::Banned), "the operator's ban needs no offence");
+    assert_eq!(book.admits(&bad, now), Err(Refusal::Banned));
+    assert_eq!(book.admits(&unwanted, now), Err(Refusal::Banned), "the operator's ban needs no offence");
     assert!(book.is_shunned(&old, now), "remembered from an earlier run");
 }
 
 #[test]
-fn a_crowd_of_banned_ids_does_not_lift_the_operators_ban() {
+fn banned_ids_displace_no_ban_of_the_operator() {
     let now = Instant::now();
     let mut book = PeerBook::new(&[]);
     let unwanted = connected(&mut book, &[OURS]);
@@ -266,7 +264,7 @@ fn a_crowd_of_banned_ids_does_not_lift_the_operators_ban() {
         assert!(book.penalise(id, Offence::InvalidBlock, now), "banned for 20 minutes");
         book.disconnected(&id, 0);
     }
-    assert_eq!(book.admits(&unwanted, now), Err(Refused::Banned));
+    assert_eq!(book.admits(&unwanted, now), Err(Refusal::Banned));
 }
 
 #[test]
@@ -274,9 +272,9 @@ fn a_peer_at_two_addresses_stays_configured_when_another_answers_at_one() {
     let configured = ["a=/ip4/127.0.0.1/tcp/1", "b=/ip4/127.0.0.1/tcp/2"].map(|peer| peer.parse().unwrap());
     let mut book = PeerBook::new(&configured);
     let (one, other) = (connected(&mut book, &[OURS]), connected(&mut book, &[OURS]));
-    book.learn(1, one);
-    book.learn(0, one);
-    book.learn(0, other);
+    book.assign_id(1, one);
+    book.assign_id(0, one);
+    book.assign_id(0, other);
     assert!(book.is_configured(&one) && book.is_configured(&other));
     let names: Vec<_> = book.infos(Instant::now()).into_iter().map(|info| (info.alias, info.peer_id)).collect();
     assert_eq!(names, [("a", other), ("b", one)].map(|(alias, id)| (Some(alias.into()), Some(id.to_string()))));
@@ -294,14 +292,14 @@ fn the_operator_adds_and_forgets_peers() {
     assert!(book.is_trusted(&id) && book.resolve("b") == Some(id));
     book.ban(id, Duration::from_secs(60), now);
     assert!(book.admits(&id, now).is_ok(), "it is the operator's own");
-    assert_eq!(book.forget("b"), Some((Some(id), vec![1])));
+    assert_eq!(book.remove("b"), Some((Some(id), vec![1])));
     assert!(!book.is_trusted(&id) && book.resolve("b").is_none());
-    assert_eq!(book.admits(&id, now), Err(Refused::Banned));
-    assert_eq!(book.forget(&PeerId::random().to_string()), None);
-    assert_eq!(book.forget("a"), Some((None, vec![0])), "it was never reached");
-    assert_eq!(book.forget("a"), None);
+    assert_eq!(book.admits(&id, now), Err(Refusal::Banned));
+    assert_eq!(book.remove(&PeerId::random().to_string()), None);
+    assert_eq!(book.remove("a"), Some((None, vec![0])), "it was never reached");
+    assert_eq!(book.remove("a"), None);
     let unseen = PeerId::random();
-    let mut book = book.trusting(TrustList { allow: [unseen].into(), ..TrustList::default() });
-    assert_eq!(book.forget(&unseen.to_string()), Some((Some(unseen), vec![])));
+    let mut book = book.with_trust(TrustList { allow: [unseen].into(), ..TrustList::default() });
+    assert_eq!(book.remove(&unseen.to_string()), Some((Some(unseen), vec![])));
     assert!(!book.is_trusted(&unseen));
 }

@@ -33,7 +33,7 @@ impl AsyncWrite for Silent {
 }
 
 #[tokio::test]
-async fn speaks_the_bytes_of_libp2ps_json_codec() {
+async fn the_bytes_are_those_of_libp2ps_json_codec() {
     type Theirs = request_response::json::codec::Codec<serde_json::Value, serde_json::Value>;
     let value = serde_json::json!({"path": "/ping", "data": {"n": u64::MAX, "s": "ü\n"}});
     let body = Bytes::from(serde_json::to_vec(&value).unwrap());
@@ -44,7 +44,7 @@ async fn speaks_the_bytes_of_libp2ps_json_codec() {
     assert_eq!(theirs.read_request(&ID, &mut &wire[..]).await.unwrap(), value);
     let mut wire = Vec::new();
     theirs.write_request(&ID, &mut wire, value.clone()).await.unwrap();
-    assert_eq!(ours.read_request(&ID, &mut &wire[..]).await.unwrap(), Request::from(body.clone()));
+    assert_eq!(ours.read_request(&ID, &mut &wire[..]).await.unwrap(), WireRequest::from(body.clone()));
 
     let mut wire = Vec::new();
     ours.write_response(&ID, &mut wire, body.clone().into()).await.unwrap();
@@ -52,7 +52,7 @@ async fn speaks_the_bytes_of_libp2ps_json_codec() {
     let mut wire = Vec::new();
     theirs.write_response(&ID, &mut wire, value).await.unwrap();
     let wire_bytes = wire.len();
-    assert_eq!(ours.read_response(&ID, &mut &wire[..]).await.unwrap(), Response { wire_bytes, ..body.into() });
+    assert_eq!(ours.read_response(&ID, &mut &wire[..]).await.unwrap(), WireResponse { wire_bytes, ..body.into() });
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn documents_of_any_length_come_back_from_the_compressed_protocol() {
         let mut wire = Vec::new();
         codec.write_response(&COMPRESSED, &mut wire, document.clone().into()).await.unwrap();
         let response = codec.read_response(&COMPRESSED, &mut &wire[..]).await.unwrap();
-        assert_eq!(response, Response { wire_bytes: wire.len(), ..document.into() });
+        assert_eq!(response, WireResponse { wire_bytes: wire.len(), ..document.into() });
     }
     let mut wire = Vec::new();
     codec.write_response(&COMPRESSED, &mut wire, noise.clone().into()).await.unwrap();
@@ -107,7 +107,7 @@ async fn documents_of_any_length_come_back_from_the_compressed_protocol() {
 }
 
 #[tokio::test]
-async fn what_grows_past_the_limit_is_refused_however_it_is_packed() {
+async fn a_document_that_decompresses_past_the_limit_is_refused() {
     let mut codec = JsonCodec::default();
     let zeros = |count| zstd::bulk::compress(&vec![0; count], 1).unwrap();
     assert_eq!(codec.read_request(&COMPRESSED, &mut &zeros(MAX_REQUEST_BYTES)[..]).await.unwrap().body.len(), 1 << 20);
@@ -122,7 +122,7 @@ async fn what_grows_past_the_limit_is_refused_however_it_is_packed() {
 }
 
 #[tokio::test]
-async fn what_is_no_whole_frame_is_refused() {
+async fn an_incomplete_frame_is_refused() {
     let mut codec = JsonCodec::default();
     let frame = zstd::bulk::compress(b"{\"path\":\"/ping\"}", 1).unwrap();
     assert!(codec.read_request(&COMPRESSED, &mut &frame[..]).await.is_ok());
@@ -163,13 +163,13 @@ async fn the_deadline_of_a_request_ends_its_stream() {
     // Far more than the deadlines, so that a stream without one fails the test rather than hang it.
     let patience = Duration::from_secs(10);
     let deadline = Instant::now() + Duration::from_millis(20);
-    let request = Request::until(deadline, Bytes::from_static(b"{}"));
+    let request = WireRequest::with_deadline(deadline, Bytes::from_static(b"{}"));
     let write = async { JsonCodec::default().write_request(&ID, &mut Silent, request.clone()).await };
     let error = tokio::time::timeout(patience, write).await.expect("the deadline holds").unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut, "the peer does not read");
 
     let deadline = Instant::now() + Duration::from_millis(20);
-    let request = Request { deadline: Some(deadline), ..request };
+    let request = WireRequest { deadline: Some(deadline), ..request };
     let mut codec = JsonCodec::default();
     codec.write_request(&ID, &mut Vec::new(), request).await.unwrap();
     let read = async { codec.read_response(&ID, &mut Silent).await };
@@ -191,11 +191,11 @@ impl AsyncRead for Stalling {
 }
 
 #[tokio::test]
-async fn long_requests_that_stall_share_little_memory_and_short_ones_need_none_of_it() {
+async fn stalled_long_requests_share_memory_and_short_ones_need_none() {
     let codec = JsonCodec::serving();
     let read = async |mut io: Stalling| codec.clone().read_request(&ID, &mut io).await;
     let mut stalled: Vec<_> = (0..100).map(|_| Box::pin(read(Stalling(MAX_REQUEST_BYTES - 1)))).collect();
-    let refused = |read: Option<io::Result<Request>>| {
+    let refused = |read: Option<io::Result<WireRequest>>| {
         read.map(|result| result.unwrap_err().kind()) == Some(io::ErrorKind::OutOfMemory)
     };
     let outcomes: Vec<_> = stalled.iter_mut().map(|read| refused(read.now_or_never())).collect();
@@ -216,14 +216,14 @@ async fn long_requests_that_stall_share_little_memory_and_short_ones_need_none_o
 }
 
 #[tokio::test]
-async fn what_one_connection_lets_stand_is_in_no_others_way() {
+async fn stalled_requests_of_one_connection_block_no_other() {
     let codec = JsonCodec::serving();
     let connection = codec.clone();
     // As short as costs anything.
     let read = async |mut io: Stalling| connection.clone().read_request(&ID, &mut io).await;
     let mut stalled: Vec<_> = (0..200).map(|_| Box::pin(read(Stalling(FREE_BYTES)))).collect();
     let standing: Vec<_> = stalled.iter_mut().map(|read| read.now_or_never().is_none()).collect();
-    let most = (OWN_BYTES + SHARED_BYTES) / ((GROWTH - 1) * FREE_BYTES);
+    let most = (CONNECTION_BYTES + SHARED_BYTES) / ((GROWTH - 1) * FREE_BYTES);
     assert_eq!(standing.iter().filter(|stands| **stands).count(), most, "the others are cut off");
     let document = vec![b' '; MAX_REQUEST_BYTES];
     for length in [FREE_BYTES + 1, GROWTH * FREE_BYTES - 1] {
@@ -238,36 +238,37 @@ async fn what_one_connection_lets_stand_is_in_no_others_way() {
 }
 
 #[tokio::test]
-async fn answers_that_stall_share_the_memory_that_their_requests_were_given() {
-    let room = Arc::new(Semaphore::new(MAX_RESPONSE_BYTES + FREE_BYTES));
-    let asked = async |room: Option<&Arc<Semaphore>>| {
+async fn stalled_answers_share_the_memory_of_their_requests() {
+    let permits = Arc::new(Semaphore::new(MAX_RESPONSE_BYTES + FREE_BYTES));
+    let asked = async |permits: Option<&Arc<Semaphore>>| {
         let (mut codec, deadline) = (JsonCodec::default(), Instant::now() + Duration::from_secs(60));
-        let request = Request::until(deadline, Bytes::from_static(b"{}")).answered_within(room.cloned());
+        let request =
+            WireRequest::with_deadline(deadline, Bytes::from_static(b"{}")).with_answer_memory(permits.cloned());
         codec.write_request(&ID, &mut Vec::new(), request).await.unwrap();
         codec
     };
-    let mut codec = asked(Some(&room)).await;
+    let mut codec = asked(Some(&permits)).await;
     let (id, mut long) = (ID, Stalling(MAX_RESPONSE_BYTES - 1));
     let mut first = Box::pin(codec.read_response(&id, &mut long));
     assert!((&mut first).now_or_never().is_none(), "it waits for the last byte");
     let answer = vec![b' '; MAX_RESPONSE_BYTES];
-    let mut second = asked(Some(&room)).await;
+    let mut second = asked(Some(&permits)).await;
     assert_eq!(second.read_response(&ID, &mut &answer[..]).await.unwrap_err().kind(), io::ErrorKind::OutOfMemory);
     assert!(second.read_response(&ID, &mut &answer[..FREE_BYTES - 1]).await.is_ok(), "a short one");
     assert!(asked(None).await.read_response(&ID, &mut &answer[..]).await.is_ok(), "who shares nothing");
     drop(first);
     let whole = second.read_response(&ID, &mut &answer[..]).await.unwrap();
-    assert!(room.available_permits() < 2 * FREE_BYTES, "it counts while it is kept");
+    assert!(permits.available_permits() < 2 * FREE_BYTES, "it counts while it is kept");
     drop(whole);
-    assert_eq!(room.available_permits(), MAX_RESPONSE_BYTES + FREE_BYTES);
+    assert_eq!(permits.available_permits(), MAX_RESPONSE_BYTES + FREE_BYTES);
 }
 
 #[tokio::test]
-async fn an_answer_is_no_longer_than_its_request_allows() {
+async fn an_answer_over_the_limit_of_its_request_is_refused() {
     let answer = vec![b' '; MAX_RESPONSE_BYTES];
     for (asked, most) in [(0, FREE_BYTES), (70_000, 1 << 17), (1 << 17, 1 << 17), (usize::MAX, MAX_RESPONSE_BYTES)] {
         let deadline = Instant::now() + Duration::from_secs(60);
-        let request = Request::until(deadline, Bytes::from_static(b"{}")).answered_in(asked);
+        let request = WireRequest::with_deadline(deadline, Bytes::from_static(b"{}")).with_answer_limit(asked);
         let mut codec = JsonCodec::default();
         codec.write_request(&ID, &mut Vec::new(), request).await.unwrap();
         assert_eq!(codec.read_response(&ID, &mut &answer[..most]).await.unwrap().body.len(), most);

@@ -1,0 +1,321 @@
+//! Worker: the task that owns the swarm.
+//!
+//! One `poll` function rather than a `select!` loop: at several thousand requests a second the task takes everything
+//! that is ready (events, commands, finished answers) in one go, and sleeps once.
+//!
+//! The handlers of events and commands are in the child modules.
+
+use std::collections::{HashMap, HashSet};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use libp2p::gossipsub::{self, IdentTopic, MessageId, PublishError};
+use libp2p::request_response::{InboundRequestId, ResponseChannel};
+use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior, Sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::client::Command;
+use super::dialer::Dialer;
+use super::discovery::Discovery;
+use super::outbound::OutboundRequests;
+use crate::p2p::admission::Admission;
+use crate::p2p::admission::inbound::{DelayedRequests, InboundLimits};
+use crate::p2p::admission::memory::{CHECK_INTERVAL, MemoryPressure};
+use crate::p2p::behaviour::BehaviourEvent;
+use crate::p2p::behaviour::gossip::{BURST, Gossip, PER_SECOND, Verdict};
+use crate::p2p::config::P2pConfig;
+use crate::p2p::error::P2pError;
+use crate::p2p::rate::PeerRateLimit;
+use crate::p2p::shared::Shared;
+use crate::protocol::codec::WireResponse;
+use crate::protocol::gossip::BLOCK_TOPIC;
+
+mod closing;
+mod connections;
+mod discovery;
+mod requests;
+mod serving;
+
+/// Rounds of events before the task yields to others of its thread.
+const ROUNDS_PER_POLL: usize = 64;
+
+/// Shortest interval of a timer.
+const MIN_DISCOVERY_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Distance of a timer without work.
+const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Service that answers inbound requests.
+#[async_trait::async_trait]
+pub trait Responder: Send + Sync + 'static {
+    /// Returns the encoded answer to an encoded request, at most
+    /// [`MAX_RESPONSE_BYTES`](crate::protocol::MAX_RESPONSE_BYTES) long: a longer one is not sent, and the stream ends.
+    ///
+    /// For a request of at most 32 KiB the future is first polled on the swarm's task, so that an answer which is ready
+    /// (from a cache) costs no task. Long work belongs behind the first `await`.
+    async fn respond(&self, peer: PeerId, request: Bytes) -> Bytes;
+
+    /// Estimates the bytes of the answer, which count for the memory limit before any work is done. A longer answer is
+    /// sent if it is within the limit then. Called on the swarm's task: it must be quick for a request of 1 MiB.
+    /// Default 0: short answers.
+    fn estimated_bytes(&self, _request: &Bytes) -> usize {
+        0
+    }
+}
+
+/// An inbound request with its answer; `None` when the responder panicked or timed out.
+type Answered = (InboundRequestId, ResponseChannel<WireResponse>, Option<Bytes>);
+
+/// Reason for which a peer is disconnected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CloseReason {
+    /// The operator removed it.
+    Removed,
+    /// The peer book does not admit it any more.
+    NotAdmitted,
+    /// The process is over its memory limit, and the peer is not trusted.
+    Memory,
+}
+
+/// A connection that closes once nothing is in flight to its peer.
+#[derive(Debug, Clone, Copy)]
+struct Closing {
+    reason: CloseReason,
+    /// Time at which it closes in any case.
+    until: Instant,
+}
+
+/// State of the task that owns the swarm.
+pub(super) struct Worker {
+    swarm: Swarm<Admission>,
+    shared: Arc<Shared>,
+    responder: Arc<dyn Responder>,
+    commands: mpsc::Receiver<Command>,
+    inbound: InboundLimits,
+    /// Inbound requests that wait for a limit.
+    delayed: DelayedRequests,
+    /// Running responders; at most `max_inbound`, since `inbound` counts a request until its work is done.
+    responding: JoinSet<Answered>,
+    request_timeout: Duration,
+    outbound: OutboundRequests,
+    /// Timer of the next deadline of `outbound`, `delayed` or `closing`.
+    deadline_timer: Pin<Box<Sleep>>,
+    /// Peers to disconnect once nothing is in flight to them.
+    closing: HashMap<PeerId, Closing>,
+    closing_timeout: Duration,
+    /// Whether the node shuts down: nothing new is begun.
+    stopping: bool,
+    /// Dials that a command waits for.
+    operator_dials: HashMap<ConnectionId, (Multiaddr, oneshot::Sender<Result<PeerId, P2pError>>)>,
+    dialer: Dialer,
+    redial_timer: Pin<Box<Sleep>>,
+    discovery: Discovery,
+    discovery_timer: Interval,
+    memory: MemoryPressure,
+    memory_timer: Interval,
+    /// Connected peers that are being disconnected for want of memory.
+    shed: HashSet<PeerId>,
+    /// Sender to the client that takes gossip.
+    gossip_sender: mpsc::Sender<Gossip>,
+    gossip_rate: PeerRateLimit,
+}
+
+impl Worker {
+    pub fn new(
+        config: &P2pConfig,
+        swarm: Swarm<Admission>,
+        memory_limit: usize,
+        shared: Arc<Shared>,
+        responder: Arc<dyn Responder>,
+        commands: mpsc::Receiver<Command>,
+        gossip_sender: mpsc::Sender<Gossip>,
+    ) -> Self {
+        let now = Instant::now();
+        let mut discovery_timer = tokio::time::interval(config.discovery_interval.max(MIN_DISCOVERY_INTERVAL));
+        let mut memory_timer = tokio::time::interval(CHECK_INTERVAL);
+        for interval in [&mut discovery_timer, &mut memory_timer] {
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        Self {
+            swarm,
+            shared,
+            responder,
+            commands,
+            inbound: InboundLimits::new(config),
+            delayed: DelayedRequests::new(config),
+            responding: JoinSet::new(),
+            request_timeout: config.request_timeout,
+            outbound: OutboundRequests::new(config),
+            deadline_timer: Box::pin(tokio::time::sleep_until((now + NEVER).into())),
+            closing: HashMap::new(),
+            closing_timeout: config.closing_timeout,
+            stopping: false,
+            operator_dials: HashMap::new(),
+            dialer: Dialer::new(&config.peers, config.redial_min, config.redial_max, now),
+            redial_timer: Box::pin(tokio::time::sleep_until(now.into())),
+            discovery: Discovery::new(config),
+            discovery_timer,
+            memory: MemoryPressure::new(memory_limit),
+            memory_timer,
+            shed: HashSet::new(),
+            gossip_sender,
+            gossip_rate: PeerRateLimit::new(PER_SECOND, BURST),
+        }
+    }
+
+    /// Runs until `shutdown`. Then all commands fail with [`P2pError::Stopped`], and the connections close once
+    /// everything in flight is answered, or after `closing_timeout`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        if shutdown.run_until_cancelled(poll_fn(|context| self.poll(context))).await.is_some() {
+            return;
+        }
+        self.stop();
+        let limit = self.closing_timeout;
+        let answered = poll_fn(|context| match self.outbound.in_flight() {
+            0 => Poll::Ready(()),
+            _ => match self.poll(context) {
+                Poll::Pending if self.outbound.in_flight() > 0 => Poll::Pending,
+                _ => Poll::Ready(()),
+            },
+        });
+        if tokio::time::timeout(limit, answered).await.is_err() {
+            tracing::warn!(requests = self.outbound.in_flight(), "the node stops with unanswered requests");
+        }
+    }
+
+    /// Stops accepting commands and connections, and drops requests that were not sent.
+    fn stop(&mut self) {
+        self.stopping = true;
+        self.swarm.behaviour_mut().close();
+        self.commands.close();
+        // Dropping a command fails it.
+        while self.commands.try_recv().is_ok() {}
+        self.operator_dials.clear();
+        self.drop_unsent();
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..ROUNDS_PER_POLL {
+            let mut idle = true;
+            if let Poll::Ready(event) = self.swarm.poll_next_unpin(context) {
+                let Some(event) = event else { return Poll::Ready(()) };
+                self.on_event(event);
+                idle = false;
+            }
+            while let Poll::Ready(Some(command)) = self.commands.poll_recv(context) {
+                self.on_command(command);
+                idle = false;
+            }
+            while let Poll::Ready(Some(answered)) = self.responding.poll_join_next(context) {
+                if let Ok((id, channel, answer)) = answered {
+                    self.answer(id, channel, answer);
+                }
+                self.serve_delayed();
+                idle = false;
+            }
+            if self.deadline_timer.as_mut().poll(context).is_ready() {
+                self.on_deadline();
+                idle = false;
+            }
+            if self.stopping {
+                if idle {
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            if self.redial_timer.as_mut().poll(context).is_ready() {
+                self.dial_due();
+                idle = false;
+            }
+            if self.discovery_timer.poll_tick(context).is_ready() {
+                self.discover();
+                idle = false;
+            }
+            if self.memory_timer.poll_tick(context).is_ready() {
+                self.shed_untrusted();
+                idle = false;
+            }
+            if idle {
+                return Poll::Pending;
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => self.on_request_event(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Inbound(event)) => self.on_inbound_event(event),
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
+            event => self.on_swarm_event(event),
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            // The caller has given up while the command was queued.
+            Command::Request { reply, .. } if reply.is_closed() => {}
+            Command::Request { peer, request, origin, reply } => self.send_or_queue(peer, origin, request, reply),
+            Command::Dial { address, reply } => self.dial(address, reply),
+            Command::Add { peer, reply } => _ = reply.send(self.add(&peer)),
+            Command::Remove { name, reply } => _ = reply.send(self.remove(&name)),
+            Command::EnforceAdmission => self.enforce_admission(),
+            Command::Publish { data } => self.publish(data),
+            Command::ReportVerdict { id, from, verdict } => self.report_verdict(&id, &from, verdict),
+        }
+    }
+
+    /// Delivers a gossip message to the client that took the receiver, or drops it.
+    pub fn on_gossip(&mut self, from: PeerId, id: MessageId, message: gossipsub::Message) {
+        let counters = &self.shared.counters;
+        counters.gossip_received.increment();
+        let gossip = Gossip { from, author: message.source, data: message.data.into(), id: id.clone() };
+        let (requester, now) = (self.requester(from), Instant::now());
+        let is_eligible = self.shared.book().is_eligible(&from, now);
+        if !is_eligible || !self.gossip_rate.take(&requester, now) || self.gossip_sender.try_send(gossip).is_err() {
+            counters.gossip_dropped.increment();
+            self.shared.gossip_missed.notify_one();
+            self.report_verdict(&id, &from, Verdict::Ignore);
+        }
+    }
+
+    pub fn publish(&mut self, data: Bytes) {
+        let Some(gossip) = self.swarm.behaviour_mut().inner.gossip.as_mut() else { return };
+        match gossip.publish(IdentTopic::new(BLOCK_TOPIC), data) {
+            Ok(_) => self.shared.counters.gossip_published.increment(),
+            Err(PublishError::NoPeersSubscribedToTopic) => tracing::debug!("no peer is subscribed to gossip"),
+            Err(error) => tracing::warn!(%error, "a block was not published by gossip"),
+        }
+    }
+
+    pub fn report_verdict(&mut self, id: &MessageId, from: &PeerId, verdict: Verdict) {
+        if let Some(gossip) = self.swarm.behaviour_mut().inner.gossip.as_mut() {
+            gossip.report_message_validation_result(id, from, verdict.into());
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod test {
+    use super::*;
+
+    /// Responder with empty answers.
+    pub struct Silent;
+
+    #[async_trait::async_trait]
+    impl Responder for Silent {
+        async fn respond(&self, _: PeerId, _: Bytes) -> Bytes {
+            Bytes::new()
+        }
+    }
+}

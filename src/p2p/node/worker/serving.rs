@@ -1,0 +1,198 @@
+//! Inbound requests in the worker.
+
+use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use libp2p::PeerId;
+use libp2p::request_response::{Event, InboundRequestId, Message, ResponseChannel};
+
+use super::Worker;
+use crate::p2p::address::scope::{Subnet, ip};
+use crate::p2p::admission::inbound::{DelayedRequest, InboundRequest};
+use crate::p2p::rate::Requester;
+use crate::protocol::codec::{WireRequest, WireResponse};
+use crate::protocol::{Code, Failure, MAX_RESPONSE_BYTES};
+
+/// Longest request whose responder is first polled on the swarm's task: parsing longer ones takes long, and they are
+/// rare.
+const MAX_INLINE_BYTES: usize = 32 << 10;
+
+/// Interval of retries of delayed requests, beside the retries after each answer.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+impl Worker {
+    pub fn on_inbound_event(&mut self, event: Event<WireRequest, WireResponse>) {
+        match event {
+            Event::Message { peer, message: Message::Request { request_id, request, channel }, .. } => {
+                self.serve(peer, request_id, request.body, channel);
+            }
+            Event::InboundFailure { peer, request_id, error, .. } => {
+                tracing::debug!(%peer, %error, "an answer was not sent");
+                self.shared.counters.failed.increment();
+                self.stream_closed(&request_id);
+                self.serve_delayed();
+            }
+            Event::ResponseSent { request_id, .. } => {
+                self.stream_closed(&request_id);
+                self.serve_delayed();
+            }
+            // This behaviour has inbound requests only.
+            Event::Message { .. } | Event::OutboundFailure { .. } => {}
+        }
+    }
+
+    /// Returns the peer as limits see it.
+    pub fn requester(&self, peer: PeerId) -> Requester {
+        let book = self.shared.book();
+        let subnet = book.remote(&peer).and_then(ip).and_then(Subnet::of);
+        Requester { peer, subnet, trusted: book.is_trusted(&peer) }
+    }
+
+    fn serve(&mut self, peer: PeerId, id: InboundRequestId, body: Bytes, channel: ResponseChannel<WireResponse>) {
+        self.shared.counters.requests.increment();
+        let request = InboundRequest { id, requester: self.requester(peer), body, channel, estimated_bytes: None };
+        let now = Instant::now();
+        // Requests of one peer stay in order.
+        let refused = match self.delayed.reason(&peer) {
+            Some(reason) => Some((request, reason)),
+            None => self.try_serve(request, now),
+        };
+        if let Some((request, reason)) = refused {
+            self.delay(request, reason);
+        }
+    }
+
+    /// Starts the responder on a request, or returns the request with the limit that it exceeds.
+    pub fn try_serve(&mut self, mut request: InboundRequest, now: Instant) -> Option<(InboundRequest, Code)> {
+        let bytes = match request.estimated_bytes {
+            Some(bytes) => bytes,
+            None => {
+                if let Err(reason) = self.inbound.charge_request(&request.requester, request.body.len(), now) {
+                    return Some((request, reason));
+                }
+                // Capped, so that with the least memory limit one answer still fits.
+                let bytes = request.body.len().saturating_add(self.responder.estimated_bytes(&request.body));
+                *request.estimated_bytes.insert(bytes.min(MAX_RESPONSE_BYTES))
+            }
+        };
+        if let Err(reason) = self.inbound.admit(request.id, request.requester, bytes) {
+            return Some((request, reason));
+        }
+        self.update_inbound_gauges();
+        let InboundRequest { id, requester, body, channel, .. } = request;
+        let (responder, long) = (Arc::clone(&self.responder), body.len() > MAX_INLINE_BYTES);
+        let work = AssertUnwindSafe(async move { responder.respond(requester.peer, body).await }).catch_unwind();
+        let mut work = Box::pin(work);
+        // Most answers are ready at once. The waker does nothing: a pending future is polled again by its own task.
+        let first = match long {
+            true => Poll::Pending,
+            false => work.as_mut().poll(&mut Context::from_waker(Waker::noop())),
+        };
+        match first {
+            Poll::Ready(answer) => self.answer(id, channel, answer.ok()),
+            Poll::Pending => {
+                let limit = self.request_timeout;
+                self.responding.spawn(async move {
+                    let answer = tokio::time::timeout(limit, work).await;
+                    (id, channel, answer.ok().and_then(Result::ok))
+                });
+            }
+        }
+        None
+    }
+
+    pub fn answer(&mut self, id: InboundRequestId, channel: ResponseChannel<WireResponse>, answer: Option<Bytes>) {
+        match answer {
+            Some(answer) if self.inbound.answer_ready(&id, answer.len(), Instant::now()) => {
+                // Fails when the stream has closed or timed out; an `InboundFailure` event counts that.
+                match self.swarm.behaviour_mut().inner.inbound.send_response(channel, answer.into()) {
+                    Ok(()) => self.shared.counters.answered.increment(),
+                    Err(_) => self.stream_closed(&id),
+                }
+            }
+            Some(_) => self.refuse(channel, Code::Busy),
+            // Dropping the channel ends the stream, and an `InboundFailure` event counts it.
+            None => {
+                tracing::error!("a request got no answer: the responder panicked or took too long");
+                self.inbound.work_done(&id);
+            }
+        }
+        self.update_inbound_gauges();
+    }
+
+    /// Answers with a failure, which is too short to count for the memory limit.
+    pub fn refuse(&mut self, channel: ResponseChannel<WireResponse>, code: Code) {
+        let counters = &self.shared.counters;
+        if code == Code::RateLimited {
+            counters.rate_limited.increment()
+        } else {
+            counters.dropped.increment()
+        }
+        // As in `answer`.
+        let _ = self.swarm.behaviour_mut().inner.inbound.send_response(channel, Failure::new(code).encode().into());
+    }
+
+    fn stream_closed(&mut self, id: &InboundRequestId) {
+        self.inbound.stream_closed(id);
+        self.update_inbound_gauges();
+    }
+
+    pub fn update_inbound_gauges(&self) {
+        self.shared.counters.inbound.set(self.inbound.len());
+        self.shared.counters.inbound_waiting.set(self.delayed.len());
+        self.shared.counters.answer_bytes.set(self.inbound.bytes());
+    }
+
+    /// Delays a request over a limit, or refuses it where too many wait.
+    pub fn delay(&mut self, request: InboundRequest, reason: Code) {
+        let limit = self.delayed.limit;
+        if limit.is_zero() || !self.delayed.fits(&request.requester, request.body.len()) {
+            return self.refuse(request.channel, reason);
+        }
+        let now = Instant::now();
+        self.delayed.waiting.push_back(DelayedRequest { request, until: now + limit, reason });
+        self.shared.counters.delayed.increment();
+        self.wake_at(now + RETRY_INTERVAL.min(limit));
+        self.update_inbound_gauges();
+    }
+
+    /// Serves delayed requests up to the limits: one of each peer, in rounds.
+    pub fn serve_delayed(&mut self) {
+        let now = Instant::now();
+        while self.serve_round(now) {}
+        if self.delayed.len() > 0 {
+            self.wake_at(now + RETRY_INTERVAL);
+        }
+        self.update_inbound_gauges();
+    }
+
+    /// Tries the first delayed request of each peer. Returns whether one was served.
+    fn serve_round(&mut self, now: Instant) -> bool {
+        let (mut tried, mut served) = (HashSet::new(), false);
+        // Each request goes to the end once, so that the order stays.
+        for _ in 0..self.delayed.len() {
+            let Some(DelayedRequest { request, until, reason }) = self.delayed.waiting.pop_front() else { break };
+            if !request.channel.is_open() {
+                continue;
+            }
+            if until <= now {
+                self.refuse(request.channel, reason);
+                continue;
+            }
+            let refused = match tried.insert(request.requester.peer) {
+                true => self.try_serve(request, now),
+                false => Some((request, reason)),
+            };
+            match refused {
+                None => served = true,
+                Some((request, reason)) => self.delayed.waiting.push_back(DelayedRequest { request, until, reason }),
+            }
+        }
+        served
+    }
+}
