@@ -46,6 +46,10 @@ pub fn load_or_create(path: &Path) -> Result<Keypair, IdentityError> {
 }
 
 fn decode(path: &Path, bytes: &[u8]) -> Result<Keypair, IdentityError> {
+    if bytes.is_empty() {
+        let reason = "the file is empty; remove it, and a new key is made".into();
+        return Err(IdentityError::NotAKey { path: path.into(), reason });
+    }
     let keypair = Keypair::from_protobuf_encoding(bytes)
         .map_err(|error| IdentityError::NotAKey { path: path.into(), reason: error.to_string() })?;
     let mode = fs::metadata(path).map_err(|error| io_error(path, error))?.permissions().mode();
