@@ -229,6 +229,10 @@ fn broken(error: &(dyn Error + 'static)) -> Failure {
 pub(super) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Failure> {
     let memory = Arc::new(Semaphore::new(MAX_REQUEST_BYTES));
     let (bytes, _) = receive(headers, body, &memory).await?;
+    let coding = headers.get(header::CONTENT_ENCODING).map_or("identity", |coding| coding.to_str().unwrap_or("?"));
+    if !coding.trim().eq_ignore_ascii_case("identity") {
+        return Err(Failure::with_detail(Code::UnsupportedMediaType, "a body is sent without a content encoding"));
+    }
     let kind = headers.get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
     let kind = kind.split(';').next().unwrap_or_default().trim();
     if !bytes.is_empty() && !kind.eq_ignore_ascii_case("application/json") {

@@ -11,10 +11,13 @@ use std::{any::Any, sync::Arc};
 
 use axum::{
     Router,
+    extract::Request,
+    http::Uri,
     middleware::{from_fn_with_state, map_response},
     response::{Redirect, Response},
     routing::{delete, get},
 };
+use tower::{Layer, util::MapRequestLayer};
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -72,7 +75,49 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .layer(contain_panics(&gateway.counters))
         .layer(from_fn_with_state(gateway.clone(), middleware::limit))
         .with_state(gateway);
-    limited.clone().layer(cors).layer(from_fn_with_state(limited, browser::preflight))
+    let public = limited.clone().layer(cors).layer(from_fn_with_state(limited, browser::preflight));
+    Router::new().fallback_service(MapRequestLayer::new(normalised).layer(public))
+}
+
+/// The request with its path in the form that routes have: percent-encoded letters, digits and `-._~` decoded, which RFC 3986
+/// (6.2.2.2) takes for the same, and without a slash at the end. The pages under `/docs/` keep theirs.
+fn normalised(mut request: Request) -> Request {
+    let path = request.uri().path();
+    let mut plain = path.to_owned();
+    if path.contains('%') {
+        plain = String::with_capacity(path.len());
+        let mut rest = path;
+        while let Some((before, encoded)) = rest.split_once('%') {
+            plain.push_str(before);
+            let byte = encoded.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            match byte.filter(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte)) {
+                Some(byte) => {
+                    plain.push(byte.into());
+                    rest = &encoded[2..];
+                }
+                None => {
+                    plain.push('%');
+                    rest = encoded;
+                }
+            }
+        }
+        plain.push_str(rest);
+    }
+    if !plain.starts_with("/docs/") && plain.len() > 1 {
+        plain.truncate(plain.trim_end_matches('/').len().max(1));
+    }
+    if plain != path {
+        let target = request.uri().query().map_or(plain.clone(), |query| format!("{plain}?{query}"));
+        let mut parts = request.uri().clone().into_parts();
+        // Whatever is no path and query is answered as it came.
+        if let Ok(target) = target.parse() {
+            parts.path_and_query = Some(target);
+            if let Ok(uri) = Uri::from_parts(parts) {
+                *request.uri_mut() = uri;
+            }
+        }
+    }
+    request
 }
 
 /// The router of the admin listener: metrics, and the sync and the peers with what only the operator may do, for those that
@@ -116,9 +161,24 @@ fn contain_panics(
 
 #[cfg(test)]
 mod tests {
-    use axum::{body::Body, extract::Request};
+    use axum::body::Body;
+    use rstest::rstest;
 
     use super::*;
+
+    #[rstest]
+    #[case("/", "/")]
+    #[case("//", "/")]
+    #[case("/status/", "/status")]
+    #[case("/data/miner%5Fblock/%65poch/?epoch=0", "/data/miner_block/epoch?epoch=0")]
+    #[case("/docs/", "/docs/")]
+    #[case("/data%2Fminer_block/get?hash=%5F/", "/data%2Fminer_block/get?hash=%5F/")]
+    #[case("/%", "/%")]
+    #[case("/%zz/%f", "/%zz/%f")]
+    fn paths_are_normalised(#[case] target: &str, #[case] expected: &str) {
+        let request = Request::builder().uri(target).body(Body::empty()).unwrap();
+        assert_eq!(normalised(request).uri(), expected);
+    }
 
     #[tokio::test]
     async fn a_panic_is_answered_and_counted() {

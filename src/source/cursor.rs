@@ -27,6 +27,9 @@ pub struct Cursor {
 pub struct MalformedCursor;
 
 impl Cursor {
+    /// A cursor of no store: what follows it is a `reset`.
+    pub const UNKNOWN: Self = Self { version: i64::MAX as u64, mark: None };
+
     fn of(version: u64, tip: Option<&str>) -> Self {
         Self { version, mark: Some(mark(tip)) }
     }

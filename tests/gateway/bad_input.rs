@@ -38,7 +38,6 @@ async fn parameters_that_are_wrong_are_named() {
         (format!("{m}/epoch?epoch=%ff"), 400, "malformed_query", "UTF-8"),
         (format!("{m}/epoch?{}", "x".repeat(20_000)), 414, "uri_too_long", "20000"),
         (format!("{m}/nope"), 404, "unknown_path", "path"),
-        ("/data/miner_block/epoch/".into(), 404, "unknown_path", "path"),
     ] {
         let reply = gateway.get(&path).await;
         let shown = &path[..path.len().min(100)];
@@ -179,4 +178,35 @@ async fn requests_over_libp2p_are_answered_whatever_they_are() {
     let deep = format!(r#"{{"path":"/ping","data":{}}}"#, "[".repeat(10_000));
     let answer: serde_json::Value = serde_json::from_slice(&gateway.ask(deep).await).unwrap();
     assert_eq!(answer["errors"]["code"], "malformed_body");
+}
+
+#[tokio::test]
+async fn a_path_may_be_written_in_other_ways() {
+    let gateway = TestGateway::start(Backend::Sqlite).await;
+    let plain = gateway.get("/data/miner_block/epoch?epoch=0").await;
+    for path in
+        ["/data/miner%5Fblock/epoch?epoch=0", "/data/miner_block/epoch/?epoch=0", "/%64ata/miner_block/epoch/?epoch=0"]
+    {
+        let other = gateway.get(path).await;
+        assert_eq!((other.status, &other.body), (200, &plain.body), "{path}");
+    }
+    // A slash that is encoded is none.
+    assert_eq!(gateway.get("/data%2Fminer_block/epoch?epoch=0").await.code(), "unknown_path");
+}
+
+#[tokio::test]
+async fn a_body_that_is_encoded_is_refused() {
+    let gateway = TestGateway::start(Backend::Sqlite).await;
+    for (coding, status) in [("gzip", 415), ("identity, br", 415), ("identity", 200), ("Identity", 200)] {
+        let reply = gateway
+            .request(|client, base| {
+                let request = client.post(format!("{base}/data/miner_block/epoch"));
+                request
+                    .header("content-type", "application/json")
+                    .header("content-encoding", coding)
+                    .body(r#"{"epoch":0}"#)
+            })
+            .await;
+        assert_eq!(reply.status, status, "{coding}");
+    }
 }

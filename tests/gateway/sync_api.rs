@@ -190,7 +190,7 @@ async fn what_is_wrong_with_a_request_is_named() {
         ("/sync/+1", 400, "invalid_parameter", "id"),
         ("/sync/%ff", 400, "invalid_parameter", "id"),
         ("/sync/1?verbose=1", 400, "unknown_parameter", "verbose"),
-        ("/sync/", 404, "unknown_path", "path"),
+        ("/sync/1/", 404, "unknown_job", "job"),
         ("/health/ready?synced=1", 400, "invalid_parameter", "synced"),
         ("/health/ready?synced=true&synced=true", 400, "invalid_parameter", "synced"),
         ("/health/ready?sync=true", 400, "unknown_parameter", "synced"),

@@ -8,7 +8,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     Extension,
     extract::State,
-    http::{HeaderMap, Uri},
+    http::{HeaderMap, HeaderName, Uri, header},
     response::{
         IntoResponse,
         sse::{Event, KeepAlive, Sse},
@@ -68,31 +68,37 @@ pub(super) async fn follow_chain(
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Rejection> {
     let parameters = extract::parameters("/events", PARAMETERS, &uri)?;
-    let after = parameters[AFTER].as_str().map(|id| cursor(AFTER, id)).transpose()?;
-    let last = headers.get(LAST_EVENT_ID).map(|id| cursor(LAST_EVENT_ID, id.to_str().unwrap_or("?"))).transpose()?;
+    let malformed = |error| Failure::with_detail(Code::InvalidParameter, format!("{AFTER}: {error}"));
+    let after = parameters[AFTER].as_str().map(str::parse::<Cursor>).transpose().map_err(malformed)?;
+    // A browser would never come back from an error about an id that it has kept: it gets a `reset`.
+    let last =
+        headers.get(LAST_EVENT_ID).map(|id| id.to_str().ok().and_then(|id| id.parse().ok()).unwrap_or(Cursor::UNKNOWN));
     let permit = gateway.limits.streams.take(client, 1).map_err(|exceeded| gateway.refuse(exceeded))?;
-    let state = gateway.source.state().await?;
+    let after = match last.or(after) {
+        Some(after) => Some(after),
+        None => gateway.source.state().await.ok().map(|state| Cursor::from(&*state)),
+    };
     let follower = Follower {
         source: gateway.source.clone(),
         closing: gateway.closing.clone(),
-        after: last.or(after).unwrap_or_else(|| Cursor::from(&*state)),
+        after,
         batch: None,
         _permit: permit,
     };
-    Ok((OWN, Sse::new(follower.stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"))))
+    let stream = Sse::new(follower.stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"));
+    Ok((OWN, UNBUFFERED, stream))
 }
 
-/// The id of an event, from the parameter or header `name`.
-fn cursor(name: &str, id: &str) -> Result<Cursor, Failure> {
-    id.parse::<Cursor>().map_err(|error| Failure::with_detail(Code::InvalidParameter, format!("{name}: {error}")))
-}
+/// Headers that keep proxies from holding events back: nginx' own, and the one against compression.
+const UNBUFFERED: [(HeaderName, &str); 2] =
+    [(header::CACHE_CONTROL, "no-store, no-transform"), (HeaderName::from_static("x-accel-buffering"), "no")];
 
 /// A client that follows the chain.
 struct Follower {
     source: Arc<Source>,
     closing: CancellationToken,
-    /// The last event sent.
-    after: Cursor,
+    /// The last event sent, or where to begin; `None` until the store can be read.
+    after: Option<Cursor>,
     /// The batch that was read last, and how many of its events were sent.
     batch: Option<(Arc<[News]>, usize)>,
     _permit: Permit,
@@ -101,7 +107,10 @@ struct Follower {
 impl Follower {
     /// The events, between a comment with the id to start from, and a last comment when the gateway stops.
     fn stream(self) -> impl Stream<Item = Result<Event, Infallible>> + Send {
-        let first = Event::default().id(self.after.to_string()).comment("following");
+        let first = match &self.after {
+            Some(after) => Event::default().id(after.to_string()).comment("following"),
+            None => Event::default().comment("the store is unavailable"),
+        };
         let events = stream::unfold(Some(self), |follower: Option<Self>| async {
             let mut follower = follower?;
             Some(match follower.next().await {
@@ -112,6 +121,15 @@ impl Follower {
         stream::iter([first]).chain(events).map(Ok)
     }
 
+    /// The events after the last one; while there is none, those after the chain as it is now.
+    async fn read(&mut self) -> Result<Arc<[News]>, Failure> {
+        let after = match self.after {
+            Some(after) => after,
+            None => *self.after.insert(Cursor::from(&*self.source.state().await?)),
+        };
+        self.source.news(after).await
+    }
+
     /// The next event, once there is one; `None` when the gateway stops.
     async fn next(&mut self) -> Option<Event> {
         loop {
@@ -119,11 +137,11 @@ impl Follower {
                 && let Some(News { id, name, data }) = events.get(*sent)
             {
                 *sent += 1;
-                self.after = *id;
+                self.after = Some(*id);
                 return Some(Event::default().id(id.to_string()).event(name).data(data));
             }
             self.batch = None;
-            let pause = match self.source.news(self.after).await {
+            let pause = match self.read().await {
                 Ok(events) if !events.is_empty() => {
                     self.batch = Some((events, 0));
                     Duration::ZERO

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use axum::{extract::State, response::IntoResponse};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text},
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
@@ -84,12 +84,17 @@ impl Collector for Metrics {
         for Family { name, help, kind, values } in &self.0 {
             // The encoder adds the suffix of counters.
             let name = name.strip_suffix("_total").unwrap_or(name);
+            let encode = |value: u64, metric: MetricEncoder<'_>| match kind {
+                MetricType::Counter => ConstCounter::new(value).encode(metric),
+                _ => ConstGauge::new(value).encode(metric),
+            };
             let mut family = encoder.encode_descriptor(name, help, None, *kind)?;
-            for (labels, value) in values {
-                let metric = family.encode_family(labels)?;
-                match kind {
-                    MetricType::Counter => ConstCounter::new(*value).encode(metric)?,
-                    _ => ConstGauge::new(*value).encode(metric)?,
+            match &values[..] {
+                [(labels, value)] if labels.is_empty() => encode(*value, family)?,
+                values => {
+                    for (labels, value) in values {
+                        encode(*value, family.encode_family(labels)?)?;
+                    }
                 }
             }
         }
