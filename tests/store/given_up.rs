@@ -23,7 +23,7 @@ async fn a_writer_that_is_given_up_spoils_no_connection() {
         () = waits => {}
     }
     // The answer that nobody waits for any more is that the lock was not to be had.
-    eventually(async || (store.figures().writer.lent == 0).then_some(())).await;
+    eventually(async || (store.stats().writer.in_use == 0).then_some(())).await;
     holder.commit().await.unwrap();
     assert_eq!(append(&store, branch("new", "block_hash_002", 3, 5)).await.length, 5);
 }
@@ -50,9 +50,9 @@ async fn a_thread_that_nobody_waits_for_keeps_its_place_until_it_is_done() {
         let error = store.put_note("key", "value").await.unwrap_err();
         assert!(matches!(error, StoreError::Busy(_)), "{error:?}");
     }
-    assert_eq!((opened(), store.figures().writer.lent), (before, 1), "another thread was begun");
+    assert_eq!((opened(), store.stats().writer.in_use), (before, 1), "another thread was begun");
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
-    eventually(async || (store.figures().writer.lent == 0).then_some(())).await;
+    eventually(async || (store.stats().writer.in_use == 0).then_some(())).await;
     store.put_note("key", "other").await.unwrap();
     assert_eq!(store.get_note("key").await.unwrap().unwrap().value, "other");
 }

@@ -40,11 +40,11 @@ pub(super) async fn add_fill(figures: &mut Figures, gateway: &Gateway) {
     figures.one("store_up", "gauge", "Whether the database can be reached, as far as is known.", store.up.into());
     figures.one("store_outages_total", "counter", "Times that the database could not be reached.", store.outages);
     let pools = [("readers", store.readers), ("writer", store.writer)];
-    let by_pool = |count: fn(&store::Fill) -> u64| {
+    let by_pool = |count: fn(&store::PoolStats) -> u64| {
         pools.iter().map(|(pool, fill)| (format!("{{pool=\"{pool}\"}}"), count(fill))).collect::<Vec<_>>()
     };
-    figures.all("store_connections_max", "gauge", "Most connections to the database.", &by_pool(|fill| fill.most));
-    figures.all("store_connections_used", "gauge", "Connections in use.", &by_pool(|fill| fill.lent));
+    figures.all("store_connections_max", "gauge", "Most connections to the database.", &by_pool(|fill| fill.max));
+    figures.all("store_connections_used", "gauge", "Connections in use.", &by_pool(|fill| fill.in_use));
     figures.all("store_connections_idle", "gauge", "Connections open and not in use.", &by_pool(|fill| fill.idle));
     figures.all("store_waiting", "gauge", "Callers that wait for a connection.", &by_pool(|fill| fill.waiting));
     figures.one("cache_entries", "gauge", "Encoded answers that are kept.", cache_entries);

@@ -5,25 +5,27 @@ use std::{borrow::Cow, str::FromStr, time::Duration};
 use async_trait::async_trait;
 use sqlx::{
     ConnectOptions, Connection, PgConnection, Postgres,
-    migrate::Migrator,
+    migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgQueryResult},
     query_as, raw_sql,
 };
 use url::Url;
 
-use super::{
-    Lease, OpenOptions, Result, StoreError, schema,
-    sql::{Backend, SqlStore},
+use super::{Backend, Reached, misread, prepare};
+use crate::store::{
+    error::{Result, StoreError},
+    model::OpenOptions,
+    traits::Lease,
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
-/// Longest that the server works at one statement of a write.
+/// Longest duration of one statement of a write.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Longest that a transaction may wait for its next statement, after which the server ends it: it may hold the writers'
-/// lock, and its process may have been stopped. Ours wait for the hashes of a batch or the next line of an import, both
-/// much shorter, unless whoever pipes the lines has stalled.
+/// Longest wait of a transaction for its next statement, after which the server ends it: it may hold the writers' lock,
+/// and its process may have been stopped. This program's wait for the hashes of a batch or the next line of an import,
+/// both much shorter, unless the program that pipes the lines has stalled.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// Longest wait for the answer to whether a lease is still held.
@@ -60,13 +62,13 @@ const PARAMETERS: &[&str] = &[
     "options",
 ];
 
-/// Parameters of the server's own clients that say nothing here, and are in the URLs that hosts give out: the driver would
-/// log them.
+/// Parameters of the server's own clients that have no effect here, and are in the URLs that hosting providers issue: the
+/// driver would log them.
 const IGNORED: &[&str] =
     &["channel_binding", "connect_timeout", "gssencmode", "keepalives", "sslnegotiation", "target_session_attrs"];
 
 /// How the connection of a lease is made.
-pub(super) struct Lessor {
+pub struct LeaseSource {
     connect: PgConnectOptions,
     wait: Duration,
 }
@@ -81,24 +83,25 @@ impl Lease for ConnectionLease {
 }
 
 impl Backend for Postgres {
-    const LOCAL: bool = false;
+    const EMBEDDED: bool = false;
     const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED";
     const READ_FOR_WRITE: &'static str = "SELECT * FROM chain FOR UPDATE";
     const COUNT_MIGRATION_TABLES: &'static str = "SELECT count(to_regclass('_sqlx_migrations'))";
     const TEXTS: &'static str = "(SELECT jsonb_array_elements_text(CAST($1 AS jsonb)))";
     const NUMBERS: &'static str = "(SELECT CAST(jsonb_array_elements_text(CAST($1 AS jsonb)) AS bigint))";
     const NOW: &'static str = "CAST(floor(EXTRACT(EPOCH FROM clock_timestamp())) AS BIGINT)";
+    const MIGRATIONS: &'static Migrator = &MIGRATIONS;
 
-    type Lessor = Lessor;
-    type Place = ();
+    type LeaseSource = LeaseSource;
+    type Target = ();
 
-    fn place(_: &PgConnectOptions) {}
+    fn target(_: &PgConnectOptions) {}
 
     async fn run(connection: &mut PgConnection, statement: &'static str) -> sqlx::Result<()> {
         raw_sql(statement).execute(connection).await.map(|_| ())
     }
 
-    fn rows(result: &PgQueryResult) -> u64 {
+    fn rows_affected(result: &PgQueryResult) -> u64 {
         result.rows_affected()
     }
 
@@ -110,7 +113,7 @@ impl Backend for Postgres {
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
                 return StoreError::Unreachable(error.to_string());
             }
-            _ => return schema::misread(error),
+            _ => return misread(error),
         };
         let message = database.message().to_owned();
         match database.code().as_deref().unwrap_or_default() {
@@ -134,8 +137,13 @@ impl Backend for Postgres {
         }
     }
 
-    async fn lease(lessor: &Lessor) -> Result<Option<Box<dyn Lease>>> {
-        let mut connection = first_connection(&lessor.connect, lessor.wait).await?;
+    /// sqlx locks the database against other migrating programs.
+    async fn migrate(connection: &mut PgConnection) -> std::result::Result<(), MigrateError> {
+        MIGRATIONS.run_direct(None, connection, false).await
+    }
+
+    async fn lease(source: &LeaseSource) -> Result<Option<Box<dyn Lease>>> {
+        let mut connection = first_connection(&source.connect, source.wait).await?;
         let (granted,): (bool,) = query_as(TAKE_LEASE).fetch_one(&mut connection).await.map_err(Self::error)?;
         if granted {
             return Ok(Some(Box::new(ConnectionLease(connection))));
@@ -145,41 +153,27 @@ impl Backend for Postgres {
     }
 }
 
-/// Opens the store; see [`super::open`].
-pub(super) async fn open(url: &str, options: &OpenOptions) -> Result<SqlStore<Postgres>> {
+/// Reaches the database that `url` names; see [`open`](crate::store::open).
+pub async fn open(url: &str, options: &OpenOptions) -> Result<Reached<Postgres>> {
     let connect = connect_options(url, options.wait, STATEMENT_TIMEOUT)?;
     let mut first = first_connection(&connect, options.wait).await?;
-    prepare(&mut first, options.migrate).await?;
+    prepare::<Postgres>(&mut first, options.migrate).await?;
     first.close().await.map_err(Postgres::error)?;
-    let lessor = Lessor { connect: connect.clone(), wait: options.wait };
+    let lease_source = LeaseSource { connect: connect.clone(), wait: options.wait };
     let reading = connect_options(url, options.read, options.read)?;
-    Ok(SqlStore::new(reading, Some(connect), lessor, options))
+    Ok(Reached { reading, writing: Some(connect), lease_source })
 }
 
-/// Brings the schema up to date; see [`super::migrate`].
-pub(super) async fn migrate(url: &str, options: &OpenOptions) -> Result<(i64, i64)> {
+/// Brings the schema up to date; see [`migrate`](crate::store::migrate).
+pub async fn migrate(url: &str, options: &OpenOptions) -> Result<(i64, i64)> {
     let connect = connect_options(url, options.wait, STATEMENT_TIMEOUT)?;
     let mut connection = first_connection(&connect, options.wait).await?;
-    let versions = prepare(&mut connection, true).await?;
+    let versions = prepare::<Postgres>(&mut connection, true).await?;
     connection.close().await.map_err(Postgres::error)?;
     Ok(versions)
 }
 
-/// Checks the schema's version and migrates if that is wanted; the versions before and after. sqlx locks the database
-/// against other migrating programs.
-async fn prepare(connection: &mut PgConnection, migrate: bool) -> Result<(i64, i64)> {
-    let found = schema::found::<Postgres>(connection).await?;
-    let known = schema::newest(&MIGRATIONS);
-    if schema::must_migrate(found, known, migrate)? {
-        MIGRATIONS
-            .run_direct(None, connection, false)
-            .await
-            .map_err(|error| schema::error::<Postgres>(error, known))?;
-    }
-    Ok((found, known))
-}
-
-/// A connection, which isn't the pool's, so that what keeps it from being made is reported at once.
+/// A connection outside the pool, so that what keeps it from being made is reported at once.
 async fn first_connection(connect: &PgConnectOptions, wait: Duration) -> Result<PgConnection> {
     match tokio::time::timeout(wait, PgConnection::connect_with(connect)).await {
         Ok(connected) => connected.map_err(Postgres::error),
@@ -190,7 +184,7 @@ async fn first_connection(connect: &PgConnectOptions, wait: Duration) -> Result<
 /// The URL without [`IGNORED`] parameters. Refuses others that the driver would log, with their values, and otherwise
 /// ignore: one may hold a secret, or be the rest of a password with a `&` in it, so it is not named.
 fn known_parameters(url: &str) -> Result<Cow<'_, str>> {
-    // What is wrong with a URL that can't be read is the driver's to say.
+    // The driver reports what is wrong with a URL that can't be parsed.
     let Ok(mut parsed) = Url::parse(url) else { return Ok(url.into()) };
     let is_option = |name: &str| name.starts_with("options[") && name.ends_with(']');
     let (ignored, rest): (Vec<_>, Vec<_>) =
@@ -208,7 +202,7 @@ fn known_parameters(url: &str) -> Result<Cow<'_, str>> {
     }
 }
 
-/// How to connect for statements that wait so long for locks, and take so long.
+/// How to connect for statements that wait at most `lock` for a lock and take at most `statement`.
 fn connect_options(url: &str, lock: Duration, statement: Duration) -> Result<PgConnectOptions> {
     let parsed =
         PgConnectOptions::from_str(&known_parameters(url)?).map_err(|error| StoreError::Url(error.to_string()))?;
@@ -218,12 +212,89 @@ fn connect_options(url: &str, lock: Duration, statement: Duration) -> Result<PgC
         ("lock_timeout", milliseconds(lock)),
         ("statement_timeout", milliseconds(statement)),
         ("idle_in_transaction_session_timeout", milliseconds(IDLE_TIMEOUT)),
-        // All our statements find their rows by index, whatever the values. Left to itself, the server takes a range of
-        // a long chain for a wide one and plans it anew each time, which takes it longer than reading the blocks.
+        // All statements find their rows by index, whatever the values. By default, the server takes a range of a long
+        // chain for a wide one and plans it anew each time, which takes longer than reading the blocks.
         ("plan_cache_mode", "force_generic_plan".to_owned()),
     ];
     Ok(parsed.application_name(&name).options(settings).options(KEEPALIVE).disable_statement_logging())
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use sqlx::AssertSqlSafe;
+
+    use super::*;
+    use crate::store::backend::statements::postgres as server;
+
+    #[tokio::test]
+    async fn every_sqlstate_is_mapped_to_its_error() {
+        let database = server::Database::create().await;
+        let mut connection = PgConnection::connect(&database.url).await.unwrap();
+        let meanings = [
+            ("unreachable", "08006 08001 08P01 25P03 28000 28P01 57P01 57P02 57P03 57P05"),
+            ("busy", "40001 40P01 53000 53200 53300 53400 55006 55P03 57014"),
+            ("full", "53100"),
+            ("read-only", "25006 42501"),
+            ("missing", "3D000 42P01"),
+            ("damaged", "XX001 XX002"),
+            ("disk", "58000 58030 58P01"),
+            ("conflict", "23505 21000"),
+            ("other", "XX000 42601 22001"),
+        ];
+        for (meaning, code) in
+            meanings.iter().flat_map(|(meaning, codes)| codes.split(' ').map(move |code| (meaning, code)))
+        {
+            let raise = format!("DO $$ BEGIN RAISE 'told' USING ERRCODE = '{code}'; END $$");
+            let raised = raw_sql(AssertSqlSafe(raise)).execute(&mut connection).await.unwrap_err();
+            let found = match Postgres::error(raised) {
+                StoreError::Unreachable(_) => "unreachable",
+                StoreError::Busy(_) => "busy",
+                StoreError::Full => "full",
+                StoreError::ReadOnly => "read-only",
+                StoreError::Missing(_) => "missing",
+                StoreError::Damaged(_) => "damaged",
+                StoreError::Io(_) => "disk",
+                StoreError::Conflict(_) => "conflict",
+                StoreError::Database(_) => "other",
+                error => panic!("{code}: {error:?}"),
+            };
+            assert_eq!(found, *meaning, "{code}");
+        }
+        let missing: Result<(i64,)> =
+            query_as("SELECT 1 WHERE false").fetch_one(&mut connection).await.map_err(Postgres::error);
+        assert!(matches!(missing, Err(StoreError::Damaged(_))), "{missing:?}");
+    }
+
+    #[tokio::test]
+    async fn a_transaction_does_not_idle_for_ever() {
+        let database = server::Database::create().await;
+        let connect = connect_options(&database.url, STATEMENT_TIMEOUT, STATEMENT_TIMEOUT).unwrap();
+        let mut connection = PgConnection::connect_with(&connect).await.unwrap();
+        let limit = query_as("SHOW idle_in_transaction_session_timeout").fetch_one(&mut connection).await;
+        let (limit,): (String,) = limit.unwrap();
+        assert_eq!(limit, "5min");
+    }
+
+    #[test]
+    fn parameters_of_a_url_are_those_that_the_driver_knows() {
+        let read = |parameters: &str| {
+            let url = format!("postgres://user@host/db{parameters}");
+            connect_options(&url, STATEMENT_TIMEOUT, STATEMENT_TIMEOUT).map(|_| ())
+        };
+        for known in ["", "?sslmode=disable&port=5433", "?options=-c%20geqo%3Doff&options[geqo]=off", "?password=a%26b"]
+        {
+            read(known).unwrap();
+        }
+        let url = |parameters: &str| format!("postgres://user@host/db?{parameters}");
+        let given_out = url("sslmode=require&channel_binding=require&connect_timeout=10");
+        assert_eq!(known_parameters(&given_out).unwrap(), url("sslmode=require"));
+        assert!(read("?channel_binding=require&hunter2=b").is_err());
+        for unknown in ["?sslpassword=hunter2", "?password=a&hunter2", "?hunter2=b", "?options[hunter2=b", "?SSLMODE=b"]
+        {
+            let error = read(unknown).unwrap_err();
+            let text = error.to_string();
+            assert!(matches!(error, StoreError::Url(_)), "{unknown}: {error:?}");
+            assert!(text.contains("sslmode, ") && !text.contains("hunter2"), "{unknown}: {text}");
+        }
+    }
+}
