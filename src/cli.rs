@@ -155,7 +155,7 @@ fn watch_signals(shutdown: CancellationToken) -> io::Result<()> {
 /// How the settings say to open the store.
 fn open_options(config: &Config) -> OpenOptions {
     // Nobody else waits for what a command reads.
-    OpenOptions { connections: config.store_connections, read: PATIENCE, ..OpenOptions::default() }
+    OpenOptions { connections: config.store_connections, read_timeout: PATIENCE, ..OpenOptions::default() }
 }
 
 /// Prints one line of data.

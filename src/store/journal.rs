@@ -32,7 +32,7 @@ macro_rules! change {
             let executed = query($sql)$(.bind($value))*.execute(connection.get()).await;
             connection.record_outcome(executed)
         };
-        pool.with_deadline($store.read, work).await.map(|result| DB::rows_affected(&result))
+        pool.with_deadline($store.read_timeout, work).await.map(|result| DB::rows_affected(&result))
     }};
 }
 
@@ -104,7 +104,7 @@ impl<DB: Backend> SyncStore for SqlStore<DB> {
             transaction.commit().await?;
             Ok(id as u64)
         };
-        pool.with_deadline(self.read, work).await
+        pool.with_deadline(self.read_timeout, work).await
     }
 
     async fn update_job(&self, id: u64, phase: &str, progress: &str) -> Result<()> {
@@ -146,6 +146,6 @@ impl<DB: Backend> SyncStore for SqlStore<DB> {
     }
 
     async fn lease(&self) -> Result<Option<Box<dyn Lease>>> {
-        self.writer()?.with_deadline(self.wait, DB::lease(&self.lease_source)).await
+        self.writer()?.with_deadline(self.acquire_timeout, DB::lease(&self.lease_source)).await
     }
 }

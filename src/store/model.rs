@@ -38,7 +38,7 @@ impl From<&Tip> for Position {
     }
 }
 
-/// Statistics of the canonical chain: one row, updated with each write.
+/// State and statistics of the canonical chain: one row, updated with each write.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ChainState {
     /// Grows by one with each committed write that changes a block: two reads of equal version and tip saw the same
@@ -281,14 +281,15 @@ pub struct OpenOptions {
     /// Connections for reading.
     pub connections: u32,
     /// Longest duration of a read, or of a change beside the chain, with the wait for a connection.
-    pub read: Duration,
+    pub read_timeout: Duration,
     /// Longest wait for the right to write the chain, or for a server when the store is opened. The write itself may take
     /// longer, as long as the database is reachable.
-    pub wait: Duration,
+    pub acquire_timeout: Duration,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { migrate: true, create: true, connections: 8, read: Duration::from_secs(2), wait: Duration::from_secs(5) }
+        let (read_timeout, acquire_timeout) = (Duration::from_secs(2), Duration::from_secs(5));
+        Self { migrate: true, create: true, connections: 8, read_timeout, acquire_timeout }
     }
 }

@@ -31,25 +31,25 @@ pub struct SqlStore<DB: Backend> {
     /// What the lease is taken with.
     pub lease_source: DB::LeaseSource,
     health: Arc<Health<DB>>,
-    /// See [`OpenOptions::read`].
-    pub read: Duration,
-    /// See [`OpenOptions::wait`].
-    pub wait: Duration,
+    /// See [`OpenOptions::read_timeout`].
+    pub read_timeout: Duration,
+    /// See [`OpenOptions::acquire_timeout`].
+    pub acquire_timeout: Duration,
 }
 
 impl<DB: Backend> SqlStore<DB> {
     /// The store in a database that was just reached.
     pub async fn new(reached: Reached<DB>, options: &OpenOptions) -> Result<Self> {
-        let OpenOptions { connections, read, wait, .. } = *options;
+        let OpenOptions { connections, read_timeout, acquire_timeout, .. } = *options;
         let Reached { reading, writing, lease_source } = reached;
         let health = Health::new(reading.clone());
-        let readers = Pool::new(reading, health.clone(), connections, read);
-        let writer = writing.map(|writing| Pool::new(writing, health.clone(), 1, wait));
+        let readers = Pool::new(reading, health.clone(), connections, read_timeout);
+        let writer = writing.map(|writing| Pool::new(writing, health.clone(), 1, acquire_timeout));
         if DB::EMBEDDED {
             // What keeps a file from being read is reported now.
             drop(readers.acquire().await?);
         }
-        Ok(Self { readers, writer, lease_source, health, read, wait })
+        Ok(Self { readers, writer, lease_source, health, read_timeout, acquire_timeout })
     }
 
     /// The connection for writing.
@@ -68,7 +68,7 @@ macro_rules! read {
             let fetched = query_as($sql)$(.bind($value))*.$fetch(connection.get()).await;
             connection.record_outcome(fetched)
         };
-        pool.read($store.read, work).await
+        pool.read($store.read_timeout, work).await
     }};
 }
 pub(super) use read;
@@ -146,7 +146,7 @@ impl<DB: Backend> BlockStore for SqlStore<DB> {
     }
 
     async fn write(&self) -> Result<Box<dyn ChainWriter>> {
-        Ok(Box::new(SqlWriter::begin(self.writer()?.clone(), self.wait).await?))
+        Ok(Box::new(SqlWriter::begin(self.writer()?.clone(), self.acquire_timeout).await?))
     }
 
     fn stats(&self) -> StoreStats {

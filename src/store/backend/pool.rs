@@ -65,20 +65,17 @@ pub struct Pool<DB: Backend> {
     /// Longest wait for a connection.
     wait: Duration,
     permits: Arc<Semaphore>,
-    idle: Mutex<Vec<Idle<DB>>>,
+    idle: Mutex<Vec<Opened<DB>>>,
     waiting: AtomicUsize,
 }
 
-/// An open connection, when it was made, and what it leads to.
+/// An open connection.
 struct Opened<DB: Backend> {
     connection: DB::Connection,
     at: Instant,
     target: DB::Target,
-}
-
-struct Idle<DB: Backend> {
-    opened: Opened<DB>,
-    since: Instant,
+    /// When it was opened or put back.
+    used_at: Instant,
 }
 
 /// A connection in use, which is returned to the pool when this guard is dropped, unless it can't be used any more.
@@ -168,10 +165,10 @@ impl<DB: Backend> Pool<DB> {
         if !self.health.is_up() {
             return Err(down());
         }
-        while let Some(Idle { mut opened, since }) = self.pop() {
+        while let Some(mut opened) = self.pop() {
             let young = opened.at.elapsed() < MAX_AGE || DB::EMBEDDED;
             if self.health.trusts(opened.at) && opened.target == DB::target(&self.options) {
-                let trusted = DB::EMBEDDED || since.elapsed() < TRUSTED_IDLE;
+                let trusted = DB::EMBEDDED || opened.used_at.elapsed() < TRUSTED_IDLE;
                 if young && (trusted || answers(timeout(PING_TIMEOUT, opened.connection.ping()).await)) {
                     return Ok(self.guard(opened, permit));
                 }
@@ -194,7 +191,8 @@ impl<DB: Backend> Pool<DB> {
         };
         match connected {
             Ok(Ok((connected, permit))) => {
-                Ok(self.guard(Opened { connection: connected.map_err(DB::error)?, at, target }, permit))
+                let connection = connected.map_err(DB::error)?;
+                Ok(self.guard(Opened { connection, at, target, used_at: at }, permit))
             }
             Ok(Err(_)) => Err(DB::error(sqlx::Error::WorkerCrashed)),
             Err(_) => Err(StoreError::Unreachable(format!("no connection within {:?}", self.wait))),
@@ -216,7 +214,7 @@ impl<DB: Backend> Pool<DB> {
     pub async fn close(&self) {
         let _all = timeout(DRAIN_TIMEOUT, self.permits.acquire_many(self.max)).await;
         self.permits.close();
-        while let Some(Idle { opened, .. }) = self.pop() {
+        while let Some(opened) = self.pop() {
             let _ = timeout(CLOSE_TIMEOUT, opened.connection.close()).await;
         }
     }
@@ -241,17 +239,17 @@ impl<DB: Backend> Pool<DB> {
         scopeguard::guard(in_use, InUse::release)
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Idle<DB>>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Opened<DB>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pop(&self) -> Option<Idle<DB>> {
+    fn pop(&self) -> Option<Opened<DB>> {
         self.idle().pop()
     }
 
     fn put_back(&self, opened: Opened<DB>) {
         if !self.permits.is_closed() {
-            self.idle().push(Idle { opened, since: Instant::now() });
+            self.idle().push(Opened { used_at: Instant::now(), ..opened });
         }
     }
 }

@@ -35,32 +35,13 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// chain's table, so that chains in different schemas of a database don't share one.
 const TAKE_LEASE: &str = "SELECT pg_try_advisory_lock(CAST(CAST('chain' AS regclass) AS bigint))";
 
-/// How soon, in seconds and attempts, the server notices that the machine at the other end has gone, and gives up the
-/// locks that it holds for it.
+/// Seconds and attempts until the server notices that a client's machine is gone, and releases the client's locks.
 const KEEPALIVE: [(&str, u32); 3] =
     [("tcp_keepalives_idle", 10), ("tcp_keepalives_interval", 5), ("tcp_keepalives_count", 3)];
 
 /// The parameters that the driver takes from a URL, beside `options[NAME]`.
-const PARAMETERS: &[&str] = &[
-    "sslmode",
-    "ssl-mode",
-    "sslrootcert",
-    "ssl-root-cert",
-    "ssl-ca",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "statement-cache-capacity",
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "application_name",
-    "options",
-];
+const PARAMETERS: &str = "sslmode, ssl-mode, sslrootcert, ssl-root-cert, ssl-ca, sslcert, ssl-cert, sslkey, ssl-key, \
+    statement-cache-capacity, host, hostaddr, port, dbname, user, password, application_name, options";
 
 /// Parameters of the server's own clients that have no effect here, and are in the URLs that hosting providers issue: the
 /// driver would log them.
@@ -127,7 +108,7 @@ impl Backend for Postgres {
             "25P03" => StoreError::Unreachable(message),
             "XX001" | "XX002" => StoreError::Damaged(message),
             code => match code.get(..2) {
-                // The connection, the right to connect, and a server that stops, starts or is told to drop us.
+                // The connection, the right to connect, and a server that stops, starts or was ordered to disconnect us.
                 Some("08" | "28" | "57") => StoreError::Unreachable(message),
                 // Deadlocks; connections, memory and the like.
                 Some("40" | "53") => StoreError::Busy(message),
@@ -155,19 +136,19 @@ impl Backend for Postgres {
 
 /// Reaches the database that `url` names; see [`open`](crate::store::open).
 pub async fn open(url: &str, options: &OpenOptions) -> Result<Reached<Postgres>> {
-    let connect = connect_options(url, options.wait, STATEMENT_TIMEOUT)?;
-    let mut first = first_connection(&connect, options.wait).await?;
+    let connect = connect_options(url, options.acquire_timeout, STATEMENT_TIMEOUT)?;
+    let mut first = first_connection(&connect, options.acquire_timeout).await?;
     prepare::<Postgres>(&mut first, options.migrate).await?;
     first.close().await.map_err(Postgres::error)?;
-    let lease_source = LeaseSource { connect: connect.clone(), wait: options.wait };
-    let reading = connect_options(url, options.read, options.read)?;
+    let lease_source = LeaseSource { connect: connect.clone(), wait: options.acquire_timeout };
+    let reading = connect_options(url, options.read_timeout, options.read_timeout)?;
     Ok(Reached { reading, writing: Some(connect), lease_source })
 }
 
 /// Brings the schema up to date; see [`migrate`](crate::store::migrate).
 pub async fn migrate(url: &str, options: &OpenOptions) -> Result<(i64, i64)> {
-    let connect = connect_options(url, options.wait, STATEMENT_TIMEOUT)?;
-    let mut connection = first_connection(&connect, options.wait).await?;
+    let connect = connect_options(url, options.acquire_timeout, STATEMENT_TIMEOUT)?;
+    let mut connection = first_connection(&connect, options.acquire_timeout).await?;
     let versions = prepare::<Postgres>(&mut connection, true).await?;
     connection.close().await.map_err(Postgres::error)?;
     Ok(versions)
@@ -192,12 +173,11 @@ fn known_parameters(url: &str) -> Result<Cow<'_, str>> {
     if !ignored.is_empty() {
         parsed.query_pairs_mut().clear().extend_pairs(&rest);
     }
-    match rest.iter().all(|(name, _)| PARAMETERS.contains(&name.as_str()) || is_option(name)) {
+    match rest.iter().all(|(name, _)| PARAMETERS.split(", ").any(|known| known == name) || is_option(name)) {
         true if ignored.is_empty() => Ok(url.into()),
         true => Ok(String::from(parsed).into()),
         false => Err(StoreError::Url(format!(
-            "a parameter is unknown: expected {}, options[NAME]; a `&` in a password is written as %26",
-            PARAMETERS.join(", ")
+            "a parameter is unknown: expected {PARAMETERS}, options[NAME]; a `&` in a password is written as %26"
         ))),
     }
 }
@@ -244,7 +224,7 @@ mod tests {
         for (meaning, code) in
             meanings.iter().flat_map(|(meaning, codes)| codes.split(' ').map(move |code| (meaning, code)))
         {
-            let raise = format!("DO $$ BEGIN RAISE 'told' USING ERRCODE = '{code}'; END $$");
+            let raise = format!("DO $$ BEGIN RAISE 'raised' USING ERRCODE = '{code}'; END $$");
             let raised = raw_sql(AssertSqlSafe(raise)).execute(&mut connection).await.unwrap_err();
             let found = match Postgres::error(raised) {
                 StoreError::Unreachable(_) => "unreachable",
@@ -266,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_transaction_does_not_idle_for_ever() {
+    async fn an_idle_transaction_is_ended() {
         let database = server::Database::create().await;
         let connect = connect_options(&database.url, STATEMENT_TIMEOUT, STATEMENT_TIMEOUT).unwrap();
         let mut connection = PgConnection::connect_with(&connect).await.unwrap();
@@ -276,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_of_a_url_are_those_that_the_driver_knows() {
+    fn unknown_parameters_of_a_url_are_refused_without_their_values() {
         let read = |parameters: &str| {
             let url = format!("postgres://user@host/db{parameters}");
             connect_options(&url, STATEMENT_TIMEOUT, STATEMENT_TIMEOUT).map(|_| ())
@@ -286,8 +266,8 @@ mod tests {
             read(known).unwrap();
         }
         let url = |parameters: &str| format!("postgres://user@host/db?{parameters}");
-        let given_out = url("sslmode=require&channel_binding=require&connect_timeout=10");
-        assert_eq!(known_parameters(&given_out).unwrap(), url("sslmode=require"));
+        let issued = url("sslmode=require&channel_binding=require&connect_timeout=10");
+        assert_eq!(known_parameters(&issued).unwrap(), url("sslmode=require"));
         assert!(read("?channel_binding=require&hunter2=b").is_err());
         for unknown in ["?sslpassword=hunter2", "?password=a&hunter2", "?hunter2=b", "?options[hunter2=b", "?SSLMODE=b"]
         {

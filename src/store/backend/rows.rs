@@ -76,7 +76,7 @@ struct VersionColumns {
 }
 
 impl VersionColumns {
-    fn split(self) -> Result<(u64, Option<Tip>)> {
+    fn decode(self) -> Result<(u64, Option<Tip>)> {
         let tip = match (self.tip_index, self.tip_hash, self.tip_epoch) {
             (Some(index), Some(hash), Some(epoch)) => Some(Tip { index: index as u64, hash, epoch: epoch as u64 }),
             (None, None, None) => None,
@@ -106,7 +106,7 @@ pub struct ChainRow {
 impl TryFrom<ChainRow> for ChainState {
     type Error = StoreError;
     fn try_from(row: ChainRow) -> Result<Self> {
-        let (version, tip) = row.version.split()?;
+        let (version, tip) = row.version.decode()?;
         Ok(Self {
             version,
             tip,
@@ -138,7 +138,7 @@ pub struct FoundRow {
 impl TryFrom<FoundRow> for FoundBlock {
     type Error = StoreError;
     fn try_from(row: FoundRow) -> Result<Self> {
-        let (version, tip) = row.version.split()?;
+        let (version, tip) = row.version.decode()?;
         let level = level(row.level)?;
         Ok(Self { version, tip, json: row.document, index: row.idx as u64, canonical: row.canonical, level })
     }
@@ -159,7 +159,7 @@ pub struct BlocksRow {
 impl TryFrom<BlocksRow> for Blocks {
     type Error = StoreError;
     fn try_from(row: BlocksRow) -> Result<Self> {
-        let (version, tip) = row.version.split()?;
+        let (version, tip) = row.version.decode()?;
         Ok(Self {
             version,
             tip,

@@ -175,7 +175,7 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Reached<Sqlite>> {
     let cache = |connect: SqliteConnectOptions, kib: u32| connect.pragma("cache_size", format!("-{kib}"));
     // A file that is deleted later must not come back empty.
     let existing = location.options.clone().create_if_missing(false);
-    let reading = existing.clone().read_only(!location.in_memory).busy_timeout(options.read);
+    let reading = existing.clone().read_only(!location.in_memory).busy_timeout(options.read_timeout);
     let reading = cache(reading, READER_CACHE_KIB);
     let writing = (!location.read_only).then(|| cache(existing, WRITER_CACHE_KIB));
     Ok(Reached { reading, writing, lease_source: LeaseSource::of(&location, first).await? })
@@ -208,11 +208,11 @@ impl Location {
         };
         let in_memory = path.ends_with(":memory:") || has_mode("memory");
         let read_only = has_mode("ro");
-        let parsed = parsed.busy_timeout(options.wait).disable_statement_logging();
+        let parsed = parsed.busy_timeout(options.acquire_timeout).disable_statement_logging();
         let options = if in_memory || read_only {
             parsed
         } else {
-            // FULL: a block that was committed is there after a power cut too. It costs one sync per batch.
+            // FULL: a committed block survives a power cut. It costs one sync per batch.
             let parsed = parsed.create_if_missing(options.create).synchronous(SqliteSynchronous::Full);
             parsed
                 .journal_mode(SqliteJournalMode::Wal)
@@ -222,10 +222,10 @@ impl Location {
         Ok(Self { options, in_memory, read_only })
     }
 
-    /// The first connection, which creates the file and turns WAL mode on. That mode is turned on under an exclusive
-    /// lock that SQLite doesn't wait for, so we do.
+    /// The first connection, which creates the file and turns WAL mode on. That takes an exclusive lock, for which SQLite
+    /// doesn't wait: hence the loop.
     async fn connect(&self, options: &OpenOptions) -> Result<SqliteConnection> {
-        let give_up = Instant::now() + options.wait;
+        let deadline = Instant::now() + options.acquire_timeout;
         loop {
             let path = self.options.get_filename();
             let error = match SqliteConnection::connect_with(&self.options).await {
@@ -233,7 +233,7 @@ impl Location {
                 Err(error) => Sqlite::error(error),
             };
             match error {
-                StoreError::Busy(_) if Instant::now() < give_up => tokio::time::sleep(RETRY_EVERY).await,
+                StoreError::Busy(_) if Instant::now() < deadline => tokio::time::sleep(RETRY_EVERY).await,
                 StoreError::Missing(_) => return Err(StoreError::Missing(path.display().to_string())),
                 error => return Err(error),
             }

@@ -26,7 +26,7 @@ impl<DB: Backend> WriteTransaction<DB> {
     /// The work of the chain that ends with `ancestor`, which must be canonical.
     async fn work_of(&mut self, ancestor: Option<&Position>) -> Result<CumulativeDifficulty> {
         let Some(Position { index, hash }) = ancestor else { return Ok(CumulativeDifficulty::default()) };
-        match self.row_at(*index as i64).await? {
+        match self.canonical_row(*index as i64).await? {
             Some(row) if row.block.hash == *hash => Ok(row.cumulative_difficulty.unwrap_or_default()),
             _ => Err(StoreError::Conflict(format!("block {index} ({hash}) is not on the canonical chain"))),
         }

@@ -33,13 +33,13 @@ pub struct WriteTransaction<DB: Backend> {
     pub(super) writes: u64,
 }
 
-/// What an INSERT of blocks does with those that are stored already.
-#[derive(Clone, Copy, PartialEq)]
-enum Stored {
-    /// They change from canonical to orphaned or back.
-    Change,
-    /// They stay as they are.
-    Keep,
+/// What an INSERT does with blocks that are stored already.
+#[derive(Clone, Copy)]
+enum OnConflict {
+    /// Changes them from canonical to orphaned or back.
+    Update,
+    /// Leaves them as they are.
+    Ignore,
 }
 
 impl<DB: Backend> WriteTransaction<DB> {
@@ -62,8 +62,8 @@ impl<DB: Backend> WriteTransaction<DB> {
         self.writes
     }
 
-    /// Writes rows that are all canonical or all not; returns how many were inserted or changed.
-    async fn insert(&mut self, rows: &[BlockRow], canonical: bool, stored: Stored) -> Result<u64> {
+    /// Writes rows that are all canonical or all not; returns the number of those inserted or changed.
+    async fn insert(&mut self, rows: &[BlockRow], canonical: bool, on_conflict: OnConflict) -> Result<u64> {
         let mut written = 0;
         for rows in rows.chunks(ROWS_PER_STATEMENT) {
             let mut insert = QueryBuilder::new(
@@ -77,9 +77,9 @@ impl<DB: Backend> WriteTransaction<DB> {
                 values.push_bind(row.cumulative_difficulty.map(|difficulty| difficulty.to_string()));
                 values.push_bind(row.level.code()).push_bind(row.document.clone());
             });
-            insert.push(match stored {
-                Stored::Keep => " ON CONFLICT (hash) DO NOTHING",
-                Stored::Change => {
+            insert.push(match on_conflict {
+                OnConflict::Ignore => " ON CONFLICT (hash) DO NOTHING",
+                OnConflict::Update => {
                     " ON CONFLICT (hash) DO UPDATE SET idx = excluded.idx, epoch = excluded.epoch, \
                      previous_hash = excluded.previous_hash, canonical = excluded.canonical, \
                      orphan_reason = excluded.orphan_reason, \
@@ -110,7 +110,7 @@ impl<DB: Backend> WriteTransaction<DB> {
     }
 
     /// The canonical block at `index`.
-    pub(super) async fn row_at(&mut self, index: i64) -> Result<Option<BlockRow>> {
+    pub(super) async fn canonical_row(&mut self, index: i64) -> Result<Option<BlockRow>> {
         let query = query_as(statements::CANONICAL).bind(index);
         let row: Option<BlockColumns> = query.fetch_optional(self.connection.get()).await.map_err(DB::error)?;
         row.map(BlockRow::try_from).transpose()
@@ -127,7 +127,7 @@ impl<DB: Backend> WriteTransaction<DB> {
         } else {
             0
         };
-        if self.insert(&rows, true, Stored::Change).await? != rows.len() as u64 {
+        if self.insert(&rows, true, OnConflict::Update).await? != rows.len() as u64 {
             return Err(StoreError::Conflict("one of the blocks is on the canonical chain already".into()));
         }
         statistics::count::<DB>(self.connection.get(), &mut self.state, &rows, 1).await?;
@@ -199,7 +199,7 @@ impl<DB: Backend> WriteTransaction<DB> {
             let block = MinerBlock { is_canonical: false, is_orphaned: true, ..block.clone() };
             rows.push(BlockRow { document: block.to_json(), block, cumulative_difficulty, level });
         }
-        let new = self.insert(&rows, false, Stored::Keep).await?;
+        let new = self.insert(&rows, false, OnConflict::Ignore).await?;
         self.state.total_blocks += new;
         Ok(new)
     }
@@ -230,10 +230,10 @@ impl<DB: Backend> WriteTransaction<DB> {
                 block.competing_hash = competing_hash.map(str::to_owned);
                 *document = block.to_json();
             }
-            orphaned += self.insert(&rows, false, Stored::Change).await?;
+            orphaned += self.insert(&rows, false, OnConflict::Update).await?;
         }
         if orphaned > 0 {
-            let kept = self.row_at(above).await?;
+            let kept = self.canonical_row(above).await?;
             self.state.cumulative_difficulty =
                 kept.as_ref().and_then(|row| row.cumulative_difficulty).unwrap_or_default();
             self.state.tip =
