@@ -82,10 +82,6 @@ pub trait Backend:
     /// The target of a new connection: connections with another one are not used any more.
     fn target(options: &ConnectOptions<Self>) -> Self::Target;
 
-    /// Runs a statement that begins or ends a transaction.
-    fn run(connection: &mut Self::Connection, statement: &'static str)
-    -> impl Future<Output = sqlx::Result<()>> + Send;
-
     /// Number of rows that a statement changed.
     fn rows_affected(result: &Self::QueryResult) -> u64;
 

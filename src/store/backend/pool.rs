@@ -16,7 +16,7 @@ use std::{
 };
 
 use scopeguard::ScopeGuard;
-use sqlx::{ConnectOptions as _, Connection};
+use sqlx::{ConnectOptions as _, Connection, raw_sql};
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -205,7 +205,7 @@ impl<DB: Backend> Pool<DB> {
         let mut transaction = self.acquire().await?;
         // A caller that doesn't wait for the answer may leave a transaction open.
         transaction.mark_broken();
-        DB::run(transaction.get(), DB::BEGIN).await.map_err(DB::error)?;
+        raw_sql(DB::BEGIN).execute(transaction.get()).await.map_err(DB::error)?;
         transaction.state = State::InTransaction;
         Ok(transaction)
     }
@@ -275,7 +275,7 @@ impl<DB: Backend> InUse<DB> {
     /// Commits the transaction. After an error it may be committed or not: the connection that could tell is closed.
     pub async fn commit(&mut self) -> Result<()> {
         self.mark_broken();
-        DB::run(self.get(), "COMMIT").await.map_err(DB::error)?;
+        raw_sql("COMMIT").execute(self.get()).await.map_err(DB::error)?;
         self.state = State::Clean;
         Ok(())
     }
@@ -308,7 +308,7 @@ impl<DB: Backend> InUse<DB> {
             // connection may still be in the middle of the transaction.
             (State::InTransaction, Ok(runtime)) => {
                 runtime.spawn(async move {
-                    let rollback = DB::run(&mut opened.connection, "ROLLBACK");
+                    let rollback = raw_sql("ROLLBACK").execute(&mut opened.connection);
                     match answers(timeout(ROLLBACK_TIMEOUT, rollback).await) {
                         true => pool.put_back(opened),
                         false => discard(opened).await,

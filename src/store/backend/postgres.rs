@@ -7,7 +7,7 @@ use sqlx::{
     ConnectOptions, Connection, PgConnection, Postgres,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgQueryResult},
-    query_as, raw_sql,
+    query_as,
 };
 use url::Url;
 
@@ -77,10 +77,6 @@ impl Backend for Postgres {
     type Target = ();
 
     fn target(_: &PgConnectOptions) {}
-
-    async fn run(connection: &mut PgConnection, statement: &'static str) -> sqlx::Result<()> {
-        raw_sql(statement).execute(connection).await.map(|_| ())
-    }
 
     fn rows_affected(result: &PgQueryResult) -> u64 {
         result.rows_affected()
@@ -201,7 +197,7 @@ fn connect_options(url: &str, lock: Duration, statement: Duration) -> Result<PgC
 
 #[cfg(test)]
 mod tests {
-    use sqlx::AssertSqlSafe;
+    use sqlx::{AssertSqlSafe, raw_sql};
 
     use super::*;
     use crate::store::backend::statements::postgres as server;

@@ -13,7 +13,6 @@ use async_trait::async_trait;
 use sqlx::{
     ConnectOptions, Connection, Sqlite, SqliteConnection,
     migrate::{MigrateError, Migrator},
-    raw_sql,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteQueryResult, SqliteSynchronous},
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -107,10 +106,6 @@ impl Backend for Sqlite {
 
     fn target(options: &SqliteConnectOptions) -> Self::Target {
         std::fs::metadata(options.get_filename()).ok().map(|file| (file.dev(), file.ino()))
-    }
-
-    async fn run(connection: &mut SqliteConnection, statement: &'static str) -> sqlx::Result<()> {
-        raw_sql(statement).execute(connection).await.map(|_| ())
     }
 
     fn rows_affected(result: &SqliteQueryResult) -> u64 {
