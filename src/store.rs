@@ -3,9 +3,9 @@
 //! Every read is one SQL statement, so that it sees one state of the chain and names it (`version`).
 //! Blocks come out as the JSON text that HTTP and libp2p send: it is written once, when a block is stored.
 //!
-//! From the lowest part: `error`, `model` (what is stored) and `traits` (what a store does); `backend` (what Postgres and
-//! SQLite are: connections, statements, rows); `writer` (a transaction that changes the chain), `reader` (reads of the
-//! chain) and `journal` (what synchronisation keeps beside it: events, jobs, notes, the lease).
+//! From the lowest part: `error`, `model` (what is stored) and `traits` (what a store does); `backend` (what Postgres
+//! and SQLite are: connections, statements, rows); `writer` (a transaction that changes the chain), `reader` (reads of
+//! the chain) and `journal` (what synchronisation keeps beside it: events, jobs, notes, the lease).
 
 use std::sync::Arc;
 

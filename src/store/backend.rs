@@ -135,8 +135,8 @@ pub async fn prepare<DB: Backend>(connection: &mut DB::Connection, allowed: bool
     Ok((found, known))
 }
 
-/// The store's error for one of the driver that is neither the database's nor the connection's: a row that is not what it
-/// must be, or a fault of this program.
+/// The store's error for one of the driver that is neither the database's nor the connection's: a row that is not what
+/// it must be, or a fault of this program.
 pub fn misread(error: sqlx::Error) -> StoreError {
     match error {
         sqlx::Error::RowNotFound

@@ -1,4 +1,5 @@
-//! What synchronisation keeps beside the chain, over either database: the staged branch, events, jobs, notes, the lease.
+//! What synchronisation keeps beside the chain, over either database: the staged branch, events, jobs, notes, the
+//! lease.
 
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, query, query_as};
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::chain::{ChainEnd, EpochNumbering};
 
-/// A job is finished in these phases, which are those of [`FINISHED_PHASES`].
+/// The condition that a job is finished: its phase is one of `model::FINISHED_PHASES`.
 macro_rules! finished {
     () => {
         "phase IN ('done', 'failed', 'cancelled')"

@@ -60,8 +60,8 @@ pub struct ChainState {
     pub miners: u64,
     /// The weakest verification level among the canonical blocks; `None` for an empty chain.
     pub level: Option<Level>,
-    /// Bytes of the longest JSON text that a canonical block ever had, deleted blocks included. At least 8192 in a store
-    /// that held blocks before this statistic was kept.
+    /// Bytes of the longest JSON text that a canonical block ever had, deleted blocks included. At least 8192 in a
+    /// store that held blocks before this statistic was kept.
     pub largest: u64,
     /// Number of canonical blocks with [`Deviation::Schedule`](crate::chain::Deviation::Schedule).
     pub off_schedule: u64,
@@ -282,8 +282,8 @@ pub struct OpenOptions {
     pub connections: u32,
     /// Longest duration of a read, or of a change beside the chain, with the wait for a connection.
     pub read_timeout: Duration,
-    /// Longest wait for the right to write the chain, or for a server when the store is opened. The write itself may take
-    /// longer, as long as the database is reachable.
+    /// Longest wait for the right to write the chain, or for a server when the store is opened. The write itself may
+    /// take longer, as long as the database is reachable.
     pub acquire_timeout: Duration,
 }
 

@@ -85,8 +85,8 @@ pub trait ChainWriter: Send {
     /// number of those that were below.
     async fn raise(&mut self, from: u64, to: u64, level: Level) -> Result<u64>;
 
-    /// Adds blocks to the staged branch, or begins one with the child of `ancestor`, a canonical block, or with genesis.
-    /// Readers don't see them, and the chain's version stays.
+    /// Adds blocks to the staged branch, or begins one with the child of `ancestor`, a canonical block, or with
+    /// genesis. Readers don't see them, and the chain's version stays.
     ///
     /// # Errors
     /// [`StoreError::Conflict`](super::StoreError::Conflict) if a branch from another ancestor is staged, if the blocks
@@ -101,8 +101,7 @@ pub trait ChainWriter: Send {
     /// win. Memory is bounded, whatever the branch's length.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`](super::StoreError::Conflict) if no branch is staged, or its ancestor isn't canonical any
-    /// more.
+    /// [`StoreError::Conflict`](super::StoreError::Conflict) if no branch is staged, or its ancestor isn't canonical.
     async fn adopt_stage(&mut self, reason: &str, now: i64) -> Result<Reorganisation>;
 
     /// Makes the changes visible at once, with one [`Event`] if blocks were appended or orphaned; the state after them.
@@ -165,8 +164,8 @@ pub trait SyncStore: Send + Sync + 'static {
 
 /// The right to synchronise this store, which one process at a time has. Dropping it releases it.
 ///
-/// It keeps processes from doing the same work twice. The chain stays whole without it: each write is a transaction that
-/// refuses what doesn't fit.
+/// It keeps processes from doing the same work twice. The chain stays whole without it: each write is a transaction
+/// that refuses what doesn't fit.
 #[async_trait]
 pub trait Lease: Send + Sync {
     /// Whether the lease is still held. One that is lost stays lost; take another.
@@ -177,8 +176,8 @@ pub trait Lease: Send + Sync {
 const LEASE_TRIES: usize = 20;
 const LEASE_PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes the lease for a command that follows another: a server learns with some delay that the process before has ended.
-/// `None` while another process keeps it.
+/// Takes the lease for a command that follows another: a server learns with some delay that the process before has
+/// ended. `None` while another process keeps it.
 ///
 /// # Errors
 /// The store's.

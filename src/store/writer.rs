@@ -39,11 +39,11 @@ macro_rules! step {
         }
         // Until the step is over: the caller may drop it before.
         $self.failed = true;
-        let before = $self.transaction.writes();
+        let before = $self.transaction.writes;
         let outcome = $self.pool.with_deadline(STEP_TIMEOUT, $self.transaction.$step($($value),*)).await;
         $self.failed = match &outcome {
             Ok(_) => false,
-            Err(StoreError::Conflict(_)) => $self.transaction.writes() > before,
+            Err(StoreError::Conflict(_)) => $self.transaction.writes > before,
             Err(_) => true,
         };
         outcome
@@ -61,7 +61,7 @@ impl<DB: Backend> SqlWriter<DB> {
 #[async_trait]
 impl<DB: Backend> ChainWriter for SqlWriter<DB> {
     fn state(&self) -> &ChainState {
-        self.transaction.state()
+        &self.transaction.state
     }
 
     async fn canonical_at(&mut self, index: u64) -> Result<Option<(String, Level)>> {

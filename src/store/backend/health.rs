@@ -1,5 +1,5 @@
-//! Whether the database can be reached. A probe finds out on a connection of its own; while the database is unreachable,
-//! every call fails at once, and the probe is repeated.
+//! Whether the database can be reached. A probe finds out on a connection of its own; while the database is
+//! unreachable, every call fails at once, and the probe is repeated.
 
 use std::{
     sync::{
@@ -123,8 +123,8 @@ impl<DB: Backend> Health<DB> {
         });
     }
 
-    /// Connects. An attempt that can't be cancelled, since it is a thread that waits for a disk, is left in `attempt`, where
-    /// the next call waits for it again: there is never more than one.
+    /// Connects. An attempt that can't be cancelled, since it is a thread that waits for a disk, is left in `attempt`,
+    /// where the next call waits for it again: there is never more than one.
     async fn connect(&self, attempt: &mut Option<Attempt>) -> Result<(), StoreError> {
         let mut connecting = attempt.take().unwrap_or_else(|| {
             let options = self.options.clone();

@@ -1,8 +1,9 @@
 //! A pool of connections, each in use by one caller at a time.
 //!
-//! sqlx has a pool too. It waits without limit for an answer on each connection that is returned, so that a network that
-//! drops packets takes all of its connections away for as long as the system repeats them: a quarter of an hour. It
-//! also tries a server that refuses connections again until the caller's timeout. In this pool every wait has an end.
+//! sqlx has a pool too. It waits without limit for an answer on each connection that is returned, so that a network
+//! that drops packets takes all of its connections away for as long as the system repeats them: a quarter of an hour.
+//! It also tries a server that refuses connections again until the caller's timeout. In this pool every wait has an
+//! end.
 //!
 //! A connection to a file is a thread, which can't be cancelled: on a disk that hangs it goes on after its caller has
 //! timed out. It keeps its permit until it is done, so that there are never more threads than permits.
@@ -33,7 +34,7 @@ use crate::store::{
 /// Most callers that wait for a connection; later ones fail at once.
 pub const MAX_WAITING: usize = 256;
 
-/// A connection that has been idle for longer is pinged before it is used: the server may have gone meanwhile.
+/// A connection that has been idle for longer is pinged before it is used: the server may be gone meanwhile.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
 /// Longest wait for the answer to a ping, and for a server's answer to an abandoned statement.
@@ -72,6 +73,7 @@ pub struct Pool<DB: Backend> {
 /// An open connection.
 struct Opened<DB: Backend> {
     connection: DB::Connection,
+    /// When the attempt to open it began.
     at: Instant,
     target: DB::Target,
     /// When it was opened or put back.
@@ -284,8 +286,8 @@ impl<DB: Backend> InUse<DB> {
         self.state = State::Broken;
     }
 
-    /// Returns the connection to the pool, at once or in a task that finds out whether it can be used again. The permit is
-    /// released after that.
+    /// Returns the connection to the pool, at once or in a task that finds out whether it can be used again. The permit
+    /// is released after that.
     fn release(self) {
         let Self { mut opened, state, pool, permit } = self;
         match (state, Handle::try_current()) {

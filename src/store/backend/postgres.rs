@@ -43,8 +43,8 @@ const KEEPALIVE: [(&str, u32); 3] =
 const PARAMETERS: &str = "sslmode, ssl-mode, sslrootcert, ssl-root-cert, ssl-ca, sslcert, ssl-cert, sslkey, ssl-key, \
     statement-cache-capacity, host, hostaddr, port, dbname, user, password, application_name, options";
 
-/// Parameters of the server's own clients that have no effect here, and are in the URLs that hosting providers issue: the
-/// driver would log them.
+/// Parameters of the server's own clients that have no effect here, and are in the URLs that hosting providers issue:
+/// the driver would log them.
 const IGNORED: &[&str] =
     &["channel_binding", "connect_timeout", "gssencmode", "keepalives", "sslnegotiation", "target_session_attrs"];
 
@@ -86,7 +86,7 @@ impl Backend for Postgres {
     fn error(error: sqlx::Error) -> StoreError {
         let database = match &error {
             sqlx::Error::Database(database) => database,
-            // A connection that breaks off in the middle of an answer speaks another protocol, as far as the driver knows.
+            // A connection that breaks in the middle of an answer is an error of protocol to the driver.
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
                 return StoreError::Unreachable(error.to_string());
             }
@@ -104,7 +104,8 @@ impl Backend for Postgres {
             "25P03" => StoreError::Unreachable(message),
             "XX001" | "XX002" => StoreError::Damaged(message),
             code => match code.get(..2) {
-                // The connection, the right to connect, and a server that stops, starts or was ordered to disconnect us.
+                // The connection, the right to connect, and a server that stops, starts or was ordered to disconnect
+                // us.
                 Some("08" | "28" | "57") => StoreError::Unreachable(message),
                 // Deadlocks; connections, memory and the like.
                 Some("40" | "53") => StoreError::Busy(message),

@@ -48,8 +48,8 @@ const MOVED: i32 = 1032;
 
 /// What the lease of a store is taken with.
 pub enum LeaseSource {
-    /// A lock on this file, which the operating system releases when a process ends, however it ends. The database's own
-    /// file won't do: SQLite locks it too.
+    /// A lock on this file, which the operating system releases when a process ends, however it ends. The database's
+    /// own file won't do: SQLite locks it too.
     File(PathBuf),
     /// A lock in this process: no other one sees a store in memory, which lasts as long as this connection.
     Memory { lock: Arc<Mutex<()>>, _store: std::sync::Mutex<SqliteConnection> },
@@ -217,8 +217,8 @@ impl Location {
         Ok(Self { options, in_memory, read_only })
     }
 
-    /// The first connection, which creates the file and turns WAL mode on. That takes an exclusive lock, for which SQLite
-    /// doesn't wait: hence the loop.
+    /// The first connection, which creates the file and turns WAL mode on. That takes an exclusive lock, for which
+    /// SQLite doesn't wait: hence the loop.
     async fn connect(&self, options: &OpenOptions) -> Result<SqliteConnection> {
         let deadline = Instant::now() + options.acquire_timeout;
         loop {

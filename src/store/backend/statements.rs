@@ -3,8 +3,8 @@
 
 use super::Backend;
 
-/// Rows of one INSERT, with at most 9 parameters each: below the limits of both databases (32,766 and 65,535 parameters), and
-/// small enough to keep the statement prepared.
+/// Rows of one INSERT, with at most 9 parameters each: below the limits of both databases (32,766 and 65,535
+/// parameters), and small enough to keep the statement prepared.
 pub const ROWS_PER_STATEMENT: usize = 250;
 
 /// All of the chain's row.
@@ -64,7 +64,8 @@ pub const CANONICAL: &str = "SELECT document, cumulative_difficulty, level FROM 
 
 /// The canonical block at index `$1` with the one at `$2`.
 pub const CHAIN_END: &str = "SELECT last.document, first.document \
-     FROM block AS last JOIN block AS first ON first.canonical AND first.idx = $2 WHERE last.canonical AND last.idx = $1";
+     FROM block AS last JOIN block AS first ON first.canonical AND first.idx = $2 \
+     WHERE last.canonical AND last.idx = $1";
 
 /// The last `$3` canonical blocks between the indexes `$1` and `$2`, both excluded, the last one first.
 pub const CANONICAL_RUN: &str = "SELECT document, cumulative_difficulty, level FROM block \
@@ -79,7 +80,8 @@ pub const RAISE: &str = "UPDATE block SET level = $3 WHERE canonical AND idx BET
 
 /// The staged branch with its last block. The id tells the planner that there is but one.
 pub const STAGE: &str = "SELECT stage.fork_index, stage.fork_hash, stage.tip_index, stage.level, stage.job, \
-     last.document, last.cumulative_difficulty FROM stage JOIN staged_block AS last ON last.idx = stage.tip_index WHERE stage.id = 1";
+     last.document, last.cumulative_difficulty \
+     FROM stage JOIN staged_block AS last ON last.idx = stage.tip_index WHERE stage.id = 1";
 
 /// The first `$2` staged blocks from index `$1` on.
 pub const STAGED_RUN: &str = "SELECT document, cumulative_difficulty, level FROM staged_block \

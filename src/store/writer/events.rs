@@ -12,7 +12,8 @@ use crate::{
     },
 };
 
-/// Number of versions between two deletions of old events: finding the oldest that is kept takes a walk along all of them.
+/// Number of versions between two deletions of old events: finding the oldest that is kept takes a walk along all of
+/// them.
 const PRUNE_EVERY: u64 = 64;
 
 /// The canonical chain before the transaction, and the part of it that was kept throughout.

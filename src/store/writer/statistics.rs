@@ -100,8 +100,8 @@ async fn tally<DB: Backend>(connection: &mut DB::Connection, state: &mut ChainSt
     Ok(())
 }
 
-/// The value of a nominee: the nominee, or its digest where a key can't hold it. Texts that look like a digest are digested
-/// too, so that different nominees stay different.
+/// The value of a nominee: the nominee, or its digest where a key can't hold it. Texts that look like a digest are
+/// digested too, so that different nominees stay different.
 fn nominee_value(nominee: &str) -> String {
     let plain = nominee.len() <= MAX_KEY_BYTES && !nominee.contains('\0') && !nominee.starts_with(DIGEST_MARKER);
     if plain { nominee.to_owned() } else { format!("{DIGEST_MARKER}{}", hex::encode(Sha256::digest(nominee))) }

@@ -25,11 +25,12 @@ use crate::{
 /// A transaction that changes the chain.
 pub struct WriteTransaction<DB: Backend> {
     pub(super) connection: PooledConnection<DB>,
+    /// The state of the chain in this transaction.
     pub(super) state: ChainState,
     history: History,
     /// Whether any block was changed.
     changed: bool,
-    /// See [`writes`](Self::writes).
+    /// Number of statements that have written rows, of those whose step may still fail.
     pub(super) writes: u64,
 }
 
@@ -50,16 +51,6 @@ impl<DB: Backend> WriteTransaction<DB> {
         let state = ChainState::try_from(row)?;
         let history = History::new(state.tip.as_ref().map(Position::from), state.length);
         Ok(Self { connection, state, history, changed: false, writes: 0 })
-    }
-
-    /// The state of the chain in this transaction.
-    pub fn state(&self) -> &ChainState {
-        &self.state
-    }
-
-    /// Number of statements that have written rows, of those whose step may still fail.
-    pub fn writes(&self) -> u64 {
-        self.writes
     }
 
     /// Writes rows that are all canonical or all not; returns the number of those inserted or changed.
