@@ -72,7 +72,7 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy)]
 pub struct Figures {
     /// The store.
-    pub store: store::Figures,
+    pub store: store::StoreStats,
     /// Answers that are kept.
     pub cache_entries: u64,
     /// What they take, in bytes; at most [`Settings::cache_bytes`].
@@ -195,7 +195,7 @@ impl Source {
         self.cache.run_pending_tasks().await;
         self.followers.told.run_pending_tasks().await;
         Figures {
-            store: self.local.store().figures(),
+            store: self.local.store().stats(),
             cache_entries: self.cache.entry_count(),
             cache_bytes: self.cache.weighted_size(),
             news_entries: self.followers.told.entry_count(),

@@ -22,12 +22,12 @@ use support::postgres;
 
 mod support;
 
+#[path = "store/abandoned.rs"]
+mod abandoned;
 #[path = "store/branch.rs"]
 mod branch;
 #[path = "store/events.rs"]
 mod events;
-#[path = "store/given_up.rs"]
-mod given_up;
 #[path = "store/jobs.rs"]
 mod jobs;
 #[path = "store/lease.rs"]
@@ -74,7 +74,7 @@ impl Place {
         store::open(&self.url(), &impatient()).await.unwrap()
     }
 
-    /// Runs SQL past the store.
+    /// Runs SQL on the database directly.
     async fn execute(&self, sql: &str) -> sqlx::Result<u64> {
         let sql = AssertSqlSafe(sql.to_owned());
         match self {
@@ -90,9 +90,9 @@ impl Place {
     }
 }
 
-/// Waits long enough for what is going to come, and not long for what isn't.
+/// Options that wait long enough for what will happen, and not long for what won't.
 fn impatient() -> OpenOptions {
-    OpenOptions { wait: Duration::from_millis(1500), ..OpenOptions::default() }
+    OpenOptions { acquire_timeout: Duration::from_millis(1500), ..OpenOptions::default() }
 }
 
 fn fixture() -> Vec<MinerBlock> {

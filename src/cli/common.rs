@@ -14,7 +14,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// How the settings say to open the store.
 pub(super) fn open_options(config: &Config) -> OpenOptions {
     // Nobody else waits for what a command reads.
-    OpenOptions { connections: config.store_connections, read: READ_TIMEOUT, ..OpenOptions::default() }
+    OpenOptions { connections: config.store_connections, read_timeout: READ_TIMEOUT, ..OpenOptions::default() }
 }
 
 /// Prints one line of data.

@@ -91,7 +91,7 @@ pub(super) async fn run(config: &Config, raise: bool) -> Result<(), AuditError> 
 
 async fn audit(config: &Config, store: &dyn BlockStore, raise: bool) -> Result<Summary, AuditError> {
     let lease = match raise {
-        true => Some(store::lease_in_turn(store).await?.ok_or(AuditError::Leased)?),
+        true => Some(store::acquire_lease(store).await?.ok_or(AuditError::Leased)?),
         false => None,
     };
     let state = store.state().await?;

@@ -1,18 +1,21 @@
-//! What can go wrong with a store.
+//! Failures of a store.
+
+/// Result of a store operation.
+pub type Result<T> = std::result::Result<T, StoreError>;
 
 /// Failure of a store. The text is for the operator's log and terminal; clients see only a code (see `http::error`).
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The URL names no store that we know.
+    /// The URL names no known kind of store.
     #[error("database URL: {0}")]
     Url(String),
-    /// The SQLite file, or the Postgres database, is not there.
+    /// The SQLite file, or the Postgres database, doesn't exist.
     #[error("the store does not exist: {0}")]
     Missing(String),
     /// The store can be read but not written.
     #[error("the store is read-only")]
     ReadOnly,
-    /// Somebody else holds the lock, or every connection is in use, for longer than we wait.
+    /// Another writer holds the lock, or every connection is in use, for longer than the timeout.
     #[error("the store is busy: {0}")]
     Busy(String),
     /// The server can't be reached, or the connection broke.
@@ -35,13 +38,13 @@ pub enum StoreError {
     /// The disk is full.
     #[error("the store's disk is full")]
     Full,
-    /// The disk, or the file system on it, fails.
+    /// The disk, or the file system on it, reports an error.
     #[error("the store's disk fails: {0}")]
     Io(String),
     /// The file is no database, or a row does not hold what it must.
     #[error("the store is damaged: {0}")]
     Damaged(String),
-    /// Anything else that the database says.
+    /// Any other error of the database.
     #[error("database error: {0}")]
     Database(#[source] sqlx::Error),
 }

@@ -1,300 +1,110 @@
-//! Writing: one transaction over both databases, and the accounts that spare the readers a scan.
+//! Writing the chain: one transaction, each step of which has a deadline.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use sqlx::{AssertSqlSafe, ColumnIndex, Executor, QueryBuilder, query, query_as};
 
 use super::{
-    ChainState, ChainWriter, Reorganisation, Result, StoreError, Tip,
-    pool::Pool,
-    row::{Row, follow},
-    sql::{Backend, ChainRow, Column, clamp, json_array, level},
-    statements,
-    transaction::Transaction,
+    backend::{Backend, pool::Pool},
+    error::{Result, StoreError},
+    model::{ChainState, Reorganisation},
+    traits::ChainWriter,
 };
-use crate::chain::{CumulativeDifficulty, Level, MinerBlock, Position, VerifiedBlocks, verify::check_storable};
+use crate::chain::{Level, MinerBlock, Position, VerifiedBlocks};
 
-mod accounts;
-mod branch;
-mod event;
+mod events;
+mod staged;
+mod statistics;
+mod transaction;
 
-use event::History;
+use transaction::WriteTransaction;
 
-/// Rows of one INSERT, with 9 parameters each: below the limits of both databases (32,766 and 65,535 parameters), and
-/// small enough to keep the statement prepared.
-const ROWS_PER_STATEMENT: usize = 250;
+/// Longest duration of one step of a write: adopting a branch is one, whatever its length. An unreachable database is
+/// noticed much sooner.
+const STEP_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
-/// A transaction of a [`SqlStore`](super::sql::SqlStore).
-pub(super) struct SqlWriter<DB: Backend> {
-    transaction: Transaction<DB>,
-    state: ChainState,
-    history: History,
-    /// Whether any block was changed.
-    changed: bool,
-    /// Statements that have written rows, of those whose step may still fail.
-    writes: u64,
+/// A [`WriteTransaction`] whose steps have a deadline.
+pub struct SqlWriter<DB: Backend> {
+    pool: Arc<Pool<DB>>,
+    transaction: WriteTransaction<DB>,
+    /// A step failed in the database: it may be half done, and nothing of it may be committed.
+    failed: bool,
 }
 
-/// What an INSERT of blocks does with those that are stored already.
-#[derive(Clone, Copy, PartialEq)]
-enum Stored {
-    /// They change sides, from canonical to orphaned or back.
-    Change,
-    /// They stay as they are.
-    Keep,
+/// One step of `$self`.
+macro_rules! step {
+    ($self:ident . $step:ident ($($value:expr),*)) => {{
+        if $self.failed {
+            return Err(failed_before());
+        }
+        // Until the step is over: the caller may drop it before.
+        $self.failed = true;
+        let before = $self.transaction.writes;
+        let outcome = $self.pool.with_deadline(STEP_TIMEOUT, $self.transaction.$step($($value),*)).await;
+        $self.failed = match &outcome {
+            Ok(_) => false,
+            Err(StoreError::Conflict(_)) => $self.transaction.writes > before,
+            Err(_) => true,
+        };
+        outcome
+    }};
 }
 
-impl<DB: Backend> SqlWriter<DB>
-where
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    for<'c> &'c str: ColumnIndex<DB::Row>,
-    usize: ColumnIndex<DB::Row>,
-    i64: Column<DB>,
-    bool: Column<DB>,
-    String: Column<DB>,
-    Option<i64>: Column<DB>,
-    Option<String>: Column<DB>,
-{
-    /// Begins the transaction, waiting for other writers.
-    pub async fn begin(pool: &Arc<Pool<DB>>) -> Result<Self> {
-        let mut transaction = Transaction::begin(pool).await?;
-        let row: ChainRow = query_as(DB::READ_FOR_WRITE).fetch_one(&mut *transaction).await.map_err(DB::error)?;
-        let state = ChainState::try_from(row)?;
-        let history = History::new(state.tip.as_ref().map(Position::from), state.length);
-        Ok(Self { transaction, state, history, changed: false, writes: 0 })
-    }
-
-    /// Grows with each statement that has written rows, of those whose step may still fail.
-    pub fn writes(&self) -> u64 {
-        self.writes
-    }
-
-    /// Writes rows that are all canonical or all not; returns how many were inserted or changed.
-    async fn insert(&mut self, rows: &[Row], canonical: bool, stored: Stored) -> Result<u64> {
-        let mut written = 0;
-        for rows in rows.chunks(ROWS_PER_STATEMENT) {
-            let mut insert = QueryBuilder::new(
-                "INSERT INTO block (hash, idx, epoch, previous_hash, canonical, orphan_reason, cumulative_difficulty, \
-                 level, document) ",
-            );
-            insert.push_values(rows, |mut values, row| {
-                values.push_bind(row.block.hash.clone()).push_bind(row.block.index as i64);
-                values.push_bind(row.block.epoch as i64).push_bind(row.block.previous_hash.clone());
-                values.push_bind(canonical).push_bind(row.block.orphan_reason.clone());
-                values.push_bind(row.cumulative_difficulty.map(|difficulty| difficulty.to_string()));
-                values.push_bind(row.level.code()).push_bind(row.document.clone());
-            });
-            insert.push(match stored {
-                Stored::Keep => " ON CONFLICT (hash) DO NOTHING",
-                Stored::Change => {
-                    " ON CONFLICT (hash) DO UPDATE SET idx = excluded.idx, epoch = excluded.epoch, \
-                     previous_hash = excluded.previous_hash, canonical = excluded.canonical, \
-                     orphan_reason = excluded.orphan_reason, \
-                     cumulative_difficulty = excluded.cumulative_difficulty, \
-                     level = excluded.level, document = excluded.document \
-                     WHERE block.canonical <> excluded.canonical"
-                }
-            });
-            // Only statements of full length come again often enough to be kept prepared.
-            let statement = insert.build().persistent(rows.len() == ROWS_PER_STATEMENT);
-            let rows = DB::rows(&statement.execute(&mut *self.transaction).await.map_err(DB::error)?);
-            self.writes += u64::from(rows > 0);
-            written += rows;
-        }
-        self.changed |= written > 0;
-        Ok(written)
-    }
-
-    /// Of the blocks with these hashes that are stored, the cumulative difficulties where they are known.
-    async fn stored<'h>(
-        &mut self,
-        hashes: impl Iterator<Item = &'h str>,
-    ) -> Result<HashMap<String, Option<CumulativeDifficulty>>> {
-        let hashes: Vec<&str> = hashes.filter(|hash| !hash.contains('\0')).collect();
-        let query = query_as(AssertSqlSafe(statements::cumulative_difficulties::<DB>())).bind(json_array(&hashes));
-        let rows: Vec<(String, Option<String>)> = query.fetch_all(&mut *self.transaction).await.map_err(DB::error)?;
-        let parse = |(hash, difficulty): (String, Option<String>)| match difficulty.map(|text| text.parse()).transpose()
-        {
-            Ok(difficulty) => Ok((hash, difficulty)),
-            Err(error) => Err(StoreError::Damaged(format!("cumulative difficulty of block {hash}: {error}"))),
-        };
-        rows.into_iter().map(parse).collect()
-    }
-
-    /// The canonical block at `index`.
-    async fn row_at(&mut self, index: i64) -> Result<Option<Row>> {
-        let query = query_as(statements::CANONICAL).bind(index);
-        let row: Option<(String, String, i64)> =
-            query.fetch_optional(&mut *self.transaction).await.map_err(DB::error)?;
-        row.map(Row::read).transpose()
-    }
-
-    /// Appends blocks with their levels; see [`ChainWriter::append`].
-    async fn append_blocks(&mut self, blocks: impl IntoIterator<Item = (MinerBlock, Level)>) -> Result<()> {
-        let rows = follow(self.tip(), self.state.cumulative_difficulty, blocks)?;
-        let Some(last) = rows.last() else { return Ok(()) };
-        let tip = Tip { index: last.block.index, hash: last.block.hash.clone(), epoch: last.block.epoch };
-        let difficulty = last.cumulative_difficulty.unwrap_or_default();
-        let adopted = if self.state.total_blocks > self.state.length {
-            self.stored(rows.iter().map(|row| row.block.hash.as_str())).await?.len()
-        } else {
-            0
-        };
-        if self.insert(&rows, true, Stored::Change).await? != rows.len() as u64 {
-            return Err(StoreError::Conflict("one of the blocks is on the canonical chain already".into()));
-        }
-        self.account(&rows, 1).await?;
-        self.state.total_blocks += (rows.len() - adopted) as u64;
-        self.state.cumulative_difficulty = difficulty;
-        self.state.tip = Some(tip);
-        Ok(())
-    }
-
-    /// Writes the chain's row.
-    async fn write_state(&mut self) -> Result<()> {
-        let state = &self.state;
-        let tip = state.tip.as_ref();
-        query(
-            "UPDATE chain SET version = $1, tip_index = $2, tip_hash = $3, tip_epoch = $4, length = $5, \
-             total_blocks = $6, cumulative_difficulty = $7, bytes = $8, epochs = $9, miners = $10, level = $11, \
-             largest = $12, off_schedule = $13, off_timestamp = $14",
-        )
-        .bind(state.version as i64)
-        .bind(tip.map(|tip| tip.index as i64))
-        .bind(tip.map(|tip| tip.hash.clone()))
-        .bind(tip.map(|tip| tip.epoch as i64))
-        .bind(state.length as i64)
-        .bind(state.total_blocks as i64)
-        .bind(state.cumulative_difficulty.to_string())
-        .bind(state.bytes as i64)
-        .bind(state.epochs as i64)
-        .bind(state.miners as i64)
-        .bind(state.level.map(Level::code))
-        .bind(state.largest as i64)
-        .bind(state.off_schedule as i64)
-        .bind(state.off_timestamp as i64)
-        .execute(&mut *self.transaction)
-        .await
-        .map_err(DB::error)?;
-        Ok(())
+impl<DB: Backend> SqlWriter<DB> {
+    /// Begins the transaction; `wait` is for the connection, and again for the writers' lock.
+    pub async fn begin(pool: Arc<Pool<DB>>, wait: Duration) -> Result<Self> {
+        let transaction = pool.with_deadline(3 * wait, WriteTransaction::begin(&pool)).await?;
+        Ok(Self { pool, transaction, failed: false })
     }
 }
 
 #[async_trait]
-impl<DB: Backend> ChainWriter for SqlWriter<DB>
-where
-    for<'c> &'c mut DB::Connection: Executor<'c, Database = DB>,
-    for<'c> &'c str: ColumnIndex<DB::Row>,
-    usize: ColumnIndex<DB::Row>,
-    i64: Column<DB>,
-    bool: Column<DB>,
-    String: Column<DB>,
-    Option<i64>: Column<DB>,
-    Option<String>: Column<DB>,
-{
+impl<DB: Backend> ChainWriter for SqlWriter<DB> {
     fn state(&self) -> &ChainState {
-        &self.state
+        &self.transaction.state
     }
 
     async fn canonical_at(&mut self, index: u64) -> Result<Option<(String, Level)>> {
-        let row: Option<(String, i64)> = query_as("SELECT hash, level FROM block WHERE canonical AND idx = $1")
-            .bind(index as i64)
-            .fetch_optional(&mut *self.transaction)
-            .await
-            .map_err(DB::error)?;
-        row.map(|(hash, code)| Ok((hash, level(code)?))).transpose()
+        step!(self.canonical_at(index))
     }
 
     async fn append(&mut self, blocks: VerifiedBlocks) -> Result<()> {
-        let level = blocks.level();
-        self.append_blocks(blocks.into_blocks().into_iter().map(|block| (block, level))).await
+        step!(self.append(blocks))
     }
 
     async fn add_orphans(&mut self, blocks: &[MinerBlock], level: Level) -> Result<u64> {
-        let mut difficulties = self.stored(blocks.iter().map(|block| block.previous_hash.as_str())).await?;
-        let mut rows = Vec::with_capacity(blocks.len());
-        for block in blocks {
-            check_storable(block).map_err(|violation| StoreError::Conflict(violation.to_string()))?;
-            let parent = difficulties.get(&block.previous_hash).copied().flatten();
-            let cumulative_difficulty = parent.map(|parent| parent + block.actualized_difficulty);
-            difficulties.entry(block.hash.clone()).or_insert(cumulative_difficulty);
-            let block = MinerBlock { is_canonical: false, is_orphaned: true, ..block.clone() };
-            rows.push(Row { document: block.to_json(), block, cumulative_difficulty, level });
-        }
-        let new = self.insert(&rows, false, Stored::Keep).await?;
-        self.state.total_blocks += new;
-        Ok(new)
+        step!(self.add_orphans(blocks, level))
     }
 
     async fn rewind(&mut self, keep: Option<u64>, reason: &str, competing_hash: Option<&str>, now: i64) -> Result<u64> {
-        let above = keep.map_or(-1, |keep| keep.try_into().unwrap_or(i64::MAX));
-        // Each look begins below the one before: the index still has what this transaction has taken out of it.
-        let (mut below, mut orphaned) = (i64::MAX, 0);
-        loop {
-            let query = query_as(statements::CANONICAL_RUN).bind(above).bind(below).bind(ROWS_PER_STATEMENT as i64);
-            let stored: Vec<(String, String, i64)> =
-                query.fetch_all(&mut *self.transaction).await.map_err(DB::error)?;
-            if stored.is_empty() {
-                break;
-            }
-            let mut rows = stored.into_iter().map(Row::read).collect::<Result<Vec<_>>>()?;
-            below = rows.last().map_or(above, |row| row.block.index as i64);
-            self.account(&rows, -1).await?;
-            for Row { block, document, .. } in &mut rows {
-                (block.is_canonical, block.is_orphaned) = (false, true);
-                (block.orphaned_at, block.orphan_reason) = (Some(now), Some(reason.to_owned()));
-                block.competing_hash = competing_hash.map(str::to_owned);
-                *document = block.to_json();
-            }
-            orphaned += self.insert(&rows, false, Stored::Change).await?;
-        }
-        if orphaned > 0 {
-            let kept = self.row_at(above).await?;
-            self.state.cumulative_difficulty =
-                kept.as_ref().and_then(|row| row.cumulative_difficulty).unwrap_or_default();
-            self.state.tip =
-                kept.map(|Row { block: MinerBlock { index, hash, epoch, .. }, .. }| Tip { index, hash, epoch });
-            self.history.rewound(self.tip(), self.state.length, reason);
-        }
-        Ok(orphaned)
+        step!(self.rewind(keep, reason, competing_hash, now))
     }
 
-    async fn raise(&mut self, from: u64, to: u64, to_level: Level) -> Result<u64> {
-        let (from, to) = (clamp(from), clamp(to));
-        let query_weaker = query_as(statements::WEAKER).bind(from).bind(to).bind(to_level.code());
-        let weaker: Vec<(i64, i64)> = query_weaker.fetch_all(&mut *self.transaction).await.map_err(DB::error)?;
-        let weaker = weaker.into_iter().map(|(code, count)| Ok((level(code)?, count))).collect::<Result<Vec<_>>>()?;
-        if weaker.is_empty() {
-            return Ok(0);
-        }
-        let raise = query(statements::RAISE).bind(from).bind(to).bind(to_level.code());
-        let raised = DB::rows(&raise.execute(&mut *self.transaction).await.map_err(DB::error)?);
-        self.account_raised(&weaker, to_level).await?;
-        self.changed = true;
-        Ok(raised)
+    async fn raise(&mut self, from: u64, to: u64, level: Level) -> Result<u64> {
+        step!(self.raise(from, to, level))
     }
 
     async fn stage(&mut self, ancestor: Option<&Position>, job: u64, blocks: VerifiedBlocks) -> Result<()> {
-        self.add_to_stage(ancestor, job, blocks).await
+        step!(self.stage(ancestor, job, blocks))
     }
 
     async fn clear_stage(&mut self) -> Result<()> {
-        self.forget_stage().await
+        step!(self.clear_stage())
     }
 
     async fn adopt_stage(&mut self, reason: &str, now: i64) -> Result<Reorganisation> {
-        self.switch_to_stage(reason, now).await
+        step!(self.adopt_stage(reason, now))
     }
 
-    async fn commit(mut self: Box<Self>) -> Result<ChainState> {
-        if self.changed {
-            self.state.version += 1;
-            self.tell().await?;
-            self.forget_events().await?;
-            self.write_state().await?;
+    async fn commit(self: Box<Self>) -> Result<ChainState> {
+        let Self { pool, transaction, failed } = *self;
+        if failed {
+            return Err(failed_before());
         }
-        self.transaction.commit().await?;
-        Ok(self.state)
+        pool.with_deadline(STEP_TIMEOUT, transaction.commit()).await
     }
+}
+
+fn failed_before() -> StoreError {
+    StoreError::Conflict("an earlier step of this write has failed".into())
 }

@@ -48,7 +48,7 @@ impl Service {
         shutdown: &CancellationToken,
         watch: impl Fn(&Progress),
     ) -> Result<Progress, SyncError> {
-        let mut lease = store::lease_in_turn(&*self.store).await?.ok_or(SyncError::Leased)?;
+        let mut lease = store::acquire_lease(&*self.store).await?.ok_or(SyncError::Leased)?;
         self.end_stale(0).await?;
         self.enforce_checkpoints().await?;
         let id = self.create_job(spec).await?;

@@ -10,7 +10,7 @@ use crate::{
     chain::{ChainEnd, CumulativeDifficulty, Network, Position, Weight, locator},
     p2p::Standing,
     protocol::query::CheckPoint,
-    store::{BlockStore, ChainState, Stage, StoreError},
+    store::{BlockStore, ChainState, StagedBranch, StoreError},
 };
 
 /// A stretch of a peer's chain that is to be fetched.
@@ -216,7 +216,7 @@ impl Run {
 
     /// Whether the stage is the beginning of what is planned: left there by an attempt that was interrupted, or by a plan
     /// that was too short.
-    async fn continues(&self, plan: &Plan, staged: &Stage, lead: &Remote) -> Result<bool, Setback> {
+    async fn continues(&self, plan: &Plan, staged: &StagedBranch, lead: &Remote) -> Result<bool, Setback> {
         let is_whole = staged.end.index >= plan.claim.height;
         if staged.ancestor != plan.ancestor || is_whole || staged.level < self.verifier.level() {
             return Ok(false);
@@ -226,7 +226,7 @@ impl Run {
         Ok(matched == Some(staged.end.index))
     }
 
-    async fn drop_stage(&self, staged: Option<Stage>) -> Result<(), Setback> {
+    async fn drop_stage(&self, staged: Option<StagedBranch>) -> Result<(), Setback> {
         if staged.is_some() {
             let mut writer = self.store.write().await?;
             writer.clear_stage().await?;

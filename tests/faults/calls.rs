@@ -79,7 +79,7 @@ async fn a_thousand_callers_of_a_server_that_vanished() {
     // Once that is known it takes no time to say so.
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
     timeout(LIMIT, async {
-        while store.figures().up {
+        while store.stats().up {
             _ = ticks.tick().await
         }
     })
@@ -92,7 +92,7 @@ async fn a_thousand_callers_of_a_server_that_vanished() {
     }
     let each = asked.elapsed() / 100;
     assert!(each < Duration::from_millis(20), "{each:?}");
-    let figures = store.figures();
+    let figures = store.stats();
     assert_eq!((figures.up, figures.outages, figures.readers.waiting), (false, 1, 0));
 
     hole.close();
@@ -116,10 +116,10 @@ async fn callers_that_give_up_take_no_connection_with_them() {
     reads().await.unwrap();
     hole.open();
     assert!(timeout(Duration::from_millis(100), reads()).await.is_err());
-    assert!(store.figures().readers.lent > 0);
+    assert!(store.stats().readers.in_use > 0);
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
     let returned = async {
-        while store.figures().readers.lent > 0 {
+        while store.stats().readers.in_use > 0 {
             _ = ticks.tick().await
         }
     };

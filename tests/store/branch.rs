@@ -1,4 +1,4 @@
-//! The branch that is kept aside: staged, resumed, adopted, forgotten.
+//! The staged branch: begun, resumed, adopted, deleted.
 
 use super::*;
 
@@ -92,7 +92,7 @@ async fn an_adopted_branch_is_the_chain(#[values(Sqlite, Postgres)] kind: Kind) 
 
 #[rstest]
 #[tokio::test]
-async fn a_branch_that_loses_is_forgotten(#[values(Sqlite, Postgres)] kind: Kind) {
+async fn a_branch_that_loses_is_deleted(#[values(Sqlite, Postgres)] kind: Kind) {
     let (_place, store) = holding(kind, plain(10)).await;
     let before = store.state().await.unwrap();
     stage(&store, Some(&at(4, "block_hash_004")), Level::None, heavier()).await;
@@ -240,7 +240,7 @@ async fn a_deep_reorganisation_is_one_transaction(#[values(Sqlite, Postgres)] ki
 
 #[rstest]
 #[tokio::test]
-async fn a_chain_s_end_tells_when_its_epoch_began(#[values(Sqlite, Postgres)] kind: Kind) {
+async fn a_chain_end_knows_when_its_epoch_began(#[values(Sqlite, Postgres)] kind: Kind) {
     let chain = fixture();
     let (_place, store) = holding(kind, chain.clone()).await;
     let plain = EpochNumbering::Plain;

@@ -1,17 +1,17 @@
-//! What became of the chain, told in the transactions that did it.
+//! Events of the chain, recorded in the transactions that caused them.
 
 use serde_json::{Value, json};
 
 use super::*;
 
-async fn told(store: &Arc<dyn BlockStore>, after: u64) -> Vec<(u64, EventKind, Value)> {
+async fn recorded(store: &Arc<dyn BlockStore>, after: u64) -> Vec<(u64, EventKind, Value)> {
     let events = store.events(after, 1000).await.unwrap().into_iter();
     events.map(|event| (event.id, event.kind, serde_json::from_str(&event.document).unwrap())).collect()
 }
 
 #[rstest]
 #[tokio::test]
-async fn every_change_of_the_chain_is_told_once(#[values(Sqlite, Postgres)] kind: Kind) {
+async fn every_change_of_the_chain_is_recorded_once(#[values(Sqlite, Postgres)] kind: Kind) {
     let (_place, store) = holding(kind, plain(3)).await;
     let mut writer = store.write().await.unwrap();
     writer.append(verified(branch("block_hash", "block_hash_002", 3, 5))).await.unwrap();
@@ -23,9 +23,9 @@ async fn every_change_of_the_chain_is_told_once(#[values(Sqlite, Postgres)] kind
         (1, EventKind::Extended, extended(0, 2, "block_hash_002")),
         (2, EventKind::Extended, extended(3, 9, "block_hash_009")),
     ];
-    assert_eq!(told(&store, 0).await, first);
+    assert_eq!(recorded(&store, 0).await, first);
 
-    // Not told: what readers of the chain don't see, and what is beside it.
+    // Not recorded: what readers of the chain don't see, and what is beside it.
     let fork = Position { index: 4, hash: "block_hash_004".into() };
     let mut writer = store.write().await.unwrap();
     writer.stage(Some(&fork), 1, verified(branch("new", "block_hash_004", 5, 12))).await.unwrap();
@@ -36,7 +36,7 @@ async fn every_change_of_the_chain_is_told_once(#[values(Sqlite, Postgres)] kind
     let mut writer = store.write().await.unwrap();
     writer.adopt_stage("never committed", 1).await.unwrap();
     drop(writer);
-    assert_eq!(told(&store, 2).await, []);
+    assert_eq!(recorded(&store, 2).await, []);
 
     let mut writer = store.write().await.unwrap();
     writer.adopt_stage("heavier", 77).await.unwrap();
@@ -55,7 +55,7 @@ async fn every_change_of_the_chain_is_told_once(#[values(Sqlite, Postgres)] kind
         "orphaned": 13, "adopted": 0, "reason": "all of it",
     });
     let last = [(4, EventKind::Reorganised, switched), (5, EventKind::Reorganised, emptied)];
-    assert_eq!(told(&store, 2).await, last);
+    assert_eq!(recorded(&store, 2).await, last);
 
     let events = store.events(1, 3).await.unwrap();
     assert_eq!(events.iter().map(|event| event.id).collect::<Vec<_>>(), [2, 4, 5]);

@@ -37,7 +37,7 @@ async fn a_job_is_created_updated_and_finished(#[values(Sqlite, Postgres)] kind:
 
 #[rstest]
 #[tokio::test]
-async fn a_wish_to_cancel_outlives_updates(#[values(Sqlite, Postgres)] kind: Kind) {
+async fn a_requested_cancellation_outlives_updates(#[values(Sqlite, Postgres)] kind: Kind) {
     let place = Place::new(kind).await;
     let store = place.open().await;
     let (id, other) = (store.create_job("{}").await.unwrap(), store.create_job("{}").await.unwrap());

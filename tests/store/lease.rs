@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The lease, as soon as the one before is back: the server learns of a closed connection in its own time.
+/// The lease, as soon as the one before is released: the server notices a closed connection with some delay.
 async fn soon(store: &Arc<dyn BlockStore>) -> Box<dyn Lease> {
     let taken = async {
         loop {
@@ -11,7 +11,7 @@ async fn soon(store: &Arc<dyn BlockStore>) -> Box<dyn Lease> {
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), taken).await.expect("the lease is given back")
+    tokio::time::timeout(Duration::from_secs(10), taken).await.expect("the lease is released")
 }
 
 #[rstest]
@@ -23,7 +23,7 @@ async fn one_handle_has_the_lease(#[values(Sqlite, Postgres)] kind: Kind) {
     assert!(lease.held().await);
     assert!(other.lease().await.unwrap().is_none());
     assert!(store.lease().await.unwrap().is_none());
-    // It keeps nobody from writing or reading.
+    // The lease keeps no handle from writing or reading.
     append(&other, plain(3)).await;
     assert_eq!(store.state().await.unwrap().length, 3);
     assert!(lease.held().await);
@@ -60,7 +60,7 @@ async fn a_lease_ends_with_its_connection() {
 }
 
 #[tokio::test]
-async fn a_lease_is_not_held_when_the_server_has_gone() {
+async fn a_lease_is_not_held_when_the_server_is_unreachable() {
     let place = Place::new(Postgres).await;
     let relay = support::relay::Relay::to(&place.url()).await;
     let store = store::open(&relay.url, &impatient()).await.unwrap();

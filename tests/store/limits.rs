@@ -57,7 +57,7 @@ async fn a_nominee_is_any_text_that_gossip_carries(#[values(Sqlite, Postgres)] k
 
 #[rstest]
 #[tokio::test]
-async fn long_blocks_are_kept_aside_and_beside_too(#[values(Sqlite, Postgres)] kind: Kind) {
+async fn long_blocks_may_be_staged_or_orphans(#[values(Sqlite, Postgres)] kind: Kind) {
     let (_place, store) = holding(kind, plain(3)).await;
     let ancestor = Position::from(&plain(3)[0]);
     let mut aside = branch("aside", "block_hash_000", 1, 5);

@@ -17,7 +17,7 @@ async fn a_store_that_is_opened_again_has_kept_everything(#[values(Sqlite, Postg
 
 #[rstest]
 #[tokio::test]
-async fn the_schema_is_migrated_when_that_is_wanted(#[values(Sqlite, Postgres)] kind: Kind) {
+async fn the_schema_is_migrated_on_request(#[values(Sqlite, Postgres)] kind: Kind) {
     let place = Place::new(kind).await;
     let as_it_is = OpenOptions { migrate: false, ..impatient() };
     let error = store::open(&place.url(), &as_it_is).await.err().unwrap();
@@ -40,7 +40,7 @@ async fn the_schema_is_migrated_when_that_is_wanted(#[values(Sqlite, Postgres)] 
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn many_may_open_a_new_store_at_once(#[values(Sqlite, Postgres)] kind: Kind) {
+async fn a_new_store_is_opened_many_times_at_once(#[values(Sqlite, Postgres)] kind: Kind) {
     let place = Place::new(kind).await;
     let url = place.url();
     let opening = (0..6).map(|_| {
@@ -91,7 +91,7 @@ async fn a_row_that_makes_no_sense_is_damage(#[values(Sqlite, Postgres)] kind: K
 }
 
 #[tokio::test]
-async fn a_missing_sqlite_file_is_created_only_if_wanted() {
+async fn a_missing_sqlite_file_is_created_on_request() {
     let place = Place::new(Sqlite).await;
     let keep = OpenOptions { create: false, ..impatient() };
     for url in [place.url(), place.url() + "?mode=ro", place.url().replace("chain.db", "no/chain.db")] {
@@ -158,10 +158,10 @@ async fn a_postgres_that_is_not_there_is_named_without_its_password() {
 }
 
 #[tokio::test]
-async fn a_postgres_that_goes_away_is_unreachable_until_it_comes_back() {
+async fn a_stopped_postgres_is_unreachable_until_it_returns() {
     let place = Place::new(Postgres).await;
     let relay = support::relay::Relay::to(&place.url()).await;
-    let hasty = OpenOptions { wait: Duration::from_millis(300), ..OpenOptions::default() };
+    let hasty = OpenOptions { acquire_timeout: Duration::from_millis(300), ..OpenOptions::default() };
     let store = store::open(&relay.url, &hasty).await.unwrap();
     append(&store, plain(3)).await;
     let writer = store.write().await.unwrap();

@@ -52,7 +52,7 @@ impl Door {
 
     /// The same, on other terms.
     pub async fn with(place: TestStore, url: &str, sync: bool, terms: Terms) -> Self {
-        let options = OpenOptions { wait: Duration::from_secs(1), ..OpenOptions::default() };
+        let options = OpenOptions { acquire_timeout: Duration::from_secs(1), ..OpenOptions::default() };
         let store = store::open(url, &options).await.unwrap();
         let settings =
             source::Settings { finality_depth: 40, peer_timeout: Duration::from_secs(2), cache_bytes: 0, sync };

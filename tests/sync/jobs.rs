@@ -76,7 +76,7 @@ async fn a_job_goes_on_when_its_database_was_away() {
         stalled(&syncing, &node).await;
         let address = relay.cut().await;
         // What notices it is the progress that is to be written, if not the job itself.
-        eventually(async || (!syncing.store.figures().up).then_some(())).await;
+        eventually(async || (!syncing.store.stats().up).then_some(())).await;
         let relay = Relay::at(address, &server).await;
         let honest = serve(&Serving::of(main_chain())).await;
         syncing.meet(&honest).await;

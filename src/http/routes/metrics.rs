@@ -134,13 +134,13 @@ async fn add_store(metrics: &mut Metrics, gateway: &Gateway) {
     metrics.gauge("modal_store_up", "1 if the database was reachable when it was last used.", store.up.into());
     metrics.counter("modal_store_outages_total", "Times that the database became unreachable.", store.outages);
     let pools = [("readers", store.readers), ("writer", store.writer)];
-    let by_pool = |count: fn(&store::Fill) -> u64| {
-        pools.iter().map(|(pool, fill)| (label("pool", pool), count(fill))).collect::<Vec<_>>()
+    let by_pool = |count: fn(&store::PoolStats) -> u64| {
+        pools.iter().map(|(pool, stats)| (label("pool", pool), count(stats))).collect::<Vec<_>>()
     };
-    metrics.gauges("modal_store_connections_max", "Most database connections.", by_pool(|fill| fill.most));
-    metrics.gauges("modal_store_connections_used", "Database connections in use.", by_pool(|fill| fill.lent));
-    metrics.gauges("modal_store_connections_idle", "Idle database connections.", by_pool(|fill| fill.idle));
-    metrics.gauges("modal_store_waiting", "Callers that wait for a connection.", by_pool(|fill| fill.waiting));
+    metrics.gauges("modal_store_connections_max", "Most database connections.", by_pool(|stats| stats.max));
+    metrics.gauges("modal_store_connections_used", "Database connections in use.", by_pool(|stats| stats.in_use));
+    metrics.gauges("modal_store_connections_idle", "Idle database connections.", by_pool(|stats| stats.idle));
+    metrics.gauges("modal_store_waiting", "Callers that wait for a connection.", by_pool(|stats| stats.waiting));
     metrics.gauge("modal_cache_entries", "Encoded answers in the cache.", cache_entries);
     metrics.gauge("modal_cache_bytes", "Bytes of the cache.", cache_bytes);
     metrics.gauge("modal_news_entries", "Cached answers for event streams.", news_entries);

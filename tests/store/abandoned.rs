@@ -1,13 +1,13 @@
-//! Calls whose caller has lost patience.
+//! Abandoned calls: their connections are used again or closed.
 
 use super::*;
 use crate::support::until::eventually;
 
 #[tokio::test]
-async fn a_writer_that_is_given_up_spoils_no_connection() {
+async fn an_abandoned_writer_breaks_no_connection() {
     let place = Place::new(Postgres).await;
-    // Longer than the server takes to say that a statement waits, shorter than a transaction is taken back in.
-    let options = OpenOptions { wait: Duration::from_millis(900), ..OpenOptions::default() };
+    // Longer than the server takes to report a waiting statement, shorter than a rollback may take.
+    let options = OpenOptions { acquire_timeout: Duration::from_millis(900), ..OpenOptions::default() };
     let store = store::open(&place.url(), &options).await.unwrap();
     append(&store, plain(3)).await;
     let other = place.open().await;
@@ -22,16 +22,16 @@ async fn a_writer_that_is_given_up_spoils_no_connection() {
         writer = store.write() => panic!("it does not wait: {:?}", writer.map(|_| ())),
         () = waits => {}
     }
-    // The answer that nobody waits for any more is that the lock was not to be had.
-    eventually(async || (store.figures().writer.lent == 0).then_some(())).await;
+    // The abandoned statement's answer is that the lock was not available.
+    eventually(async || (store.stats().writer.in_use == 0).then_some(())).await;
     holder.commit().await.unwrap();
     assert_eq!(append(&store, branch("new", "block_hash_002", 3, 5)).await.length, 5);
 }
 
 #[tokio::test]
-async fn a_thread_that_nobody_waits_for_keeps_its_place_until_it_is_done() {
+async fn an_abandoned_thread_keeps_its_permit_until_it_is_done() {
     let place = Place::new(Sqlite).await;
-    let options = OpenOptions { read: Duration::from_millis(300), ..OpenOptions::default() };
+    let options = OpenOptions { read_timeout: Duration::from_millis(300), ..OpenOptions::default() };
     let store = store::open(&place.url(), &options).await.unwrap();
     append(&store, plain(3)).await;
     let mut other = SqliteConnection::connect(&place.url()).await.unwrap();
@@ -44,15 +44,15 @@ async fn a_thread_that_nobody_waits_for_keeps_its_place_until_it_is_done() {
         opened.filter(|one| std::fs::read_link(one.path()).is_ok_and(|path| path == file)).count()
     };
     let before = opened();
-    assert!(before > 1, "the writer's and the other one");
-    // The first one waits for the lock as it was told to, 5 s at most, and the others for its place.
+    assert!(before > 1, "the writer's and the other connection");
+    // The first call waits for the lock, 5 s at most, and the others for its permit.
     for _ in 0..4 {
         let error = store.put_note("key", "value").await.unwrap_err();
         assert!(matches!(error, StoreError::Busy(_)), "{error:?}");
     }
-    assert_eq!((opened(), store.figures().writer.lent), (before, 1), "another thread was begun");
+    assert_eq!((opened(), store.stats().writer.in_use), (before, 1), "another thread was begun");
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
-    eventually(async || (store.figures().writer.lent == 0).then_some(())).await;
+    eventually(async || (store.stats().writer.in_use == 0).then_some(())).await;
     store.put_note("key", "other").await.unwrap();
     assert_eq!(store.get_note("key").await.unwrap().unwrap().value, "other");
 }

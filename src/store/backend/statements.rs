@@ -1,13 +1,17 @@
-//! The statements of reading, in SQL that both databases know. Each is one look at the chain: it begins with the chain's
-//! row, and what it reads of the blocks doesn't grow with the chain.
+//! Statements that read blocks, in SQL that both databases know. Each is one snapshot of the chain, and what it reads
+//! doesn't grow with the chain: the tests check the query plans.
 
-use super::sql::Backend;
+use super::Backend;
+
+/// Rows of one INSERT, with at most 9 parameters each: below the limits of both databases (32,766 and 65,535
+/// parameters), and small enough to keep the statement prepared.
+pub const ROWS_PER_STATEMENT: usize = 250;
 
 /// All of the chain's row.
-pub(super) const STATE: &str = "SELECT * FROM chain";
+pub const STATE: &str = "SELECT * FROM chain";
 
 /// The block with hash `$1`.
-pub(super) const GET: &str = "SELECT chain.version, chain.tip_index, chain.tip_hash, chain.tip_epoch, \
+pub const GET: &str = "SELECT chain.version, chain.tip_index, chain.tip_hash, chain.tip_epoch, \
      block.document, block.idx, block.canonical, block.level \
      FROM chain CROSS JOIN block WHERE block.hash = $1";
 
@@ -32,13 +36,13 @@ macro_rules! run_of_blocks {
 
 /// The canonical blocks of epoch `$1`, at most `$2`. SQLite plans a statement anew each time that a parameter is bound
 /// which stands alone behind `LIMIT`, and that takes as long as reading an epoch: hence the cast, here and below.
-pub(super) const EPOCH: &str = run_of_blocks!("epoch = $1 ORDER BY idx LIMIT CAST($2 AS BIGINT)");
+pub const EPOCH: &str = run_of_blocks!("epoch = $1 ORDER BY idx LIMIT CAST($2 AS BIGINT)");
 
 /// The canonical blocks from index `$1` to `$2`.
-pub(super) const RANGE: &str = run_of_blocks!("idx BETWEEN $1 AND $2 ORDER BY idx");
+pub const RANGE: &str = run_of_blocks!("idx BETWEEN $1 AND $2 ORDER BY idx");
 
-/// The canonical blocks at the indexes `$1` and `$2`, and the first `$3` orphans at `$1` with how many there are.
-pub(super) const AT_INDEX: &str = "SELECT 0 AS orphans, idx, hash, previous_hash, canonical, orphan_reason FROM block \
+/// The canonical blocks at the indexes `$1` and `$2`, and the first `$3` orphans at `$1` with their number.
+pub const AT_INDEX: &str = "SELECT 0 AS orphans, idx, hash, previous_hash, canonical, orphan_reason FROM block \
      WHERE canonical AND idx IN ($1, $2) \
      UNION ALL SELECT * FROM (SELECT (SELECT count(*) FROM block WHERE NOT canonical AND idx = $1), \
      idx, hash, previous_hash, canonical, orphan_reason FROM block \
@@ -46,7 +50,7 @@ pub(super) const AT_INDEX: &str = "SELECT 0 AS orphans, idx, hash, previous_hash
      ORDER BY canonical DESC, idx DESC, hash";
 
 /// Whether there is a block with hash `$1`, and the canonical block found by following it for at most `$2` generations.
-pub(super) const ANCHOR: &str = "WITH RECURSIVE walk (hash, previous_hash, idx, canonical, steps) AS ( \
+pub const ANCHOR: &str = "WITH RECURSIVE walk (hash, previous_hash, idx, canonical, steps) AS ( \
      SELECT hash, previous_hash, idx, canonical, CAST(0 AS BIGINT) FROM block WHERE hash = $1 \
      UNION ALL \
      SELECT parent.hash, parent.previous_hash, parent.idx, parent.canonical, walk.steps + 1 \
@@ -56,35 +60,36 @@ pub(super) const ANCHOR: &str = "WITH RECURSIVE walk (hash, previous_hash, idx, 
      FROM chain LEFT JOIN (SELECT idx, hash, steps FROM walk WHERE canonical) AS found ON true";
 
 /// The canonical block at index `$1`.
-pub(super) const CANONICAL: &str =
-    "SELECT document, cumulative_difficulty, level FROM block WHERE canonical AND idx = $1";
+pub const CANONICAL: &str = "SELECT document, cumulative_difficulty, level FROM block WHERE canonical AND idx = $1";
 
 /// The canonical block at index `$1` with the one at `$2`.
-pub(super) const CHAIN_END: &str = "SELECT last.document, first.document \
-     FROM block AS last JOIN block AS first ON first.canonical AND first.idx = $2 WHERE last.canonical AND last.idx = $1";
+pub const CHAIN_END: &str = "SELECT last.document, first.document \
+     FROM block AS last JOIN block AS first ON first.canonical AND first.idx = $2 \
+     WHERE last.canonical AND last.idx = $1";
 
 /// The last `$3` canonical blocks between the indexes `$1` and `$2`, both excluded, the last one first.
-pub(super) const CANONICAL_RUN: &str = "SELECT document, cumulative_difficulty, level FROM block \
+pub const CANONICAL_RUN: &str = "SELECT document, cumulative_difficulty, level FROM block \
      WHERE canonical AND idx > $1 AND idx < $2 ORDER BY idx DESC LIMIT CAST($3 AS BIGINT)";
 
-/// How many of the canonical blocks from index `$1` to `$2` are of each level below `$3`.
-pub(super) const WEAKER: &str = "SELECT level, count(*) FROM block \
+/// Numbers of the canonical blocks from index `$1` to `$2` of each level below `$3`.
+pub const WEAKER: &str = "SELECT level, count(*) FROM block \
      WHERE canonical AND idx BETWEEN $1 AND $2 AND level < $3 GROUP BY level";
 
 /// Raises those to the level `$3`.
-pub(super) const RAISE: &str = "UPDATE block SET level = $3 WHERE canonical AND idx BETWEEN $1 AND $2 AND level < $3";
+pub const RAISE: &str = "UPDATE block SET level = $3 WHERE canonical AND idx BETWEEN $1 AND $2 AND level < $3";
 
-/// The branch that is kept aside, with its last block. The id tells the planner that there is but one.
-pub(super) const STAGE: &str = "SELECT stage.fork_index, stage.fork_hash, stage.tip_index, stage.level, stage.job, \
-     last.document, last.cumulative_difficulty FROM stage JOIN staged_block AS last ON last.idx = stage.tip_index WHERE stage.id = 1";
+/// The staged branch with its last block. The id tells the planner that there is but one.
+pub const STAGE: &str = "SELECT stage.fork_index, stage.fork_hash, stage.tip_index, stage.level, stage.job, \
+     last.document, last.cumulative_difficulty \
+     FROM stage JOIN staged_block AS last ON last.idx = stage.tip_index WHERE stage.id = 1";
 
 /// The first `$2` staged blocks from index `$1` on.
-pub(super) const STAGED_RUN: &str = "SELECT document, cumulative_difficulty, level FROM staged_block \
+pub const STAGED_RUN: &str = "SELECT document, cumulative_difficulty, level FROM staged_block \
      WHERE idx >= $1 ORDER BY idx LIMIT CAST($2 AS BIGINT)";
 
 /// The block at index `$2` of the chain that ends with the staged block of hash `$1`, if that still ends the branch and
 /// the branch still leaves the canonical chain.
-pub(super) const STAGED_ANCESTOR: &str = "SELECT COALESCE(staged.document, below.document) \
+pub const STAGED_ANCESTOR: &str = "SELECT COALESCE(staged.document, below.document) \
      FROM stage JOIN staged_block AS last ON last.idx = stage.tip_index AND last.hash = $1 \
      LEFT JOIN block AS fork ON fork.canonical AND fork.hash = stage.fork_hash \
      LEFT JOIN staged_block AS staged ON staged.idx = $2 \
@@ -92,24 +97,24 @@ pub(super) const STAGED_ANCESTOR: &str = "SELECT COALESCE(staged.document, below
      WHERE stage.id = 1 AND (stage.fork_hash IS NULL OR fork.hash IS NOT NULL)";
 
 /// Indexes and hashes of the canonical blocks at the indexes in the JSON array `$1`.
-pub(super) fn canonical_hashes<DB: Backend>() -> String {
+pub fn canonical_hashes<DB: Backend>() -> String {
     format!("SELECT idx, hash FROM block WHERE canonical AND idx IN {}", DB::NUMBERS)
 }
 
 /// The highest index of the canonical blocks with the hashes in the JSON array `$1`.
-pub(super) fn highest_canonical<DB: Backend>() -> String {
+pub fn highest_canonical<DB: Backend>() -> String {
     // The maximum of a bare column the planner may mean to find by walking down the chain.
     format!("SELECT max(idx + 0) FROM block WHERE canonical AND hash IN {}", DB::TEXTS)
 }
 
 /// Hashes and cumulative difficulties of the blocks with the hashes in the JSON array `$1`.
-pub(super) fn cumulative_difficulties<DB: Backend>() -> String {
+pub fn cumulative_difficulties<DB: Backend>() -> String {
     format!("SELECT hash, cumulative_difficulty FROM block WHERE hash IN {}", DB::TEXTS)
 }
 
 #[cfg(test)]
-#[path = "../../tests/support/postgres.rs"]
-pub(super) mod postgres;
+#[path = "../../../tests/support/postgres.rs"]
+pub mod postgres;
 
 #[cfg(test)]
 mod tests {
@@ -124,7 +129,7 @@ mod tests {
         SELECT 'h' || i, CASE WHEN i < 20000 THEN i ELSE i % 20 END, i / 40, 'h' || (i - 1), i < 20000, '1', 0, \
         '{\"some\":\"text of a block\"}' FROM n";
 
-    /// The same canonical blocks as a branch that is kept aside.
+    /// The same canonical blocks as a staged branch.
     const FILL_STAGE: &str = "INSERT INTO staged_block SELECT idx, hash, '1', 0, document FROM block WHERE canonical";
     const FILL_STAGE_END: &str = "INSERT INTO stage VALUES (1, NULL, NULL, 19999, 0, 1)";
 

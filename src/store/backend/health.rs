@@ -1,5 +1,5 @@
-//! Whether the database can be reached. Whoever has a doubt lets it be looked at, on a connection of its own; while it
-//! can't be reached every call fails at once, and the look is repeated until it can.
+//! Whether the database can be reached. A probe finds out on a connection of its own; while the database is
+//! unreachable, every call fails at once, and the probe is repeated.
 
 use std::{
     sync::{
@@ -9,54 +9,52 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{ConnectOptions, Connection};
+use sqlx::{ConnectOptions as _, Connection};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
-use super::{StoreError, sql::Backend};
+use super::{Backend, ConnectOptions};
+use crate::store::error::StoreError;
 
-/// Longest wait for the database's answer to a look. With [`LOOK_EVERY`] it bounds how long after its return the
-/// database is still taken as gone: less than 2 s.
-const LOOK_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Longest wait for the database's answer to a probe. With [`PROBE_EVERY`] it bounds how long after its return the
+/// database still counts as unreachable: less than 2 s.
+const PROBE_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// Pause between two looks at a database that can't be reached.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Pause between two probes of a database that can't be reached.
+const PROBE_EVERY: Duration = Duration::from_millis(250);
 
-/// An attempt to connect, and to part again.
+/// An attempt to connect and disconnect.
 type Attempt = JoinHandle<sqlx::Result<()>>;
 
-/// How a database is connected to.
-pub(super) type Options<DB> = <<DB as sqlx::Database>::Connection as Connection>::Options;
-
 /// What is known of a database.
-pub(super) struct Health<DB: Backend> {
-    options: Options<DB>,
+pub struct Health<DB: Backend> {
+    options: ConnectOptions<DB>,
     up: watch::Sender<bool>,
-    looking: AtomicBool,
-    /// Older connections are not used: they may lead nowhere, or to a server that isn't the right one any more.
+    probing: AtomicBool,
+    /// Older connections are not used: they may be broken, or lead to a server that isn't the right one any more.
     trusted_since: Mutex<Instant>,
     outages: AtomicU64,
 }
 
 impl<DB: Backend> Health<DB> {
     /// A database that was just reached with `options`.
-    pub fn new(options: Options<DB>) -> Arc<Self> {
+    pub fn new(options: ConnectOptions<DB>) -> Arc<Self> {
         let (up, trusted_since) = (watch::Sender::new(true), Mutex::new(Instant::now()));
-        Arc::new(Self { options, up, looking: AtomicBool::new(false), trusted_since, outages: AtomicU64::new(0) })
+        Arc::new(Self { options, up, probing: AtomicBool::new(false), trusted_since, outages: AtomicU64::new(0) })
     }
 
-    /// Whether it can be reached, as far as is known.
+    /// Whether the database can be reached, as far as is known.
     pub fn is_up(&self) -> bool {
         *self.up.borrow()
     }
 
-    /// How often it could not be reached any more.
+    /// Number of times that the database became unreachable.
     pub fn outages(&self) -> u64 {
         self.outages.load(Ordering::Relaxed)
     }
 
-    /// Waits until it can't be reached.
+    /// Waits until the database is unreachable.
     pub async fn down(&self) {
-        // The sender is ours: it does not go before we do.
+        // Not an error: the sender lives as long as `self`.
         let _ = self.up.subscribe().wait_for(|up| !up).await;
     }
 
@@ -65,17 +63,17 @@ impl<DB: Backend> Health<DB> {
         made >= *self.trusted_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Uses none of the connections any more that are open now.
+    /// Stops the use of all connections that are open now.
     pub fn distrust(&self) {
         *self.trusted_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Draws the consequences of an error.
-    pub fn note(self: &Arc<Self>, error: &StoreError) {
+    /// Records an error: starts a probe, or distrusts connections, where the error calls for it.
+    pub fn record(self: &Arc<Self>, error: &StoreError) {
         match error {
             StoreError::Unreachable(_) | StoreError::Missing(_) => {
                 self.distrust();
-                self.look();
+                self.probe();
             }
             // The server may have become a standby, the file may have been replaced: new connections show it.
             StoreError::ReadOnly | StoreError::Damaged(_) | StoreError::Io(_) => self.distrust(),
@@ -83,20 +81,27 @@ impl<DB: Backend> Health<DB> {
         }
     }
 
-    /// Finds out whether it can be reached, unless somebody does already.
-    pub fn look(self: &Arc<Self>) {
-        if self.looking.swap(true, Ordering::AcqRel) {
+    /// Starts a probe, unless one is running. It ends when the database is reached.
+    pub fn probe(self: &Arc<Self>) {
+        if self.probing.swap(true, Ordering::AcqRel) {
             return;
         }
-        // Weak: a store that is dropped is not looked for.
+        // Weak: the database of a store that is dropped is not probed any more.
         let health = Arc::downgrade(self);
         tokio::spawn(async move {
+            // A probe that panics has ended too.
+            let probing = scopeguard::guard(health.clone(), |health| {
+                if let Some(health) = health.upgrade() {
+                    health.probing.store(false, Ordering::Release);
+                }
+            });
             let mut attempt = None;
             while let Some(health) = health.upgrade() {
                 let outcome = health.connect(&mut attempt).await;
                 match outcome {
                     Ok(()) => {
-                        health.looking.store(false, Ordering::Release);
+                        // Before: an outage that is noticed from now on needs a probe of its own.
+                        drop(probing);
                         if !health.up.send_replace(true) {
                             tracing::info!("the store can be reached again");
                         }
@@ -107,31 +112,31 @@ impl<DB: Backend> Health<DB> {
                         // Only this task changes it.
                         if health.is_up() {
                             health.outages.fetch_add(1, Ordering::Relaxed);
-                            tracing::error!(%error, "the store can't be reached; trying on");
+                            tracing::error!(%error, "the store can't be reached; trying again");
                             health.up.send_replace(false);
                         }
                     }
                 }
                 drop(health);
-                tokio::time::sleep(LOOK_EVERY).await;
+                tokio::time::sleep(PROBE_EVERY).await;
             }
         });
     }
 
-    /// Connects. An attempt that can't be called off, since it is a thread that waits for a disk, is left in `attempt` and
-    /// waited for again by the next call: there is never more than one.
+    /// Connects. An attempt that can't be cancelled, since it is a thread that waits for a disk, is left in `attempt`,
+    /// where the next call waits for it again: there is never more than one.
     async fn connect(&self, attempt: &mut Option<Attempt>) -> Result<(), StoreError> {
-        let mut going = attempt.take().unwrap_or_else(|| {
+        let mut connecting = attempt.take().unwrap_or_else(|| {
             let options = self.options.clone();
             tokio::spawn(async move { options.connect().await?.close().await })
         });
-        let connected = match timeout(LOOK_TIMEOUT, &mut going).await {
+        let connected = match timeout(PROBE_TIMEOUT, &mut connecting).await {
             Ok(ended) => ended.unwrap_or(Err(sqlx::Error::WorkerCrashed)),
             Err(_) => {
-                if DB::LOCAL {
-                    *attempt = Some(going);
+                if DB::EMBEDDED {
+                    *attempt = Some(connecting);
                 } else {
-                    going.abort();
+                    connecting.abort();
                 }
                 Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
             }
@@ -139,7 +144,7 @@ impl<DB: Backend> Health<DB> {
         match connected {
             Ok(()) => Ok(()),
             Err(error) => match DB::error(error) {
-                // It is there, and has no room, or is locked.
+                // The database is there, and is full or locked.
                 StoreError::Busy(_) => Ok(()),
                 error => Err(error),
             },

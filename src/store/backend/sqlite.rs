@@ -12,16 +12,17 @@ use std::{
 use async_trait::async_trait;
 use sqlx::{
     ConnectOptions, Connection, Sqlite, SqliteConnection,
-    migrate::Migrator,
-    raw_sql,
+    migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteQueryResult, SqliteSynchronous},
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use url::form_urlencoded;
 
-use super::{
-    Lease, OpenOptions, Result, StoreError, schema,
-    sql::{Backend, SqlStore},
+use super::{Backend, Reached, misread, prepare};
+use crate::store::{
+    error::{Result, StoreError},
+    model::OpenOptions,
+    traits::Lease,
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -39,23 +40,23 @@ const CHECKPOINT_PAGES: u32 = 4096;
 /// What is left of the write-ahead log after a large transaction.
 const JOURNAL_BYTES: u32 = 64 << 20;
 
-/// Pause between attempts to turn WAL mode on while somebody else does.
+/// Pause between attempts to turn WAL mode on while another connection does.
 const RETRY_EVERY: Duration = Duration::from_millis(20);
 
 /// `SQLITE_READONLY_DBMOVED`: the file that is open has another name now, or none.
 const MOVED: i32 = 1032;
 
-/// What the lease of a store is.
-pub(super) enum Lessor {
-    /// A lock on this file, which the operating system takes back from a process that ends, however it ends. The
-    /// database's own file won't do: SQLite locks it too.
+/// What the lease of a store is taken with.
+pub enum LeaseSource {
+    /// A lock on this file, which the operating system releases when a process ends, however it ends. The database's
+    /// own file won't do: SQLite locks it too.
     File(PathBuf),
-    /// In memory: nobody else has the store, which lasts as long as this connection.
+    /// A lock in this process: no other one sees a store in memory, which lasts as long as this connection.
     Memory { lock: Arc<Mutex<()>>, _store: std::sync::Mutex<SqliteConnection> },
 }
 
-impl Lessor {
-    /// That of a store with its first connection.
+impl LeaseSource {
+    /// The lease source of a store with its first connection.
     async fn of(location: &Location, first: SqliteConnection) -> Result<Self> {
         if location.in_memory {
             return Ok(Self::Memory { lock: Arc::default(), _store: first.into() });
@@ -67,7 +68,7 @@ impl Lessor {
     }
 }
 
-/// A lock on it, which ends with it.
+/// A lock on the file, which ends when the file is closed.
 struct FileLease {
     file: File,
     path: PathBuf,
@@ -76,7 +77,7 @@ struct FileLease {
 #[async_trait]
 impl Lease for FileLease {
     async fn held(&mut self) -> bool {
-        // A file that was taken away keeps nobody from locking the one in its place.
+        // A lock on a file that was deleted keeps no process from locking the one in its place.
         let number = |file: std::io::Result<Metadata>| file.ok().map(|file| (file.dev(), file.ino()));
         number(self.file.metadata()) == number(std::fs::metadata(&self.path))
     }
@@ -90,27 +91,24 @@ impl Lease for OwnedMutexGuard<()> {
 }
 
 impl Backend for Sqlite {
-    const LOCAL: bool = true;
+    const EMBEDDED: bool = true;
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
     const READ_FOR_WRITE: &'static str = "SELECT * FROM chain";
     const COUNT_MIGRATION_TABLES: &'static str = "SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'";
     const TEXTS: &'static str = "(SELECT value FROM json_each($1))";
     const NUMBERS: &'static str = "(SELECT value FROM json_each($1))";
     const NOW: &'static str = "unixepoch()";
+    const MIGRATIONS: &'static Migrator = &MIGRATIONS;
 
-    type Lessor = Lessor;
+    type LeaseSource = LeaseSource;
     /// The file's device and number; `None` in memory, and for a file that is gone.
-    type Place = Option<(u64, u64)>;
+    type Target = Option<(u64, u64)>;
 
-    fn place(options: &SqliteConnectOptions) -> Self::Place {
+    fn target(options: &SqliteConnectOptions) -> Self::Target {
         std::fs::metadata(options.get_filename()).ok().map(|file| (file.dev(), file.ino()))
     }
 
-    async fn run(connection: &mut SqliteConnection, statement: &'static str) -> sqlx::Result<()> {
-        raw_sql(statement).execute(connection).await.map(|_| ())
-    }
-
-    fn rows(result: &SqliteQueryResult) -> u64 {
+    fn rows_affected(result: &SqliteQueryResult) -> u64 {
         result.rows_affected()
     }
 
@@ -119,7 +117,7 @@ impl Backend for Sqlite {
         let database = match &error {
             sqlx::Error::Database(database) => database,
             sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => return StoreError::Io(error.to_string()),
-            _ => return schema::misread(error),
+            _ => return misread(error),
         };
         if database.is_unique_violation() {
             return StoreError::Conflict("another block is in that place already".into());
@@ -138,10 +136,17 @@ impl Backend for Sqlite {
         }
     }
 
-    async fn lease(lessor: &Lessor) -> Result<Option<Box<dyn Lease>>> {
-        let path = match lessor {
-            Lessor::File(path) => path,
-            Lessor::Memory { lock, .. } => {
+    async fn migrate(connection: &mut SqliteConnection) -> std::result::Result<(), MigrateError> {
+        // One transaction around all migrations: a second program waits, and finds nothing left to do.
+        let mut transaction = connection.begin_with(Self::BEGIN).await?;
+        MIGRATIONS.run_direct(None, &mut *transaction, false).await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn lease(source: &LeaseSource) -> Result<Option<Box<dyn Lease>>> {
+        let path = match source {
+            LeaseSource::File(path) => path,
+            LeaseSource::Memory { lock, .. } => {
                 let guard: Option<OwnedMutexGuard<()>> = lock.clone().try_lock_owned().ok();
                 return Ok(guard.map(|guard| Box::new(guard) as _));
             }
@@ -156,49 +161,30 @@ impl Backend for Sqlite {
     }
 }
 
-/// Opens the store; see [`super::open`].
-pub(super) async fn open(url: &str, options: &OpenOptions) -> Result<SqlStore<Sqlite>> {
+/// Reaches the database that `url` names; see [`open`](crate::store::open).
+pub async fn open(url: &str, options: &OpenOptions) -> Result<Reached<Sqlite>> {
     let location = Location::parse(url, options)?;
     let mut first = location.connect(options).await?;
-    prepare(&mut first, options.migrate).await?;
+    prepare::<Sqlite>(&mut first, options.migrate).await?;
 
     let cache = |connect: SqliteConnectOptions, kib: u32| connect.pragma("cache_size", format!("-{kib}"));
-    // A file that is taken away later must not come back empty.
+    // A file that is deleted later must not come back empty.
     let existing = location.options.clone().create_if_missing(false);
-    let reading = existing.clone().read_only(!location.in_memory).busy_timeout(options.read);
+    let reading = existing.clone().read_only(!location.in_memory).busy_timeout(options.read_timeout);
     let reading = cache(reading, READER_CACHE_KIB);
     let writing = (!location.read_only).then(|| cache(existing, WRITER_CACHE_KIB));
-    let lessor = Lessor::of(&location, first).await?;
-    let store = SqlStore::new(reading, writing, lessor, options);
-    drop(store.readers.acquire().await?);
-    Ok(store)
+    Ok(Reached { reading, writing, lease_source: LeaseSource::of(&location, first).await? })
 }
 
-/// Brings the schema up to date; see [`super::migrate`].
-pub(super) async fn migrate(url: &str, options: &OpenOptions) -> Result<(i64, i64)> {
+/// Brings the schema up to date; see [`migrate`](crate::store::migrate).
+pub async fn migrate(url: &str, options: &OpenOptions) -> Result<(i64, i64)> {
     let mut connection = Location::parse(url, options)?.connect(options).await?;
-    let versions = prepare(&mut connection, true).await?;
+    let versions = prepare::<Sqlite>(&mut connection, true).await?;
     connection.close().await.map_err(Sqlite::error)?;
     Ok(versions)
 }
 
-/// Checks the schema's version and migrates if that is wanted; the versions before and after.
-async fn prepare(connection: &mut SqliteConnection, migrate: bool) -> Result<(i64, i64)> {
-    let found = schema::found::<Sqlite>(connection).await?;
-    let known = schema::newest(&MIGRATIONS);
-    if schema::must_migrate(found, known, migrate)? {
-        // One transaction around all of them: whoever comes second waits, and finds nothing left to do.
-        let mut transaction = connection.begin_with(Sqlite::BEGIN).await.map_err(Sqlite::error)?;
-        MIGRATIONS
-            .run_direct(None, &mut *transaction, false)
-            .await
-            .map_err(|error| schema::error::<Sqlite>(error, known))?;
-        transaction.commit().await.map_err(Sqlite::error)?;
-    }
-    Ok((found, known))
-}
-
-/// What a URL says.
+/// The database that a URL names.
 struct Location {
     options: SqliteConnectOptions,
     in_memory: bool,
@@ -217,11 +203,11 @@ impl Location {
         };
         let in_memory = path.ends_with(":memory:") || has_mode("memory");
         let read_only = has_mode("ro");
-        let parsed = parsed.busy_timeout(options.wait).disable_statement_logging();
+        let parsed = parsed.busy_timeout(options.acquire_timeout).disable_statement_logging();
         let options = if in_memory || read_only {
             parsed
         } else {
-            // FULL: a block that was committed is there after a power cut too. It costs one sync per batch.
+            // FULL: a committed block survives a power cut. It costs one sync per batch.
             let parsed = parsed.create_if_missing(options.create).synchronous(SqliteSynchronous::Full);
             parsed
                 .journal_mode(SqliteJournalMode::Wal)
@@ -231,10 +217,10 @@ impl Location {
         Ok(Self { options, in_memory, read_only })
     }
 
-    /// The first connection, which creates the file and turns WAL mode on. That mode is turned on under an exclusive
-    /// lock that SQLite doesn't wait for, so we do.
+    /// The first connection, which creates the file and turns WAL mode on. That takes an exclusive lock, for which
+    /// SQLite doesn't wait: hence the loop.
     async fn connect(&self, options: &OpenOptions) -> Result<SqliteConnection> {
-        let give_up = Instant::now() + options.wait;
+        let deadline = Instant::now() + options.acquire_timeout;
         loop {
             let path = self.options.get_filename();
             let error = match SqliteConnection::connect_with(&self.options).await {
@@ -242,7 +228,7 @@ impl Location {
                 Err(error) => Sqlite::error(error),
             };
             match error {
-                StoreError::Busy(_) if Instant::now() < give_up => tokio::time::sleep(RETRY_EVERY).await,
+                StoreError::Busy(_) if Instant::now() < deadline => tokio::time::sleep(RETRY_EVERY).await,
                 StoreError::Missing(_) => return Err(StoreError::Missing(path.display().to_string())),
                 error => return Err(error),
             }

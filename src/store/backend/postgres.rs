@@ -1,0 +1,277 @@
+//! Postgres: one server for several gateways. The lock of the chain's row is the writers' lock.
+
+use std::{borrow::Cow, str::FromStr, time::Duration};
+
+use async_trait::async_trait;
+use sqlx::{
+    ConnectOptions, Connection, PgConnection, Postgres,
+    migrate::{MigrateError, Migrator},
+    postgres::{PgConnectOptions, PgQueryResult},
+    query_as,
+};
+use url::Url;
+
+use super::{Backend, Reached, misread, prepare};
+use crate::store::{
+    error::{Result, StoreError},
+    model::OpenOptions,
+    traits::Lease,
+};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
+/// Longest duration of one statement of a write.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest wait of a transaction for its next statement, after which the server ends it: it may hold the writers' lock,
+/// and its process may have been stopped. This program's wait for the hashes of a batch or the next line of an import,
+/// both much shorter, unless the program that pipes the lines has stalled.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+
+/// Longest wait for the answer to whether a lease is still held.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The lease is an advisory lock, which lasts as long as the connection that took it. Its key is the number of the
+/// chain's table, so that chains in different schemas of a database don't share one.
+const TAKE_LEASE: &str = "SELECT pg_try_advisory_lock(CAST(CAST('chain' AS regclass) AS bigint))";
+
+/// Seconds and attempts until the server notices that a client's machine is gone, and releases the client's locks.
+const KEEPALIVE: [(&str, u32); 3] =
+    [("tcp_keepalives_idle", 10), ("tcp_keepalives_interval", 5), ("tcp_keepalives_count", 3)];
+
+/// The parameters that the driver takes from a URL, beside `options[NAME]`.
+const PARAMETERS: &str = "sslmode, ssl-mode, sslrootcert, ssl-root-cert, ssl-ca, sslcert, ssl-cert, sslkey, ssl-key, \
+    statement-cache-capacity, host, hostaddr, port, dbname, user, password, application_name, options";
+
+/// Parameters of the server's own clients that have no effect here, and are in the URLs that hosting providers issue:
+/// the driver would log them.
+const IGNORED: &[&str] =
+    &["channel_binding", "connect_timeout", "gssencmode", "keepalives", "sslnegotiation", "target_session_attrs"];
+
+/// How the connection of a lease is made.
+pub struct LeaseSource {
+    connect: PgConnectOptions,
+    wait: Duration,
+}
+
+struct ConnectionLease(PgConnection);
+
+#[async_trait]
+impl Lease for ConnectionLease {
+    async fn held(&mut self) -> bool {
+        matches!(tokio::time::timeout(PING_TIMEOUT, self.0.ping()).await, Ok(Ok(())))
+    }
+}
+
+impl Backend for Postgres {
+    const EMBEDDED: bool = false;
+    const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+    const READ_FOR_WRITE: &'static str = "SELECT * FROM chain FOR UPDATE";
+    const COUNT_MIGRATION_TABLES: &'static str = "SELECT count(to_regclass('_sqlx_migrations'))";
+    const TEXTS: &'static str = "(SELECT jsonb_array_elements_text(CAST($1 AS jsonb)))";
+    const NUMBERS: &'static str = "(SELECT CAST(jsonb_array_elements_text(CAST($1 AS jsonb)) AS bigint))";
+    const NOW: &'static str = "CAST(floor(EXTRACT(EPOCH FROM clock_timestamp())) AS BIGINT)";
+    const MIGRATIONS: &'static Migrator = &MIGRATIONS;
+
+    type LeaseSource = LeaseSource;
+    type Target = ();
+
+    fn target(_: &PgConnectOptions) {}
+
+    fn rows_affected(result: &PgQueryResult) -> u64 {
+        result.rows_affected()
+    }
+
+    /// By SQLSTATE: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+    fn error(error: sqlx::Error) -> StoreError {
+        let database = match &error {
+            sqlx::Error::Database(database) => database,
+            // A connection that breaks in the middle of an answer is an error of protocol to the driver.
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+                return StoreError::Unreachable(error.to_string());
+            }
+            _ => return misread(error),
+        };
+        let message = database.message().to_owned();
+        match database.code().as_deref().unwrap_or_default() {
+            "23505" | "21000" => StoreError::Conflict("another block is in that place already".into()),
+            // No such database; none of our tables in it.
+            "3D000" | "42P01" => StoreError::Missing(message),
+            "25006" | "42501" => StoreError::ReadOnly,
+            "55P03" | "55006" | "57014" => StoreError::Busy(message),
+            "53100" => StoreError::Full,
+            // A transaction that idled for too long, and its connection with it.
+            "25P03" => StoreError::Unreachable(message),
+            "XX001" | "XX002" => StoreError::Damaged(message),
+            code => match code.get(..2) {
+                // The connection, the right to connect, and a server that stops, starts or was ordered to disconnect
+                // us.
+                Some("08" | "28" | "57") => StoreError::Unreachable(message),
+                // Deadlocks; connections, memory and the like.
+                Some("40" | "53") => StoreError::Busy(message),
+                Some("58") => StoreError::Io(message),
+                _ => StoreError::Database(error),
+            },
+        }
+    }
+
+    /// sqlx locks the database against other migrating programs.
+    async fn migrate(connection: &mut PgConnection) -> std::result::Result<(), MigrateError> {
+        MIGRATIONS.run_direct(None, connection, false).await
+    }
+
+    async fn lease(source: &LeaseSource) -> Result<Option<Box<dyn Lease>>> {
+        let mut connection = first_connection(&source.connect, source.wait).await?;
+        let (granted,): (bool,) = query_as(TAKE_LEASE).fetch_one(&mut connection).await.map_err(Self::error)?;
+        if granted {
+            return Ok(Some(Box::new(ConnectionLease(connection))));
+        }
+        connection.close().await.map_err(Self::error)?;
+        Ok(None)
+    }
+}
+
+/// Reaches the database that `url` names; see [`open`](crate::store::open).
+pub async fn open(url: &str, options: &OpenOptions) -> Result<Reached<Postgres>> {
+    let connect = connect_options(url, options.acquire_timeout, STATEMENT_TIMEOUT)?;
+    let mut first = first_connection(&connect, options.acquire_timeout).await?;
+    prepare::<Postgres>(&mut first, options.migrate).await?;
+    first.close().await.map_err(Postgres::error)?;
+    let lease_source = LeaseSource { connect: connect.clone(), wait: options.acquire_timeout };
+    let reading = connect_options(url, options.read_timeout, options.read_timeout)?;
+    Ok(Reached { reading, writing: Some(connect), lease_source })
+}
+
+/// Brings the schema up to date; see [`migrate`](crate::store::migrate).
+pub async fn migrate(url: &str, options: &OpenOptions) -> Result<(i64, i64)> {
+    let connect = connect_options(url, options.acquire_timeout, STATEMENT_TIMEOUT)?;
+    let mut connection = first_connection(&connect, options.acquire_timeout).await?;
+    let versions = prepare::<Postgres>(&mut connection, true).await?;
+    connection.close().await.map_err(Postgres::error)?;
+    Ok(versions)
+}
+
+/// A connection outside the pool, so that what keeps it from being made is reported at once.
+async fn first_connection(connect: &PgConnectOptions, wait: Duration) -> Result<PgConnection> {
+    match tokio::time::timeout(wait, PgConnection::connect_with(connect)).await {
+        Ok(connected) => connected.map_err(Postgres::error),
+        Err(_) => Err(StoreError::Unreachable(format!("no answer within {wait:?}"))),
+    }
+}
+
+/// The URL without [`IGNORED`] parameters. Refuses others that the driver would log, with their values, and otherwise
+/// ignore: one may hold a secret, or be the rest of a password with a `&` in it, so it is not named.
+fn known_parameters(url: &str) -> Result<Cow<'_, str>> {
+    // The driver reports what is wrong with a URL that can't be parsed.
+    let Ok(mut parsed) = Url::parse(url) else { return Ok(url.into()) };
+    let is_option = |name: &str| name.starts_with("options[") && name.ends_with(']');
+    let (ignored, rest): (Vec<_>, Vec<_>) =
+        parsed.query_pairs().into_owned().partition(|(name, _)| IGNORED.contains(&name.as_str()));
+    if !ignored.is_empty() {
+        parsed.query_pairs_mut().clear().extend_pairs(&rest);
+    }
+    match rest.iter().all(|(name, _)| PARAMETERS.split(", ").any(|known| known == name) || is_option(name)) {
+        true if ignored.is_empty() => Ok(url.into()),
+        true => Ok(String::from(parsed).into()),
+        false => Err(StoreError::Url(format!(
+            "a parameter is unknown: expected {PARAMETERS}, options[NAME]; a `&` in a password is written as %26"
+        ))),
+    }
+}
+
+/// How to connect for statements that wait at most `lock` for a lock and take at most `statement`.
+fn connect_options(url: &str, lock: Duration, statement: Duration) -> Result<PgConnectOptions> {
+    let parsed =
+        PgConnectOptions::from_str(&known_parameters(url)?).map_err(|error| StoreError::Url(error.to_string()))?;
+    let name = parsed.get_application_name().unwrap_or("modal-gateway").to_owned();
+    let milliseconds = |time: Duration| time.as_millis().max(1).to_string();
+    let settings = [
+        ("lock_timeout", milliseconds(lock)),
+        ("statement_timeout", milliseconds(statement)),
+        ("idle_in_transaction_session_timeout", milliseconds(IDLE_TIMEOUT)),
+        // All statements find their rows by index, whatever the values. By default, the server takes a range of a long
+        // chain for a wide one and plans it anew each time, which takes longer than reading the blocks.
+        ("plan_cache_mode", "force_generic_plan".to_owned()),
+    ];
+    Ok(parsed.application_name(&name).options(settings).options(KEEPALIVE).disable_statement_logging())
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, raw_sql};
+
+    use super::*;
+    use crate::store::backend::statements::postgres as server;
+
+    #[tokio::test]
+    async fn every_sqlstate_is_mapped_to_its_error() {
+        let database = server::Database::create().await;
+        let mut connection = PgConnection::connect(&database.url).await.unwrap();
+        let meanings = [
+            ("unreachable", "08006 08001 08P01 25P03 28000 28P01 57P01 57P02 57P03 57P05"),
+            ("busy", "40001 40P01 53000 53200 53300 53400 55006 55P03 57014"),
+            ("full", "53100"),
+            ("read-only", "25006 42501"),
+            ("missing", "3D000 42P01"),
+            ("damaged", "XX001 XX002"),
+            ("disk", "58000 58030 58P01"),
+            ("conflict", "23505 21000"),
+            ("other", "XX000 42601 22001"),
+        ];
+        for (meaning, code) in
+            meanings.iter().flat_map(|(meaning, codes)| codes.split(' ').map(move |code| (meaning, code)))
+        {
+            let raise = format!("DO $$ BEGIN RAISE 'raised' USING ERRCODE = '{code}'; END $$");
+            let raised = raw_sql(AssertSqlSafe(raise)).execute(&mut connection).await.unwrap_err();
+            let found = match Postgres::error(raised) {
+                StoreError::Unreachable(_) => "unreachable",
+                StoreError::Busy(_) => "busy",
+                StoreError::Full => "full",
+                StoreError::ReadOnly => "read-only",
+                StoreError::Missing(_) => "missing",
+                StoreError::Damaged(_) => "damaged",
+                StoreError::Io(_) => "disk",
+                StoreError::Conflict(_) => "conflict",
+                StoreError::Database(_) => "other",
+                error => panic!("{code}: {error:?}"),
+            };
+            assert_eq!(found, *meaning, "{code}");
+        }
+        let missing: Result<(i64,)> =
+            query_as("SELECT 1 WHERE false").fetch_one(&mut connection).await.map_err(Postgres::error);
+        assert!(matches!(missing, Err(StoreError::Damaged(_))), "{missing:?}");
+    }
+
+    #[tokio::test]
+    async fn an_idle_transaction_is_ended() {
+        let database = server::Database::create().await;
+        let connect = connect_options(&database.url, STATEMENT_TIMEOUT, STATEMENT_TIMEOUT).unwrap();
+        let mut connection = PgConnection::connect_with(&connect).await.unwrap();
+        let limit = query_as("SHOW idle_in_transaction_session_timeout").fetch_one(&mut connection).await;
+        let (limit,): (String,) = limit.unwrap();
+        assert_eq!(limit, "5min");
+    }
+
+    #[test]
+    fn unknown_parameters_of_a_url_are_refused_without_their_values() {
+        let read = |parameters: &str| {
+            let url = format!("postgres://user@host/db{parameters}");
+            connect_options(&url, STATEMENT_TIMEOUT, STATEMENT_TIMEOUT).map(|_| ())
+        };
+        for known in ["", "?sslmode=disable&port=5433", "?options=-c%20geqo%3Doff&options[geqo]=off", "?password=a%26b"]
+        {
+            read(known).unwrap();
+        }
+        let url = |parameters: &str| format!("postgres://user@host/db?{parameters}");
+        let issued = url("sslmode=require&channel_binding=require&connect_timeout=10");
+        assert_eq!(known_parameters(&issued).unwrap(), url("sslmode=require"));
+        assert!(read("?channel_binding=require&hunter2=b").is_err());
+        for unknown in ["?sslpassword=hunter2", "?password=a&hunter2", "?hunter2=b", "?options[hunter2=b", "?SSLMODE=b"]
+        {
+            let error = read(unknown).unwrap_err();
+            let text = error.to_string();
+            assert!(matches!(error, StoreError::Url(_)), "{unknown}: {error:?}");
+            assert!(text.contains("sslmode, ") && !text.contains("hunter2"), "{unknown}: {text}");
+        }
+    }
+}
