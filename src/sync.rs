@@ -18,28 +18,33 @@
 //! * `tracker`: what a job has done so far
 //! * [`mining`]: blocks of our own
 
-mod branch;
-mod checkpoint;
-mod claims;
-mod distrust;
-mod download;
-mod fault;
-mod gossip;
-mod job;
-mod judge;
-mod known;
-mod links;
+mod failure;
+mod local_chain;
 pub mod mining;
-mod pipeline;
-mod plan;
-mod remote;
-mod run;
-pub mod service;
-mod setback;
-mod sources;
-mod tracker;
-mod turn;
+mod progress;
+mod service;
 
+/// One job, from its first question to the last block.
+mod job {
+    pub mod claims;
+    pub mod commit;
+    pub mod context;
+    pub mod download;
+    pub mod pipeline;
+    pub mod plan;
+    pub mod run;
+    pub mod verify;
+}
+
+/// The peers as the sync asks them, and what it remembers of them.
+mod peers {
+    pub mod block_set;
+    pub mod chain;
+    pub mod memory;
+    pub mod remote;
+    pub mod sources;
+}
+
+pub use failure::RunError;
 pub use mining::{Mining, MiningError};
 pub use service::{Service, Settings, SyncError};
-pub use setback::RunError;

@@ -3,137 +3,36 @@
 //! One process at a time does this for a store, the one with the lease; the others see what it writes.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use libp2p::PeerId;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    distrust::Distrust, gossip::Inbox, job::Ended, known::Known, plan::MAX_BLOCKS, setback::RunError, tracker::Tracker,
-};
+use super::progress::Tracker;
 use crate::{
-    chain::{Level, Network, PowError, PowOptions, Verifier},
-    p2p::P2pClient,
-    source::job::{JobSpec, Progress, Stages, SyncState, SyncStatus},
-    store::{BlockStore, Lease, StoreError},
+    source::job::{JobSpec, Progress, SyncState, SyncStatus},
+    store::{Lease, StoreError},
 };
+
+mod gossip;
+mod job;
+mod state;
+
+pub use state::{Service, Settings, SyncError};
+
+use gossip::Inbox;
+use job::Ended;
 
 /// How often wishes of others are looked for while nothing is to be done.
 const IDLE_EVERY: Duration = Duration::from_millis(500);
-/// How often the status is written when it stays the same.
-const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long until another try to get the lease, or to reach the store.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
 /// How long until the peers are looked at after gossip that was not listened to: others have the block by then.
 const LOOK_AFTER: Duration = Duration::from_secs(5);
 
-/// Settings of the sync.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The network that blocks must belong to.
-    pub network: Network,
-    /// How far blocks are verified.
-    pub level: Level,
-    /// How proof of work is computed.
-    pub pow: PowOptions,
-    /// Time between two looks at the peers' tips.
-    pub interval: Duration,
-    /// Longest wait for a peer's answer.
-    pub peer_timeout: Duration,
-}
-
-/// Why a sync can't run, or did not finish.
-#[derive(Debug, thiserror::Error)]
-pub enum SyncError {
-    /// Another process syncs this store.
-    #[error("another process is syncing this store")]
-    Leased,
-    /// The proof of work can't be computed.
-    #[error(transparent)]
-    Pow(#[from] PowError),
-    /// The store.
-    #[error("store")]
-    Store(#[from] StoreError),
-    /// No such peer.
-    #[error("peer `{0}` can't be reached")]
-    Peer(String),
-    /// The job failed.
-    #[error(transparent)]
-    Run(#[from] RunError),
-    /// A fault of this program.
-    #[error("the sync has panicked")]
-    Panicked,
-    /// The job was cancelled.
-    #[error("cancelled")]
-    Cancelled,
-}
-
-/// Keeps a store level with the network.
-pub struct Service {
-    pub(super) store: Arc<dyn BlockStore>,
-    pub(super) p2p: P2pClient,
-    pub(super) network: Arc<Network>,
-    pub(super) verifier: Verifier,
-    pub(super) stages: Arc<Stages>,
-    pub(super) known: Arc<Known>,
-    /// A checkpoint below which the chain was rewound, and what is told of it until the chain has it.
-    pub(super) rewound: Option<(u64, String)>,
-    interval: Duration,
-    pub(super) peer_timeout: Duration,
-    pub(super) plan_blocks: u64,
-    /// Peers that are left alone for a while.
-    pub(super) distrust: Distrust,
-    /// Peers whose gossip started a look at the peers, and when.
-    pub(super) gossip_asked: HashMap<PeerId, Instant>,
-    /// The last of them: among those that are asked, however many there are.
-    pub(super) teller: Option<PeerId>,
-    /// When gossip came that was not listened to, and the peers have not been looked at since.
-    missed: Option<Instant>,
-    pub(super) status: SyncStatus,
-    status_written: Option<Instant>,
-}
-
 impl Service {
-    /// A service over a store and a node.
-    ///
-    /// # Errors
-    /// [`PowError`] for settings that can't work.
-    pub fn new(store: Arc<dyn BlockStore>, p2p: P2pClient, settings: &Settings) -> Result<Self, PowError> {
-        Ok(Self {
-            store,
-            p2p,
-            network: Arc::new(settings.network.clone()),
-            verifier: Verifier::new(&settings.network, settings.level, settings.pow)?,
-            stages: Arc::default(),
-            known: Arc::default(),
-            rewound: None,
-            interval: settings.interval,
-            peer_timeout: settings.peer_timeout,
-            plan_blocks: MAX_BLOCKS,
-            distrust: Distrust::default(),
-            gossip_asked: HashMap::new(),
-            teller: None,
-            missed: None,
-            status: SyncStatus::stalled("the sync has not begun yet"),
-            status_written: None,
-        })
-    }
-
-    /// The same, telling `stages` how full they are.
-    pub fn watched(self, stages: Arc<Stages>) -> Self {
-        Self { stages, ..self }
-    }
-
-    /// The same, planning no more than `blocks` blocks at a time, at least 1, instead of a million. A longer stretch takes
-    /// several plans.
-    pub fn planning(self, blocks: u64) -> Self {
-        Self { plan_blocks: blocks.max(1), ..self }
-    }
-
     /// Runs until `shutdown`. A store that fails is waited for.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut inbox = Inbox::new(self.p2p.gossip());
@@ -294,32 +193,6 @@ impl Service {
                 self.set_state(SyncStatus::stalled(error.to_string())).await
             }
         }
-    }
-
-    async fn set_state(&mut self, status: SyncStatus) -> Result<(), StoreError> {
-        let status = match status.state {
-            SyncState::Synced => self.unless_rewound(status).await?,
-            _ => status,
-        };
-        let (checked_at, useful_peers) = (self.status.checked_at, self.status.useful_peers);
-        let status = SyncStatus { checked_at, useful_peers, ..status };
-        if status.state != self.status.state {
-            tracing::info!(state = status.state.as_str(), reason = status.reason, "sync");
-        }
-        self.status = status;
-        self.write_status().await
-    }
-
-    async fn heartbeat(&mut self) -> Result<(), StoreError> {
-        if self.status_written.is_none_or(|at| at.elapsed() >= HEARTBEAT) {
-            self.write_status().await?;
-        }
-        Ok(())
-    }
-
-    async fn write_status(&mut self) -> Result<(), StoreError> {
-        self.status_written = Some(Instant::now());
-        self.status.write(&*self.store).await
     }
 }
 

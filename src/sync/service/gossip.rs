@@ -5,11 +5,7 @@ use std::time::{Duration, Instant};
 use libp2p::PeerId;
 use tokio::sync::mpsc;
 
-use super::{
-    pipeline::{REASON, is_unproven},
-    plan::{checkpoint_above, weight},
-    service::Service,
-};
+use super::state::Service;
 use crate::{
     chain::{
         ChainEnd, Level, MinerBlock, Position, VerifiedBlocks, VerifyError, Violation, Weight, difficulty::meets,
@@ -18,6 +14,10 @@ use crate::{
     p2p::{Gossip, Offence, P2pClient, Verdict},
     protocol::gossip,
     store::{ChainState, StoreError},
+    sync::{
+        job::verify::is_unproven,
+        local_chain::{REASON, checkpoint_above, weight},
+    },
 };
 
 /// How far below the tip a block may be that is kept beside the chain: no more than an epoch.

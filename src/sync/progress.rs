@@ -18,7 +18,7 @@ const MAX_PEERS: usize = 64;
 const MAX_PENALTIES: usize = 16;
 
 /// Counts for one job. Behind a lock that is held for the length of an addition.
-pub(super) struct Tracker(Mutex<Counts>);
+pub struct Tracker(Mutex<Counts>);
 
 struct Counts {
     progress: Progress,

@@ -1,30 +1,27 @@
 //! One job from its first question to its end: chooses whom to follow, plans, carries the plan out, and after a setback
 //! plans anew, with another peer where one is at fault.
 
-use std::{
-    cmp::Reverse,
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{cmp::Reverse, sync::Arc, time::Duration};
 
 use backon::BackoffBuilder;
 use libp2p::PeerId;
 
 use super::{
-    known::Known,
-    plan::{Plan, lacking_checkpoint},
-    remote::{Claim, Remote},
-    setback::{RunError, Setback},
-    sources::{Paces, Sources},
-    tracker::Tracker,
+    context::{Record, Run},
+    plan::Plan,
 };
 use crate::{
-    chain::{Network, Verifier},
-    p2p::{P2pClient, Standing},
+    p2p::Standing,
     protocol::query::CheckPoint,
-    source::job::{Genesis, GenesisSource, Mode, Phase, Stages},
-    store::{BlockStore, ChainState, StoreError},
+    source::job::{Genesis, GenesisSource, Mode, Phase},
+    sync::{
+        failure::{RunError, Setback},
+        peers::{
+            memory::Found,
+            remote::{Claim, Remote},
+            sources::Sources,
+        },
+    },
 };
 
 /// Plans in a row that may come to nothing before the job fails.
@@ -32,98 +29,6 @@ const MAX_SETBACKS: usize = 6;
 
 /// Longest pause when the store can't be used: nobody is bothered by another try.
 const STORE_PAUSE: Duration = Duration::from_secs(2);
-
-/// Blocks by which a peer that a job has followed may be ahead again at its end: what came meanwhile, which the next look
-/// brings. An epoch takes 40 minutes at the network's usual pace.
-const MEANWHILE: u64 = 40;
-
-/// Times that a setback which is nobody's fault is tolerated of one peer.
-const MAX_SEAMS: u32 = 3;
-
-/// What a job found out about the peers.
-#[derive(Debug, Clone, Default)]
-pub struct Found {
-    /// Peers that told their tips and are none of the others here.
-    pub useful: u64,
-    /// Peers whose claims, or blocks, were proven wrong, or that are on another network.
-    pub wrong: HashSet<PeerId>,
-    /// Peers that claim a better chain and don't give it, or keep others waiting.
-    pub silent: HashSet<PeerId>,
-    /// Peers whose chains were fetched, and weigh less than ours.
-    pub lost: HashSet<PeerId>,
-    /// Whether blocks came meanwhile that are still to be fetched.
-    pub more: bool,
-}
-
-/// A job that runs.
-pub(super) struct Run {
-    pub store: Arc<dyn BlockStore>,
-    pub p2p: P2pClient,
-    pub network: Arc<Network>,
-    pub verifier: Verifier,
-    pub mode: Mode,
-    /// The only peer to sync from.
-    pub only: Option<PeerId>,
-    /// Asked before the others.
-    pub first: Option<PeerId>,
-    /// Peers that are not asked.
-    pub left_alone: HashSet<PeerId>,
-    /// Its number.
-    pub job: u64,
-    /// Longest wait for an answer.
-    pub timeout: Duration,
-    /// Most blocks of one plan, at least 1.
-    pub plan_blocks: u64,
-    pub tracker: Arc<Tracker>,
-    pub stages: Arc<Stages>,
-    pub known: Arc<Known>,
-    /// Whether the store has not settled for a genesis: it is taken from trusted peers only, and the one under the most work
-    /// is kept.
-    pub open_genesis: bool,
-}
-
-/// What is known of the peers in the course of one job.
-#[derive(Default)]
-pub(super) struct Record {
-    pub found: Found,
-    /// Told no tip in time: not waited for again.
-    pub mute: HashSet<PeerId>,
-    /// Their chains are verified, and ours is the better one.
-    weighed: HashSet<PeerId>,
-    /// Their chains were fetched to the tip that they told.
-    followed: HashSet<PeerId>,
-    /// Whom the latest plan followed.
-    pub lead: Option<PeerId>,
-    /// Who gave the genesis that our chain has now.
-    began: Option<PeerId>,
-    /// Peers whose blocks didn't follow where they said that both chains part: it is looked up.
-    pub doubted: HashSet<PeerId>,
-    /// How often plans came to nothing that nobody is to blame for, by whom they followed.
-    seams: HashMap<PeerId, u32>,
-    paces: Paces,
-    /// The latest setback.
-    pub last: Option<String>,
-}
-
-impl Record {
-    /// A plan came to nothing, and it is open whose fault that is; whether the peer that it followed is left out for it.
-    pub fn seam(&mut self) -> bool {
-        let Some(lead) = self.lead else { return false };
-        let seams = self.seams.entry(lead).or_default();
-        *seams += 1;
-        *seams >= MAX_SEAMS && self.found.silent.insert(lead)
-    }
-
-    /// Whether all that a peer has more than we is what came while its chain was fetched.
-    fn came_meanwhile(&self, (remote, claim): &(Remote, Claim), state: &ChainState) -> bool {
-        let ahead = state.tip.as_ref().and_then(|tip| claim.height.checked_sub(tip.index));
-        self.followed.contains(&remote.peer) && ahead.is_some_and(|ahead| (1..=MEANWHILE).contains(&ahead))
-    }
-
-    fn error(&mut self) -> RunError {
-        RunError::Setback(self.last.take().unwrap_or_default())
-    }
-}
 
 impl Run {
     /// Runs until no useful peer has a better chain. What it found out about the peers also counts if it fails; what
@@ -141,7 +46,7 @@ impl Run {
     }
 
     /// Keeps the genesis that the first sync has brought.
-    pub(super) async fn settle_genesis(&self, lead: Option<PeerId>) -> Result<(), Setback> {
+    pub async fn settle_genesis(&self, lead: Option<PeerId>) -> Result<(), Setback> {
         let Some(hash) = self.store.canonical_hashes(&[0]).await?.remove(&0) else { return Ok(()) };
         let peer_id = lead.map(|peer| peer.to_string());
         tracing::info!(network = self.network.name, hash, peer = peer_id, "this genesis is the network's from now on");
@@ -199,12 +104,6 @@ impl Run {
                 },
             }
         }
-    }
-
-    /// The chain in the store, and the lowest checkpoint that it lacks.
-    pub(super) async fn chain(&self) -> Result<(ChainState, Option<u64>), StoreError> {
-        let state = self.store.state().await?;
-        Ok((state, lacking_checkpoint(&*self.store, &self.network).await?))
     }
 
     fn pauses(&self) -> impl Iterator<Item = Duration> + use<> {

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use libp2p::PeerId;
 
-use super::{fault::Fault, tracker::Tracker};
 use crate::{
     chain::{CumulativeDifficulty, MAX_BLOCK_BYTES, MinerBlock, Position, block::Header},
     p2p::{P2pClient, P2pError},
@@ -16,12 +15,11 @@ use crate::{
         query::CheckPoint,
     },
     source::parsed,
+    sync::{failure::Fault, progress::Tracker},
 };
 
-mod chain;
-
 /// Blocks that an abandoned branch is likely to have at most.
-const BRANCH: u64 = 40;
+pub const BRANCH: u64 = 40;
 
 /// Single blocks asked for at once where a peer of the first release is probed.
 const PROBES_AT_ONCE: usize = 8;
@@ -32,7 +30,7 @@ const PROBE_STRIDE: u64 = 8;
 /// What a peer says of its chain. Nothing of it is proven, and of an honest node's numbers only the tip's hash is right: it
 /// counts whatever it keeps beside its chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Claim {
+pub struct Claim {
     /// Its work; `None` where the peer is of the first release, which does not tell.
     pub work: Option<CumulativeDifficulty>,
     /// Number of blocks.
@@ -55,19 +53,19 @@ impl Claim {
 }
 
 /// Blocks of an answer to a range, in any order, of which an index may have none or several.
-struct Chunk {
-    blocks: Vec<MinerBlock>,
+pub struct Chunk {
+    pub blocks: Vec<MinerBlock>,
     /// Index of the last block that the answer covers.
-    to_index: u64,
+    pub to_index: u64,
 }
 
 /// A peer, as one job asks it.
 #[derive(Clone)]
-pub(super) struct Remote {
+pub struct Remote {
     pub peer: PeerId,
     p2p: P2pClient,
     timeout: Duration,
-    tracker: Arc<Tracker>,
+    pub tracker: Arc<Tracker>,
 }
 
 impl Remote {
@@ -86,7 +84,7 @@ impl Remote {
     }
 
     /// Asks, and hands the text of `data` to `read`.
-    async fn ask<T: Send + 'static>(
+    pub async fn ask<T: Send + 'static>(
         &self,
         query: &Query,
         read: impl FnOnce(&str) -> Result<T, String> + Send + 'static,
@@ -230,7 +228,7 @@ impl Remote {
     }
 
     /// One answer's blocks from `from` on, possibly none.
-    async fn chunk(&self, from: u64, to: u64) -> Result<Chunk, Fault> {
+    pub async fn chunk(&self, from: u64, to: u64) -> Result<Chunk, Fault> {
         let chunk_size = (to - from).saturating_add(1).min(MAX_CHUNK);
         let query = Query::Range { from_index: from, to_index: to, chunk_size };
         self.ask(&query, move |data| {
@@ -264,6 +262,6 @@ fn open<T>(body: &Bytes, read: impl FnOnce(&str) -> Result<T, String>) -> Result
     read(data).map_err(Fault::broken)
 }
 
-fn parse<'a, T: serde::Deserialize<'a>>(data: &'a str) -> Result<T, String> {
+pub fn parse<'a, T: serde::Deserialize<'a>>(data: &'a str) -> Result<T, String> {
     serde_json::from_str(data).map_err(|error| error.to_string())
 }

@@ -8,16 +8,17 @@ use std::{
 
 use libp2p::PeerId;
 
-use super::{fault::Fault, remote::Remote};
+use super::remote::Remote;
+use crate::sync::failure::Fault;
 
 /// Longest wait for a window, in multiples of what windows took the peer so far, before another one is asked as well.
 const PATIENCE: f64 = 4.0;
 /// No shorter wait than this,
 const MIN_PATIENCE: Duration = Duration::from_millis(300);
 /// and this one while nothing is known of the peer.
-pub(super) const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+pub const FIRST_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a peer may give nothing at all before it is left, where another chain could be followed instead.
-pub(super) const LAST_PATIENCE: Duration = Duration::from_secs(5);
+pub const LAST_PATIENCE: Duration = Duration::from_secs(5);
 /// No longer wait than this where a stranger's chain is fetched and another could be: slowness must not earn patience.
 const MAX_PATIENCE: Duration = Duration::from_secs(10);
 /// The least that must come of a window there: so many blocks,
@@ -26,7 +27,7 @@ const PACE_BLOCKS: usize = 100;
 const PACE_TIME: Duration = Duration::from_secs(30);
 
 /// The peers that have the chain.
-pub(super) struct Sources {
+pub struct Sources {
     /// Whose chain it is.
     pub lead: Remote,
     peers: Mutex<Vec<Source>>,
@@ -39,11 +40,11 @@ pub(super) struct Sources {
 }
 
 /// How fast peers are.
-pub(super) type Paces = HashMap<PeerId, Pace>;
+pub type Paces = HashMap<PeerId, Pace>;
 
 /// How fast a peer is.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Pace {
+pub struct Pace {
     /// Mean seconds that a window took.
     mean: Option<f64>,
     /// The latest one took too long: while others are there, it is not asked.
@@ -136,7 +137,7 @@ impl Sources {
 
 /// What comes of a window bit by bit.
 #[derive(Default)]
-pub(super) struct Trickle {
+pub struct Trickle {
     waited: Duration,
     blocks: usize,
 }
@@ -154,7 +155,7 @@ impl Trickle {
 }
 
 /// A peer that is being asked for a window; no longer so when this is dropped.
-pub(super) struct InFlight<'a> {
+pub struct InFlight<'a> {
     pub remote: Remote,
     pub sources: &'a Sources,
 }

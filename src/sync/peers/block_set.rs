@@ -13,7 +13,7 @@ const MAX_PILE_BYTES: usize = 30 << 20;
 
 /// Blocks of one peer, by their hashes.
 #[derive(Debug, Default)]
-pub(super) struct Pile {
+pub struct Pile {
     blocks: HashMap<String, MinerBlock>,
     at: HashMap<u64, Vec<String>>,
     bytes: usize,
@@ -21,7 +21,7 @@ pub(super) struct Pile {
 
 /// A place where the way down ends too early.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Hole {
+pub struct Hole {
     /// Index of the block that is missing.
     pub index: u64,
     /// Its hash.
@@ -34,7 +34,7 @@ pub(super) struct Hole {
 
 /// What can be said of the chain through a pile.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub enum Way {
     /// One block at the top has a way down.
     One(Vec<MinerBlock>),
     /// None has.
@@ -44,7 +44,7 @@ pub(super) enum Way {
 }
 
 /// Whether `blocks` are one linked run from `from` to `to`, as nearly every answer is: nothing has to be put together.
-pub(super) fn is_run(blocks: &[MinerBlock], from: u64, to: u64) -> bool {
+pub fn is_run(blocks: &[MinerBlock], from: u64, to: u64) -> bool {
     blocks.iter().map(|block| block.index).eq(from..=to)
         && blocks.windows(2).all(|pair| pair[1].previous_hash == pair[0].hash)
 }

@@ -1,21 +1,21 @@
 //! What to fetch: whose chain, from which common ancestor on, aside or straight on top of ours.
 
-use super::{
-    fault::Fault,
-    remote::{Claim, Remote},
-    run::Run,
-    setback::Setback,
-};
+use super::context::Run;
 use crate::{
-    chain::{ChainEnd, CumulativeDifficulty, Network, Position, Weight, locator},
+    chain::{ChainEnd, CumulativeDifficulty, Position, Weight, locator},
     p2p::Standing,
     protocol::query::CheckPoint,
-    store::{BlockStore, ChainState, Stage, StoreError},
+    store::{ChainState, Stage},
+    sync::{
+        failure::{Fault, Setback},
+        local_chain::{checkpoint_above, lacking_checkpoint, weight},
+        peers::remote::{Claim, Remote},
+    },
 };
 
 /// A stretch of a peer's chain that is to be fetched.
 #[derive(Debug, Clone)]
-pub(super) struct Plan {
+pub struct Plan {
     /// What the peer claims.
     pub claim: Claim,
     /// The last block that is there already, on our chain or on the stage; `None` before genesis.
@@ -51,54 +51,11 @@ const MAX_LOOKS: usize = 25;
 /// Checkpoints that a peer is asked for at most, the lowest ones; the others show when their blocks come.
 const MAX_CHECKED: usize = 8;
 
-/// Most blocks of one plan: what a peer claims shall not size our lists. A longer stretch takes several.
-pub(super) const MAX_BLOCKS: u64 = 1_000_000;
-
-/// The weight of the chain in the store.
-pub(super) fn weight(state: &ChainState) -> Weight {
-    let tip_hash = state.tip.as_ref().map(|tip| tip.hash.clone()).unwrap_or_default();
-    Weight { work: state.cumulative_difficulty, length: state.length, tip_hash }
-}
-
-/// Index of the lowest checkpoint of the network's that our chain lacks: it has another block there, or ends before.
-///
-/// # Errors
-/// The store's.
-pub(super) async fn lacking_checkpoint(store: &dyn BlockStore, network: &Network) -> Result<Option<u64>, StoreError> {
-    let indexes: Vec<_> = network.checkpoints.iter().map(|point| point.index).collect();
-    if indexes.is_empty() {
-        return Ok(None);
-    }
-    let ours = store.canonical_hashes(&indexes).await?;
-    let lacking = network.checkpoints.iter().filter(|point| ours.get(&point.index) != Some(&point.hash));
-    Ok(lacking.map(|point| point.index).min())
-}
-
-/// Index of a checkpoint of the network's that our chain holds above the block at `ancestor`. A branch that leaves ours
-/// there can't hold it, however much the branch weighs before it comes so far.
-///
-/// # Errors
-/// The store's.
-pub(super) async fn checkpoint_above(
-    store: &dyn BlockStore,
-    network: &Network,
-    ancestor: u64,
-) -> Result<Option<u64>, StoreError> {
-    let above: Vec<_> = network.checkpoints.iter().filter(|point| point.index > ancestor).collect();
-    if above.is_empty() {
-        return Ok(None);
-    }
-    let indexes: Vec<_> = above.iter().map(|point| point.index).collect();
-    let ours = store.canonical_hashes(&indexes).await?;
-    // One that was named after our chain had come so far may be missing from it: then another chain is what we need.
-    Ok(above.into_iter().find(|point| ours.get(&point.index) == Some(&point.hash)).map(|point| point.index))
-}
-
 impl Run {
     /// Whether a claim, if it is true, beats the chain in the store, which lacks the checkpoint at `lacking`. What was
     /// verified of the chain counts rather than what is claimed. A claim without work counts by its length; what its blocks
     /// weigh shows when they are there.
-    pub(super) fn is_better(&self, claim: &Claim, state: &ChainState, lacking: Option<u64>) -> bool {
+    pub fn is_better(&self, claim: &Claim, state: &ChainState, lacking: Option<u64>) -> bool {
         if claim.held {
             return false;
         }
@@ -237,7 +194,7 @@ impl Run {
 
     /// The highest index, up to `top`, at which both chains have the same block. Where a node keeps several blocks at an index
     /// it compares one of them only: what it denies is looked at before it is believed.
-    pub(super) async fn common_ancestor(&self, lead: &Remote, top: u64) -> Result<Option<u64>, Setback> {
+    pub async fn common_ancestor(&self, lead: &Remote, top: u64) -> Result<Option<u64>, Setback> {
         let failed = |fault| Setback::Peer(lead.peer, fault);
         let mut locator = locator::Locator::new(top);
         let found = loop {

@@ -1,16 +1,16 @@
 //! One peer's chain, put together from its answers: it may keep several blocks at an index, strays, and gaps.
 
-use super::{Chunk, Remote, parse};
+use super::{
+    block_set::{Pile, Way, is_run},
+    remote::{BRANCH, Chunk, Remote, parse},
+};
 use crate::{
     chain::{MinerBlock, Position},
     protocol::{
         MAX_CHUNK, Query,
         answer::{CanonicalData, EpochData},
     },
-    sync::{
-        fault::Fault,
-        links::{Pile, Way, is_run},
-    },
+    sync::failure::Fault,
 };
 
 /// Requests that a window of 1000 blocks may take. Today's nodes need 20 when they give the 50 that are their default; a
@@ -22,7 +22,7 @@ const MAX_HOLES: usize = 64;
 
 /// How far beyond the end of a window is looked for which of several blocks there is on the chain: as far as an abandoned
 /// branch is likely to reach, then once more.
-const LOOK_AHEAD: [u64; 2] = [super::BRANCH, MAX_CHUNK];
+const LOOK_AHEAD: [u64; 2] = [BRANCH, MAX_CHUNK];
 
 impl Remote {
     /// The blocks from `from` to `to` of the chain that ends with `tip`, in as many answers as it takes. What is certain

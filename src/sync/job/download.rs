@@ -9,15 +9,15 @@ use backon::BackoffBuilder;
 use futures::{Stream, StreamExt, stream, stream::FuturesUnordered};
 use libp2p::PeerId;
 
-use super::{
-    fault::Fault,
-    sources::{FIRST_PATIENCE, InFlight, LAST_PATIENCE, Sources, Trickle},
-};
 use crate::{
     chain::{ChainEnd, EpochNumbering, MinerBlock, Position},
     p2p::P2pError,
     protocol::MAX_CHUNK,
     source::job::Mode,
+    sync::{
+        failure::Fault,
+        peers::sources::{FIRST_PATIENCE, InFlight, LAST_PATIENCE, Sources, Trickle},
+    },
 };
 
 /// Windows on their way at once: enough to hide a round trip, little enough for the memory of a small machine.
@@ -31,7 +31,7 @@ const LATE: Duration = Duration::from_secs(1);
 
 /// A part of the stretch. With what is known of its hashes where headers were fetched first.
 #[derive(Debug, Clone)]
-pub(super) struct Span {
+pub struct Span {
     pub from: u64,
     pub to: u64,
     /// Hash of the last block.
@@ -40,13 +40,13 @@ pub(super) struct Span {
 
 /// Blocks of a span, and who gave them.
 #[derive(Debug)]
-pub(super) struct Window {
+pub struct Window {
     pub peer: PeerId,
     pub blocks: Vec<MinerBlock>,
 }
 
 /// Cuts a stretch into spans as the mode asks for them.
-pub(super) fn spans(mode: Mode, numbering: EpochNumbering, from: u64, to: u64) -> Vec<(u64, u64)> {
+pub fn spans(mode: Mode, numbering: EpochNumbering, from: u64, to: u64) -> Vec<(u64, u64)> {
     let cut = |first: u64| {
         let last = match mode {
             Mode::Full => to,
@@ -60,17 +60,17 @@ pub(super) fn spans(mode: Mode, numbering: EpochNumbering, from: u64, to: u64) -
 }
 
 /// A fault that ended a download, and whose it was.
-pub(super) type Failed = (PeerId, Fault);
+pub type Failed = (PeerId, Fault);
 
 /// What came of a span: its blocks in the order of the chain, by those who gave them, from its first on; and the fault
 /// that kept the rest away.
-pub(super) struct Fetched {
+pub struct Fetched {
     pub windows: Vec<Window>,
     pub failed: Option<Failed>,
 }
 
 /// The `spans` in order, as they arrive. Faults of peers that did not end the download go to `report`.
-pub(super) fn fetched(
+pub fn fetched(
     way: Way,
     spans: Vec<Span>,
     sources: Arc<Sources>,
@@ -158,7 +158,7 @@ impl<'a> Gathered<'a> {
 
 /// How blocks are asked for.
 #[derive(Clone)]
-pub(super) struct Way {
+pub struct Way {
     pub mode: Mode,
     pub numbering: EpochNumbering,
     /// The end of the chain that they are on.

@@ -9,15 +9,11 @@ use libp2p::PeerId;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{
-    run::{Found, Run},
-    service::{Service, SyncError},
-    setback::RunError,
-    tracker::Tracker,
-};
+use super::state::{Service, SyncError};
 use crate::{
     source::job::{Genesis, JobSpec, Phase, Progress},
     store::{self, BlockStore, Lease, QUEUED, StoreError},
+    sync::{failure::RunError, job::context::Run, peers::memory::Found, progress::Tracker},
 };
 
 /// How often progress is written, and wishes of others are looked for.
@@ -195,11 +191,6 @@ impl Service {
             self.status.write(&*self.store).await?;
         }
         Ok(self.store.job(id).await?.is_some_and(|job| job.cancel_requested))
-    }
-
-    /// Peers that are left alone for now.
-    pub(super) fn distrusted(&self) -> impl Iterator<Item = PeerId> {
-        self.distrust.peers(Instant::now())
     }
 
     /// What a job needs to run.
