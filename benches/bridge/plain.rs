@@ -12,7 +12,7 @@ use libp2p::{
 use modal_gateway::{
     p2p::Responder,
     protocol::{IDENTIFY_PROTOCOL, PROTOCOL},
-    source::Source,
+    source::LocalSource,
 };
 use tokio::task::JoinHandle;
 
@@ -33,7 +33,7 @@ pub struct Plain {
 
 impl Plain {
     /// Starts on a free port of loopback.
-    pub async fn start(source: Arc<Source>) -> Outcome<Self> {
+    pub async fn start(source: Arc<LocalSource>) -> Outcome<Self> {
         let mut swarm = SwarmBuilder::with_new_identity()
             .with_tokio()
             .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)?

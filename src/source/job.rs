@@ -1,32 +1,21 @@
 //! The sync as others see it: jobs and the state of the whole. The sync writes them to the store, the HTTP door and other
-//! processes read them there.
+//! processes read them there. So the model is below both, with the source that reads it.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Source, in_time, local::store_failure};
 use crate::{
     chain::Level,
-    protocol::{Code, Failure},
     store::{Job, StoreError},
 };
 
-mod genesis;
+mod notes;
 mod stages;
-mod status;
 
-pub use genesis::{Genesis, GenesisSource};
-
+pub use notes::{Genesis, GenesisSource, SyncState, SyncStatus};
 pub use stages::{Stage, Stages};
-pub use status::{SyncState, SyncStatus};
-
-/// Jobs that may wait for their turn.
-const MAX_WAITING: usize = 100;
-
-/// Jobs that are listed: as many as the store keeps, and those that aren't finished.
-const MAX_LISTED: u64 = 200;
 
 /// How blocks are fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
@@ -232,80 +221,5 @@ impl TryFrom<Job> for SyncJob {
         }
         let Job { id, cancel_requested, created_at, updated_at, .. } = job;
         Ok(Self { id, spec, cancel_requested, created_at, updated_at, progress })
-    }
-}
-
-impl Source {
-    /// The jobs, newest first.
-    ///
-    /// # Errors
-    /// [`Code::StoreUnavailable`].
-    pub async fn sync_jobs(&self) -> Result<Vec<SyncJob>, Failure> {
-        let store = self.local.store();
-        let jobs = in_time(async { store.jobs(MAX_LISTED).await.map_err(store_failure) }).await?;
-        let readable = |job: Job| {
-            let id = job.id;
-            let read = SyncJob::try_from(job);
-            read.inspect_err(|error| tracing::warn!(id, %error, "a sync job of another version is left out")).ok()
-        };
-        Ok(jobs.into_iter().filter_map(readable).collect())
-    }
-
-    /// One job.
-    ///
-    /// # Errors
-    /// [`Code::UnknownJob`], [`Code::StoreUnavailable`].
-    pub async fn sync_job(&self, id: u64) -> Result<SyncJob, Failure> {
-        let store = self.local.store();
-        let job = in_time(async { store.job(id).await.map_err(store_failure) }).await?;
-        job.ok_or_else(|| Failure::new(Code::UnknownJob))?.try_into().map_err(store_failure)
-    }
-
-    /// Asks for a job; whichever process syncs this store will do it. Returns its number.
-    ///
-    /// # Errors
-    /// [`Code::Busy`] with too many jobs waiting, [`Code::StoreUnavailable`], those of [`Self::origin`] for a peer that
-    /// isn't known.
-    pub async fn request_sync(&self, spec: &JobSpec) -> Result<u64, Failure> {
-        if let Some(peer) = &spec.peer {
-            self.origin(peer)?;
-        }
-        if self.local.store().unfinished_jobs().await.map_err(store_failure)?.len() >= MAX_WAITING {
-            return Err(Failure::with_detail(Code::Busy, format!("{MAX_WAITING} sync jobs wait already")));
-        }
-        let text = serde_json::to_string(spec).map_err(|_| Failure::new(Code::Internal))?;
-        self.local.store().create_job(&text).await.map_err(store_failure)
-    }
-
-    /// Asks for the end of a job.
-    ///
-    /// # Errors
-    /// [`Code::UnknownJob`] also for one that is finished, [`Code::StoreUnavailable`].
-    pub async fn cancel_sync(&self, id: u64) -> Result<(), Failure> {
-        match self.local.store().cancel_job(id).await.map_err(store_failure)? {
-            true => Ok(()),
-            false => Err(Failure::new(Code::UnknownJob)),
-        }
-    }
-
-    /// How the store stands to the network, at most [`MAX_AGE`](super::fresh::MAX_AGE) old.
-    ///
-    /// # Errors
-    /// [`Code::StoreUnavailable`].
-    pub async fn sync_status(&self) -> Result<SyncStatus, Failure> {
-        let store = self.local.store();
-        let read = async { SyncStatus::read(&*store, self.settings.sync).await.map_err(store_failure) };
-        in_time(self.status.get(read)).await.map(Arc::unwrap_or_clone)
-    }
-
-    /// The genesis that this store has settled for, where the settings name the one that is `pinned`; `None` before the
-    /// first sync has ended. At most [`MAX_AGE`](super::fresh::MAX_AGE) old.
-    ///
-    /// # Errors
-    /// [`Code::StoreUnavailable`].
-    pub async fn genesis(&self, pinned: Option<&str>) -> Result<Option<Genesis>, Failure> {
-        let store = self.local.store();
-        let read = async { Genesis::read(&*store, pinned).await.map_err(store_failure) };
-        in_time(self.genesis.get(read)).await.map(Arc::unwrap_or_clone)
     }
 }

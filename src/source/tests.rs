@@ -1,16 +1,30 @@
 //! What is answered when the store is not where it was seen to be: another process writes to it, or a standby that is
 //! behind has taken over.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use futures::StreamExt;
+use libp2p::PeerId;
 use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 
-use super::*;
+use super::{
+    events::Followers,
+    local::{CachedRead, MAX_AGE},
+    store_answers::{self, StoreAnswers, tip_hash},
+    *,
+};
 use crate::{
-    chain::{ChainEnd, Enforcement, MinerBlock, Network, PowOptions, Verifier},
-    store::{OpenOptions, Tip},
+    chain::{ChainEnd, Enforcement, Level, MinerBlock, Network, PowOptions, Verifier},
+    protocol::{Code, Failure, Query},
+    store::{self, BlockStore, ChainState, OpenOptions, Tip},
 };
 
 /// A store of its own, with the first three blocks of a chain, and its URL.
@@ -55,10 +69,10 @@ fn tip(index: u64, hash: &str) -> Option<Tip> {
     Some(Tip { index, hash: hash.into(), epoch: 0 })
 }
 
-fn source(store: Arc<dyn BlockStore>) -> Source {
+fn source(store: Arc<dyn BlockStore>) -> LocalSource {
     let settings =
         Settings { finality_depth: 40, peer_timeout: Duration::from_secs(1), cache_bytes: 1 << 20, sync: false };
-    Source::new(store, PeerId::random(), settings)
+    LocalSource::new(store, PeerId::random(), settings)
 }
 
 fn all() -> Query {
@@ -121,10 +135,10 @@ async fn a_pinned_answer_is_of_the_chain_that_is_there() {
     let now = source.state_now().await.unwrap();
     let lost = ChainState { tip: tip(2, "lost-2"), ..now.clone() };
     // Taken as current for as long as it is not too old.
-    let _ = source.fresh.get(async { Ok(lost) }).await;
-    let served = source.pinned(all(), "main-1").await.unwrap();
+    let _ = source.state.get(async { Ok(lost) }).await;
+    let served = source.answer_pinned(all(), "main-1").await.unwrap();
     assert_eq!(served.tip, now.tip);
-    assert_eq!(source.pinned(all(), "lost-1").await.unwrap_err().code, Code::BlockNotFound);
+    assert_eq!(source.answer_pinned(all(), "lost-1").await.unwrap_err().code, Code::BlockNotFound);
 }
 
 #[tokio::test]
@@ -141,7 +155,7 @@ async fn reads_of_one_chain_begin_anew_when_its_version_has_another_tip() {
             Ok(state.tip)
         }
     };
-    let (state, read) = Local::new(store, String::new(), 40).stable(read).await.unwrap();
+    let (state, read) = StoreAnswers::new(store, String::new(), 40).stable(read).await.unwrap();
     assert_eq!((&state.tip, read), (&tip(2, "other-2"), tip(2, "other-2")));
     assert_eq!(reads, 2);
 }
@@ -151,9 +165,48 @@ async fn pages_end_where_the_version_has_another_tip() {
     let (_folder, _, store) = place().await;
     let state = store.state().await.unwrap();
     let pages = async |tip: Option<Tip>| {
-        let pages = local::pages(store.clone(), &ChainState { tip, ..state.clone() });
+        let pages = store_answers::pages(store.clone(), &ChainState { tip, ..state.clone() });
         pages.map(|page| page.map_or_else(|failure| Err(failure.code), |page| Ok(page.count))).collect::<Vec<_>>().await
     };
     assert_eq!(pages(state.tip.clone()).await, [Ok(3)]);
     assert_eq!(pages(tip(2, "lost-2")).await, [Err(Code::AnchorNotCanonical)]);
+}
+
+#[tokio::test]
+async fn concurrent_callers_share_a_read_and_later_ones_do_not() {
+    let (cached, reads) = (CachedRead::new(), AtomicU32::new(0));
+    let ask = || {
+        cached.get(async {
+            tokio::task::yield_now().await;
+            Ok(reads.fetch_add(1, Ordering::Relaxed))
+        })
+    };
+    let began = Instant::now();
+    let (first, second) = tokio::join!(ask(), ask());
+    assert_eq!((*first.unwrap(), *second.unwrap()), (0, 0));
+    let third = *ask().await.unwrap();
+    assert!(third == 0 || began.elapsed() >= MAX_AGE);
+    let mut ticks = tokio::time::interval(MAX_AGE / 5);
+    while *ask().await.unwrap() == third {
+        ticks.tick().await;
+        assert!(began.elapsed() < 100 * MAX_AGE);
+    }
+}
+
+#[tokio::test]
+async fn a_failed_read_is_shared_but_not_kept() {
+    let (cached, reads) = (CachedRead::new(), AtomicU32::new(0));
+    let ask = |outcome: Result<u32, Failure>| {
+        let reads = &reads;
+        cached.get(async move {
+            reads.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            outcome
+        })
+    };
+    let failed = || ask(Err(Failure::new(Code::StoreUnavailable)));
+    let (first, second) = tokio::join!(failed(), failed());
+    assert_eq!([first, second].map(|outcome| outcome.unwrap_err().code), [Code::StoreUnavailable; 2]);
+    assert_eq!(reads.load(Ordering::Relaxed), 1, "one read for both");
+    assert_eq!(*ask(Ok(7)).await.unwrap(), 7);
 }
