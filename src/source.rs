@@ -1,15 +1,14 @@
-//! The one place where a question is answered: from the local store, from a peer, or from whichever knows.
+//! Answers to every query, from the local store or from a peer. HTTP and libp2p hand in the same typed query and get
+//! the same bytes.
 //!
-//! Both doors, HTTP and libp2p, hand the same typed query in and get the same bytes out.
-//!
-//! * `dispatch`: [`Source`]: who answers
-//! * `local`: [`LocalSource`]: answers from the store, encoded once and cached; libp2p answers from it
-//! * `store_answers`: one answer out of reads of the store
-//! * `peer`: one answer out of a peer's
-//! * `answer`: an encoded answer, and where it comes from
-//! * `events`: what becomes of the chain
-//! * `cost`: how long an answer may become
-//! * [`job`]: the sync's jobs and its state, as the store keeps them
+//! * `dispatch`: [`Source`]: sends a query to the store, to a peer, or to both in turn
+//! * `local`: [`LocalSource`]: encoded and cached answers from the store; the one for libp2p peers
+//! * `store_answers`: reads an answer from the store
+//! * `peer`: requests an answer from a peer
+//! * `answer`: an encoded answer, its origin, and a failed query
+//! * `events`: events of the canonical chain
+//! * `cost`: the estimated length of an answer
+//! * [`job`]: sync jobs and the sync's status, as the store keeps them
 
 mod answer;
 mod cost;
@@ -20,11 +19,11 @@ mod local;
 mod peer;
 mod store_answers;
 
-pub use answer::{Answerer, Declined, Origin, Served};
-pub use dispatch::{Figures, Source};
-pub use events::{Cursor, MalformedCursor, News};
-pub use local::{LocalSource, Settings, in_time};
-pub use peer::parsed;
+pub use answer::{AnsweredBy, EncodedAnswer, Origin, SourceError};
+pub use dispatch::{Source, Stats};
+pub use events::{ChainEvent, Cursor, MalformedCursor};
+pub use local::{LocalSource, Settings, with_deadline};
+pub use peer::parse_blocking;
 
 #[cfg(test)]
 mod tests;

@@ -112,7 +112,7 @@ impl Node {
     /// Keeps the store level with the network from now on.
     fn sync(&mut self, config: &Config) -> Result<(), AppError> {
         let service = sync::Service::new(self.store.clone(), self.p2p.clone(), &sync_settings(config))?;
-        let service = service.watched(self.source.stages().clone());
+        let service = service.with_stages(self.source.stages().clone());
         self.add("sync", async |stop| {
             service.run(stop).await;
             Ok(())

@@ -12,7 +12,7 @@ use axum::{
 use super::respond::{SOURCE, source_name};
 use crate::{
     protocol::{Code, Failure, query},
-    source::Declined,
+    source::SourceError,
 };
 
 /// Seconds after which to try again what failed for want of a store, a peer, room or blocks, where nobody knows better.
@@ -49,9 +49,9 @@ pub fn status(code: Code) -> StatusCode {
 
 /// A failure on its way to the client, and who reported it.
 #[derive(Debug)]
-pub struct Rejection(pub Declined);
+pub struct Rejection(pub SourceError);
 
-impl<T: Into<Declined>> From<T> for Rejection {
+impl<T: Into<SourceError>> From<T> for Rejection {
     fn from(declined: T) -> Self {
         Self(declined.into())
     }
@@ -59,7 +59,7 @@ impl<T: Into<Declined>> From<T> for Rejection {
 
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
-        let Declined { failure, answerer } = self.0;
+        let SourceError { failure, answered_by } = self.0;
         let status = status(failure.code);
         let mut response = (status, Body::from(failure.encode())).into_response();
         let headers = response.headers_mut();
@@ -68,7 +68,7 @@ impl IntoResponse for Rejection {
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         }
-        if let Some(source) = source_name(answerer) {
+        if let Some(source) = source_name(answered_by) {
             headers.insert(SOURCE, source);
         }
         response

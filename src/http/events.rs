@@ -34,7 +34,7 @@ use crate::{
         Code, Failure,
         query::{Kind, Parameter, optional},
     },
-    source::{Cursor, News, Source},
+    source::{ChainEvent, Cursor, Source},
 };
 
 /// How often a stream looks for news. All of them share what the source has read.
@@ -102,7 +102,7 @@ struct Follower {
     /// The last event told.
     after: Cursor,
     /// What the source has told, and how much of it was passed on.
-    batch: Option<(Arc<[News]>, usize)>,
+    batch: Option<(Arc<[ChainEvent]>, usize)>,
     _place: Part,
 }
 
@@ -124,14 +124,14 @@ impl Follower {
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some((news, told)) = &mut self.batch
-                && let Some(News { id, name, data }) = news.get(*told)
+                && let Some(ChainEvent { id, name, data }) = news.get(*told)
             {
                 *told += 1;
                 self.after = *id;
                 return Some(Event::default().id(id.to_string()).event(name).data(data));
             }
             self.batch = None;
-            let pause = match self.source.news(self.after).await {
+            let pause = match self.source.chain_events(self.after).await {
                 Ok(news) if !news.is_empty() => {
                     self.batch = Some((news, 0));
                     Duration::ZERO

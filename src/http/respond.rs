@@ -19,7 +19,7 @@ use super::{
 use crate::{
     chain::Level,
     protocol::{CLOSING, Code, Failure, OPENING, Query},
-    source::{Answerer, Declined, Origin, Served, Source, in_time},
+    source::{AnsweredBy, EncodedAnswer, Origin, Source, SourceError, with_deadline},
     store::{Blocks, ChainState, Tip},
 };
 
@@ -47,20 +47,20 @@ pub(super) struct Fetched(pub u64);
 /// What the source declines, and why.
 pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> {
     if read.query == Query::Canonical && read.origin == Origin::Local && read.takes_chunks {
-        return in_time(whole_chain(source, &read)).await;
+        return with_deadline(whole_chain(source, &read)).await;
     }
     let served = match &read.anchor {
-        Some(anchor) => source.answer_pinned(read.query, anchor).await?,
+        Some(anchor) => source.answer_anchored(read.query, anchor).await?,
         None => source.answer(read.query, &read.origin, read.asker).await?,
     };
-    let mut headers = provenance(served.answerer, served.tip.as_ref(), served.level);
+    let mut headers = provenance(served.answered_by, served.tip.as_ref(), served.level);
     let tag = cached(&mut headers, served.tag(), read.format, served.settled);
     let mut response = match read.format {
         _ if matches(read.if_none_match.as_deref(), &tag) => (StatusCode::NOT_MODIFIED, headers).into_response(),
         Format::Json => (headers, served.body.clone()).into_response(),
         Format::Ndjson => (headers, lines_of(&served)?).into_response(),
     };
-    if served.answerer != Answerer::Local {
+    if served.answered_by != AnsweredBy::Local {
         response.extensions_mut().insert(Fetched(served.body.len() as u64));
     }
     Ok(response)
@@ -72,7 +72,7 @@ async fn whole_chain(source: &Source, read: &Read) -> Result<Response, Rejection
     match whole_chain_of(source, read, &state).await {
         // It may be the state that is of another chain by now: who named no block takes whichever there is, and whose
         // block is still in it keeps it.
-        Err(Rejection(Declined { failure, .. })) if failure.code == Code::AnchorNotCanonical => {
+        Err(Rejection(SourceError { failure, .. })) if failure.code == Code::AnchorNotCanonical => {
             whole_chain_of(source, read, &source.state_now().await?).await
         }
         response => response,
@@ -83,7 +83,7 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
     if let Some(anchor) = &read.anchor {
         source.check_anchor_in(state, anchor).await?;
     }
-    let mut headers = provenance(Answerer::Local, state.tip.as_ref(), state.level);
+    let mut headers = provenance(AnsweredBy::Local, state.tip.as_ref(), state.level);
     // The tip's hash stands for the whole chain. The length is there for chains whose hashes mean nothing.
     let name = state.tip.as_ref().map_or("empty", |tip| tip.hash.as_str());
     let tag = cached(&mut headers, &format!("{}-{name}", state.length), read.format, false);
@@ -124,16 +124,16 @@ fn envelope_of(
 }
 
 /// The value of [`SOURCE`].
-pub(super) fn source_name(answerer: Answerer) -> Option<HeaderValue> {
-    match answerer {
-        Answerer::Local => Some(HeaderValue::from_static("local")),
+pub(super) fn source_name(answered_by: AnsweredBy) -> Option<HeaderValue> {
+    match answered_by {
+        AnsweredBy::Local => Some(HeaderValue::from_static("local")),
         peer => HeaderValue::try_from(peer.to_string()).ok(),
     }
 }
 
-fn provenance(answerer: Answerer, tip: Option<&Tip>, level: Option<Level>) -> HeaderMap {
+fn provenance(answered_by: AnsweredBy, tip: Option<&Tip>, level: Option<Level>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
-    if let Some(source) = source_name(answerer) {
+    if let Some(source) = source_name(answered_by) {
         headers.insert(SOURCE, source);
     }
     // Hashes of unverified chains may be any text: one that is no header value is left out.
@@ -170,7 +170,7 @@ struct Listed<'a> {
 }
 
 /// The blocks of a list, one a line.
-fn lines_of(served: &Arc<Served>) -> Result<Bytes, Failure> {
+fn lines_of(served: &Arc<EncodedAnswer>) -> Result<Bytes, Failure> {
     let list: Listed<'_> = serde_json::from_slice(served.data()).map_err(|_| Failure::new(Code::Internal))?;
     Ok(joined(&list.blocks))
 }

@@ -1,5 +1,4 @@
-//! The store as a source: answers from it, encoded once and kept in a bounded cache, by the version and the tip of the
-//! chain that they are true of.
+//! The local store as a source. Answers are encoded once and kept in a bounded cache.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,8 +9,8 @@ use moka::future::Cache;
 use tokio::sync::watch;
 
 use super::{
-    answer::Served,
-    cost::weight,
+    answer::EncodedAnswer,
+    cost::estimated_bytes,
     store_answers::{self, StoreAnswers, store_failure, tip_hash},
 };
 use crate::{
@@ -20,35 +19,35 @@ use crate::{
     store::{BlockStore, ChainState},
 };
 
-/// Largest answer that the cache keeps.
+/// Largest answer that the cache keeps, in bytes.
 const MAX_CACHED_BYTES: usize = 1 << 20;
-/// What a cached answer costs beside its bytes, about.
+/// Estimated memory of a cache entry beside the answer's bytes.
 const ENTRY_OVERHEAD: usize = 512;
-/// Longest that an answer from the store may take, of however many reads.
-const LOCAL_PATIENCE: Duration = Duration::from_secs(4);
-/// How long what was read from the store is taken as current. Other processes may write to the same store; a cached
-/// answer is at most this much behind them, and the time that a read takes.
+/// Longest time for an answer from the store, all its reads together.
+const STORE_DEADLINE: Duration = Duration::from_secs(4);
+/// How long a [`CachedRead`] is valid. Other processes may write to the same store: a cached answer is behind them by
+/// at most this and the time of one read.
 pub(super) const MAX_AGE: Duration = Duration::from_millis(50);
 
-/// How to answer.
+/// Settings of a source.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Blocks this deep below the tip are taken as final: caches may keep them.
+    /// Depth below the tip from which blocks count as final: HTTP caches may keep them.
     pub finality_depth: u64,
-    /// How long a peer may take, all retries included.
+    /// Longest time for a peer's answer, retries included.
     pub peer_timeout: Duration,
     /// Bytes of encoded answers kept in memory.
     pub cache_bytes: u64,
-    /// Whether this process keeps the store level with the network.
+    /// Whether this process syncs the store.
     pub sync: bool,
 }
 
-/// A question and the chain that its answer is true of: its version, and the hash of its tip, since versions are used anew
-/// by a store that lost its last writes, or was replaced.
+/// A query and the chain that its answer was read from: its version, and the hash of its tip, since a store that lost
+/// its last writes, or was replaced, uses versions again.
 type Key = (u64, Option<String>, Query);
 
-/// One value of the store, read again when it is older than [`MAX_AGE`] and asked for: an idle gateway reads nothing.
-/// Concurrent callers share one read, and its failure too; a failure is not kept.
+/// One value of the store, read again at the first use after [`MAX_AGE`]. Concurrent callers share one read, its
+/// failure too; a failure is not kept.
 pub(super) struct CachedRead<T>(Cache<(), Arc<T>>);
 
 impl<T: Send + Sync + 'static> CachedRead<T> {
@@ -56,7 +55,7 @@ impl<T: Send + Sync + 'static> CachedRead<T> {
         Self(Cache::builder().time_to_live(MAX_AGE).build())
     }
 
-    /// The value, from the cache or by `read`.
+    /// The cached value, or the result of `read`.
     pub(super) async fn get(&self, read: impl Future<Output = Result<T, Failure>>) -> Result<Arc<T>, Failure> {
         self.0.try_get_with((), async { read.await.map(Arc::new) }).await.map_err(Arc::unwrap_or_clone)
     }
@@ -66,18 +65,18 @@ impl<T: Send + Sync + 'static> CachedRead<T> {
 pub struct LocalSource {
     answers: StoreAnswers,
     pub(super) state: CachedRead<ChainState>,
-    /// The state as it was read last, however long ago.
+    /// The latest state that was read, of any age.
     last_state: watch::Sender<Option<Arc<ChainState>>>,
-    pub(super) cache: Cache<Key, Arc<Served>>,
+    pub(super) cache: Cache<Key, Arc<EncodedAnswer>>,
     pub(super) settings: Settings,
 }
 
 impl LocalSource {
-    /// Answers from `store`, as the node `peer_id`.
+    /// A source over `store`, for the node `peer_id`.
     pub fn new(store: Arc<dyn BlockStore>, peer_id: PeerId, settings: Settings) -> Self {
         let cache = Cache::builder()
             .max_capacity(settings.cache_bytes)
-            .weigher(|_: &Key, served: &Arc<Served>| {
+            .weigher(|_: &Key, served: &Arc<EncodedAnswer>| {
                 u32::try_from(served.body.len() + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
             })
             .build();
@@ -104,15 +103,15 @@ impl LocalSource {
         self.store().state().await.map_err(store_failure)
     }
 
-    /// Answers `query`, of the chain as [`Self::state`] has it.
-    pub(super) async fn answer(&self, query: Query) -> Result<Arc<Served>, Failure> {
+    /// Answers `query` from the chain of [`Self::state`].
+    pub(super) async fn answer(&self, query: Query) -> Result<Arc<EncodedAnswer>, Failure> {
         if let Query::Ping { .. } = query {
             return self.answers.answer(&query, &ChainState::default()).await.map(Arc::new);
         }
         self.answer_at(&*self.state().await?, query).await
     }
 
-    pub(super) async fn answer_at(&self, state: &ChainState, query: Query) -> Result<Arc<Served>, Failure> {
+    pub(super) async fn answer_at(&self, state: &ChainState, query: Query) -> Result<Arc<EncodedAnswer>, Failure> {
         if !cacheable(&query) {
             return self.answers.answer(&query, state).await.map(Arc::new);
         }
@@ -120,9 +119,9 @@ impl LocalSource {
         if let Some(served) = self.cache.get(&key).await {
             return Ok(served);
         }
-        // Several who ask the same at once wait for one read. What is not to be kept goes out all the same, in the place of
-        // an error: what is too large, and what is not of the key's chain. A standby that takes over may be behind it, and
-        // come to it later: an older answer would then be told for as long as the chain stays there.
+        // Concurrent callers share one read. An answer that must not be kept is returned as an error: one that is too
+        // large, or not of the key's chain. A standby that takes over may be behind that chain and reach it later: the
+        // old answer would then be served for as long as the chain stays there.
         let query = key.2.clone();
         let read = async {
             match self.answers.answer(&query, state).await.map(Arc::new) {
@@ -133,7 +132,7 @@ impl LocalSource {
         self.cache.try_get_with(key, read).await.or_else(Arc::unwrap_or_clone)
     }
 
-    /// Checks that `hash` is canonical; returns the version of the chain that this is true of.
+    /// Checks that `hash` is canonical; returns the chain's version at that time.
     ///
     /// # Errors
     /// [`Code::AnchorNotCanonical`] with the common ancestor, [`Code::BlockNotFound`].
@@ -141,8 +140,8 @@ impl LocalSource {
         self.answers.check_anchor(hash).await
     }
 
-    /// Answers a list, of a chain that holds the block `anchor`.
-    pub(super) async fn answer_pinned(&self, query: Query, anchor: &str) -> Result<Arc<Served>, Failure> {
+    /// Answers a list query from a chain that holds the block `anchor`.
+    pub(super) async fn answer_anchored(&self, query: Query, anchor: &str) -> Result<Arc<EncodedAnswer>, Failure> {
         let mut state = self.state().await?;
         for _ in 0..store_answers::MAX_ATTEMPTS {
             if self.check_anchor(anchor).await? == state.version {
@@ -153,20 +152,20 @@ impl LocalSource {
             }
             state = Arc::new(self.state_now().await?);
         }
-        Err(store_answers::unsteady())
+        Err(store_answers::chain_changed())
     }
 }
 
-/// Reads the store, for as long as a client can be expected to wait: 4 s.
+/// Runs reads of the store with a deadline of 4 s, the longest that a client is expected to wait.
 ///
 /// # Errors
-/// [`Code::StoreUnavailable`] afterwards.
-pub async fn in_time<T, E: From<Failure>>(reads: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+/// [`Code::StoreUnavailable`] after the deadline, and those of `reads`.
+pub async fn with_deadline<T, E: From<Failure>>(reads: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     let slow = |_| Err(Failure::with_detail(Code::StoreUnavailable, "the store is too slow; try again").into());
-    tokio::time::timeout(LOCAL_PATIENCE, reads).await.unwrap_or_else(slow)
+    tokio::time::timeout(STORE_DEADLINE, reads).await.unwrap_or_else(slow)
 }
 
-/// Queries that are short, and whose answers are likely to be asked for again.
+/// Whether a query is short, and likely to be repeated.
 fn cacheable(query: &Query) -> bool {
     match query {
         Query::Get { hash } => hash.len() <= 128,
@@ -181,7 +180,7 @@ fn cacheable(query: &Query) -> bool {
     }
 }
 
-/// The libp2p door: answers from the local store.
+/// Answers the requests of libp2p peers.
 #[async_trait]
 impl Responder for LocalSource {
     async fn respond(&self, _: PeerId, request: Bytes) -> Bytes {
@@ -194,6 +193,6 @@ impl Responder for LocalSource {
     }
 
     fn weight(&self, request: &Bytes) -> usize {
-        weight(request, self.last_state.borrow().as_deref())
+        estimated_bytes(request, self.last_state.borrow().as_deref())
     }
 }

@@ -6,8 +6,8 @@ use crate::{
     store::{BlockStore, ChainState, StoreError},
 };
 
-/// Why a block left the chain, as its `orphan_reason` says.
-pub const REASON: &str = "a chain with more work";
+/// The `orphan_reason` of blocks that a heavier branch replaced.
+pub const ORPHAN_REASON: &str = "a chain with more work";
 
 /// The weight of the chain in the store.
 pub fn weight(state: &ChainState) -> Weight {
@@ -15,22 +15,22 @@ pub fn weight(state: &ChainState) -> Weight {
     Weight { work: state.cumulative_difficulty, length: state.length, tip_hash }
 }
 
-/// Index of the lowest checkpoint of the network's that our chain lacks: it has another block there, or ends before.
+/// Index of the lowest checkpoint that the chain in the store lacks: it has another block there, or ends below.
 ///
 /// # Errors
 /// The store's.
-pub async fn lacking_checkpoint(store: &dyn BlockStore, network: &Network) -> Result<Option<u64>, StoreError> {
+pub async fn missing_checkpoint(store: &dyn BlockStore, network: &Network) -> Result<Option<u64>, StoreError> {
     let indexes: Vec<_> = network.checkpoints.iter().map(|point| point.index).collect();
     if indexes.is_empty() {
         return Ok(None);
     }
     let ours = store.canonical_hashes(&indexes).await?;
-    let lacking = network.checkpoints.iter().filter(|point| ours.get(&point.index) != Some(&point.hash));
-    Ok(lacking.map(|point| point.index).min())
+    let missing = network.checkpoints.iter().filter(|point| ours.get(&point.index) != Some(&point.hash));
+    Ok(missing.map(|point| point.index).min())
 }
 
-/// Index of a checkpoint of the network's that our chain holds above the block at `ancestor`. A branch that leaves ours
-/// there can't hold it, however much the branch weighs before it comes so far.
+/// Index of a checkpoint above `ancestor` that the chain in the store has. A branch from `ancestor` can't have it,
+/// whatever the branch weighs before it gets there.
 ///
 /// # Errors
 /// The store's.
@@ -45,21 +45,21 @@ pub async fn checkpoint_above(
     }
     let indexes: Vec<_> = above.iter().map(|point| point.index).collect();
     let ours = store.canonical_hashes(&indexes).await?;
-    // One that was named after our chain had come so far may be missing from it: then another chain is what we need.
+    // The chain may lack a checkpoint that was configured after it was stored: then another chain is needed.
     Ok(above.into_iter().find(|point| ours.get(&point.index) == Some(&point.hash)).map(|point| point.index))
 }
 
-/// A chain that was rewound below a checkpoint at which it had another block.
+/// A rewound chain: it had another block at a checkpoint.
 #[derive(Debug, Clone)]
 pub struct Rewound {
     /// Index of the checkpoint.
     pub index: u64,
-    /// What is told of it until the chain has the checkpoint's block.
+    /// The status until the chain has the checkpoint's block.
     pub reason: String,
 }
 
-/// Rewinds the chain below the first checkpoint at which it has another block: named after it was stored, or by another
-/// program.
+/// Rewinds the chain below the first checkpoint at which it has another block: the checkpoint is newer, or another
+/// program wrote the block.
 ///
 /// # Errors
 /// The store's.
@@ -78,7 +78,7 @@ pub async fn enforce_checkpoints(store: &dyn BlockStore, network: &Network) -> R
     let rewound = writer.rewind(point.index.checked_sub(1), &reason, Some(&point.hash), unix_now()).await?;
     writer.commit().await?;
     if point.index == 0 && network.genesis_hash.is_none() {
-        // Another genesis is needed than the one that was settled for.
+        // The genesis that the store had settled for is the wrong one.
         Genesis::open(store).await?;
     }
     tracing::warn!(checkpoint = point.index, blocks = rewound, "the chain in the store was rewound below a checkpoint");

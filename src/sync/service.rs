@@ -1,6 +1,6 @@
-//! The service that keeps a store level with the network: jobs, one at a time, gossip, and a regular look at the peers.
+//! The service that keeps a store in sync: runs queued jobs one at a time, handles gossip, and polls the peers' tips.
 //!
-//! One process at a time does this for a store, the one with the lease; the others see what it writes.
+//! One process at a time does this for a store: the one with the lease. Other processes read what it writes.
 
 use std::{
     sync::Arc,
@@ -10,10 +10,10 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::progress::Tracker;
+use super::{failure::RunError, progress::ProgressTracker};
 use crate::{
     source::job::{JobSpec, Progress, SyncState, SyncStatus},
-    store::{Lease, StoreError},
+    store::Lease,
 };
 
 mod gossip;
@@ -22,56 +22,58 @@ mod state;
 
 pub use state::{Service, Settings, SyncError};
 
-use gossip::Inbox;
-use job::Ended;
+use gossip::GossipInbox;
+use job::JobEnd;
 
-/// How often wishes of others are looked for while nothing is to be done.
+/// How often the queue of jobs is read while no job runs.
 const IDLE_EVERY: Duration = Duration::from_millis(500);
-/// How long until another try to get the lease, or to reach the store.
+/// Pause before a retry to take the lease, or to use the store.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
-/// How long until the peers are looked at after gossip that was not listened to: others have the block by then.
-const LOOK_AFTER: Duration = Duration::from_secs(5);
+/// Time from gossip that was dropped to the tip poll for it: peers have the block by then.
+const MISSED_GOSSIP_DELAY: Duration = Duration::from_secs(5);
 
 impl Service {
-    /// Runs until `shutdown`. A store that fails is waited for.
+    /// Runs until `shutdown`; waits for a store that fails.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        let mut inbox = Inbox::new(self.p2p.gossip());
+        let mut inbox = GossipInbox::new(self.p2p.gossip());
         while !shutdown.is_cancelled() {
             let outcome = match self.store.lease().await {
-                Ok(Some(mut lease)) => self.lead(&mut *lease, &mut inbox, &shutdown).await,
+                Ok(Some(mut lease)) => self.run_leased(&mut *lease, &mut inbox, &shutdown).await,
                 Ok(None) => Ok(()),
-                Err(error) => Err(error),
+                Err(error) => Err(error.into()),
             };
-            if let Err(error) = outcome {
-                tracing::warn!(%error, "the sync can't use the store; trying on");
+            match outcome {
+                Ok(()) => {}
+                Err(SyncError::Store(error)) => tracing::warn!(%error, "the sync can't use the store; trying again"),
+                Err(error) => tracing::warn!(%error, "the sync has stopped; trying again"),
             }
             let pause = tokio::time::sleep(RETRY_EVERY);
             tokio::select! { () = pause => {}, () = shutdown.cancelled() => {} }
         }
     }
 
-    /// Syncs for as long as the lease is held.
-    async fn lead(
+    /// Syncs while the lease is held.
+    async fn run_leased(
         &mut self,
         lease: &mut dyn Lease,
-        inbox: &mut Inbox,
+        inbox: &mut GossipInbox,
         shutdown: &CancellationToken,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), SyncError> {
         tracing::debug!("this process syncs the store");
         self.end_stale(1).await?;
         self.enforce_checkpoints().await?;
         let mut changes = self.p2p.changes();
-        let (mut idle, mut check) = (interval(IDLE_EVERY), interval(self.interval));
+        let (mut idle, mut poll) = (interval(IDLE_EVERY), interval(self.interval));
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                // Jobs that wait come first: a look at the peers may start another one.
+                // Queued jobs come first: a tip poll may start another one.
                 biased;
                 () = shutdown.cancelled() => return Ok(()),
                 _ = idle.tick() => {
                     if !lease.held().await {
-                        return Err(lease_lost());
+                        return Err(SyncError::LeaseLost);
                     }
                     while let Some((id, spec)) = self.next_job().await? {
                         self.run_job(id, &spec, lease, inbox, shutdown).await?;
@@ -79,52 +81,51 @@ impl Service {
                             return Ok(());
                         }
                         if spec.peer.is_some() {
-                            self.check(lease, inbox, shutdown).await?;
+                            self.poll(lease, inbox, shutdown).await?;
                         }
                     }
-                    if self.missed.is_some_and(|at| at.elapsed() >= LOOK_AFTER) {
-                        self.check(lease, inbox, shutdown).await?;
+                    if self.missed_gossip.is_some_and(|at| at.elapsed() >= MISSED_GOSSIP_DELAY) {
+                        self.poll(lease, inbox, shutdown).await?;
                     }
                     self.heartbeat().await?;
                 }
-                _ = check.tick() => self.check(lease, inbox, shutdown).await?,
+                _ = poll.tick() => self.poll(lease, inbox, shutdown).await?,
                 Ok(()) = changes.changed() => {
-                    // Whoever is level with the network hears of news by gossip and at the next tick.
+                    // A store in sync gets new blocks by gossip and at the next tick.
                     if self.status.state != SyncState::Synced {
-                        self.check(lease, inbox, shutdown).await?;
+                        self.poll(lease, inbox, shutdown).await?;
                     }
                 }
-                () = self.p2p.missed_gossip(), if self.missed.is_none() => self.missed = Some(Instant::now()),
+                () = self.p2p.missed_gossip(), if self.missed_gossip.is_none() => {
+                    self.missed_gossip = Some(Instant::now());
+                }
                 Some(message) = inbox.next() => {
                     if self.on_gossip(message, inbox).await? {
-                        // All of them: whoever told of it may have nothing to give, and be slow to say so.
-                        self.check(lease, inbox, shutdown).await?;
+                        // All peers: the announcer may have nothing to send, and be slow.
+                        self.poll(lease, inbox, shutdown).await?;
                     }
                 }
             }
         }
     }
 
-    /// Looks at the peers' tips, and syncs if one of them claims a better chain.
-    async fn check(
+    /// Polls the peers' tips, and runs a job if one of them claims a better chain.
+    async fn poll(
         &mut self,
         lease: &mut dyn Lease,
-        inbox: &mut Inbox,
+        inbox: &mut GossipInbox,
         shutdown: &CancellationToken,
-    ) -> Result<(), StoreError> {
-        self.missed = None;
-        let run = self.prepare(0, &JobSpec::default(), Arc::new(Tracker::new(Progress::default())), None).await;
-        let run = run.map_err(|error| match error {
-            SyncError::Store(error) => error,
-            error => StoreError::Conflict(error.to_string()),
-        })?;
-        let (found, better, reason) = run.look().await?;
+    ) -> Result<(), SyncError> {
+        self.missed_gossip = None;
+        let tracker = Arc::new(ProgressTracker::new(Progress::default()));
+        let run = self.prepare(0, &JobSpec::default(), tracker, None).await?;
+        let (found, better, reason) = run.poll_tips().await?;
         let useful = found.useful;
         self.status.checked_at = Some(self.store.now().await?);
         self.status.useful_peers = useful;
-        // Before those that are found mute now are left alone: peers that are were not asked, and what they did is still
-        // the reason.
-        let former = self.status.reason.clone().filter(|_| self.distrusted().next().is_some());
+        // Read before the findings are added: peers that are distrusted were not polled, and the earlier reason still
+        // holds.
+        let earlier = self.status.reason.clone().filter(|_| self.distrusted().next().is_some());
         self.distrust.add(found, |peer| self.p2p.is_trusted(peer), Instant::now());
         if better {
             let spec = JobSpec::default();
@@ -132,70 +133,64 @@ impl Service {
             return self.run_job(id, &spec, lease, inbox, shutdown).await;
         }
         if run.open_genesis && useful > 0 {
-            // The process that brought it ended too early.
-            let settled = run.settle_genesis(None).await;
-            settled.map_err(|error| StoreError::Conflict(error.to_string()))?;
+            // The process of the first sync ended before that.
+            run.settle_genesis(None).await.map_err(RunError::from)?;
         }
         self.set_state(match useful {
-            0 => SyncStatus::stalled(reason.or(former).unwrap_or_else(|| "no useful peer".into())),
+            0 => SyncStatus::stalled(reason.or(earlier).unwrap_or_else(|| "no useful peer".into())),
             _ => SyncStatus { state: SyncState::Synced, ..SyncStatus::default() },
         })
-        .await
+        .await?;
+        Ok(())
     }
 
-    /// Runs a job to its end, and tells what became of it.
+    /// Runs a job to its end, and sets the status.
     async fn run_job(
         &mut self,
         id: u64,
         spec: &JobSpec,
         lease: &mut dyn Lease,
-        inbox: &mut Inbox,
+        inbox: &mut GossipInbox,
         shutdown: &CancellationToken,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), SyncError> {
         self.set_state(SyncStatus { state: SyncState::Syncing, job: Some(id), ..SyncStatus::default() }).await?;
-        let tracker = Arc::new(Tracker::new(Progress::default()));
+        let tracker = Arc::new(ProgressTracker::new(Progress::default()));
         let ended = {
             let job = self.job(id, spec, &tracker, lease, shutdown, |_| {});
             let mut job = std::pin::pin!(job);
             loop {
-                // What comes meanwhile waits for its parents.
+                // Blocks of gossip wait for their parents meanwhile.
                 tokio::select! {
                     ended = &mut job => break ended,
-                    Some(message) = inbox.next() => inbox.put_by(&self.p2p, &message),
+                    Some(message) = inbox.next() => inbox.defer(&self.p2p, &message),
                 }
             }
         };
-        match ended {
-            Ok(Ended::Ran(found, outcome)) => {
-                self.connect(inbox).await?;
+        let outcome = match ended {
+            Ok(JobEnd::Finished(found, outcome)) => {
+                self.append_pending(inbox).await?;
                 inbox.clear();
                 if found.more {
-                    self.missed = Some(Instant::now());
+                    self.missed_gossip = Some(Instant::now());
                 }
                 self.status.checked_at = Some(self.store.now().await?);
                 self.status.useful_peers = found.useful;
                 self.distrust.add(found, |peer| self.p2p.is_trusted(peer), Instant::now());
-                self.set_state(match outcome {
-                    Ok(()) => SyncStatus { state: SyncState::Synced, ..SyncStatus::default() },
-                    Err(error) => {
-                        tracing::warn!(job = id, %error, "a sync job failed");
-                        SyncStatus::stalled(error.to_string())
-                    }
-                })
-                .await
+                outcome.map_err(SyncError::from)
             }
-            Ok(Ended::Interrupted) if shutdown.is_cancelled() => Ok(()),
-            Ok(Ended::Interrupted) => Err(lease_lost()),
-            Err(SyncError::Store(error)) => Err(error),
-            Err(SyncError::Cancelled) => self.set_state(SyncStatus::stalled("the sync was cancelled")).await,
+            Ok(JobEnd::Interrupted) if shutdown.is_cancelled() => return Ok(()),
+            Ok(JobEnd::Interrupted) => return Err(SyncError::LeaseLost),
+            Err(error @ SyncError::Store(_)) => return Err(error),
+            Err(error) => Err(error),
+        };
+        let status = match outcome {
+            Ok(()) => SyncStatus { state: SyncState::Synced, ..SyncStatus::default() },
+            Err(SyncError::Cancelled) => SyncStatus::stalled("the sync was cancelled"),
             Err(error) => {
                 tracing::warn!(job = id, %error, "a sync job failed");
-                self.set_state(SyncStatus::stalled(error.to_string())).await
+                SyncStatus::stalled(error.to_string())
             }
-        }
+        };
+        Ok(self.set_state(status).await?)
     }
-}
-
-fn lease_lost() -> StoreError {
-    StoreError::Busy("the lease is lost".into())
 }

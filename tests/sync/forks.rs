@@ -134,7 +134,7 @@ async fn a_branch_of_several_plans_is_weighed_as_a_whole(
     let peer = serve(&if kind == "heavier" { node } else { node.first_release() }).await;
     let syncing = Syncing::with(backend, ours).await;
     syncing.meet(&peer).await;
-    let service = syncing.service().planning(plan);
+    let service = syncing.service().with_plan_blocks(plan);
     let progress = service.sync_once(&by(Mode::Delta), &CancellationToken::new(), |_| {}).await.unwrap();
     syncing.assert_holds(&heavy).await;
     let fetched = theirs.len() - (LENGTH - 200);

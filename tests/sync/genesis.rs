@@ -118,7 +118,7 @@ async fn a_first_sync_that_is_interrupted_leaves_the_genesis_open(
     let syncing = Syncing::with(backend, &[]).await;
     let peer = serve(&Serving::of(&long).silent_beyond(199)).await;
     syncing.meet(&peer).await;
-    let (stop, spec, service) = (CancellationToken::new(), by(Mode::Delta), syncing.service().planning(100));
+    let (stop, spec, service) = (CancellationToken::new(), by(Mode::Delta), syncing.service().with_plan_blocks(100));
     let far = eventually(async || (syncing.store.state().await.unwrap().length >= 200).then(|| stop.cancel()));
     let (ended, ()) = tokio::join!(service.sync_once(&spec, &stop, |_| {}), far);
     assert!(matches!(ended, Err(SyncError::Cancelled)), "{ended:?}");

@@ -184,7 +184,8 @@ async fn what_waits_for_a_writer_is_little_and_told() {
     let other = syncing.beside().await;
     let writer = other.store.write().await.unwrap();
     let stages = Arc::new(Stages::default());
-    let (service, spec, stop) = (syncing.service().watched(stages.clone()), by(Mode::Epoch), CancellationToken::new());
+    let (service, spec, stop) =
+        (syncing.service().with_stages(stages.clone()), by(Mode::Epoch), CancellationToken::new());
     let full = async {
         eventually(async || (Stage::ALL.map(|stage| stages.waiting(stage)) == [2, 2]).then_some(())).await;
         drop(writer);

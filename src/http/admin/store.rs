@@ -36,7 +36,7 @@ pub(super) async fn add_chain(figures: &mut Figures, gateway: &Gateway) -> Resul
 
 /// How full is what is bounded, and what the process takes.
 pub(super) async fn add_fill(figures: &mut Figures, gateway: &Gateway) {
-    let source::Figures { store, cache_entries, cache_bytes, news_entries } = gateway.source.figures().await;
+    let source::Stats { store, cache_entries, cache_bytes, event_entries } = gateway.source.stats().await;
     figures.one("store_up", "gauge", "Whether the database can be reached, as far as is known.", store.up.into());
     figures.one("store_outages_total", "counter", "Times that the database could not be reached.", store.outages);
     let pools = [("readers", store.readers), ("writer", store.writer)];
@@ -49,7 +49,7 @@ pub(super) async fn add_fill(figures: &mut Figures, gateway: &Gateway) {
     figures.all("store_waiting", "gauge", "Callers that wait for a connection.", &by_pool(|fill| fill.waiting));
     figures.one("cache_entries", "gauge", "Encoded answers that are kept.", cache_entries);
     figures.one("cache_bytes", "gauge", "Bytes that they take.", cache_bytes);
-    figures.one("news_entries", "gauge", "Answers to followers of events that are kept.", news_entries);
+    figures.one("news_entries", "gauge", "Answers to followers of events that are kept.", event_entries);
     let waiting = Stage::ALL
         .map(|stage| (format!("{{stage=\"{}\"}}", stage.as_str()), gateway.source.stages().waiting(stage) as u64));
     figures.all("sync_waiting", "gauge", "Windows or batches that wait for a stage of the sync.", &waiting);

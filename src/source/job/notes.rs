@@ -1,46 +1,46 @@
-//! What the sync notes in the store, where every process on it sees it: how the store stands to the network, and the
-//! genesis that it has settled for where the network's settings name none.
+//! What the sync writes to the store for every process on it: its status, and the genesis where the network's settings
+//! name none.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::store::{BlockStore, Note, StoreError};
 
-/// Where the store keeps the [`SyncStatus`].
+/// Key of the [`SyncStatus`] in the store.
 const STATUS_KEY: &str = "sync_status";
 
-/// A status that is older than this, in seconds, is that of a process that is gone: it is renewed every few seconds.
+/// Oldest status in seconds that still counts: it is written anew every few seconds, unless the process is gone.
 const STATUS_MAX_AGE: i64 = 30;
 
-/// How the store stands to the network.
+/// The state of the sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SyncState {
-    /// A useful peer was asked lately, and none has a better chain.
+    /// A useful peer answered lately, and none has a better chain.
     Synced,
     /// Blocks are being fetched.
     Syncing,
-    /// Neither: the reason says why.
+    /// Neither, for the reason given.
     #[default]
     Stalled,
     /// Syncing is switched off.
     Off,
 }
 
-/// How the store stands to the network, and why.
+/// The status of the sync.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct SyncStatus {
-    /// In one word.
+    /// The state.
     pub state: SyncState,
-    /// Why it is stalled.
+    /// Why the sync is stalled.
     #[schema(required)]
     pub reason: Option<String>,
-    /// Peers that answered the last check and may be trusted.
+    /// Trustworthy peers that answered the last tip poll.
     pub useful_peers: u64,
-    /// The job that runs.
+    /// The running job.
     #[schema(required)]
     pub job: Option<u64>,
-    /// When peers were last asked for their tips, unix seconds by the database's clock.
+    /// Time of the last tip poll, unix seconds by the database's clock.
     #[schema(required)]
     pub checked_at: Option<i64>,
 }
@@ -61,12 +61,12 @@ impl SyncState {
 }
 
 impl SyncStatus {
-    /// Stalled, for this reason.
+    /// A stalled sync, with the reason.
     pub fn stalled(reason: impl Into<String>) -> Self {
         Self { reason: Some(reason.into()), ..Self::default() }
     }
 
-    /// Writes it where every process on this store sees it.
+    /// Writes the status to the store.
     ///
     /// # Errors
     /// The store's.
@@ -75,8 +75,8 @@ impl SyncStatus {
         store.put_note(STATUS_KEY, &serde_json::to_string(self).unwrap_or_default()).await
     }
 
-    /// What the process that syncs wrote last. If that is long ago: off where this process doesn't `sync` the store
-    /// either, else stalled.
+    /// The status that the syncing process wrote last. If that is long ago: off if this process doesn't `sync` the
+    /// store either, else stalled.
     ///
     /// # Errors
     /// The store's.
@@ -94,46 +94,45 @@ impl SyncStatus {
     }
 }
 
-/// Where the store keeps the [`Genesis`].
+/// Key of the genesis in the store.
 const GENESIS_KEY: &str = "genesis";
 
-/// How a genesis came to be the store's.
+/// Where the store's genesis came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum GenesisSource {
     /// The network's settings name it.
     Pinned,
-    /// The first sync took it from one of the operator's own or the network's bootstrap peers.
+    /// The first sync took it from a peer of the operator's or the network's own.
     FirstSync,
-    /// It was in the store before: imported, mined, or of an earlier release.
+    /// It was in the store before: imported, mined, or from an earlier release.
     Store,
 }
 
-/// The genesis of the network, as far as this store knows it.
+/// The genesis of the network in this store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Genesis {
-    /// Its hash.
+    /// The block's hash.
     pub hash: String,
-    /// How it came to be the store's.
+    /// Where it came from.
     pub source: GenesisSource,
-    /// The peer that it was taken from.
+    /// The peer that sent it.
     #[schema(required)]
     pub peer_id: Option<String>,
 }
 
-/// What the store has of the genesis.
+/// The value in the store.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum GenesisNote {
-    /// The first sync is under way: another genesis under more work may still take the place of the one in the store.
+    /// The first sync has not ended: another genesis with more work may replace the one in the store.
     Open,
-    /// It is settled.
+    /// The genesis is final.
     Settled(Genesis),
 }
 
 impl Genesis {
-    /// The genesis that this store has settled for; `None` where the first sync has still to find out. `pinned` is what the
-    /// settings name.
+    /// The genesis of this store; `None` before the first sync has ended. `pinned` is the one that the settings name.
     ///
     /// # Errors
     /// The store's.
@@ -153,7 +152,7 @@ impl Genesis {
         }
     }
 
-    /// Notes that the genesis which the store is about to get is not settled yet.
+    /// Notes that the genesis is not final yet; before the first block is written.
     ///
     /// # Errors
     /// The store's.
@@ -161,7 +160,7 @@ impl Genesis {
         write(store, &GenesisNote::Open).await
     }
 
-    /// Settles for this genesis.
+    /// Notes that this genesis is final.
     ///
     /// # Errors
     /// The store's.

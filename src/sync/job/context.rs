@@ -1,4 +1,4 @@
-//! What a job works with, what it knows of the peers, and what it draws from what goes wrong.
+//! A job's settings, what it has learnt about the peers, and what follows from a failure.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,26 +15,26 @@ use crate::{
     source::job::{Mode, Stages},
     store::{BlockStore, ChainState, StoreError},
     sync::{
-        failure::{RunError, Setback},
-        local_chain::lacking_checkpoint,
+        failure::{RunError, SyncFailure},
+        local_chain::missing_checkpoint,
         peers::{
-            memory::{Found, Known},
-            remote::{Claim, Remote},
+            memory::{KnownChains, PeerFindings},
+            remote::{Claim, RemotePeer},
             sources::Paces,
         },
-        progress::Tracker,
+        progress::ProgressTracker,
     },
 };
 
-/// Blocks by which a peer that a job has followed may be ahead again at its end: what came meanwhile, which the next look
-/// brings. An epoch takes 40 minutes at the network's usual pace.
-const MEANWHILE: u64 = 40;
+/// Most blocks by which a fetched peer may be ahead again at the job's end. They are new, and the next tip poll brings
+/// them. An epoch takes 40 minutes at the network's usual pace.
+const MAX_NEW_BLOCKS: u64 = 40;
 
-/// Times that a setback which is nobody's fault is tolerated of one peer.
-const MAX_SEAMS: u32 = 3;
+/// Mismatches of a plan with one peer before it counts as unreliable.
+const MAX_MISMATCHES: u32 = 3;
 
-/// A job that runs.
-pub struct Run {
+/// The settings and parts of a running job.
+pub struct JobRun {
     pub store: Arc<dyn BlockStore>,
     pub p2p: P2pClient,
     pub network: Arc<Network>,
@@ -42,75 +42,75 @@ pub struct Run {
     pub mode: Mode,
     /// The only peer to sync from.
     pub only: Option<PeerId>,
-    /// Asked before the others.
-    pub first: Option<PeerId>,
-    /// Peers that are not asked.
-    pub left_alone: HashSet<PeerId>,
-    /// Its number.
+    /// A peer that announced a block by gossip: it is polled first.
+    pub announcer: Option<PeerId>,
+    /// Peers that are not polled.
+    pub distrusted: HashSet<PeerId>,
+    /// The job's number.
     pub job: u64,
-    /// Longest wait for an answer.
+    /// Longest time for an answer.
     pub timeout: Duration,
     /// Most blocks of one plan, at least 1.
     pub plan_blocks: u64,
-    pub tracker: Arc<Tracker>,
+    pub tracker: Arc<ProgressTracker>,
     pub stages: Arc<Stages>,
-    pub known: Arc<Known>,
-    /// Whether the store has not settled for a genesis: it is taken from trusted peers only, and the one under the most work
-    /// is kept.
+    pub known: Arc<KnownChains>,
+    /// Whether the genesis is not final yet: it is taken from trusted peers only, and the one with the most work is
+    /// kept.
     pub open_genesis: bool,
 }
 
-/// What is known of the peers in the course of one job.
+/// What a job has learnt about the peers so far.
 #[derive(Default)]
-pub struct Record {
-    pub found: Found,
-    /// Told no tip in time: not waited for again.
-    pub mute: HashSet<PeerId>,
-    /// Their chains are verified, and ours is the better one.
-    pub weighed: HashSet<PeerId>,
-    /// Their chains were fetched to the tip that they told.
-    pub followed: HashSet<PeerId>,
-    /// Whom the latest plan followed.
+pub struct RunState {
+    pub found: PeerFindings,
+    /// Peers that did not answer a tip poll in time: not polled again.
+    pub unresponsive: HashSet<PeerId>,
+    /// Peers whose chains were verified and do not win.
+    pub not_better: HashSet<PeerId>,
+    /// Peers whose chains were fetched to the claimed tip.
+    pub fetched: HashSet<PeerId>,
+    /// The peer of the latest plan.
     pub lead: Option<PeerId>,
-    /// Who gave the genesis that our chain has now.
-    pub began: Option<PeerId>,
-    /// Peers whose blocks didn't follow where they said that both chains part: it is looked up.
+    /// The peer that sent the chain's genesis.
+    pub genesis_peer: Option<PeerId>,
+    /// Peers whose blocks did not follow the common ancestor that they confirmed: it is searched by links.
     pub doubted: HashSet<PeerId>,
-    /// How often plans came to nothing that nobody is to blame for, by whom they followed.
-    pub seams: HashMap<PeerId, u32>,
+    /// Mismatches that prove nothing against any peer, by the peer of the plan.
+    pub mismatches: HashMap<PeerId, u32>,
     pub paces: Paces,
-    /// The latest setback.
+    /// The latest failure.
     pub last: Option<String>,
 }
 
-impl Record {
-    /// A plan came to nothing, and it is open whose fault that is; whether the peer that it followed is left out for it.
-    pub fn seam(&mut self) -> bool {
+impl RunState {
+    /// Counts a mismatch of the latest plan; returns whether its peer is now excluded.
+    pub fn count_mismatch(&mut self) -> bool {
         let Some(lead) = self.lead else { return false };
-        let seams = self.seams.entry(lead).or_default();
-        *seams += 1;
-        *seams >= MAX_SEAMS && self.found.silent.insert(lead)
+        let mismatches = self.mismatches.entry(lead).or_default();
+        *mismatches += 1;
+        *mismatches >= MAX_MISMATCHES && self.found.unreliable.insert(lead)
     }
 
-    /// Whether all that a peer has more than we is what came while its chain was fetched.
-    pub fn came_meanwhile(&self, (remote, claim): &(Remote, Claim), state: &ChainState) -> bool {
+    /// Whether a peer is ahead only by blocks that are newer than the fetch of its chain.
+    pub fn is_new_since_fetch(&self, (remote, claim): &(RemotePeer, Claim), state: &ChainState) -> bool {
         let ahead = state.tip.as_ref().and_then(|tip| claim.height.checked_sub(tip.index));
-        self.followed.contains(&remote.peer) && ahead.is_some_and(|ahead| (1..=MEANWHILE).contains(&ahead))
+        self.fetched.contains(&remote.peer) && ahead.is_some_and(|ahead| (1..=MAX_NEW_BLOCKS).contains(&ahead))
     }
 
     pub fn error(&mut self) -> RunError {
-        RunError::Setback(self.last.take().unwrap_or_default())
+        RunError::Failed(self.last.take().unwrap_or_default())
     }
 }
 
-impl Run {
+impl JobRun {
     /// The chain in the store, and the lowest checkpoint that it lacks.
     pub async fn chain(&self) -> Result<(ChainState, Option<u64>), StoreError> {
         let state = self.store.state().await?;
-        Ok((state, lacking_checkpoint(&*self.store, &self.network).await?))
+        Ok((state, missing_checkpoint(&*self.store, &self.network).await?))
     }
 
-    /// Tells how a peer's chain stands to ours.
+    /// Publishes how a peer's chain compares with the store's.
     pub fn note(&self, peer: PeerId, claim: &Claim, standing: Standing, common_ancestor: Option<Position>) {
         let chain = PeerChain {
             tip_hash: claim.hash.clone(),
@@ -125,76 +125,76 @@ impl Run {
             common_ancestor: common_ancestor.map(|Position { index, hash }| Ancestor { index, hash }),
             problem: None,
         };
-        self.known.note(peer, chain.clone());
+        self.known.record_chain(peer, chain.clone());
         self.p2p.note_chain(peer, chain);
     }
 
-    /// Tells that a peer has no block, and whether we have none either.
+    /// Publishes that a peer has no blocks; `ours_too`: as the store.
     pub fn note_empty(&self, peer: PeerId, ours_too: bool) {
         let standing = if ours_too { Standing::Same } else { Standing::Behind };
         let none = Claim { work: None, length: 0, claimed_height: 0, height: 0, hash: String::new(), held: false };
         self.note(peer, &none, standing, None);
     }
 
-    /// Tells why a peer's chain can't be put together.
+    /// Publishes why a peer's chain can't be put together.
     pub fn note_problem(&self, peer: PeerId, problem: String) {
         if let Some(chain) = self.known.chain(&peer) {
             let chain = PeerChain { problem: Some(problem), ..chain };
-            self.known.note(peer, chain.clone());
+            self.known.record_chain(peer, chain.clone());
             self.p2p.note_chain(peer, chain);
         }
     }
 
-    /// Draws the consequences of a setback; whether somebody is left out because of it, so that the next plan differs.
-    pub fn judge(&self, setback: &Setback, record: &mut Record) -> bool {
-        let text = setback.to_string();
-        tracing::debug!(setback = text, "a setback");
+    /// Handles a failed plan or poll; returns whether a peer is now excluded, so that the next plan differs.
+    pub fn handle_failure(&self, failure: &SyncFailure, run: &mut RunState) -> bool {
+        let text = failure.to_string();
+        tracing::debug!(failure = text, "a plan or a poll failed");
         self.tracker.update(|progress| {
             progress.retries += 1;
             progress.last_error = Some(text.clone());
         });
-        record.last = Some(text);
-        match setback {
-            Setback::Peer(peer, fault) => {
-                self.hold_against(*peer, fault.offence());
+        run.last = Some(text);
+        match failure {
+            SyncFailure::Peer(peer, fault) => {
+                self.penalise(*peer, fault.offence());
                 if let Some(problem) = fault.problem() {
                     self.note_problem(*peer, problem);
                 }
                 match fault.offence() {
-                    Some(Offence::BrokenAnswer) => record.found.wrong.insert(*peer),
-                    _ => record.found.silent.insert(*peer),
+                    Some(Offence::BrokenAnswer) => run.found.invalid.insert(*peer),
+                    _ => run.found.unreliable.insert(*peer),
                 }
             }
-            Setback::Invalid(peer, violation) => {
-                self.hold_against(*peer, violation.rule.proves_forgery().then_some(Offence::InvalidBlock));
-                record.found.wrong.insert(*peer)
+            SyncFailure::Invalid(peer, violation) => {
+                self.penalise(*peer, violation.rule.proves_forgery().then_some(Offence::InvalidBlock));
+                run.found.invalid.insert(*peer)
             }
-            Setback::OtherGenesis { peer, .. }
-            | Setback::Checkpoint { peer, .. }
-            | Setback::OffCheckpoint { peer, .. } => record.found.wrong.insert(*peer),
-            Setback::Seam { peer, before } => {
-                let helpers = [Some(*peer), *before].into_iter().flatten().filter(|peer| Some(*peer) != record.lead);
+            SyncFailure::OtherGenesis { peer, .. }
+            | SyncFailure::Checkpoint { peer, .. }
+            | SyncFailure::OffCheckpoint { peer, .. } => run.found.invalid.insert(*peer),
+            SyncFailure::Mismatch { peer, before } => {
+                let helpers = [Some(*peer), *before].into_iter().flatten().filter(|peer| Some(*peer) != run.lead);
                 let helpers: Vec<_> = helpers.collect();
                 match helpers.is_empty() {
                     true => {
-                        record.doubted.extend(record.lead.filter(|_| before.is_none()));
-                        record.seam()
+                        run.doubted.extend(run.lead.filter(|_| before.is_none()));
+                        run.count_mismatch()
                     }
-                    // Whoever only helps can be done without.
+                    // The plan goes on without its helpers.
                     false => {
-                        let before = record.found.silent.len();
-                        record.found.silent.extend(helpers);
-                        record.found.silent.len() > before
+                        let before = run.found.unreliable.len();
+                        run.found.unreliable.extend(helpers);
+                        run.found.unreliable.len() > before
                     }
                 }
             }
-            // If nobody but the lead has a part in it, it may be its doing.
-            Setback::Moved => record.seam(),
-            Setback::Store(_) | Setback::Pow(_) | Setback::Stopped => false,
+            // The peer of the plan may have caused it.
+            SyncFailure::ChainChanged => run.count_mismatch(),
+            SyncFailure::Store(_) | SyncFailure::Pow(_) | SyncFailure::Stopped => false,
         }
     }
 
-    fn hold_against(&self, peer: PeerId, offence: Option<Offence>) {
+    fn penalise(&self, peer: PeerId, offence: Option<Offence>) {
         if let Some(offence) = offence {
             self.p2p.penalise(peer, offence);
             self.tracker.penalty(peer, offence.as_str());

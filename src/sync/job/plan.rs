@@ -1,70 +1,68 @@
-//! What to fetch: whose chain, from which common ancestor on, aside or straight on top of ours.
+//! The plan of a job: which peer's blocks to fetch, from which common ancestor, appended or as a staged branch.
 
-use super::context::Run;
+use super::context::JobRun;
 use crate::{
     chain::{ChainEnd, CumulativeDifficulty, Position, Weight, locator},
     p2p::Standing,
     protocol::query::CheckPoint,
     store::{ChainState, Stage},
     sync::{
-        failure::{Fault, Setback},
-        local_chain::{checkpoint_above, lacking_checkpoint, weight},
-        peers::remote::{Claim, Remote},
+        failure::{PeerFault, SyncFailure},
+        local_chain::{checkpoint_above, missing_checkpoint, weight},
+        peers::remote::{Claim, RemotePeer},
     },
 };
 
-/// A stretch of a peer's chain that is to be fetched.
+/// The blocks of a peer's chain that are to be fetched.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// What the peer claims.
+    /// The peer's claim.
     pub claim: Claim,
-    /// The last block that is there already, on our chain or on the stage; `None` before genesis.
+    /// The last block that the store has, on its chain or staged; `None` before genesis.
     pub parent: Option<ChainEnd>,
     /// The last block that both chains share; `None` before genesis.
     pub ancestor: Option<Position>,
-    /// Whether the blocks are kept aside, because ours go on behind the ancestor.
-    pub aside: bool,
+    /// Whether the blocks are staged, because the store's chain goes on after the ancestor.
+    pub is_branch: bool,
     /// Work of the chain up to `parent`.
     pub work: CumulativeDifficulty,
     /// Index of the first block to fetch.
     pub from: u64,
-    /// Index of the last block to fetch: the claimed tip's, unless that is too far away.
+    /// Index of the last block to fetch: the claimed tip, or the most of one plan.
     pub to: u64,
-    /// Index of a checkpoint that our chain lacks: once the planned chain has come there it is the better one, whatever it
-    /// weighs.
-    pub wins_at: Option<u64>,
+    /// Index of a checkpoint that the store's chain lacks: from there on the planned chain wins, whatever its weight.
+    pub adopt_at: Option<u64>,
 }
 
 impl Plan {
-    /// Whether it leads to the claimed tip. Another one goes on behind its end if not.
+    /// Whether the plan reaches the claimed tip; otherwise another one follows.
     pub fn is_last(&self) -> bool {
         self.to >= self.claim.height
     }
 }
 
-/// Blocks that are asked for one by one on the way down to where two chains part.
+/// Most blocks that are requested one by one on the path down to where two chains part.
 const MAX_DESCENT: usize = 256;
 
-/// Answers that are looked through for blocks that a peer has although it denies one.
-const MAX_LOOKS: usize = 25;
+/// Most answers that are searched for blocks that a peer denied.
+const MAX_SEARCHED_ANSWERS: usize = 25;
 
-/// Checkpoints that a peer is asked for at most, the lowest ones; the others show when their blocks come.
+/// Most checkpoints that a peer is asked for, the lowest; the others are checked in its blocks.
 const MAX_CHECKED: usize = 8;
 
-impl Run {
-    /// Whether a claim, if it is true, beats the chain in the store, which lacks the checkpoint at `lacking`. What was
-    /// verified of the chain counts rather than what is claimed. A claim without work counts by its length; what its blocks
-    /// weigh shows when they are there.
-    pub fn is_better(&self, claim: &Claim, state: &ChainState, lacking: Option<u64>) -> bool {
+impl JobRun {
+    /// Whether a claim, if true, beats the chain in the store, which lacks the checkpoint at `missing`. A verified
+    /// weight overrules the claim. A claim without work counts by its length; its blocks will show their work.
+    pub fn is_better(&self, claim: &Claim, state: &ChainState, missing: Option<u64>) -> bool {
         if claim.held {
             return false;
         }
-        if state.tip.is_none() || lacking.is_some_and(|index| claim.height >= index) {
+        if state.tip.is_none() || missing.is_some_and(|index| claim.height >= index) {
             return true;
         }
         match (self.known.weight(&claim.hash), claim.work) {
             (Some(verified), _) => verified > weight(state),
-            // Fewer blocks than lead to its tip: it has gaps, and claims less than there is.
+            // A chain with gaps: its tip is higher than its length says, and it claims too little work.
             (None, Some(_)) if claim.length <= claim.height => claim.height >= state.length,
             (None, Some(work)) => Weight { work, length: claim.length, tip_hash: claim.hash.clone() } > weight(state),
             (None, None) => claim.length > state.length,
@@ -76,23 +74,23 @@ impl Run {
         claim.height.min(from.saturating_add(self.plan_blocks - 1))
     }
 
-    /// Plans the way to a peer's claimed tip; `None` where there is nothing to fetch, because its chain is part of ours.
-    /// Where its word on where the chains part is `doubted`, its blocks are asked.
+    /// Plans the fetch of a peer's claimed chain; `None` if it is part of the store's. With `doubted`, the common
+    /// ancestor that the peer confirms is checked by links.
     ///
     /// # Errors
-    /// The peer's fault, that its genesis is another one, that it lacks a checkpoint, or the store's.
-    pub async fn plan(&self, lead: &Remote, claim: Claim, doubted: bool) -> Result<Option<Plan>, Setback> {
+    /// The peer's fault, another genesis, a checkpoint that it lacks, or the store's.
+    pub async fn plan(&self, lead: &RemotePeer, claim: Claim, doubted: bool) -> Result<Option<Plan>, SyncFailure> {
         let state = self.store.state().await?;
         let staged = self.store.staged().await?;
-        let lacking = lacking_checkpoint(&*self.store, &self.network).await?;
+        let missing = missing_checkpoint(&*self.store, &self.network).await?;
         let mut plan = Plan {
             from: 0,
             to: self.end(0, &claim),
             parent: None,
             ancestor: None,
-            aside: false,
+            is_branch: false,
             work: CumulativeDifficulty::default(),
-            wins_at: lacking.filter(|index| *index <= claim.height),
+            adopt_at: missing.filter(|index| *index <= claim.height),
             claim,
         };
         let Some(tip) = &state.tip else {
@@ -109,24 +107,24 @@ impl Run {
                 self.note(lead.peer, &plan.claim, Standing::OtherGenesis, None);
                 return Err(self.other_genesis(lead).await?);
             }
-            // Which of two geneses it is to be is not settled: the one under more work.
+            // The genesis is not final: the one with more work wins.
             None => {
                 self.check_checkpoints(lead, &plan.claim, None).await?;
-                plan.aside = true;
+                plan.is_branch = true;
             }
             Some(ancestor) => {
                 let parent = self.store.chain_end(ancestor, self.network.epoch_numbering).await?;
                 let work = self.store.work_at(ancestor).await?;
-                let (Some(parent), Some(work)) = (parent, work) else { return Err(Setback::Moved) };
+                let (Some(parent), Some(work)) = (parent, work) else { return Err(SyncFailure::ChainChanged) };
                 let shared = Position { index: parent.index, hash: parent.hash.clone() };
                 if ancestor == plan.claim.height {
                     self.p2p.note_work(lead.peer, work);
-                    // If not, it has reorganised since it made the claim.
+                    // Otherwise the peer has reorganised since its claim.
                     let held = shared.hash == plan.claim.hash;
-                    return if held { Ok(None) } else { Err(Setback::Seam { peer: lead.peer, before: None }) };
+                    return if held { Ok(None) } else { Err(SyncFailure::Mismatch { peer: lead.peer, before: None }) };
                 }
                 if let Some(index) = checkpoint_above(&*self.store, &self.network, ancestor).await? {
-                    return Err(Setback::Checkpoint { peer: lead.peer, index });
+                    return Err(SyncFailure::Checkpoint { peer: lead.peer, index });
                 }
                 self.check_checkpoints(lead, &plan.claim, Some(ancestor)).await?;
                 let standing = if ancestor == tip.index { Standing::Ahead } else { Standing::Forked };
@@ -136,19 +134,19 @@ impl Run {
                     to: self.end(parent.index + 1, &plan.claim),
                     parent: Some(parent),
                     ancestor: Some(shared),
-                    aside: ancestor != tip.index,
+                    is_branch: ancestor != tip.index,
                     work,
                     ..plan
                 };
             }
         }
         if let Some(staged) = staged {
-            if plan.aside && self.continues(&plan, &staged, lead).await? {
+            if plan.is_branch && self.continues(&plan, &staged, lead).await? {
                 plan.from = staged.end.index + 1;
                 plan.to = self.end(plan.from, &plan.claim);
                 plan.work = staged.work;
                 let end = self.store.staged_end(self.network.epoch_numbering).await?;
-                plan.parent = Some(end.ok_or(Setback::Moved)?);
+                plan.parent = Some(end.ok_or(SyncFailure::ChainChanged)?);
             } else {
                 self.drop_stage(Some(staged)).await?;
             }
@@ -156,34 +154,39 @@ impl Run {
         Ok(Some(plan))
     }
 
-    /// Checks that a peer's chain has the network's blocks at its checkpoints above the block at `ancestor`.
-    async fn check_checkpoints(&self, lead: &Remote, claim: &Claim, ancestor: Option<u64>) -> Result<(), Setback> {
+    /// Checks a peer's blocks at the network's checkpoints above `ancestor`.
+    async fn check_checkpoints(
+        &self,
+        lead: &RemotePeer,
+        claim: &Claim,
+        ancestor: Option<u64>,
+    ) -> Result<(), SyncFailure> {
         let due = |index: u64| ancestor.is_none_or(|ancestor| index > ancestor) && index <= claim.height;
         let mut points: Vec<_> = self.network.checkpoints.iter().filter(|point| due(point.index)).collect();
         points.sort_unstable_by_key(|point| point.index);
         for point in points.into_iter().take(MAX_CHECKED) {
-            let theirs = lead.hashes_at(point.index).await.map_err(|fault| Setback::Peer(lead.peer, fault))?;
-            // Of a gap nothing is known before its block is there.
+            let theirs = lead.hashes_at(point.index).await.map_err(|fault| SyncFailure::Peer(lead.peer, fault))?;
+            // A gap says nothing before its block is there.
             if !theirs.is_empty() && !theirs.contains(&point.hash) {
-                return Err(Setback::OffCheckpoint { peer: lead.peer, index: point.index });
+                return Err(SyncFailure::OffCheckpoint { peer: lead.peer, index: point.index });
             }
         }
         Ok(())
     }
 
-    /// Whether the stage is the beginning of what is planned: left there by an attempt that was interrupted, or by a plan
-    /// that was too short.
-    async fn continues(&self, plan: &Plan, staged: &Stage, lead: &Remote) -> Result<bool, Setback> {
+    /// Whether the staged blocks are the beginning of the plan: left by an interrupted job, or by a plan that was too
+    /// short.
+    async fn continues(&self, plan: &Plan, staged: &Stage, lead: &RemotePeer) -> Result<bool, SyncFailure> {
         let is_whole = staged.end.index >= plan.claim.height;
         if staged.ancestor != plan.ancestor || is_whole || staged.level < self.verifier.level() {
             return Ok(false);
         }
         let end = CheckPoint { index: staged.end.index, hash: staged.end.hash.clone() };
-        let matched = lead.highest_match(vec![end]).await.map_err(|fault| Setback::Peer(lead.peer, fault))?;
+        let matched = lead.highest_match(vec![end]).await.map_err(|fault| SyncFailure::Peer(lead.peer, fault))?;
         Ok(matched == Some(staged.end.index))
     }
 
-    async fn drop_stage(&self, staged: Option<Stage>) -> Result<(), Setback> {
+    async fn drop_stage(&self, staged: Option<Stage>) -> Result<(), SyncFailure> {
         if staged.is_some() {
             let mut writer = self.store.write().await?;
             writer.clear_stage().await?;
@@ -192,10 +195,10 @@ impl Run {
         Ok(())
     }
 
-    /// The highest index, up to `top`, at which both chains have the same block. Where a node keeps several blocks at an index
-    /// it compares one of them only: what it denies is looked at before it is believed.
-    pub async fn common_ancestor(&self, lead: &Remote, top: u64) -> Result<Option<u64>, Setback> {
-        let failed = |fault| Setback::Peer(lead.peer, fault);
+    /// The highest index, up to `top`, at which both chains have the same block. A node with several blocks at an index
+    /// compares only one: a block that it denies is looked up.
+    pub async fn common_ancestor(&self, lead: &RemotePeer, top: u64) -> Result<Option<u64>, SyncFailure> {
+        let failed = |fault| SyncFailure::Peer(lead.peer, fault);
         let mut locator = locator::Locator::new(top);
         let found = loop {
             let indexes = match locator.next() {
@@ -204,7 +207,7 @@ impl Run {
             };
             let ours = self.store.canonical_hashes(&indexes).await?;
             if ours.len() != indexes.len() {
-                return Err(Setback::Moved);
+                return Err(SyncFailure::ChainChanged);
             }
             let mut points: Vec<_> = ours.into_iter().map(|(index, hash)| CheckPoint { index, hash }).collect();
             points.sort_unstable_by_key(|point| point.index);
@@ -214,7 +217,7 @@ impl Run {
             return Ok(found);
         }
         let mut next = found.map_or(0, |found| found + 1);
-        for _ in 0..MAX_LOOKS {
+        for _ in 0..MAX_SEARCHED_ANSWERS {
             let theirs = lead.after(next).await.map_err(failed)?;
             let indexes: Vec<_> = theirs.iter().map(|block| block.index).filter(|index| *index <= top).collect();
             let ours = self.store.canonical_hashes(&indexes).await?;
@@ -224,7 +227,7 @@ impl Run {
             while shared(next) {
                 next += 1;
             }
-            // All that it has there is shared: more may be.
+            // All of the answer is shared: the next may be too.
             if next > top || highest.is_none_or(|highest| next <= highest) {
                 break;
             }
@@ -232,10 +235,15 @@ impl Run {
         Ok(next.checked_sub(1))
     }
 
-    /// The highest block of ours that the way down from a peer's blocks above `found` meets. A node that keeps several blocks
-    /// at an index may affirm one that the rest of its chain doesn't stand on.
-    async fn linked_ancestor(&self, lead: &Remote, claim: &Claim, found: Option<u64>) -> Result<Option<u64>, Setback> {
-        let failed = |fault| Setback::Peer(lead.peer, fault);
+    /// The highest block of the store's chain on the path down from a peer's blocks above `found`. A node with several
+    /// blocks at an index may confirm one that is not on its chain.
+    async fn linked_ancestor(
+        &self,
+        lead: &RemotePeer,
+        claim: &Claim,
+        found: Option<u64>,
+    ) -> Result<Option<u64>, SyncFailure> {
+        let failed = |fault| SyncFailure::Peer(lead.peer, fault);
         let start = found.map_or(0, |found| found + 1);
         let mut hash = claim.hash.clone();
         if start <= claim.height {
@@ -243,7 +251,7 @@ impl Run {
             let ours = found.map(|found| vec![found]).unwrap_or_default();
             let ours = self.store.canonical_hashes(&ours).await?.into_values().next();
             let mut above: Vec<_> = above.into_iter().filter(|block| block.index == start).collect();
-            // One that stands on the affirmed block has led to the doubt.
+            // A block with the confirmed parent has caused the doubt.
             above.sort_by_key(|block| Some(&block.previous_hash) == ours.as_ref());
             let Some(above) = above.into_iter().next() else { return Ok(found) };
             hash = above.previous_hash;
@@ -255,19 +263,19 @@ impl Run {
             match lead.get(&hash).await.map_err(failed)? {
                 Some(block) if block.index > 0 => hash = block.previous_hash,
                 Some(_) => return Ok(None),
-                None => return Err(failed(Fault::Missing(start))),
+                None => return Err(failed(PeerFault::Missing(start))),
             }
         }
-        Err(failed(Fault::Tangled(start)))
+        Err(failed(PeerFault::Ambiguous(start)))
     }
 
-    /// The setback that a peer's genesis is not ours.
-    pub async fn other_genesis(&self, remote: &Remote) -> Result<Setback, Setback> {
-        let ours = self.store.canonical_hashes(&[0]).await?.remove(&0).ok_or(Setback::Moved)?;
-        let theirs = remote.hashes_at(0).await.map_err(|fault| Setback::Peer(remote.peer, fault))?;
-        // A peer's own word, as it is told to everybody: no longer than a hash.
+    /// The failure that a peer has another genesis.
+    pub async fn other_genesis(&self, remote: &RemotePeer) -> Result<SyncFailure, SyncFailure> {
+        let ours = self.store.canonical_hashes(&[0]).await?.remove(&0).ok_or(SyncFailure::ChainChanged)?;
+        let theirs = remote.hashes_at(0).await.map_err(|fault| SyncFailure::Peer(remote.peer, fault))?;
+        // The peer's own text, which is published: no longer than a hash.
         let theirs = theirs.into_iter().next().unwrap_or_default();
         let theirs = theirs.chars().filter(char::is_ascii_graphic).take(64).collect();
-        Ok(Setback::OtherGenesis { peer: remote.peer, theirs, ours })
+        Ok(SyncFailure::OtherGenesis { peer: remote.peer, theirs, ours })
     }
 }

@@ -1,5 +1,5 @@
-//! One job from its first question to its end: chooses whom to follow, plans, carries the plan out, and after a setback
-//! plans anew, with another peer where one is at fault.
+//! The loop of a job: polls the peers, makes a plan and carries it out; after a failure it makes a new plan, without
+//! the peer at fault.
 
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use backon::BackoffBuilder;
 use libp2p::PeerId;
 
 use super::{
-    context::{Record, Run},
+    context::{JobRun, RunState},
     plan::Plan,
 };
 use crate::{
@@ -15,38 +15,38 @@ use crate::{
     protocol::query::CheckPoint,
     source::job::{Genesis, GenesisSource, Mode, Phase},
     sync::{
-        failure::{RunError, Setback},
+        failure::{RunError, SyncFailure},
         peers::{
-            memory::Found,
-            remote::{Claim, Remote},
+            memory::PeerFindings,
+            remote::{Claim, RemotePeer},
             sources::Sources,
         },
     },
 };
 
-/// Plans in a row that may come to nothing before the job fails.
-const MAX_SETBACKS: usize = 6;
+/// Failed plans in a row before the job fails.
+const MAX_FAILED_PLANS: usize = 6;
 
-/// Longest pause when the store can't be used: nobody is bothered by another try.
+/// Longest pause before a retry when the store can't be used: no peer is bothered by it.
 const STORE_PAUSE: Duration = Duration::from_secs(2);
 
-impl Run {
-    /// Runs until no useful peer has a better chain. What it found out about the peers also counts if it fails; what
-    /// was verified until then is in the store.
-    pub async fn run(&self) -> (Found, Result<(), RunError>) {
-        let mut record = Record::default();
-        let mut outcome = self.catch_up(&mut record).await;
+impl JobRun {
+    /// Runs until no useful peer has a better chain. The findings count after a failure too; blocks that were verified
+    /// before it are in the store.
+    pub async fn run(&self) -> (PeerFindings, Result<(), RunError>) {
+        let mut run = RunState::default();
+        let mut outcome = self.catch_up(&mut run).await;
         if self.open_genesis
             && outcome.is_ok()
-            && let Err(setback) = self.settle_genesis(record.began).await
+            && let Err(failure) = self.settle_genesis(run.genesis_peer).await
         {
-            outcome = Err(RunError::Setback(setback.to_string()));
+            outcome = Err(failure.into());
         }
-        (record.found, outcome)
+        (run.found, outcome)
     }
 
-    /// Keeps the genesis that the first sync has brought.
-    pub async fn settle_genesis(&self, lead: Option<PeerId>) -> Result<(), Setback> {
+    /// Makes the genesis of the first sync final.
+    pub async fn settle_genesis(&self, lead: Option<PeerId>) -> Result<(), SyncFailure> {
         let Some(hash) = self.store.canonical_hashes(&[0]).await?.remove(&0) else { return Ok(()) };
         let peer_id = lead.map(|peer| peer.to_string());
         tracing::info!(network = self.network.name, hash, peer = peer_id, "this genesis is the network's from now on");
@@ -54,53 +54,54 @@ impl Run {
         Ok(genesis.settle(&*self.store).await?)
     }
 
-    async fn catch_up(&self, record: &mut Record) -> Result<(), RunError> {
+    async fn catch_up(&self, run: &mut RunState) -> Result<(), RunError> {
         let mut pauses = self.pauses();
         loop {
             self.tracker.enter(Phase::Planning);
             let advanced = match self.chain().await {
-                Ok((state, lacking)) => {
-                    let claims = self.claims(&state, lacking, record).await;
-                    let told = claims.len() as u64;
-                    let (better, level): (Vec<_>, Vec<_>) = claims.into_iter().partition(|(remote, claim)| {
-                        self.is_better(claim, &state, lacking) && !record.weighed.contains(&remote.peer)
+                Ok((state, missing)) => {
+                    let claims = self.claims(&state, missing, run).await;
+                    let answered = claims.len() as u64;
+                    let (better, not_ahead): (Vec<_>, Vec<_>) = claims.into_iter().partition(|(remote, claim)| {
+                        self.is_better(claim, &state, missing) && !run.not_better.contains(&remote.peer)
                     });
-                    if !better.is_empty() && better.iter().all(|better| record.came_meanwhile(better, &state)) {
-                        (record.found.useful, record.found.more) = (told, true);
+                    if !better.is_empty() && better.iter().all(|better| run.is_new_since_fetch(better, &state)) {
+                        (run.found.useful, run.found.more) = (answered, true);
                         return Ok(());
                     }
-                    record.found.useful = level.len() as u64;
-                    let (silent, better): (Vec<_>, Vec<_>) =
-                        better.into_iter().partition(|(remote, _)| record.found.silent.contains(&remote.peer));
-                    match (better.is_empty(), level.is_empty(), silent.is_empty()) {
+                    run.found.useful = not_ahead.len() as u64;
+                    let (unreliable, better): (Vec<_>, Vec<_>) =
+                        better.into_iter().partition(|(remote, _)| run.found.unreliable.contains(&remote.peer));
+                    match (better.is_empty(), not_ahead.is_empty(), unreliable.is_empty()) {
                         (true, false, _) => return Ok(()),
-                        (true, true, true) => return Err(RunError::NoPeer(record.last.take())),
-                        // All there are gave nothing: they are tried again after a pause, a few times.
+                        (true, true, true) => return Err(RunError::NoPeer(run.last.take())),
+                        // Every peer with a better chain is unreliable: they are tried again after a pause, a few
+                        // times.
                         (true, true, false) => {
-                            record.found.silent.clear();
+                            run.found.unreliable.clear();
                             Ok(false)
                         }
-                        (false, no_level, no_silent) => {
-                            let alternatives = !(no_level && no_silent);
-                            self.advance(better, alternatives, record).await.map(|()| true)
+                        (false, none_not_ahead, none_unreliable) => {
+                            let alternatives = !(none_not_ahead && none_unreliable);
+                            self.advance(better, alternatives, run).await.map(|()| true)
                         }
                     }
                 }
                 Err(error) => Err(error.into()),
             };
-            if let Err(setback) = &advanced {
-                tracing::info!(%setback, "the sync plans anew");
+            if let Err(failure) = &advanced {
+                tracing::info!(%failure, "the sync makes a new plan");
             }
             match advanced {
                 Ok(true) => pauses = self.pauses(),
-                // With somebody left out, the next plan is another one.
-                Err(ref setback) if self.judge(setback, record) => {}
+                // With a peer excluded, the next plan is another one.
+                Err(ref failure) if self.handle_failure(failure, run) => {}
                 Ok(false) | Err(_) => match pauses.next() {
                     Some(pause) => {
-                        let longest = if let Err(Setback::Store(_)) = advanced { STORE_PAUSE } else { pause };
+                        let longest = if let Err(SyncFailure::Store(_)) = advanced { STORE_PAUSE } else { pause };
                         tokio::time::sleep(pause.min(longest)).await;
                     }
-                    None => return Err(record.error()),
+                    None => return Err(run.error()),
                 },
             }
         }
@@ -108,61 +109,61 @@ impl Run {
 
     fn pauses(&self) -> impl Iterator<Item = Duration> + use<> {
         let policy = backon::ExponentialBuilder::default().with_jitter().with_min_delay(Duration::from_millis(200));
-        policy.with_max_delay(Duration::from_secs(10)).with_max_times(MAX_SETBACKS).build()
+        policy.with_max_delay(Duration::from_secs(10)).with_max_times(MAX_FAILED_PLANS).build()
     }
 
-    /// Plans and carries out the way to the best of these claims.
+    /// Fetches the best of these claimed chains.
     async fn advance(
         &self,
-        mut better: Vec<(Remote, Claim)>,
+        mut better: Vec<(RemotePeer, Claim)>,
         alternatives: bool,
-        record: &mut Record,
-    ) -> Result<(), Setback> {
-        // Trusted peers first: a crowd of strangers with great claims must not keep us from them. If a stranger's chain is
-        // better still, the next plan is to fetch that. Then best verified work, then the claim; claims come as they were
-        // told, and the sort keeps that.
+        run: &mut RunState,
+    ) -> Result<(), SyncFailure> {
+        // Trusted peers first: many other peers with great claims must not delay them. If another chain is better
+        // still, the next plan fetches it. Then by verified work, then by claim; the sort is stable, so earlier answers
+        // come first.
         let p2p = &self.p2p;
         let rank = |peer: &PeerId| (p2p.is_trusted(peer), p2p.verified_work(peer));
         better.sort_by_key(|(remote, claim)| Reverse((rank(&remote.peer), claim.work)));
         let mut better = better.into_iter();
         let Some((lead, claim)) = better.next() else { return Ok(()) };
         let others: Vec<_> = better.collect();
-        record.lead = Some(lead.peer);
+        run.lead = Some(lead.peer);
         if self.open_genesis {
-            // Before the first block is there: after a restart nobody could tell whether it was settled.
+            // Before the first block: after a restart nothing else would tell that the genesis is not final.
             Genesis::open(&*self.store).await?;
         }
-        let Some(plan) = self.plan(&lead, claim, record.doubted.contains(&lead.peer)).await? else {
-            record.weighed.insert(lead.peer);
+        let Some(plan) = self.plan(&lead, claim, run.doubted.contains(&lead.peer)).await? else {
+            run.not_better.insert(lead.peer);
             return Ok(());
         };
         self.tracker.update(|progress| {
-            // A plan that goes on where the last one was interrupted leaves the beginning as it was.
+            // A plan that continues an interrupted one keeps its beginning.
             progress.from_index = progress.from_index.map(|from| from.min(plan.from)).or(Some(plan.from));
             progress.to_index = Some(plan.to);
             progress.common_ancestor_index = plan.ancestor.as_ref().map(|ancestor| ancestor.index);
-            progress.aside = plan.aside;
+            progress.aside = plan.is_branch;
         });
-        tracing::debug!(peer = %lead.peer, from = plan.from, to = plan.to, aside = plan.aside, "sync planned");
-        let sources = Arc::new(Sources::new(lead.clone(), alternatives || !others.is_empty(), record.paces.clone()));
+        tracing::debug!(peer = %lead.peer, from = plan.from, to = plan.to, branch = plan.is_branch, "sync planned");
+        let sources = Arc::new(Sources::new(lead.clone(), alternatives || !others.is_empty(), run.paces.clone()));
         let _helpers = self.add_helpers(&plan, others, &sources);
         let outcome = self.carry_out(&plan, sources.clone()).await;
-        record.paces = sources.paces();
+        run.paces = sources.paces();
         let outcome = outcome?;
         if outcome.adopted && plan.ancestor.is_none() {
-            record.began = Some(lead.peer);
+            run.genesis_peer = Some(lead.peer);
         }
-        // What there is of a longer branch says nothing of its weight yet.
+        // The first part of a longer branch says nothing about its weight.
         if !outcome.adopted && plan.is_last() {
             if outcome.tip_hash.as_ref() != Some(&plan.claim.hash) {
-                // Not the chain that it claims to have: it has reorganised meanwhile, or never had it.
-                return Err(Setback::Seam { peer: lead.peer, before: None });
+                // Not the claimed chain: the peer has reorganised, or never had it.
+                return Err(SyncFailure::Mismatch { peer: lead.peer, before: None });
             }
-            record.weighed.insert(lead.peer);
-            record.found.lost.insert(lead.peer);
+            run.not_better.insert(lead.peer);
+            run.found.lighter.insert(lead.peer);
         }
         if outcome.tip_hash.as_ref() == Some(&plan.claim.hash) {
-            record.followed.insert(lead.peer);
+            run.fetched.insert(lead.peer);
             self.p2p.note_work(lead.peer, outcome.work);
             if outcome.adopted {
                 self.note(lead.peer, &plan.claim, Standing::Same, Some(plan.claim.tip()));
@@ -171,11 +172,11 @@ impl Run {
         Ok(())
     }
 
-    /// Lets peers that have the planned chain give windows too, as soon as they say that they have it.
+    /// Adds the peers that have the planned chain as sources, each after it has confirmed that.
     fn add_helpers(
         &self,
         plan: &Plan,
-        others: Vec<(Remote, Claim)>,
+        others: Vec<(RemotePeer, Claim)>,
         sources: &Arc<Sources>,
     ) -> tokio::task::JoinSet<()> {
         let mut asking = tokio::task::JoinSet::new();

@@ -1,4 +1,4 @@
-//! The verification of what was downloaded, batch by batch, and whose fault a violation is.
+//! The verify stage: verifies downloaded blocks in batches, and attributes violations.
 
 use libp2p::PeerId;
 use tokio::sync::mpsc;
@@ -6,30 +6,30 @@ use tokio::sync::mpsc;
 use super::download::Window;
 use crate::{
     chain::{ChainEnd, Differences, Level, MinerBlock, Rule, VerifiedBlocks, Verifier, VerifyError, Violation},
-    sync::failure::Setback,
+    sync::failure::SyncFailure,
 };
 
-/// Blocks verified at once where only cheap rules are applied, and committed in one transaction.
+/// Blocks per batch where only cheap rules apply, and most of a transaction.
 pub const BATCH: usize = 1000;
 
-/// Blocks verified at once where each takes a proof-of-work hash: little is lost when one of them is wrong.
+/// Blocks per batch where each takes a proof-of-work hash: little work is lost with an invalid one.
 const POW_BATCH: usize = 64;
 
-/// A thread that verifies has panicked.
-pub fn stopped(error: &tokio::task::JoinError) -> Setback {
+/// The failure of a thread that has panicked.
+pub fn stopped(error: &tokio::task::JoinError) -> SyncFailure {
     tracing::error!(%error, "a stage of the sync has stopped");
-    Setback::Stopped
+    SyncFailure::Stopped
 }
 
-/// Verifies windows as they come, batch by batch. `end` is the last index that will come.
+/// Verifies windows as they come. `end` is the last index of the plan.
 pub async fn verify(
     verifier: &Verifier,
     mut parent: Option<ChainEnd>,
     end: u64,
-    mut fetched: mpsc::Receiver<Result<Window, Setback>>,
+    mut fetched: mpsc::Receiver<Result<Window, SyncFailure>>,
     differ: impl Fn(Differences),
-    verified: &mpsc::Sender<Result<VerifiedBlocks, Setback>>,
-) -> Result<(), Setback> {
+    verified: &mpsc::Sender<Result<VerifiedBlocks, SyncFailure>>,
+) -> Result<(), SyncFailure> {
     let level = verifier.level();
     let size = if level == Level::Pow { POW_BATCH } else { BATCH };
     let mut before: Option<PeerId> = None;
@@ -54,11 +54,11 @@ pub async fn verify(
                 Ok(batch) => batch,
                 Err(VerifyError::Pow(error)) => return Err(error.into()),
                 Err(VerifyError::Violation(violation)) => {
-                    return Err(blame(level, peer, before, first, violation));
+                    return Err(attribute(level, peer, before, first, violation));
                 }
             };
             parent = batch.end().cloned();
-            // Known once some of it has proven to be real.
+            // Only after a verified batch: the claimed length may be false.
             pool.expect(parent.as_ref().map_or(0, |parent| end.saturating_sub(parent.index)));
             if verified.send(Ok(batch)).await.is_err() {
                 return Ok(());
@@ -69,18 +69,24 @@ pub async fn verify(
     Ok(())
 }
 
-/// Whose fault a violation is. A window that does not link to the one before it proves nothing against either peer: one
-/// of them may have reorganised meanwhile.
-pub fn blame(level: Level, peer: PeerId, before: Option<PeerId>, first: Option<u64>, violation: Violation) -> Setback {
-    let at_seam = matches!(violation.rule, Rule::Link | Rule::Index) && first == Some(violation.index);
-    match at_seam || is_unproven(level, &violation) {
-        true => Setback::Seam { peer, before },
-        false => Setback::Invalid(peer, violation),
+/// The failure for a violation. A window that does not link to the one before proves nothing against either peer: one
+/// may have reorganised meanwhile.
+pub fn attribute(
+    level: Level,
+    peer: PeerId,
+    before: Option<PeerId>,
+    first: Option<u64>,
+    violation: Violation,
+) -> SyncFailure {
+    let at_window_start = matches!(violation.rule, Rule::Link | Rule::Index) && first == Some(violation.index);
+    match at_window_start || is_unproven(level, &violation) {
+        true => SyncFailure::Mismatch { peer, before },
+        false => SyncFailure::Invalid(peer, violation),
     }
 }
 
-/// Whether a violation may be the fault of blocks before: where hashes are not computed their timestamps may be forged, and
-/// the difficulty follows from those.
+/// Whether earlier blocks may cause a violation: where hashes are not computed, their timestamps may be forged, and the
+/// difficulty follows from those.
 pub fn is_unproven(level: Level, violation: &Violation) -> bool {
     violation.rule == Rule::Schedule && level < Level::Pow
 }

@@ -1,4 +1,4 @@
-//! The service's parts, its settings and errors, and the status that it writes.
+//! The state of the service: its settings, errors, and the status that it writes to the store.
 
 use std::{
     collections::HashMap,
@@ -16,14 +16,14 @@ use crate::{
     sync::{
         failure::RunError,
         local_chain::{Rewound, enforce_checkpoints},
-        peers::memory::{Distrust, Known},
+        peers::memory::{Distrust, KnownChains},
     },
 };
 
-/// Most blocks of one plan: what a peer claims shall not size our lists. A longer stretch takes several.
+/// Default most blocks of one plan. Bounds the memory for a plan, whatever a peer claims.
 const MAX_BLOCKS: u64 = 1_000_000;
 
-/// How often the status is written when it stays the same.
+/// How often an unchanged status is written.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
 /// Settings of the sync.
@@ -35,25 +35,28 @@ pub struct Settings {
     pub level: Level,
     /// How proof of work is computed.
     pub pow: PowOptions,
-    /// Time between two looks at the peers' tips.
+    /// Time between two tip polls.
     pub interval: Duration,
-    /// Longest wait for a peer's answer.
+    /// Longest time for a peer's answer.
     pub peer_timeout: Duration,
 }
 
-/// Why a sync can't run, or did not finish.
+/// Why a sync can't run, or has failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
     /// Another process syncs this store.
     #[error("another process is syncing this store")]
     Leased,
+    /// The lease of the store ended: its connection broke, or another process has it.
+    #[error("the lease of the store is lost")]
+    LeaseLost,
     /// The proof of work can't be computed.
     #[error(transparent)]
     Pow(#[from] PowError),
     /// The store.
     #[error("store")]
     Store(#[from] StoreError),
-    /// No such peer.
+    /// The peer can't be reached.
     #[error("peer `{0}` can't be reached")]
     Peer(String),
     /// The job failed.
@@ -67,27 +70,27 @@ pub enum SyncError {
     Cancelled,
 }
 
-/// Keeps a store level with the network.
+/// Keeps a store in sync with the network.
 pub struct Service {
     pub(super) store: Arc<dyn BlockStore>,
     pub(super) p2p: P2pClient,
     pub(super) network: Arc<Network>,
     pub(super) verifier: Verifier,
     pub(super) stages: Arc<Stages>,
-    pub(super) known: Arc<Known>,
-    /// The last rewinding below a checkpoint, until the chain has the checkpoint's block.
+    pub(super) known: Arc<KnownChains>,
+    /// The last rewind below a checkpoint, until the chain has the checkpoint's block.
     pub(super) rewound: Option<Rewound>,
     pub(super) interval: Duration,
     pub(super) peer_timeout: Duration,
     pub(super) plan_blocks: u64,
-    /// Peers that are left alone for a while.
+    /// Peers that are not polled for a while.
     pub(super) distrust: Distrust,
-    /// Peers whose gossip started a look at the peers, and when.
-    pub(super) gossip_asked: HashMap<PeerId, Instant>,
-    /// The last of them: among those that are asked, however many there are.
-    pub(super) teller: Option<PeerId>,
-    /// When gossip came that was not listened to, and the peers have not been looked at since.
-    pub(super) missed: Option<Instant>,
+    /// When a peer's gossip started a tip poll.
+    pub(super) announcer_polls: HashMap<PeerId, Instant>,
+    /// The last such peer: it is always polled.
+    pub(super) announcer: Option<PeerId>,
+    /// When gossip was dropped, until the next tip poll.
+    pub(super) missed_gossip: Option<Instant>,
     pub(super) status: SyncStatus,
     pub(super) status_written: Option<Instant>,
 }
@@ -110,26 +113,25 @@ impl Service {
             peer_timeout: settings.peer_timeout,
             plan_blocks: MAX_BLOCKS,
             distrust: Distrust::default(),
-            gossip_asked: HashMap::new(),
-            teller: None,
-            missed: None,
+            announcer_polls: HashMap::new(),
+            announcer: None,
+            missed_gossip: None,
             status: SyncStatus::stalled("the sync has not begun yet"),
             status_written: None,
         })
     }
 
-    /// The same, telling `stages` how full they are.
-    pub fn watched(self, stages: Arc<Stages>) -> Self {
+    /// Reports queue lengths to `stages`.
+    pub fn with_stages(self, stages: Arc<Stages>) -> Self {
         Self { stages, ..self }
     }
 
-    /// The same, planning no more than `blocks` blocks at a time, at least 1, instead of a million. A longer stretch takes
-    /// several plans.
-    pub fn planning(self, blocks: u64) -> Self {
+    /// Sets the most blocks of one plan, at least 1, instead of a million. A longer chain takes several plans.
+    pub fn with_plan_blocks(self, blocks: u64) -> Self {
         Self { plan_blocks: blocks.max(1), ..self }
     }
 
-    /// Peers that are left alone for now.
+    /// The peers that are distrusted now.
     pub(super) fn distrusted(&self) -> impl Iterator<Item = PeerId> {
         self.distrust.peers(Instant::now())
     }
@@ -142,7 +144,7 @@ impl Service {
         Ok(())
     }
 
-    /// A status, unless a chain with the checkpoint is still waited for that ours was rewound for.
+    /// The status, or stalled while the chain lacks the checkpoint that it was rewound for.
     async fn unless_rewound(&mut self, status: SyncStatus) -> Result<SyncStatus, StoreError> {
         let Some(Rewound { index, reason }) = self.rewound.clone() else { return Ok(status) };
         let tip = self.store.state().await?.tip;
