@@ -13,7 +13,7 @@ use modal_gateway::{
         Query,
         answer::{CanonicalData, EpochData, RangeData},
     },
-    source::{Declined, Origin},
+    source::{Origin, SourceError},
     store::{self, BlockStore, OpenOptions, StoreError},
 };
 use serde::de::DeserializeOwned;
@@ -147,7 +147,7 @@ async fn start(name: &str, listen: &str, store: Arc<dyn BlockStore>) -> Result<N
 /// The answer's `data`. It comes checked: the blocks asked for, in order, each once.
 async fn ask<T: DeserializeOwned>(node: &Node, query: Query, origin: &Origin) -> Result<T, Box<dyn Error>> {
     let served = node.source.answer(query, origin, 0).await;
-    let served = served.map_err(|Declined { failure, answerer }| format!("{answerer}: {failure}"))?;
+    let served = served.map_err(|SourceError { failure, answered_by }| format!("{answered_by}: {failure}"))?;
     Ok(serde_json::from_slice(served.data())?)
 }
 

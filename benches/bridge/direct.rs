@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use libp2p::PeerId;
-use modal_gateway::source::{Origin, Settings, Source};
+use modal_gateway::source::{LocalSource, Origin, Settings, Source};
 
 use crate::{
     chain::{KINDS, LENGTHS, QUESTIONS, Stores},
@@ -20,7 +20,8 @@ pub async fn run(stores: &Stores, pace: Pace) -> Outcome<String> {
             for length in LENGTHS {
                 let settings =
                     Settings { finality_depth: 40, peer_timeout: Duration::from_secs(10), cache_bytes: 0, sync: false };
-                let source = Arc::new(Source::new(stores.get(kind, length)?, PeerId::random(), settings));
+                let local = LocalSource::new(stores.get(kind, length)?, PeerId::random(), settings);
+                let source = Arc::new(Source::local_only(Arc::new(local)));
                 let ask = stores.asker(question, length);
                 let ask: Ask = Arc::new(move || {
                     let (source, query) = (source.clone(), ask());

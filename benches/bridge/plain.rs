@@ -16,7 +16,7 @@ use modal_gateway::{
     config::Config,
     p2p::Responder,
     protocol::{IDENTIFY_PROTOCOL, PROTOCOL},
-    source::Source,
+    source::LocalSource,
     store::BlockStore,
 };
 use tokio::task::JoinHandle;
@@ -38,7 +38,7 @@ pub struct Plain {
 
 impl Plain {
     /// Starts on a free port of loopback.
-    pub async fn start(source: Arc<Source>) -> Outcome<Self> {
+    pub async fn start(source: Arc<LocalSource>) -> Outcome<Self> {
         let mut swarm = SwarmBuilder::with_new_identity()
             .with_tokio()
             .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux::Config::default)?

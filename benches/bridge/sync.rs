@@ -10,7 +10,7 @@ use modal_gateway::{
     chain::{Level, MinerBlock, Network, PowOptions},
     p2p::{self, P2pClient, P2pConfig},
     source::{
-        Settings as SourceSettings, Source,
+        LocalSource, Settings as SourceSettings,
         job::{JobSpec, Progress},
     },
     store::{self, BlockStore, OpenOptions},
@@ -121,7 +121,7 @@ pub async fn run(stores: &Stores, rounds: usize) -> Outcome<String> {
         cache_bytes: 32 << 20,
         sync: false,
     };
-    let plain = Plain::start(Arc::new(Source::new(full.clone(), PeerId::random(), source))).await?;
+    let plain = Plain::start(Arc::new(LocalSource::new(full.clone(), PeerId::random(), source))).await?;
     let plain = (Link::to(plain.address.clone()).await?, plain);
 
     let columns =

@@ -14,7 +14,7 @@ use crate::{
     chain::PowOptions,
     config::Config,
     p2p::{self, P2pClient, P2pConfig, TrustList},
-    source::{self, Source},
+    source::{self, LocalSource, Source},
     store::{self, BlockStore, OpenOptions},
     sync::{self, Mining, mining},
     telemetry::notice,
@@ -75,7 +75,7 @@ impl Node {
             cache_bytes: config.cache_mib << 20,
             sync: config.sync,
         };
-        let source = Arc::new(Source::new(store.clone(), keypair.public().to_peer_id(), settings));
+        let local = Arc::new(LocalSource::new(store.clone(), keypair.public().to_peer_id(), settings));
         let p2p_config = P2pConfig {
             listen: config.listen.clone(),
             peers: config.peers(),
@@ -95,8 +95,8 @@ impl Node {
             ..P2pConfig::new(keypair)
         };
         let stop = CancellationToken::new();
-        let (p2p, swarm) = p2p::start(p2p_config, source.clone(), stop.clone()).await?;
-        source.join(p2p.clone());
+        let (p2p, swarm) = p2p::start(p2p_config, local.clone(), stop.clone()).await?;
+        let source = Arc::new(Source::new(local, p2p.clone()));
         // A swarm that panicked ends here too; one that does not stop in time is cut off with this task.
         let swarm = AbortOnDropHandle::new(swarm);
         let task = tokio::spawn(async { swarm.await.map_err(|_| AppError::Ended("libp2p")) });
@@ -116,7 +116,7 @@ impl Node {
     /// Keeps the store level with the network from now on.
     fn sync(&mut self, config: &Config) -> Result<(), AppError> {
         let service = sync::Service::new(self.store.clone(), self.p2p.clone(), &sync_settings(config))?;
-        let service = service.watched(self.source.stages().clone());
+        let service = service.with_stages(self.source.stages().clone());
         self.add("sync", async |stop| {
             service.run(stop).await;
             Ok(())

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use crate::{
     protocol::{Code, Failure, query, schema::null},
-    source::{Answerer, Declined},
+    source::{AnsweredBy, SourceError},
 };
 
 /// The source of the answer: `local`, or `peer:` and its id.
@@ -44,9 +44,9 @@ pub(super) fn enveloped<T: Serialize>(data: T) -> impl IntoResponse {
 }
 
 /// The value of [`SOURCE`].
-pub(super) fn source_name(answerer: Answerer) -> Option<HeaderValue> {
-    match answerer {
-        Answerer::Local => Some(HeaderValue::from_static("local")),
+pub(super) fn source_name(answered_by: AnsweredBy) -> Option<HeaderValue> {
+    match answered_by {
+        AnsweredBy::Local => Some(HeaderValue::from_static("local")),
         peer => HeaderValue::try_from(peer.to_string()).ok(),
     }
 }
@@ -85,9 +85,9 @@ pub fn status(code: Code) -> StatusCode {
 
 /// A failure on its way to the client, with its source.
 #[derive(Debug)]
-pub struct Rejection(pub Declined);
+pub struct Rejection(pub SourceError);
 
-impl<T: Into<Declined>> From<T> for Rejection {
+impl<T: Into<SourceError>> From<T> for Rejection {
     fn from(declined: T) -> Self {
         Self(declined.into())
     }
@@ -95,7 +95,7 @@ impl<T: Into<Declined>> From<T> for Rejection {
 
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
-        let Declined { failure, answerer } = self.0;
+        let SourceError { failure, answered_by } = self.0;
         let status = status(failure.code);
         let mut response = (status, Body::from(failure.encode())).into_response();
         let headers = response.headers_mut();
@@ -104,7 +104,7 @@ impl IntoResponse for Rejection {
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         }
-        if let Some(source) = source_name(answerer) {
+        if let Some(source) = source_name(answered_by) {
             headers.insert(SOURCE, source);
         }
         response

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     chain::Level,
     protocol::{CLOSING, Code, Failure, OPENING, Query},
-    source::{Answerer, Declined, Origin, Served, Source, in_time},
+    source::{AnsweredBy, EncodedAnswer, Origin, Source, SourceError, with_deadline},
     store::{Blocks, ChainState, Tip},
 };
 
@@ -40,20 +40,20 @@ pub(super) struct Fetched(pub u64);
 /// The source's error.
 pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> {
     if read.query == Query::Canonical && read.origin == Origin::Local && read.supports_chunks {
-        return in_time(whole_chain(source, &read)).await;
+        return with_deadline(whole_chain(source, &read)).await;
     }
     let served = match &read.anchor {
-        Some(anchor) => source.answer_pinned(read.query, anchor).await?,
+        Some(anchor) => source.answer_anchored(read.query, anchor).await?,
         None => source.answer(read.query, &read.origin, read.client).await?,
     };
-    let mut headers = provenance(served.answerer, served.tip.as_ref(), served.level);
+    let mut headers = provenance(served.answered_by, served.tip.as_ref(), served.level);
     let tag = cached(&mut headers, served.tag(), read.format, served.settled);
     let mut response = match read.format {
         _ if matches(read.if_none_match.as_deref(), &tag) => (StatusCode::NOT_MODIFIED, headers).into_response(),
         Format::Json => (headers, served.body.clone()).into_response(),
         Format::Ndjson => (headers, lines_of(&served)?).into_response(),
     };
-    if served.answerer != Answerer::Local {
+    if served.answered_by != AnsweredBy::Local {
         response.extensions_mut().insert(Fetched(served.body.len() as u64));
     }
     Ok(response)
@@ -64,7 +64,7 @@ async fn whole_chain(source: &Source, read: &Read) -> Result<Response, Rejection
     let state = source.state().await?;
     match whole_chain_of(source, read, &state).await {
         // The chain may have changed since `state` was read: the anchor may be on the one that replaced it.
-        Err(Rejection(Declined { failure, .. })) if failure.code == Code::AnchorNotCanonical => {
+        Err(Rejection(SourceError { failure, .. })) if failure.code == Code::AnchorNotCanonical => {
             whole_chain_of(source, read, &source.state_now().await?).await
         }
         response => response,
@@ -75,7 +75,7 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
     if let Some(anchor) = &read.anchor {
         source.check_anchor_in(state, anchor).await?;
     }
-    let mut headers = provenance(Answerer::Local, state.tip.as_ref(), state.level);
+    let mut headers = provenance(AnsweredBy::Local, state.tip.as_ref(), state.level);
     let tag = chain_tag(state.length, state.tip.as_ref().map_or("", |tip| &tip.hash));
     let tag = cached(&mut headers, &tag, read.format, false);
     if matches(read.if_none_match.as_deref(), &tag) {
@@ -120,9 +120,9 @@ fn envelope_of(
     opening.chain(blocks)
 }
 
-fn provenance(answerer: Answerer, tip: Option<&Tip>, level: Option<Level>) -> HeaderMap {
+fn provenance(answered_by: AnsweredBy, tip: Option<&Tip>, level: Option<Level>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
-    if let Some(source) = source_name(answerer) {
+    if let Some(source) = source_name(answered_by) {
         headers.insert(SOURCE, source);
     }
     // Hashes of unverified chains may be any text: one that can't be a header's value is left out.
@@ -159,7 +159,7 @@ struct Listed<'a> {
 }
 
 /// The blocks of a list, one a line.
-fn lines_of(served: &Arc<Served>) -> Result<Bytes, Failure> {
+fn lines_of(served: &Arc<EncodedAnswer>) -> Result<Bytes, Failure> {
     let list: Listed<'_> = serde_json::from_slice(served.data()).map_err(|_| Failure::new(Code::Internal))?;
     Ok(joined(&list.blocks))
 }

@@ -1,90 +1,101 @@
-//! What becomes of the canonical chain, told to those who follow it.
+//! Events of the canonical chain, for followers.
 //!
-//! The store keeps the events; other processes on the same store write them too. Followers ask with the id of the last
-//! event that they know, so that nobody is told twice and whoever was away gets what was missed. A store may also lose its
-//! last events and have others in their place: the id says which tip it stood for.
+//! The store keeps the events; other processes on the same store write them too. A follower sends the id of its last
+//! event and gets the next ones, so it misses none and gets none twice. A store may lose its last events and have
+//! others in their place: the id also says which tip the chain had.
 
-use std::sync::Arc;
+use std::{fmt, str::FromStr, sync::Arc};
 
 use moka::future::Cache;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
-use super::{Cursor, Source, local::store_failure, tip_hash};
+use super::store_answers::{store_failure, tip_hash};
 use crate::{
     protocol::{Code, Failure},
     store::{BlockStore, ChainState, Event},
 };
 
-/// Most events that are told at once.
+/// Most events of one answer.
 const BATCH: u64 = 100;
 
-/// Answers that are kept: followers who are up to date all ask the same.
-const KEPT: u64 = 64;
+/// Batches that are kept: followers that are up to date all send the same id.
+const MAX_CACHED_BATCHES: u64 = 64;
 
-/// Something to tell a follower.
+/// An event as a follower gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct News {
-    /// What to ask with for what comes next.
+pub struct ChainEvent {
+    /// The id to send for the next events.
     pub id: Cursor,
-    /// `extended`, `reorganised`, or `reset` where events are missing or are not so any more.
+    /// `extended`, `reorganised`, or `reset` where events are missing or no longer true.
     pub name: &'static str,
-    /// A JSON object. `tip`: the tip then, `{index, hash}` or null. Of an event also `at`, when it was committed in unix
-    /// seconds, and what [`EventKind`](crate::store::EventKind) says.
+    /// A JSON object. `tip`: the tip after the event, `{index, hash}` or null. But for a `reset` also `at`, the time of
+    /// the commit in unix seconds, and the members of [`EventKind`](crate::store::EventKind).
     pub data: String,
 }
 
-/// What followers were told last, by what they knew, the chain's version and its tip.
-pub(super) struct Followers {
+/// Reads events, and keeps the latest batches by cursor, version and tip of the chain.
+pub(super) struct EventReader {
     store: Arc<dyn BlockStore>,
-    pub(super) told: Cache<(Cursor, u64, Option<String>), Arc<[News]>>,
+    pub(super) cache: Cache<(Cursor, u64, Option<String>), Arc<[ChainEvent]>>,
 }
 
-impl Followers {
+impl EventReader {
     pub(super) fn new(store: Arc<dyn BlockStore>) -> Self {
-        Self { store, told: Cache::new(KEPT) }
+        Self { store, cache: Cache::new(MAX_CACHED_BATCHES) }
     }
 
-    /// What comes after `after`, for those who saw the state `seen` just now.
-    pub(super) async fn read(&self, after: Cursor, seen: &ChainState) -> Result<Arc<[News]>, Failure> {
+    /// The events after `after`, where `state` is the chain's latest state; empty if there are none.
+    pub(super) async fn since(&self, after: Cursor, state: &ChainState) -> Result<Arc<[ChainEvent]>, Failure> {
+        let tip_hash = tip_hash(state);
+        if state.version == after.version() && after.matches_tip(tip_hash.as_deref()) {
+            return Ok([].into());
+        }
+        let key = (after, state.version, tip_hash);
+        self.cache.try_get_with(key, self.read(after, state)).await.map_err(Arc::unwrap_or_clone)
+    }
+
+    /// Reads the events after `after` from the store.
+    pub(super) async fn read(&self, after: Cursor, seen: &ChainState) -> Result<Arc<[ChainEvent]>, Failure> {
         let events = self.store.events(after.version(), BATCH).await.map_err(store_failure)?;
-        // Read after the events, so that those of a store that has other ones now don't pass for what comes next. If it is
-        // replaced between the two reads, the next look finds it out.
-        let known = match after.is_marked() {
+        // Read after the events: those of a store that was replaced must not pass for the next ones. If it is replaced
+        // between the two reads, the next call notices.
+        let known = match after.has_tip_digest() {
             true => self.store.event_at(after.version()).await.map_err(store_failure)?,
             false => None,
         };
-        let replaced = known.is_some_and(|known| !after.fits(known.tip.as_ref().map(|tip| tip.hash.as_str())));
+        let replaced = known.is_some_and(|known| !after.matches_tip(known.tip.as_ref().map(|tip| tip.hash.as_str())));
         let follows = events.first().is_some_and(|first| first.id.saturating_sub(1) == after.version());
         if follows && !replaced {
-            return events.into_iter().map(news).collect();
+            return events.into_iter().map(chain_event).collect();
         }
-        // Versions without an event leave gaps between ids. Events that are gone leave one before the oldest. The state is
-        // read last, so that it is at least as new as what is compared with it.
+        // Versions without an event leave gaps between ids; deleted events leave one before the oldest. The state is
+        // read last, so that it is at least as new as the events that are compared with it.
         let oldest = self.store.events(0, 1).await.map_err(store_failure)?;
         let state = self.store.state().await.map_err(store_failure)?;
         let oldest = oldest.first().map_or(state.version, |oldest| oldest.id.saturating_sub(1));
         let passed = (oldest..=state.version).contains(&after.version());
-        // Events that are not kept can't be compared with; the current tip can.
-        let fits = after.fits(tip_hash(&state).as_deref());
-        let reset = replaced || !passed || state.version == after.version() && !fits;
+        // An event that was deleted can't be compared; the current tip can.
+        let matches_tip = after.matches_tip(tip_hash(&state).as_deref());
+        let reset = replaced || !passed || state.version == after.version() && !matches_tip;
         let nothing = events.is_empty() && !reset;
-        // What is told is kept by what was seen, and the chain may come to that again. So a store that is behind it, as a
-        // standby may be that takes over, says neither that nothing comes nor that it is another one; nor does one that
-        // has gone on since the events were read. The next look sees it as it is.
+        // The batch is kept by the state `seen`, and the chain may come to that state again. A store that is behind it,
+        // as a standby that takes over may be, must not answer with no events or a reset; nor must one that went on
+        // after the events were read. The next call sees it as it is.
         let behind = state.version < seen.version || state.version == seen.version && state.tip != seen.tip;
-        if (reset || nothing) && behind || nothing && !fits {
+        if (reset || nothing) && behind || nothing && !matches_tip {
             return Err(Failure::new(Code::StoreUnavailable));
         }
         if reset {
             let id = Cursor::from(&state);
             let tip = state.tip.map(|tip| json!({"index": tip.index, "hash": tip.hash}));
-            return Ok([News { id, name: "reset", data: json!({ "tip": tip }).to_string() }].into());
+            return Ok([ChainEvent { id, name: "reset", data: json!({ "tip": tip }).to_string() }].into());
         }
-        events.into_iter().map(news).collect()
+        events.into_iter().map(chain_event).collect()
     }
 }
 
-fn news(event: Event) -> Result<News, Failure> {
+fn chain_event(event: Event) -> Result<ChainEvent, Failure> {
     let id = Cursor::from(&event);
     let mut data: Map<String, Value> = serde_json::from_str(&event.document).map_err(|error| {
         tracing::error!(%error, event = event.id, "an event can't be read");
@@ -92,23 +103,151 @@ fn news(event: Event) -> Result<News, Failure> {
     })?;
     data.insert("at".into(), event.at.into());
     data.insert("tip".into(), event.tip.map_or(Value::Null, |tip| json!({"index": tip.index, "hash": tip.hash})));
-    Ok(News { id, name: event.kind.as_str(), data: Value::Object(data).to_string() })
+    Ok(ChainEvent { id, name: event.kind.as_str(), data: Value::Object(data).to_string() })
 }
 
-impl Source {
-    /// What comes after the event `after`, oldest first, at most [`BATCH`]; empty if nothing does. Where events are
-    /// missing in between, because they are too old to be kept, or `after` is of another store or of events that the store
-    /// has lost, it is one `reset` to the current state. May be as old as [`Self::state`]; cheap while nothing changes.
-    ///
-    /// # Errors
-    /// [`Code::StoreUnavailable`], [`Code::Internal`].
-    pub async fn news(&self, after: Cursor) -> Result<Arc<[News]>, Failure> {
-        let state = self.state().await?;
-        if state.version == after.version() && after.fits(tip_hash(&state).as_deref()) {
-            return Ok([].into());
+/// Most digits of a version, which is an `i64` in the store.
+const MAX_VERSION_DIGITS: usize = 19;
+/// Hex digits of a tip's digest.
+const TIP_DIGEST_DIGITS: usize = 16;
+
+/// The id of an event: a version of the chain, and a digest of the tip that it had then. A store that lost its last
+/// writes, or was replaced, uses versions again, with other tips.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    version: u64,
+    /// The first 8 bytes of the SHA-256 of the tip's hash, of the empty text for an empty chain. A digest, since
+    /// without verification a hash may be any text, also one that no HTTP header can hold. `None`: only the version is
+    /// known.
+    tip_digest: Option<u64>,
+}
+
+/// Text that is no [`Cursor`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected the id of an event: 1 to 19 digits, then `-` and 16 hex digits in lower case, or nothing")]
+pub struct MalformedCursor;
+
+impl Cursor {
+    /// A cursor of no store: the event that follows it is a `reset`.
+    pub const UNKNOWN: Self = Self { version: i64::MAX as u64, tip_digest: None };
+
+    fn of(version: u64, tip: Option<&str>) -> Self {
+        Self { version, tip_digest: Some(tip_digest(tip)) }
+    }
+
+    /// The version of the chain.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Whether the tip is known.
+    pub(super) fn has_tip_digest(&self) -> bool {
+        self.tip_digest.is_some()
+    }
+
+    /// Whether the chain had this tip, or that is not known.
+    pub(super) fn matches_tip(&self, tip: Option<&str>) -> bool {
+        self.tip_digest.is_none_or(|known| known == tip_digest(tip))
+    }
+}
+
+fn tip_digest(tip: Option<&str>) -> u64 {
+    let digest = Sha256::digest(tip.unwrap_or_default());
+    digest.iter().take(8).fold(0, |tip_digest, byte| (tip_digest << 8) | u64::from(*byte))
+}
+
+impl From<&ChainState> for Cursor {
+    fn from(state: &ChainState) -> Self {
+        Self::of(state.version, state.tip.as_ref().map(|tip| tip.hash.as_str()))
+    }
+}
+
+impl From<&Event> for Cursor {
+    fn from(event: &Event) -> Self {
+        Self::of(event.id, event.tip.as_ref().map(|tip| tip.hash.as_str()))
+    }
+}
+
+impl fmt::Display for Cursor {
+    /// `<version>-<digest>`, or `<version>` alone; see [`FromStr`].
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.version)?;
+        match self.tip_digest {
+            Some(tip_digest) => write!(f, "-{tip_digest:016x}"),
+            None => Ok(()),
         }
-        let Followers { told, .. } = &self.followers;
-        let key = (after, state.version, tip_hash(&state));
-        told.try_get_with(key, self.followers.read(after, &state)).await.map_err(Arc::unwrap_or_clone)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = MalformedCursor;
+
+    /// `[0-9]{1,19}(-[0-9a-f]{16})?`, as the OpenAPI document has it.
+    fn from_str(text: &str) -> Result<Self, MalformedCursor> {
+        let (version, tip_digest) = match text.split_once('-') {
+            Some((version, tip_digest)) => (version, Some(tip_digest)),
+            None => (text, None),
+        };
+        // `parse` alone accepts a leading plus sign, `from_str_radix` upper case.
+        let is_version = version.len() <= MAX_VERSION_DIGITS && version.bytes().all(|byte| byte.is_ascii_digit());
+        let is_digest = |tip_digest: &str| {
+            tip_digest.len() == TIP_DIGEST_DIGITS
+                && tip_digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        if !is_version || tip_digest.is_some_and(|tip_digest| !is_digest(tip_digest)) {
+            return Err(MalformedCursor);
+        }
+        let version = version.parse().map_err(|_| MalformedCursor)?;
+        let tip_digest = tip_digest
+            .map(|tip_digest| u64::from_str_radix(tip_digest, 16))
+            .transpose()
+            .map_err(|_| MalformedCursor)?;
+        Ok(Self { version, tip_digest })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_parsed_as_it_is_written() {
+        // `printf %s main-3 | sha256sum`, and of nothing.
+        let texts = ["0", "2-9708332be0e95efc", "0-e3b0c44298fc1c14", "9999999999999999999", "1-0000000000000001"];
+        for text in texts {
+            assert_eq!(text.parse::<Cursor>().unwrap().to_string(), text);
+        }
+        assert_eq!(Cursor::of(2, Some("main-3")).to_string(), texts[1]);
+        assert_eq!(Cursor::of(0, None).to_string(), texts[2]);
+        assert_eq!("007".parse::<Cursor>().unwrap().version(), 7);
+        for text in [
+            "",
+            "+1",
+            "-1",
+            "1-",
+            " 1",
+            "1\n",
+            "٣",
+            "now",
+            "10000000000000000000",
+            "1-9708332be0e95ef",
+            "1-9708332be0e95efc0",
+            "1-9708332BE0E95EFC",
+            "1-+708332be0e95efc",
+            "1-9708332be0e95efc-1",
+        ] {
+            assert_eq!(text.parse::<Cursor>(), Err(MalformedCursor), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_matches_its_own_tip_only() {
+        let cursor = Cursor::of(2, Some("main-3"));
+        assert!(cursor.matches_tip(Some("main-3")) && !cursor.matches_tip(Some("side-3")) && !cursor.matches_tip(None));
+        let plain: Cursor = "2".parse().unwrap();
+        assert!(plain.matches_tip(Some("main-3")) && plain.matches_tip(None) && !plain.has_tip_digest());
+        // A hash may be any text, but the id of an event is one line.
+        let odd = Cursor::of(1, Some("a\0b\nid: 7"));
+        assert_eq!(odd.to_string().parse::<Cursor>(), Ok(odd));
     }
 }

@@ -1,46 +1,35 @@
-//! The sync as others see it: jobs and the state of the whole. The sync writes them to the store, the HTTP door and other
-//! processes read them there.
+//! Sync jobs and the sync's status, as the store keeps them. The sync writes them; HTTP and other processes read them.
+//! So the model is below both, with the source that reads it.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Source, in_time, local::store_failure};
 use crate::{
     chain::Level,
-    protocol::{Code, Failure},
     store::{Job, StoreError},
 };
 
-mod genesis;
+mod notes;
 mod stages;
-mod status;
 
-pub use genesis::{Genesis, GenesisSource};
-
+pub use notes::{Genesis, GenesisSource, SyncState, SyncStatus};
 pub use stages::{Stage, Stages};
-pub use status::{SyncState, SyncStatus};
-
-/// Jobs that may wait for their turn.
-const MAX_WAITING: usize = 100;
-
-/// Jobs that are listed: as many as the store keeps, and those that aren't finished.
-const MAX_LISTED: u64 = 200;
 
 /// How blocks are fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// The peer's whole canonical chain in one answer, as long as that fits 10 MiB.
+    /// The peer's whole canonical chain in one answer, if it fits 10 MiB.
     Full,
     /// Ranges of blocks, one after the other, from one peer.
     Incremental,
     /// Epoch by epoch, from one peer.
     Epoch,
-    /// Headers first: they are linked and weighed before any body is fetched.
+    /// Headers first: they are linked and their work is summed up before any block is fetched.
     Headers,
-    /// Only what is missing behind the common ancestor, from several peers at once.
+    /// Only what is missing after the common ancestor, from several peers at once.
     #[default]
     Delta,
 }
@@ -75,7 +64,7 @@ impl FromStr for Mode {
     }
 }
 
-/// What a job is to do.
+/// A job's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JobSpec {
@@ -83,7 +72,7 @@ pub struct JobSpec {
     #[serde(default)]
     #[schema(required)]
     pub mode: Mode,
-    /// Peer id or alias of the only peer to sync from; null: whichever is best.
+    /// Peer id or alias of the only peer to sync from; null: the best one.
     #[serde(default)]
     #[schema(required)]
     pub peer: Option<String>,
@@ -93,24 +82,24 @@ pub struct JobSpec {
     pub verify: Option<Level>,
 }
 
-/// How far a job is.
+/// The phase of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// It waits for its turn.
+    /// Waiting in the queue.
     #[default]
     Queued,
     /// Peers are asked for their tips, and one of them for the common ancestor.
     Planning,
-    /// Headers are fetched, linked and weighed.
+    /// Headers are fetched and linked, and their work is summed up.
     Headers,
     /// Blocks are fetched, verified and written.
     Blocks,
     /// Finished: no useful peer has a better chain.
     Done,
-    /// Finished without that.
+    /// Finished with an error.
     Failed,
-    /// Finished because somebody wished so.
+    /// Cancelled on request.
     Cancelled,
 }
 
@@ -128,60 +117,60 @@ impl Phase {
         }
     }
 
-    /// Whether the job is over.
+    /// Whether the job has ended.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Done | Self::Failed | Self::Cancelled)
     }
 }
 
-/// What a job has done so far.
+/// The progress of a job.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Progress {
-    /// How far it is.
+    /// The current phase.
     #[schema(required)]
     pub phase: Phase,
-    /// First index that is fetched; null before that is known.
+    /// First index that is fetched; null before it is known.
     #[schema(required)]
     pub from_index: Option<u64>,
     /// Last index that is fetched.
     #[schema(required)]
     pub to_index: Option<u64>,
-    /// Index of the last block that both chains share; null for a sync from genesis on.
+    /// Index of the last block that both chains share; null for a sync from genesis.
     #[schema(required)]
     pub common_ancestor_index: Option<u64>,
-    /// Whether the blocks are kept aside until their work wins.
+    /// Whether the blocks are a staged branch: they become the chain once their work wins.
     #[schema(required)]
     pub aside: bool,
     /// Headers verified.
     #[schema(required)]
     pub headers: u64,
-    /// Blocks verified and written, those kept aside included.
+    /// Blocks verified and written, staged ones included.
     #[schema(required)]
     pub blocks: u64,
-    /// Blocks written a second, of late.
+    /// Blocks written per second, over the last 10 s.
     #[schema(required)]
     pub blocks_per_second: f64,
-    /// Seconds until [`to_index`](Self::to_index) at that rate; null before there is one.
+    /// Estimated seconds until [`to_index`](Self::to_index); null without a rate.
     #[schema(required)]
     pub eta_seconds: Option<u64>,
-    /// Bytes of the answers as they travelled.
+    /// Bytes of the answers as received, before decompression.
     #[schema(required)]
     pub bytes: u64,
-    /// Members of blocks that were sent with another value than the one that follows from the rest: computed anew, and held
-    /// against nobody.
+    /// Members of blocks whose value was computed again because the one received differs from it; no peer is penalised
+    /// for that.
     #[schema(required)]
     pub recomputed: u64,
-    /// Times that it planned anew after a failure.
+    /// Plans that were made again after a failure.
     #[schema(required)]
     pub retries: u64,
     /// How far blocks are verified: `pow`, `linked` or `none`.
     #[schema(value_type = Option<String>, required)]
     pub verification: Option<Level>,
-    /// The latest failure; a later success leaves it.
+    /// The latest failure; a later success does not clear it.
     #[schema(required)]
     pub last_error: Option<String>,
-    /// What each peer gave.
+    /// The contribution of each peer.
     #[schema(required)]
     pub peers: Vec<PeerCounts>,
 }
@@ -189,34 +178,34 @@ pub struct Progress {
 /// What a peer contributed to a job.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 pub struct PeerCounts {
-    /// Its id.
+    /// The peer's id.
     pub peer_id: String,
-    /// Requests sent to it.
+    /// Requests sent.
     pub requests: u64,
-    /// Those that failed.
+    /// Requests that failed.
     pub failures: u64,
-    /// Blocks it gave.
+    /// Blocks received.
     pub blocks: u64,
-    /// Bytes of its answers as they travelled.
+    /// Bytes of the answers as received, before decompression.
     pub bytes: u64,
-    /// What is held against it, a word each: see `/peers`.
+    /// The peer's penalties, a word each: see `/peers`.
     pub penalties: Vec<String>,
 }
 
-/// A job as it is listed.
+/// A job in a list.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct SyncJob {
-    /// Its number.
+    /// The job's number.
     pub id: u64,
-    /// What it is to do.
+    /// The settings.
     pub spec: JobSpec,
-    /// Whether it shall be cancelled.
+    /// Whether a cancellation was requested.
     pub cancel_requested: bool,
-    /// When it was created, unix seconds.
+    /// Creation time, unix seconds.
     pub created_at: i64,
-    /// When it last told of its progress, unix seconds.
+    /// Time of the latest progress, unix seconds.
     pub updated_at: i64,
-    /// What it has done.
+    /// The progress.
     pub progress: Progress,
 }
 
@@ -226,86 +215,11 @@ impl TryFrom<Job> for SyncJob {
         let damaged = |error| StoreError::Damaged(format!("sync job {}: {error}", job.id));
         let spec = serde_json::from_str(&job.spec).map_err(damaged)?;
         let mut progress: Progress = serde_json::from_str(&job.progress).map_err(damaged)?;
-        // A job that is cancelled before its turn never tells of its progress.
+        // A job that is cancelled in the queue writes no progress.
         if job.finished && !progress.phase.is_final() {
             progress.phase = Phase::Cancelled;
         }
         let Job { id, cancel_requested, created_at, updated_at, .. } = job;
         Ok(Self { id, spec, cancel_requested, created_at, updated_at, progress })
-    }
-}
-
-impl Source {
-    /// The jobs, newest first.
-    ///
-    /// # Errors
-    /// [`Code::StoreUnavailable`].
-    pub async fn sync_jobs(&self) -> Result<Vec<SyncJob>, Failure> {
-        let store = self.local.store();
-        let jobs = in_time(async { store.jobs(MAX_LISTED).await.map_err(store_failure) }).await?;
-        let readable = |job: Job| {
-            let id = job.id;
-            let read = SyncJob::try_from(job);
-            read.inspect_err(|error| tracing::warn!(id, %error, "a sync job of another version is left out")).ok()
-        };
-        Ok(jobs.into_iter().filter_map(readable).collect())
-    }
-
-    /// One job.
-    ///
-    /// # Errors
-    /// [`Code::UnknownJob`], [`Code::StoreUnavailable`].
-    pub async fn sync_job(&self, id: u64) -> Result<SyncJob, Failure> {
-        let store = self.local.store();
-        let job = in_time(async { store.job(id).await.map_err(store_failure) }).await?;
-        job.ok_or_else(|| Failure::new(Code::UnknownJob))?.try_into().map_err(store_failure)
-    }
-
-    /// Asks for a job; whichever process syncs this store will do it. Returns its number.
-    ///
-    /// # Errors
-    /// [`Code::Busy`] with too many jobs waiting, [`Code::StoreUnavailable`], those of [`Self::origin`] for a peer that
-    /// isn't known.
-    pub async fn request_sync(&self, spec: &JobSpec) -> Result<u64, Failure> {
-        if let Some(peer) = &spec.peer {
-            self.origin(peer)?;
-        }
-        if self.local.store().unfinished_jobs().await.map_err(store_failure)?.len() >= MAX_WAITING {
-            return Err(Failure::with_detail(Code::Busy, format!("{MAX_WAITING} sync jobs wait already")));
-        }
-        let text = serde_json::to_string(spec).map_err(|_| Failure::new(Code::Internal))?;
-        self.local.store().create_job(&text).await.map_err(store_failure)
-    }
-
-    /// Asks for the end of a job.
-    ///
-    /// # Errors
-    /// [`Code::UnknownJob`] also for one that is finished, [`Code::StoreUnavailable`].
-    pub async fn cancel_sync(&self, id: u64) -> Result<(), Failure> {
-        match self.local.store().cancel_job(id).await.map_err(store_failure)? {
-            true => Ok(()),
-            false => Err(Failure::new(Code::UnknownJob)),
-        }
-    }
-
-    /// How the store stands to the network, at most [`MAX_AGE`](super::fresh::MAX_AGE) old.
-    ///
-    /// # Errors
-    /// [`Code::StoreUnavailable`].
-    pub async fn sync_status(&self) -> Result<SyncStatus, Failure> {
-        let store = self.local.store();
-        let read = async { SyncStatus::read(&*store, self.settings.sync).await.map_err(store_failure) };
-        in_time(self.status.get(read)).await.map(Arc::unwrap_or_clone)
-    }
-
-    /// The genesis that this store has settled for, where the settings name the one that is `pinned`; `None` before the
-    /// first sync has ended. At most [`MAX_AGE`](super::fresh::MAX_AGE) old.
-    ///
-    /// # Errors
-    /// [`Code::StoreUnavailable`].
-    pub async fn genesis(&self, pinned: Option<&str>) -> Result<Option<Genesis>, Failure> {
-        let store = self.local.store();
-        let read = async { Genesis::read(&*store, pinned).await.map_err(store_failure) };
-        in_time(self.genesis.get(read)).await.map(Arc::unwrap_or_clone)
     }
 }

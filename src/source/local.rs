@@ -1,330 +1,198 @@
-//! Answers from the store.
+//! The local store as a source. Answers are encoded once and kept in a bounded cache.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use libp2p::PeerId;
+use moka::future::Cache;
+use tokio::sync::watch;
+
+use super::{
+    answer::EncodedAnswer,
+    cost::estimated_bytes,
+    store_answers::{self, StoreAnswers, store_failure, tip_hash},
 };
-
-use futures::stream::{self, Stream};
-
-use super::{Answerer, Served};
 use crate::{
-    chain::{Header, Level},
-    protocol::{
-        Ancestor, Answer, BlockList, Code, Failure, MAX_CHUNK, MAX_RESPONSE_BYTES, Query,
-        answer::{self, ChainInfo, Datastore, DebugBlock, FindAncestorData, HeadersData, InspectData, Match},
-        query::CheckPoint,
-    },
-    store::{Anchor, BlockStore, Blocks, ChainState, StoreError, Tip},
+    p2p::Responder,
+    protocol::{Code, Failure, Query, Request},
+    store::{BlockStore, ChainState},
 };
 
-/// Bytes of the blocks that are read for one answer: the rest is for what stands around them.
-const MAX_LIST_BYTES: u64 = MAX_RESPONSE_BYTES as u64 - 1024;
-/// More blocks than 10 MiB can hold: none is written in less than 400 bytes.
-const MAX_EPOCH_BLOCKS: u64 = MAX_RESPONSE_BYTES as u64 / 400;
-/// How often a fault of the store is logged.
-const LOG_EVERY: Duration = Duration::from_secs(1);
-/// Times that an answer of several reads is begun anew because the chain changed meanwhile.
-pub(super) const MAX_ATTEMPTS: u32 = 5;
+/// Largest answer that the cache keeps, in bytes.
+const MAX_CACHED_BYTES: usize = 1 << 20;
+/// Estimated memory of a cache entry beside the answer's bytes.
+const ENTRY_OVERHEAD: usize = 512;
+/// Longest time for an answer from the store, all its reads together.
+const STORE_DEADLINE: Duration = Duration::from_secs(4);
+/// How long a [`CachedRead`] is valid. Other processes may write to the same store: a cached answer is behind them by
+/// at most this and the time of one read.
+pub(super) const MAX_AGE: Duration = Duration::from_millis(50);
 
-/// The store as one who answers.
-pub(super) struct Local {
-    store: Arc<dyn BlockStore>,
-    peer_id: String,
-    finality_depth: u64,
+/// Settings of a source.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Depth below the tip from which blocks count as final: HTTP caches may keep them.
+    pub finality_depth: u64,
+    /// Longest time for a peer's answer, retries included.
+    pub peer_timeout: Duration,
+    /// Bytes of encoded answers kept in memory.
+    pub cache_bytes: u64,
+    /// Whether this process syncs the store.
+    pub sync: bool,
 }
 
-impl Local {
-    pub(super) fn new(store: Arc<dyn BlockStore>, peer_id: String, finality_depth: u64) -> Self {
-        Self { store, peer_id, finality_depth }
+/// A query and the chain that its answer was read from: its version, and the hash of its tip, since a store that lost
+/// its last writes, or was replaced, uses versions again.
+type Key = (u64, Option<String>, Query);
+
+/// One value of the store, read again at the first use after [`MAX_AGE`]. Concurrent callers share one read, its
+/// failure too; a failure is not kept.
+pub(super) struct CachedRead<T>(Cache<(), Arc<T>>);
+
+impl<T: Send + Sync + 'static> CachedRead<T> {
+    pub(super) fn new() -> Self {
+        Self(Cache::builder().time_to_live(MAX_AGE).build())
+    }
+
+    /// The cached value, or the result of `read`.
+    pub(super) async fn get(&self, read: impl Future<Output = Result<T, Failure>>) -> Result<Arc<T>, Failure> {
+        self.0.try_get_with((), async { read.await.map(Arc::new) }).await.map_err(Arc::unwrap_or_clone)
+    }
+}
+
+/// Answers queries from the store.
+pub struct LocalSource {
+    answers: StoreAnswers,
+    pub(super) state: CachedRead<ChainState>,
+    /// The latest state that was read, of any age.
+    last_state: watch::Sender<Option<Arc<ChainState>>>,
+    pub(super) cache: Cache<Key, Arc<EncodedAnswer>>,
+    pub(super) settings: Settings,
+}
+
+impl LocalSource {
+    /// A source over `store`, for the node `peer_id`.
+    pub fn new(store: Arc<dyn BlockStore>, peer_id: PeerId, settings: Settings) -> Self {
+        let cache = Cache::builder()
+            .max_capacity(settings.cache_bytes)
+            .weigher(|_: &Key, served: &Arc<EncodedAnswer>| {
+                u32::try_from(served.body.len() + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
+            })
+            .build();
+        let answers = StoreAnswers::new(store, peer_id.to_string(), settings.finality_depth);
+        Self { answers, state: CachedRead::new(), last_state: watch::Sender::new(None), cache, settings }
     }
 
     pub(super) fn store(&self) -> Arc<dyn BlockStore> {
-        self.store.clone()
+        self.answers.store()
     }
 
-    /// Answers from the store as it is now. How many blocks are read at once goes by `known`, which may be a little older.
-    pub(super) async fn answer(&self, query: &Query, known: &ChainState) -> Result<Served, Failure> {
-        let most = most_blocks(known);
-        match query {
-            Query::Ping { data } => Served::new(&Answer::Ping(data.clone()), Answerer::Local, None),
-            Query::Inspect => {
-                let state = self.store.state().await.map_err(store_failure)?;
-                serve(&Answer::Inspect(self.inspect(&state)), state.into())
-            }
-            Query::Get { hash } => {
-                let found = self.store.get(hash).await.map_err(store_failure)?;
-                let found = found.ok_or_else(|| Failure::new(Code::BlockNotFound))?;
-                let settled = found.canonical && self.settled(found.tip.as_ref(), found.index);
-                let seen = Seen { version: found.version, tip: found.tip, level: Some(found.level) };
-                Ok(Served { settled, ..serve(&Answer::Get(found.json), seen)? })
-            }
-            Query::Canonical => self.canonical().await,
-            Query::Epoch { epoch } => {
-                let blocks = self.epoch(*epoch, known).await?;
-                let settled = blocks.last_index.is_some_and(|last| self.settled(blocks.tip.as_ref(), last));
-                let complete = blocks.count > 0;
-                let (blocks, seen) = take(blocks);
-                Ok(Served { settled, complete, ..serve(&Answer::Epoch { epoch: *epoch, blocks }, seen)? })
-            }
-            Query::Range { from_index, to_index, chunk_size } => {
-                self.range(*from_index, *to_index, (*chunk_size).min(most)).await
-            }
-            Query::Headers { from_index, to_index, chunk_size } => {
-                self.headers(*from_index, *to_index, *chunk_size, most).await
-            }
-            Query::ChainInfo { local_block_hashes, include_blocks, from_index } => {
-                let read = |state| self.chain_info(state, local_block_hashes, *include_blocks, *from_index);
-                let (state, (answer, level)) = self.stable(read).await?;
-                serve(&answer, Seen { level, ..state.into() })
-            }
-            Query::FindAncestor { check_points } => {
-                let (state, answer) = self.stable(|state| self.find_ancestor(state, check_points)).await?;
-                serve(&answer, state.into())
-            }
-            Query::DebugIndex { index } => {
-                let (state, answer) = self.stable(|_| self.debug_index(*index)).await?;
-                let complete = !matches!(&answer, Answer::DebugIndex(data) if data.blocks.is_empty());
-                Ok(Served { complete, ..serve(&answer, state.into())? })
-            }
+    /// The state of the chain, at most [`MAX_AGE`] old.
+    pub(super) async fn state(&self) -> Result<Arc<ChainState>, Failure> {
+        let read = async {
+            let state = self.state_now().await?;
+            self.last_state.send_replace(Some(Arc::new(state.clone())));
+            Ok(state)
+        };
+        self.state.get(read).await
+    }
+
+    /// The state of the chain as it is now.
+    pub(super) async fn state_now(&self) -> Result<ChainState, Failure> {
+        self.store().state().await.map_err(store_failure)
+    }
+
+    /// Answers `query` from the chain of [`Self::state`].
+    pub(super) async fn answer(&self, query: Query) -> Result<Arc<EncodedAnswer>, Failure> {
+        if let Query::Ping { .. } = query {
+            return self.answers.answer(&query, &ChainState::default()).await.map(Arc::new);
         }
+        self.answer_at(&*self.state().await?, query).await
     }
 
+    pub(super) async fn answer_at(&self, state: &ChainState, query: Query) -> Result<Arc<EncodedAnswer>, Failure> {
+        if !cacheable(&query) {
+            return self.answers.answer(&query, state).await.map(Arc::new);
+        }
+        let key = (state.version, tip_hash(state), query);
+        if let Some(served) = self.cache.get(&key).await {
+            return Ok(served);
+        }
+        // Concurrent callers share one read. An answer that must not be kept is returned as an error: one that is too
+        // large, or not of the key's chain. A standby that takes over may be behind that chain and reach it later: the
+        // old answer would then be served for as long as the chain stays there.
+        let query = key.2.clone();
+        let read = async {
+            match self.answers.answer(&query, state).await.map(Arc::new) {
+                Ok(served) if served.body.len() <= MAX_CACHED_BYTES && served.is_of(state) => Ok(served),
+                other => Err(other),
+            }
+        };
+        self.cache.try_get_with(key, read).await.or_else(Arc::unwrap_or_clone)
+    }
+
+    /// Checks that `hash` is canonical; returns the chain's version at that time.
+    ///
+    /// # Errors
+    /// [`Code::AnchorNotCanonical`] with the common ancestor, [`Code::BlockNotFound`].
     pub(super) async fn check_anchor(&self, hash: &str) -> Result<u64, Failure> {
-        let (anchor, version) = self.store.anchor(hash).await.map_err(store_failure)?;
-        match anchor {
-            Anchor::Canonical => Ok(version),
-            Anchor::Orphaned(ancestor) => Err(Failure {
-                common_ancestor: ancestor.map(|(index, hash)| Ancestor { index, hash }),
-                ..Failure::new(Code::AnchorNotCanonical)
-            }),
-            Anchor::Unknown => Err(Failure::with_detail(Code::BlockNotFound, "anchor: no block has this hash")),
-        }
+        self.answers.check_anchor(hash).await
     }
 
-    async fn canonical(&self) -> Result<Served, Failure> {
-        let state = self.store.state().await.map_err(store_failure)?;
-        if state.bytes + state.length > MAX_RESPONSE_BYTES as u64 {
-            return Err(Failure::new(Code::AnswerTooLarge));
-        }
-        let last = state.tip.map_or(0, |tip| tip.index);
-        let (blocks, seen) = take(self.store.range(0, last).await.map_err(store_failure)?);
-        serve(&Answer::Canonical(blocks), seen)
-    }
-
-    /// The blocks of an epoch: any number of them may claim one, and all of them may be long.
-    async fn epoch(&self, epoch: u64, known: &ChainState) -> Result<Blocks, Failure> {
-        let most = match known.bytes + known.length > MAX_RESPONSE_BYTES as u64 {
-            // One more than fits for certain tells whether there are more.
-            true => MAX_EPOCH_BLOCKS.min(known.blocks_within(MAX_LIST_BYTES).saturating_add(1)),
-            false => MAX_EPOCH_BLOCKS,
-        };
-        let blocks = self.store.epoch(epoch, most).await.map_err(store_failure)?;
-        if blocks.count == most { Err(Failure::new(Code::AnswerTooLarge)) } else { Ok(blocks) }
-    }
-
-    async fn range(&self, from_index: u64, requested_to: u64, chunk_size: u64) -> Result<Served, Failure> {
-        let end = answer::clamped_end(from_index, requested_to, chunk_size);
-        let blocks = self.store.range(from_index, end).await.map_err(store_failure)?;
-        let height = blocks.tip.as_ref().map(|tip| tip.index);
-        let has_more = requested_to > end && height.is_some_and(|height| height > end);
-        let settled = self.settled(blocks.tip.as_ref(), end);
-        let (blocks, seen) = take(blocks);
-        let answer = Answer::Range { from_index, to_index: end, requested_to, chunk_size, has_more, blocks };
-        let complete = height.is_some_and(|height| height >= end);
-        Ok(Served { settled, complete, ..serve(&answer, seen)? })
-    }
-
-    /// Only peers ask this, who pass over what [`Served`] tells HTTP clients.
-    /// Headers are short whatever their blocks are, so they are read from `most` blocks at a time.
-    async fn headers(&self, from_index: u64, requested_to: u64, chunk_size: u64, most: u64) -> Result<Served, Failure> {
-        let to_index = answer::clamped_end(from_index, requested_to, chunk_size);
-        let mut headers: Vec<Header> = Vec::new();
-        let (mut next, mut first) = (from_index, None);
-        let seen = loop {
-            let end = to_index.min(next.saturating_add(most - 1));
-            let blocks = self.store.range(next, end).await.map_err(store_failure)?;
-            let read: Result<Vec<Header>, _> = serde_json::from_str(&format!("[{}]", blocks.json));
-            headers.extend(read.map_err(|error| store_failure(StoreError::Damaged(error.to_string())))?);
-            let (_, seen) = take(blocks);
-            // Headers of two chains are no answer.
-            if *first.get_or_insert((seen.version, seen.tip.clone())) != (seen.version, seen.tip.clone()) {
-                return Err(unsteady());
-            }
-            match end < to_index && seen.tip.as_ref().is_some_and(|tip| tip.index > end) {
-                true => next = end + 1,
-                false => break seen,
-            }
-        };
-        let has_more = requested_to > to_index && seen.tip.as_ref().is_some_and(|tip| tip.index > to_index);
-        let count = headers.len() as u64;
-        serve(&Answer::Headers(HeadersData { from_index, to_index, headers, count, has_more }), seen)
-    }
-
-    async fn chain_info(
-        &self,
-        state: ChainState,
-        hashes: &[String],
-        include_blocks: bool,
-        from_index: Option<u64>,
-    ) -> Result<(Answer, Option<Level>), StoreError> {
-        let common_ancestor_index = if hashes.is_empty() { None } else { self.store.highest_canonical(hashes).await? };
-        let mut level = None;
-        let mut list = None;
-        if include_blocks {
-            let from = from_index.or(common_ancestor_index.map(|index| index.saturating_add(1))).unwrap_or(0);
-            let blocks = self.store.range(from, from.saturating_add(most_blocks(&state) - 1)).await?;
-            level = blocks.level;
-            list = Some(BlockList { json: blocks.json, count: blocks.count });
-        }
-        let info = ChainInfo {
-            cumulative_difficulty: state.cumulative_difficulty.to_string(),
-            chain_length: state.length,
-            chain_height: state.tip.as_ref().map_or(0, |tip| tip.index),
-            tip_epoch: state.tip.as_ref().map_or(0, |tip| tip.epoch),
-            tip_hash: state.tip.map(|tip| tip.hash),
-            common_ancestor_index,
-        };
-        Ok((Answer::ChainInfo { info, blocks: list }, level))
-    }
-
-    async fn find_ancestor(&self, state: ChainState, check_points: &[CheckPoint]) -> Result<Answer, StoreError> {
-        let indexes: Vec<u64> = check_points.iter().map(|point| point.index).collect();
-        let ours = self.store.canonical_hashes(&indexes).await?;
-        let matches: Vec<Match> = check_points
-            .iter()
-            .map(|CheckPoint { index, hash }| Match {
-                index: *index,
-                hash: hash.clone(),
-                matches: ours.get(index) == Some(hash),
-            })
-            .collect();
-        Ok(Answer::FindAncestor(FindAncestorData {
-            chain_length: state.length,
-            highest_match: matches.iter().filter(|found| found.matches).map(|found| found.index).max(),
-            matches,
-            cumulative_difficulty: state.cumulative_difficulty.to_string(),
-        }))
-    }
-
-    async fn debug_index(&self, index: u64) -> Result<Answer, StoreError> {
-        let (entries, total, next) = self.store.at_index(index).await?;
-        let blocks = entries
-            .into_iter()
-            .map(|entry| DebugBlock {
-                hash: entry.hash,
-                previous_hash: entry.previous_hash,
-                is_canonical: entry.canonical,
-                is_orphaned: entry.orphaned,
-                orphan_reason: entry.orphan_reason,
-            })
-            .collect();
-        let next = next.map(|next| Ancestor { index: next.index, hash: next.previous_hash });
-        Ok(Answer::DebugIndex(answer::debug_index(index, total, blocks, next)))
-    }
-
-    fn inspect(&self, state: &ChainState) -> InspectData {
-        InspectData {
-            peer_id: self.peer_id.clone(),
-            status: "running".into(),
-            datastore: Some(Datastore {
-                total_blocks: state.length,
-                block_range: state.tip.as_ref().map(|tip| (0, tip.index)),
-                chain_tip_height: state.tip.as_ref().map(|tip| tip.index),
-                chain_tip_hash: state.tip.as_ref().map(|tip| tip.hash.clone()),
-                epochs: state.epochs,
-                unique_miners: state.miners,
-            }),
-        }
-    }
-
-    fn settled(&self, tip: Option<&Tip>, index: u64) -> bool {
-        tip.is_some_and(|tip| index.saturating_add(self.finality_depth) <= tip.index)
-    }
-
-    /// Runs reads that must see one chain: again, if it changed between the first and the last.
-    pub(super) async fn stable<T, R>(&self, mut read: impl FnMut(ChainState) -> R) -> Result<(ChainState, T), Failure>
-    where
-        R: Future<Output = Result<T, StoreError>>,
-    {
-        for _ in 0..MAX_ATTEMPTS {
-            let state = self.store.state().await.map_err(store_failure)?;
-            let read = read(state.clone()).await.map_err(store_failure)?;
-            let after = self.store.state().await.map_err(store_failure)?;
-            // A store that is replaced may have another chain of the same version.
-            if (after.version, &after.tip) == (state.version, &state.tip) {
-                return Ok((state, read));
-            }
-        }
-        Err(unsteady())
-    }
-}
-
-/// Most blocks that are read at once, so that any of the chain's fit an answer.
-fn most_blocks(state: &ChainState) -> u64 {
-    state.blocks_within(MAX_LIST_BYTES).min(MAX_CHUNK)
-}
-
-/// See [`super::Source::pages`]. As many blocks at a time as an answer may hold.
-pub(super) fn pages(
-    store: Arc<dyn BlockStore>,
-    state: &ChainState,
-) -> impl Stream<Item = Result<Blocks, Failure>> + Send + use<> {
-    let (version, tip, most) = (state.version, state.tip.clone(), most_blocks(state));
-    stream::try_unfold((0, version, tip.clone()), move |(from, version, seen)| {
-        let (store, tip) = (store.clone(), tip.clone());
-        async move {
-            let Some(tip) = tip.filter(|tip| from <= tip.index) else { return Ok(None) };
-            let page = store.range(from, tip.index.min(from + most - 1)).await.map_err(store_failure)?;
-            let same_chain = (version, &seen) == (page.version, &page.tip)
-                || store.anchor(&tip.hash).await.map_err(store_failure)? == (Anchor::Canonical, page.version);
-            match page.last_index.filter(|_| same_chain) {
-                Some(last_index) => {
-                    let next = (last_index + 1, page.version, page.tip.clone());
-                    Ok(Some((page, next)))
+    /// Answers a list query from a chain that holds the block `anchor`.
+    pub(super) async fn answer_anchored(&self, query: Query, anchor: &str) -> Result<Arc<EncodedAnswer>, Failure> {
+        let mut state = self.state().await?;
+        for _ in 0..store_answers::MAX_ATTEMPTS {
+            if self.check_anchor(anchor).await? == state.version {
+                let served = self.answer_at(&state, query.clone()).await?;
+                if served.is_of(&state) {
+                    return Ok(served);
                 }
-                None => Err(Failure::new(Code::AnchorNotCanonical)),
             }
+            state = Arc::new(self.state_now().await?);
         }
-    })
-}
-
-/// The chain changes faster than an answer of several reads can be made.
-pub(super) fn unsteady() -> Failure {
-    Failure::with_detail(Code::StoreUnavailable, "the chain is changing too fast to be read; try again")
-}
-
-/// The chain that an answer was read from, and how far its blocks are verified.
-struct Seen {
-    version: u64,
-    tip: Option<Tip>,
-    level: Option<Level>,
-}
-
-impl From<ChainState> for Seen {
-    fn from(state: ChainState) -> Self {
-        Self { version: state.version, tip: state.tip, level: None }
+        Err(store_answers::chain_changed())
     }
 }
 
-fn take(blocks: Blocks) -> (BlockList, Seen) {
-    let seen = Seen { version: blocks.version, tip: blocks.tip, level: blocks.level };
-    (BlockList { json: blocks.json, count: blocks.count }, seen)
+/// Runs reads of the store with a deadline of 4 s, the longest that a client is expected to wait.
+///
+/// # Errors
+/// [`Code::StoreUnavailable`] after the deadline, and those of `reads`.
+pub async fn with_deadline<T, E: From<Failure>>(reads: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+    let slow = |_| Err(Failure::with_detail(Code::StoreUnavailable, "the store is too slow; try again").into());
+    tokio::time::timeout(STORE_DEADLINE, reads).await.unwrap_or_else(slow)
 }
 
-fn serve(answer: &Answer, Seen { version, tip, level }: Seen) -> Result<Served, Failure> {
-    Ok(Served { version, level, ..Served::new(answer, Answerer::Local, tip)? })
-}
-
-/// What a client is told of a fault of the store: that it is there, not what it is. The log has the rest, but not for
-/// every request: a store that is down gets as many as one that is up.
-pub(super) fn store_failure(error: StoreError) -> Failure {
-    static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
-    if logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
-        *logged = Some(Instant::now());
-        tracing::warn!(error = &error as &dyn std::error::Error, "the store did not answer");
+/// Whether a query is short, and likely to be repeated.
+fn cacheable(query: &Query) -> bool {
+    match query {
+        Query::Get { hash } => hash.len() <= 128,
+        Query::ChainInfo { local_block_hashes, .. } => local_block_hashes.is_empty(),
+        Query::Inspect
+        | Query::Canonical
+        | Query::Epoch { .. }
+        | Query::Range { .. }
+        | Query::Headers { .. }
+        | Query::DebugIndex { .. } => true,
+        Query::Ping { .. } | Query::FindAncestor { .. } => false,
     }
-    // A store that is damaged too: it can be repaired or restored, and other gateways have their own.
-    Failure::new(Code::StoreUnavailable)
+}
+
+/// Answers the requests of libp2p peers.
+#[async_trait]
+impl Responder for LocalSource {
+    async fn respond(&self, _: PeerId, request: Bytes) -> Bytes {
+        let query = Request::parse(&request).and_then(|request| request.query());
+        let answer = match query {
+            Ok(query) => self.answer(query).await,
+            Err(failure) => Err(failure),
+        };
+        answer.map_or_else(|failure| failure.encode(), |served| served.body.clone())
+    }
+
+    fn estimated_bytes(&self, request: &Bytes) -> usize {
+        estimated_bytes(request, self.last_state.borrow().as_deref())
+    }
 }

@@ -1,20 +1,34 @@
-//! What is answered when the store is not where it was seen to be: another process writes to it, or a standby that is
-//! behind has taken over.
+//! Answers from a store that changes under the source: another process writes to it, or a standby that is behind takes
+//! over.
 
-use std::ops::Range;
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use futures::StreamExt;
+use libp2p::PeerId;
 use sqlx::{Connection, SqliteConnection};
 use tempfile::TempDir;
 
-use super::*;
+use super::{
+    events::EventReader,
+    local::{CachedRead, MAX_AGE},
+    store_answers::{self, StoreAnswers, tip_hash},
+    *,
+};
 use crate::{
-    chain::{ChainEnd, Enforcement, MinerBlock, Network, PowOptions, Verifier},
-    store::{OpenOptions, Tip},
+    chain::{ChainEnd, Enforcement, Level, MinerBlock, Network, PowOptions, Verifier},
+    protocol::{Code, Failure, Query},
+    store::{self, BlockStore, ChainState, OpenOptions, Tip},
 };
 
-/// A store of its own, with the first three blocks of a chain, and its URL.
-async fn place() -> (TempDir, String, Arc<dyn BlockStore>) {
+/// A store with the first three blocks of a chain, and its URL.
+async fn three_blocks() -> (TempDir, String, Arc<dyn BlockStore>) {
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}/store.db", folder.path().display());
     let store = store::open(&url, &OpenOptions::default()).await.unwrap();
@@ -45,7 +59,7 @@ async fn append(store: &dyn BlockStore, indexes: Range<u64>) -> ChainState {
     writer.commit().await.unwrap()
 }
 
-/// Runs SQL past the store.
+/// Runs SQL on the database directly.
 async fn execute(url: &str, sql: &'static str) {
     let mut connection = SqliteConnection::connect(url).await.unwrap();
     sqlx::query(sql).execute(&mut connection).await.unwrap();
@@ -55,10 +69,10 @@ fn tip(index: u64, hash: &str) -> Option<Tip> {
     Some(Tip { index, hash: hash.into(), epoch: 0 })
 }
 
-fn source(store: Arc<dyn BlockStore>) -> Source {
+fn source(store: Arc<dyn BlockStore>) -> LocalSource {
     let settings =
         Settings { finality_depth: 40, peer_timeout: Duration::from_secs(1), cache_bytes: 1 << 20, sync: false };
-    Source::new(store, PeerId::random(), settings)
+    LocalSource::new(store, PeerId::random(), settings)
 }
 
 fn all() -> Query {
@@ -66,12 +80,12 @@ fn all() -> Query {
 }
 
 #[tokio::test]
-async fn only_an_answer_of_the_state_that_was_seen_is_kept() {
-    let (_folder, _, store) = place().await;
+async fn only_an_answer_of_the_keys_chain_is_cached() {
+    let (_folder, _, store) = three_blocks().await;
     let source = source(store.clone());
     let before = source.state_now().await.unwrap();
     let last = async |state: &ChainState| source.answer_at(state, all()).await.unwrap().tip.clone();
-    // Seen at a server that had the next block, asked of one that lacks it.
+    // Seen on a server that had the next block, requested from one that lacks it.
     let later = ChainState { version: before.version + 1, tip: tip(3, "main-3"), ..before.clone() };
     assert_eq!(last(&later).await, tip(2, "main-2"));
     let other = ChainState { tip: tip(2, "other-2"), ..before.clone() };
@@ -87,11 +101,11 @@ async fn only_an_answer_of_the_state_that_was_seen_is_kept() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_behind_what_was_seen_does_not_say_that_nothing_comes() {
-    let (_folder, url, store) = place().await;
-    let followers = Followers::new(store.clone());
-    let told = async |after: Cursor, seen: &ChainState| match followers.read(after, seen).await {
-        Ok(news) => Ok(news.iter().map(|news| news.name).collect::<Vec<_>>()),
+async fn a_store_behind_the_state_seen_does_not_answer_without_events() {
+    let (_folder, url, store) = three_blocks().await;
+    let events = EventReader::new(store.clone());
+    let read = async |after: Cursor, seen: &ChainState| match events.read(after, seen).await {
+        Ok(events) => Ok(events.iter().map(|event| event.name).collect::<Vec<_>>()),
         Err(failure) => Err(failure.code),
     };
     let now = store.state().await.unwrap();
@@ -99,37 +113,37 @@ async fn a_store_that_is_behind_what_was_seen_does_not_say_that_nothing_comes() 
     let other = ChainState { tip: tip(2, "other-2"), ..now.clone() };
     let (current, unknown) = (Cursor::from(&now), "7".parse::<Cursor>().unwrap());
     for seen in [&later, &other] {
-        assert_eq!(told(current, seen).await, Err(Code::StoreUnavailable), "{seen:?}");
-        assert_eq!(told(unknown, seen).await, Err(Code::StoreUnavailable), "{seen:?}");
+        assert_eq!(read(current, seen).await, Err(Code::StoreUnavailable), "{seen:?}");
+        assert_eq!(read(unknown, seen).await, Err(Code::StoreUnavailable), "{seen:?}");
     }
-    assert_eq!(told(current, &now).await, Ok(vec![]));
-    assert_eq!(told(unknown, &now).await, Ok(vec!["reset"]));
+    assert_eq!(read(current, &now).await, Ok(vec![]));
+    assert_eq!(read(unknown, &now).await, Ok(vec!["reset"]));
 
     let state = append(&*store, 3..4).await;
-    assert_eq!(told(current, &later).await, Ok(vec!["extended"]));
-    assert_eq!(told(Cursor::from(&state), &now).await, Ok(vec![]), "a store that is ahead knows all that was seen");
+    assert_eq!(read(current, &later).await, Ok(vec!["extended"]));
+    assert_eq!(read(Cursor::from(&state), &now).await, Ok(vec![]), "a store that is ahead knows all that was seen");
 
-    // Between the reads it came to what it lacked at the first of them.
+    // The store reached that state between the reads.
     execute(&url, "DELETE FROM event WHERE id = 2").await;
-    assert_eq!(told(current, &later).await, Err(Code::StoreUnavailable));
+    assert_eq!(read(current, &later).await, Err(Code::StoreUnavailable));
 }
 
 #[tokio::test]
-async fn a_pinned_answer_is_of_the_chain_that_is_there() {
-    let (_folder, _, store) = place().await;
+async fn an_anchored_answer_is_read_from_the_current_chain() {
+    let (_folder, _, store) = three_blocks().await;
     let source = source(store);
     let now = source.state_now().await.unwrap();
     let lost = ChainState { tip: tip(2, "lost-2"), ..now.clone() };
-    // Taken as current for as long as it is not too old.
-    let _ = source.fresh.get(async { Ok(lost) }).await;
-    let served = source.pinned(all(), "main-1").await.unwrap();
+    // The cached state is used while it is not too old.
+    let _ = source.state.get(async { Ok(lost) }).await;
+    let served = source.answer_anchored(all(), "main-1").await.unwrap();
     assert_eq!(served.tip, now.tip);
-    assert_eq!(source.pinned(all(), "lost-1").await.unwrap_err().code, Code::BlockNotFound);
+    assert_eq!(source.answer_anchored(all(), "lost-1").await.unwrap_err().code, Code::BlockNotFound);
 }
 
 #[tokio::test]
-async fn reads_of_one_chain_begin_anew_when_its_version_has_another_tip() {
-    let (_folder, url, store) = place().await;
+async fn consistent_reads_start_again_when_the_version_has_another_tip() {
+    let (_folder, url, store) = three_blocks().await;
     let mut reads = 0;
     let read = |state: ChainState| {
         reads += 1;
@@ -141,19 +155,58 @@ async fn reads_of_one_chain_begin_anew_when_its_version_has_another_tip() {
             Ok(state.tip)
         }
     };
-    let (state, read) = Local::new(store, String::new(), 40).stable(read).await.unwrap();
+    let (state, read) = StoreAnswers::new(store, String::new(), 40).read_consistently(read).await.unwrap();
     assert_eq!((&state.tip, read), (&tip(2, "other-2"), tip(2, "other-2")));
     assert_eq!(reads, 2);
 }
 
 #[tokio::test]
 async fn pages_end_where_the_version_has_another_tip() {
-    let (_folder, _, store) = place().await;
+    let (_folder, _, store) = three_blocks().await;
     let state = store.state().await.unwrap();
     let pages = async |tip: Option<Tip>| {
-        let pages = local::pages(store.clone(), &ChainState { tip, ..state.clone() });
+        let pages = store_answers::pages(store.clone(), &ChainState { tip, ..state.clone() });
         pages.map(|page| page.map_or_else(|failure| Err(failure.code), |page| Ok(page.count))).collect::<Vec<_>>().await
     };
     assert_eq!(pages(state.tip.clone()).await, [Ok(3)]);
     assert_eq!(pages(tip(2, "lost-2")).await, [Err(Code::AnchorNotCanonical)]);
+}
+
+#[tokio::test]
+async fn concurrent_callers_share_a_read_and_later_ones_do_not() {
+    let (cached, reads) = (CachedRead::new(), AtomicU32::new(0));
+    let ask = || {
+        cached.get(async {
+            tokio::task::yield_now().await;
+            Ok(reads.fetch_add(1, Ordering::Relaxed))
+        })
+    };
+    let began = Instant::now();
+    let (first, second) = tokio::join!(ask(), ask());
+    assert_eq!((*first.unwrap(), *second.unwrap()), (0, 0));
+    let third = *ask().await.unwrap();
+    assert!(third == 0 || began.elapsed() >= MAX_AGE);
+    let mut ticks = tokio::time::interval(MAX_AGE / 5);
+    while *ask().await.unwrap() == third {
+        ticks.tick().await;
+        assert!(began.elapsed() < 100 * MAX_AGE);
+    }
+}
+
+#[tokio::test]
+async fn a_failed_read_is_shared_but_not_kept() {
+    let (cached, reads) = (CachedRead::new(), AtomicU32::new(0));
+    let ask = |outcome: Result<u32, Failure>| {
+        let reads = &reads;
+        cached.get(async move {
+            reads.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            outcome
+        })
+    };
+    let failed = || ask(Err(Failure::new(Code::StoreUnavailable)));
+    let (first, second) = tokio::join!(failed(), failed());
+    assert_eq!([first, second].map(|outcome| outcome.unwrap_err().code), [Code::StoreUnavailable; 2]);
+    assert_eq!(reads.load(Ordering::Relaxed), 1, "one read for both");
+    assert_eq!(*ask(Ok(7)).await.unwrap(), 7);
 }

@@ -1,4 +1,4 @@
-//! Mining: blocks of our own on top of the chain in the store, told to the others by gossip.
+//! Mining: new blocks on the chain in the store, published by gossip.
 
 use std::{
     sync::{
@@ -22,23 +22,23 @@ use crate::{
     store::{BlockStore, StoreError},
 };
 
-/// How often the chain is looked at while a nonce is searched: on another tip the search is void.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often the tip is checked during a search: a new tip ends it.
+const TIP_POLL_EVERY: Duration = Duration::from_millis(200);
 
-/// How long until another try when the store fails.
+/// Pause before a retry when the store fails.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
 
-/// How often the state of the sync is looked at until it is level.
-const LEVEL_EVERY: Duration = Duration::from_millis(500);
+/// How often the sync's state is checked before mining begins.
+const SYNC_POLL_EVERY: Duration = Duration::from_millis(500);
 
-/// Who mines, and how.
+/// Settings of mining.
 #[derive(Debug, Clone)]
 pub struct Mining {
-    /// Whether to wait until the sync is level with the peers before the first block.
+    /// Whether to wait until the store is in sync before the first block.
     pub after_sync: bool,
     /// The peer that the blocks nominate.
     pub nominee: String,
-    /// Threads, and memory for the hashes.
+    /// Threads and memory for the hashes.
     pub pow: PowOptions,
 }
 
@@ -48,7 +48,7 @@ pub enum MiningError {
     /// Proof of work can't be computed.
     #[error(transparent)]
     Pow(#[from] PowError),
-    /// A block of ours breaks a rule: a fault of this program.
+    /// A mined block breaks a rule: a fault of this program.
     #[error("a block of our own: {0}")]
     Invalid(String),
     /// A mining thread has panicked.
@@ -56,11 +56,11 @@ pub enum MiningError {
     Panicked,
 }
 
-/// Mines on the chain in `store` until `shutdown`. An empty store gets the network's genesis if that is the usual one and
-/// the network is none of the public ones: theirs is brought by a sync, and is waited for.
+/// Mines on the chain in `store` until `shutdown`. An empty store gets the network's usual genesis, but not on a public
+/// network: its genesis comes by a sync, which is waited for.
 ///
 /// # Errors
-/// [`MiningError`]; a store that fails is waited for.
+/// [`MiningError`]; a failing store is waited for.
 pub async fn mine(
     store: Arc<dyn BlockStore>,
     p2p: P2pClient,
@@ -72,14 +72,14 @@ pub async fn mine(
     let miner = Arc::new(Miner::new(network, mining.pow)?);
     let mut mined = 0;
     if mining.after_sync {
-        level(&*store, &p2p, &shutdown).await;
+        wait_until_synced(&*store, &p2p, &shutdown).await;
     }
-    let mut told = false;
+    let mut warned = false;
     while !shutdown.is_cancelled() {
         let parent = match tip(&*store, network).await {
             Ok(parent) => parent,
             Err(error) => {
-                tracing::warn!(%error, "mining can't read the store; trying on");
+                tracing::warn!(%error, "mining can't read the store; trying again");
                 tokio::select! { () = tokio::time::sleep(RETRY_EVERY) => {}, () = shutdown.cancelled() => {} }
                 continue;
             }
@@ -88,7 +88,7 @@ pub async fn mine(
             None => match own_genesis(network)? {
                 Some(genesis) => Some(genesis),
                 None => {
-                    if !std::mem::replace(&mut told, true) {
+                    if !std::mem::replace(&mut warned, true) {
                         tracing::warn!(
                             network = network.name,
                             "mining waits for the network's genesis, which a sync brings"
@@ -115,8 +115,8 @@ pub async fn mine(
         if write(&*store, &verified, &block.hash, &shutdown).await {
             mined += 1;
             tracing::info!(index = block.index, hash = block.hash, "mined a block");
-            // Whoever misses it finds it at the next look at our tip. A genesis is nobody else's business, and what has left
-            // the chain meanwhile would only unsettle others.
+            // A peer that misses the message finds the block at its next tip poll. A genesis is not published, nor a
+            // block that has left the chain meanwhile.
             let is_tip = store.state().await.is_ok_and(|state| state.tip.is_some_and(|tip| tip.hash == block.hash));
             if !block.is_genesis() && is_tip {
                 publish(&p2p, &block);
@@ -132,30 +132,31 @@ fn publish(p2p: &P2pClient, block: &MinerBlock) {
     }
 }
 
-/// Waits until the sync is level with the operator's own peers or the network's: strangers' word is not enough. Where another
-/// process syncs the store, its word has to do.
-async fn level(store: &dyn BlockStore, p2p: &P2pClient, shutdown: &CancellationToken) {
-    tracing::info!("mining begins once the store is level with the peers");
+/// Waits until the store is in sync with the operator's or the network's own peers; other peers don't count. Where
+/// another process syncs the store, its status decides.
+async fn wait_until_synced(store: &dyn BlockStore, p2p: &P2pClient, shutdown: &CancellationToken) {
+    tracing::info!("mining begins once the store is in sync");
     while !shutdown.is_cancelled() {
         let status = SyncStatus::read(store, true).await;
         let is_empty = store.state().await.is_ok_and(|state| state.tip.is_none());
-        let told = |of_ours: bool| {
-            let peers = p2p.peers().into_iter().filter(move |peer| peer.configured || !of_ours);
+        let chains = |own_only: bool| {
+            let peers = p2p.peers().into_iter().filter(move |peer| peer.configured || !own_only);
             peers.filter_map(|peer| peer.chain).collect::<Vec<_>>()
         };
-        let ours = told(true);
+        let ours = chains(true);
         // Nodes that begin a network together.
         let begins = is_empty && !ours.is_empty() && ours.iter().all(|chain| chain.claimed_length == 0);
         let known = |chain: &PeerChain| !matches!(chain.standing, Standing::Unknown | Standing::OtherGenesis);
         let synced = status.is_ok_and(|status| status.state == SyncState::Synced);
-        if begins || synced && (ours.iter().any(known) || told(false).is_empty()) {
+        if begins || synced && (ours.iter().any(known) || chains(false).is_empty()) {
             return;
         }
-        tokio::select! { () = tokio::time::sleep(LEVEL_EVERY) => {}, () = shutdown.cancelled() => {} }
+        tokio::select! { () = tokio::time::sleep(SYNC_POLL_EVERY) => {}, () = shutdown.cancelled() => {} }
     }
 }
 
-/// The genesis to begin a network with: none where it has another one, or where others have begun it.
+/// The genesis to begin a network with; `None` where the network has another one, or a public one that others have
+/// begun.
 fn own_genesis(network: &Network) -> Result<Option<MinerBlock>, PowError> {
     let is_known = Network::NAMES.contains(&network.name.as_str());
     if network.public && is_known && network.genesis_hash.is_none() {
@@ -165,8 +166,8 @@ fn own_genesis(network: &Network) -> Result<Option<MinerBlock>, PowError> {
     Ok(Some(genesis).filter(|genesis| network.genesis_hash.as_ref().is_none_or(|hash| *hash == genesis.hash)))
 }
 
-/// Writes a block of our own, which has this hash; whether it is in the store. It is tried again until another block has
-/// its place, or the shutdown. A write that failed may count all the same, so it is looked up first.
+/// Writes a mined block, with this hash; returns whether it is in the store. Retried until another block has its place,
+/// or the shutdown. A write that failed may have taken effect, so the block is looked up first.
 async fn write(store: &dyn BlockStore, block: &VerifiedBlocks, hash: &str, shutdown: &CancellationToken) -> bool {
     loop {
         let written = async {
@@ -178,10 +179,10 @@ async fn write(store: &dyn BlockStore, block: &VerifiedBlocks, hash: &str, shutd
         match (store.get(hash).await, error) {
             (Ok(Some(_)), _) => return true,
             (Ok(None), StoreError::Conflict(_)) => {
-                tracing::debug!(hash, "another block was faster");
+                tracing::debug!(hash, "another block has the place of a mined one");
                 return false;
             }
-            (_, error) => tracing::warn!(%error, "a mined block could not be written; trying on"),
+            (_, error) => tracing::warn!(%error, "a mined block could not be written; trying again"),
         }
         tokio::select! { () = tokio::time::sleep(RETRY_EVERY) => {}, () = shutdown.cancelled() => return false }
     }
@@ -194,11 +195,11 @@ async fn write(store: &dyn BlockStore, block: &VerifiedBlocks, hash: &str, shutd
 async fn tip(store: &dyn BlockStore, network: &Network) -> Result<Option<ChainEnd>, StoreError> {
     let Some(tip) = store.state().await?.tip else { return Ok(None) };
     let end = store.chain_end(tip.index, network.epoch_numbering).await?;
-    // Taken for the end of an empty chain, it would get another genesis.
+    // Without it the chain would seem empty and get another genesis.
     end.map(Some).ok_or_else(|| StoreError::Conflict("the chain changed while its tip was read".into()))
 }
 
-/// Searches a nonce until there is one, the chain has another tip, or the shutdown.
+/// Searches a nonce until it is found, the chain has another tip, or the shutdown.
 async fn search(
     miner: &Arc<Miner>,
     template: MinerBlock,
@@ -207,13 +208,13 @@ async fn search(
     shutdown: &CancellationToken,
 ) -> Result<Option<MinerBlock>, MiningError> {
     let stop = Arc::new(AtomicBool::new(false));
-    let (miner, told) = (miner.clone(), stop.clone());
-    let mut search = tokio::task::spawn_blocking(move || miner.mine(template, &told));
+    let (miner, stopped) = (miner.clone(), stop.clone());
+    let mut search = tokio::task::spawn_blocking(move || miner.mine(template, &stopped));
     loop {
         tokio::select! {
             found = &mut search => return Ok(found.map_err(|_| MiningError::Panicked)??),
             () = shutdown.cancelled() => stop.store(true, Ordering::Relaxed),
-            () = tokio::time::sleep(LOOK_EVERY) => {
+            () = tokio::time::sleep(TIP_POLL_EVERY) => {
                 let state = store.state().await;
                 if state.is_ok_and(|state| state.tip.is_none_or(|tip| tip.hash != parent.hash)) {
                     stop.store(true, Ordering::Relaxed);
@@ -237,7 +238,7 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn a_tip_that_is_gone_is_not_an_empty_chain() {
+    async fn a_missing_tip_is_not_an_empty_chain() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/chain.db", folder.path().display());
         let store = store::open(&url, &OpenOptions::default()).await.unwrap();
@@ -252,7 +253,7 @@ mod tests {
         assert_eq!(tip(&*store, &network).await.unwrap().unwrap().hash, genesis.hash);
         assert!(write(&*store, &verified, &genesis.hash, &CancellationToken::new()).await, "it is there already");
 
-        // As a reader finds it who knows the tip and looks for the block when a reorganisation has taken it away.
+        // As after a reorganisation between the read of the tip and that of its block.
         let mut other = SqliteConnection::connect(&url).await.unwrap();
         sqlx::query("DELETE FROM block").execute(&mut other).await.unwrap();
         let error = tip(&*store, &network).await.unwrap_err();

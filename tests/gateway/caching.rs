@@ -1,9 +1,11 @@
 //! What caches and other readers of HTTP rely on: entity tags, freshness, forms.
 
+use std::sync::Arc;
+
 use modal_gateway::{
     chain::Level,
     protocol::Query,
-    source::{Origin, Settings, Source},
+    source::{LocalSource, Origin, Settings, Source},
 };
 use serde_json::Value;
 
@@ -98,7 +100,7 @@ async fn a_store_that_was_replaced_answers_for_itself() {
     old.append(chain(), Level::Linked).await;
     new.append(chain()[..50].to_vec(), Level::Linked).await;
     let settings = Settings { finality_depth: 40, peer_timeout: PATIENCE, cache_bytes: 1 << 20, sync: false };
-    let source = Source::new(old.open().await, libp2p::PeerId::random(), settings);
+    let source = Source::local_only(Arc::new(LocalSource::new(old.open().await, libp2p::PeerId::random(), settings)));
     let read = async || source.answer(Query::Epoch { epoch: 1 }, &Origin::Local, 0).await.unwrap();
     let before = read().await;
     std::fs::rename(new.folder.path().join("store.db"), old.folder.path().join("store.db")).unwrap();

@@ -9,7 +9,7 @@ use modal_gateway::{
         counters::Counters,
         server::{ConnectionLimits, Tls},
     },
-    source::{self, Source},
+    source::{self, LocalSource, Source},
     store::{self, BlockStore, OpenOptions},
 };
 use reqwest::{Client, Method, RequestBuilder, Response};
@@ -56,7 +56,8 @@ impl Door {
         let store = store::open(url, &options).await.unwrap();
         let settings =
             source::Settings { finality_depth: 40, peer_timeout: Duration::from_secs(2), cache_bytes: 0, sync };
-        let source = Arc::new(Source::new(store.clone(), PeerId::random(), settings));
+        let source =
+            Arc::new(Source::local_only(Arc::new(LocalSource::new(store.clone(), PeerId::random(), settings))));
         let closing = CancellationToken::new();
         let Terms { settings, limits, tls, token } = terms;
         let proxies = settings.proxies.clone();

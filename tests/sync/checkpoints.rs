@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    following::told,
+    following::announcement,
     node::{Syncing, by, eventually, serve, settings},
 };
 use crate::support::{
@@ -53,7 +53,7 @@ async fn a_heavier_branch_from_below_a_checkpoint_is_refused(
 
 #[rstest]
 #[tokio::test]
-async fn a_checkpoint_that_our_chain_lacks_keeps_nobody_on_it(
+async fn a_chain_that_lacks_a_checkpoint_is_left_for_one_that_has_it(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     let ours = main_chain().first(101);
@@ -79,7 +79,7 @@ async fn gossip_takes_no_checkpoint_away(#[values(Backend::Sqlite, Backend::Post
     let _stop = stop.clone().drop_guard();
     tokio::spawn(insisting(&syncing, ours.tip()).run(stop));
     syncing.wait_for(SyncState::Synced).await;
-    peer.publish(told(theirs.tip()));
+    peer.publish(announcement(theirs.tip()));
     eventually(async || syncing.store.get(&theirs.tip().hash).await.unwrap()).await;
     syncing.assert_holds(&ours).await;
     assert_eq!(syncing.info(&peer).penalties, 0);
@@ -87,7 +87,7 @@ async fn gossip_takes_no_checkpoint_away(#[values(Backend::Sqlite, Backend::Post
 
 #[rstest]
 #[tokio::test]
-async fn a_chain_stored_before_its_checkpoint_was_named_is_rewound_at_the_start(
+async fn a_chain_stored_before_its_checkpoint_was_configured_is_rewound_at_the_start(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     // How much of the wrong chain the other peer has: to its end, and less than what is left of it here.
     #[values(101, 75)] length: usize,
@@ -111,8 +111,8 @@ async fn a_chain_stored_before_its_checkpoint_was_named_is_rewound_at_the_start(
     let event = syncing.store.events(0, 100).await.unwrap().pop().unwrap();
     let document: Value = serde_json::from_str(&event.document).unwrap();
     assert_eq!(event.kind, EventKind::Reorganised);
-    let told = [&document["ancestor"]["index"], &document["old_tip"]["index"], &document["orphaned"]];
-    assert_eq!(told, [&json!(79), &json!(100), &json!(21)], "{document:#}");
+    let event = [&document["ancestor"]["index"], &document["old_tip"]["index"], &document["orphaned"]];
+    assert_eq!(event, [&json!(79), &json!(100), &json!(21)], "{document:#}");
     assert!(document["reason"].as_str().is_some_and(|reason| reason.contains("checkpoint at 80")), "{document:#}");
 
     let peer = serve(&Serving::of(&right)).await;

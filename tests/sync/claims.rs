@@ -60,7 +60,7 @@ async fn a_chain_that_was_weighed_is_not_fetched_again_for_what_is_claimed_of_it
     let other = serve(&Serving::of(&honest()).info(|_| {})).await;
     syncing.meet(&other).await;
     let asked = async || syncing.p2p.peers().iter().all(|info| info.chain.is_some()).then_some(());
-    other.publish(super::following::told(&main_chain()[LENGTH + 5]));
+    other.publish(super::following::announcement(&main_chain()[LENGTH + 5]));
     eventually(asked).await;
     assert_eq!(ranges(), before, "its weight is known by its tip");
     syncing.assert_holds(&honest()).await;
@@ -69,7 +69,7 @@ async fn a_chain_that_was_weighed_is_not_fetched_again_for_what_is_claimed_of_it
 
 #[rstest]
 #[tokio::test]
-async fn a_tip_that_is_claimed_and_not_there_helps_nobody(
+async fn a_claimed_tip_that_the_peer_lacks_is_not_followed(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     // At its own height, beyond its end, and where no chain can be.
     #[values(300, 5_000, u64::MAX - 1)] height: u64,

@@ -22,7 +22,7 @@ use crate::support::{
 };
 
 /// A block as the network's nodes tell it each other.
-pub(super) fn told(block: &MinerBlock) -> Value {
+pub(super) fn announcement(block: &MinerBlock) -> Value {
     json!({
         "hash": block.hash, "index": block.index, "epoch": block.epoch, "nominated_peer_id": block.nominated_peer_id,
         "previous_hash": block.previous_hash, "difficulty": block.target_difficulty.to_string(),
@@ -30,8 +30,8 @@ pub(super) fn told(block: &MinerBlock) -> Value {
     })
 }
 
-/// A service that is level with peers of this chain, which are given too.
-async fn level<const N: usize>(
+/// A service that is in sync with peers of this chain, which are given too.
+async fn in_sync<const N: usize>(
     backend: Backend,
     chain: &Chain,
 ) -> (Syncing, [(ScriptedPeer, Serving); N], impl Drop + use<N>) {
@@ -61,43 +61,43 @@ async fn a_block_that_extends_the_chain_is_appended_and_passed_on(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     let chain = main_chain().first(51);
-    let (syncing, [(teller, _), (other, _)], _running) = level(backend, &chain.first(50)).await;
-    teller.publish(told(chain.tip()));
+    let (syncing, [(announcer, _), (other, _)], _running) = in_sync(backend, &chain.first(50)).await;
+    announcer.publish(announcement(chain.tip()));
     syncing.wait_for_tip(chain.tip()).await;
     let seen_at = syncing.chain().await[50].seen_at;
     assert!(seen_at.is_some_and(|at| at > 1_700_000_000), "{seen_at:?}");
-    let as_told = MinerBlock { seen_at, ..chain.tip().clone() };
-    syncing.assert_holds(&[&chain[..50], &[as_told]].concat()).await;
-    assert_eq!(heard(&other).await, [told(chain.tip())]);
+    let as_announced = MinerBlock { seen_at, ..chain.tip().clone() };
+    syncing.assert_holds(&[&chain[..50], &[as_announced]].concat()).await;
+    assert_eq!(heard(&other).await, [announcement(chain.tip())]);
     assert!(syncing.store.jobs(10).await.unwrap().is_empty(), "nobody had to be asked");
 }
 
 #[rstest]
 #[tokio::test]
-async fn a_block_that_is_there_is_passed_on_as_it_is_and_not_with_other_words(
+async fn a_known_block_is_relayed_as_stored_and_not_in_another_encoding(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     let chain = main_chain().first(51);
-    let (syncing, [(teller, _), (other, _)], _running) = level(backend, &chain).await;
-    let (mut forged, mut padded) = (told(chain.tip()), told(chain.tip()));
+    let (syncing, [(announcer, _), (other, _)], _running) = in_sync(backend, &chain).await;
+    let (mut forged, mut padded) = (announcement(chain.tip()), announcement(chain.tip()));
     forged["miner_number"] = json!(chain.tip().miner_number + 1);
     padded["padding"] = json!("x".repeat(2_000));
-    for message in [forged, padded, told(&chain[3]), told(chain.tip())] {
-        teller.publish(message);
+    for message in [forged, padded, announcement(&chain[3]), announcement(chain.tip())] {
+        announcer.publish(message);
     }
-    assert_eq!(heard(&other).await, [told(chain.tip())], "neither forged nor padded nor old");
-    assert_eq!(syncing.info(&teller).penalties, 0);
+    assert_eq!(heard(&other).await, [announcement(chain.tip())], "neither forged nor padded nor old");
+    assert_eq!(syncing.info(&announcer).penalties, 0);
 }
 
 #[rstest]
 #[tokio::test]
-async fn an_invalid_block_goes_no_further_and_its_sender_is_shunned(
+async fn an_invalid_block_is_not_relayed_and_its_author_is_penalised(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     #[values("nonce", "miner_number", "difficulty", "timestamp", "no block at all")] wrong: &str,
 ) {
     let chain = main_chain().first(51);
-    let (syncing, [(liar, _), (honest, _), (other, _)], _running) = level(backend, &chain.first(50)).await;
-    let mut message = told(chain.tip());
+    let (syncing, [(liar, _), (honest, _), (other, _)], _running) = in_sync(backend, &chain.first(50)).await;
+    let mut message = announcement(chain.tip());
     match wrong {
         "nonce" => message["nonce"] = json!((chain.tip().nonce + 1).to_string()),
         "miner_number" => message["miner_number"] = json!(chain.tip().miner_number + 1),
@@ -111,18 +111,18 @@ async fn an_invalid_block_goes_no_further_and_its_sender_is_shunned(
         let info = syncing.info(&liar);
         assert_eq!((info.last_penalty, info.shunned), (Some("invalid_block"), true));
     }
-    honest.publish(told(chain.tip()));
+    honest.publish(announcement(chain.tip()));
     syncing.wait_for_tip(chain.tip()).await;
-    assert_eq!(heard(&other).await, [told(chain.tip())], "only the good one is passed on");
+    assert_eq!(heard(&other).await, [announcement(chain.tip())], "only the good one is passed on");
     assert_eq!(syncing.store.state().await.unwrap().total_blocks, 51);
     assert_eq!((syncing.info(&honest).penalties, syncing.info(&other).penalties), (0, 0));
 }
 
 #[rstest]
 #[tokio::test]
-async fn who_only_passes_a_bad_block_on_is_not_blamed(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+async fn a_relay_of_an_invalid_block_is_not_penalised(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let chain = main_chain().first(51);
-    let (syncing, [(honest, _)], _running) = level(backend, &chain.first(50)).await;
+    let (syncing, [(honest, _)], _running) = in_sync(backend, &chain.first(50)).await;
     // Passes everything on without a look.
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
@@ -139,12 +139,12 @@ async fn who_only_passes_a_bad_block_on_is_not_blamed(#[values(Backend::Sqlite, 
     relay.dial(liar.address.clone()).await.unwrap();
     syncing.meet_at(relay.dial_addresses().remove(0)).await;
 
-    let mut bad = told(chain.tip());
+    let mut bad = announcement(chain.tip());
     bad["nonce"] = json!((chain.tip().nonce + 1).to_string());
     liar.publish(bad);
     eventually(async || (syncing.p2p.gossip_stats().received > 0).then_some(())).await;
     // What comes later is taken later.
-    honest.publish(told(chain.tip()));
+    honest.publish(announcement(chain.tip()));
     syncing.wait_for_tip(chain.tip()).await;
     let relay = relay.local_peer_id().to_string();
     let info = syncing.p2p.peers().into_iter().find(|info| info.peer_id.as_ref() == Some(&relay)).unwrap();
@@ -157,66 +157,68 @@ async fn an_unknown_parent_starts_a_sync_from_the_teller(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     let chain = main_chain().first(70);
-    let (syncing, [(teller, node), others @ ..], _running) = level::<17>(backend, &chain.first(50)).await;
-    // Of these many only the best are asked, and the teller is not one of them.
+    let (syncing, [(announcer, node), others @ ..], _running) = in_sync::<17>(backend, &chain.first(50)).await;
+    // Of these many only the best are asked, and the announcer is not one of them.
     let long = vec![b'x'; modal_gateway::protocol::MAX_REQUEST_BYTES + 1];
-    syncing.p2p.request(teller.peer_id, long.into(), PATIENCE).await.expect_err("longer than the protocol allows");
-    eventually(async || (syncing.p2p.candidates().last() == Some(&teller.peer_id)).then_some(())).await;
+    syncing.p2p.request(announcer.peer_id, long.into(), PATIENCE).await.expect_err("longer than the protocol allows");
+    eventually(async || (syncing.p2p.candidates().last() == Some(&announcer.peer_id)).then_some(())).await;
     *node.chain().lock().unwrap() = chain.to_vec();
-    teller.publish(told(chain.tip()));
+    announcer.publish(announcement(chain.tip()));
     syncing.wait_for_tip(chain.tip()).await;
     syncing.wait_for(SyncState::Synced).await;
     syncing.assert_holds(&chain).await;
     let fetched = |peer: &ScriptedPeer| peer.requests().iter().any(|asked| asked["path"] == "/data/miner_block/range");
-    assert!(fetched(&teller) && !others.iter().any(|(other, _)| fetched(other)));
+    assert!(fetched(&announcer) && !others.iter().any(|(other, _)| fetched(other)));
 }
 
 #[rstest]
 #[tokio::test]
-async fn a_teller_that_gives_nothing_holds_nobody_up(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+async fn an_announcer_without_blocks_does_not_delay_the_sync(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
     let chain = main_chain().first(51);
     let syncing = Syncing::with(backend, &chain.first(50)).await;
     let honest = serve(&Serving::of(&chain.first(50))).await;
-    let mute = ScriptedPeer::start(|_| Reply::Silence).await;
+    let unresponsive = ScriptedPeer::start(|_| Reply::Silence).await;
     syncing.meet(&honest).await;
-    syncing.meet(&mute).await;
+    syncing.meet(&unresponsive).await;
     let settings = Settings { peer_timeout: PATIENCE, ..settings(Level::Pow) };
     let service = Service::new(syncing.store.clone(), syncing.p2p.clone(), &settings).unwrap();
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
     tokio::spawn(service.run(stop));
     syncing.wait_for(SyncState::Synced).await;
-    let before = mute.requests().len();
-    mute.publish(told(&main_chain()[60]));
-    eventually(async || (mute.requests().len() > before).then_some(())).await;
-    honest.publish(told(chain.tip()));
-    // The mute one hangs up after 10 s; it is waited for 3 s.
+    let before = unresponsive.requests().len();
+    unresponsive.publish(announcement(&main_chain()[60]));
+    eventually(async || (unresponsive.requests().len() > before).then_some(())).await;
+    honest.publish(announcement(chain.tip()));
+    // The unresponsive one hangs up after 10 s; it is waited for 3 s.
     tokio::time::timeout(Duration::from_secs(5), syncing.wait_for_tip(chain.tip())).await.expect("it is held up");
 }
 
 #[rstest]
 #[tokio::test]
-async fn what_only_a_shunned_peer_tells_is_looked_for_elsewhere(
+async fn a_block_of_a_distrusted_announcer_is_fetched_from_another_peer(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     let chain = main_chain().first(51);
-    let (syncing, [(shunned, _), (_honest, node)], _running) = level(backend, &chain.first(50)).await;
+    let (syncing, [(shunned, _), (_honest, node)], _running) = in_sync(backend, &chain.first(50)).await;
     syncing.p2p.penalise(shunned.peer_id, Offence::BrokenAnswer);
     *node.chain().lock().unwrap() = chain.to_vec();
-    shunned.publish(told(chain.tip()));
+    shunned.publish(announcement(chain.tip()));
     syncing.wait_for_tip(chain.tip()).await;
 }
 
 #[rstest]
 #[tokio::test]
-async fn a_competing_block_is_kept_beside_the_chain_until_its_branch_is_heavier(
+async fn a_competing_block_is_an_orphan_until_its_branch_is_heavier(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     let ours = main_chain().first(50).extend(1, &MIDDLE);
     let first = ours.fork(49, "theirs").extend(1, &LIGHT);
     let second = first.clone().extend(1, &HEAVY);
-    let (syncing, [(teller, node)], _running) = level(backend, &ours).await;
-    teller.publish(told(first.tip()));
+    let (syncing, [(announcer, node)], _running) = in_sync(backend, &ours).await;
+    announcer.publish(announcement(first.tip()));
     eventually(async || syncing.store.get(&first.tip().hash).await.unwrap()).await;
     syncing.assert_holds(&ours).await;
     let (at_50, count, _) = syncing.store.at_index(50).await.unwrap();
@@ -224,11 +226,11 @@ async fn a_competing_block_is_kept_beside_the_chain_until_its_branch_is_heavier(
     assert!(at_50[0].canonical && !at_50[1].canonical && at_50[1].orphaned);
 
     *node.chain().lock().unwrap() = second.to_vec();
-    teller.publish(told(second.tip()));
+    announcer.publish(announcement(second.tip()));
     syncing.wait_for_tip(second.tip()).await;
     let (at_50, count, _) = syncing.store.at_index(50).await.unwrap();
     assert_eq!((at_50[0].hash.as_str(), at_50[1].hash.as_str(), count), (&*first[50].hash, &*ours[50].hash, 2));
-    assert_eq!(syncing.info(&teller).penalties, 0);
+    assert_eq!(syncing.info(&announcer).penalties, 0);
 }
 
 #[rstest]
@@ -236,20 +238,20 @@ async fn a_competing_block_is_kept_beside_the_chain_until_its_branch_is_heavier(
 async fn a_heavier_block_takes_the_tips_place(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let ours = main_chain().first(51);
     let theirs = ours.fork(49, "theirs").extend(1, &HEAVY);
-    let (syncing, [(teller, _), (other, _)], _running) = level(backend, &ours).await;
-    teller.publish(told(theirs.tip()));
+    let (syncing, [(announcer, _), (other, _)], _running) = in_sync(backend, &ours).await;
+    announcer.publish(announcement(theirs.tip()));
     syncing.wait_for_tip(theirs.tip()).await;
     let state = syncing.store.state().await.unwrap();
     assert_eq!((state.length, state.total_blocks), (51, 52));
     assert_eq!(state.cumulative_difficulty.to_string(), theirs.work().to_string());
     let lost: Value = serde_json::from_str(&syncing.store.get(&ours.tip().hash).await.unwrap().unwrap().json).unwrap();
     assert_eq!((&lost["is_orphaned"], &lost["competing_hash"]), (&json!(true), &json!(theirs.tip().hash)));
-    assert_eq!(heard(&other).await, [told(theirs.tip())]);
+    assert_eq!(heard(&other).await, [announcement(theirs.tip())]);
 }
 
 #[rstest]
 #[tokio::test]
-async fn without_a_peer_it_is_stalled_until_one_appears(
+async fn without_a_peer_the_sync_is_stalled_until_one_connects(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     let chain = main_chain();

@@ -57,19 +57,19 @@ async fn a_heavier_fork_is_adopted(
     let events = syncing.store.events(before, 100).await.unwrap();
     let reorganised: Vec<_> = events.iter().filter(|event| event.kind == EventKind::Reorganised).collect();
     assert_eq!(reorganised.len(), 1, "{events:?}");
-    let told: Value = serde_json::from_str(&reorganised[0].document).unwrap();
-    assert_eq!((&told["ancestor"], &told["old_tip"]), (&position(&heavy[ancestor]), &position(light.tip())));
-    assert_eq!(told["orphaned"], depth);
-    let adopted = told["adopted"].as_u64().unwrap() as usize;
-    assert_eq!(told["new_tip"], position(&heavy[ancestor + adopted]));
-    assert!(told["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{told}");
+    let event: Value = serde_json::from_str(&reorganised[0].document).unwrap();
+    assert_eq!((&event["ancestor"], &event["old_tip"]), (&position(&heavy[ancestor]), &position(light.tip())));
+    assert_eq!(event["orphaned"], depth);
+    let adopted = event["adopted"].as_u64().unwrap() as usize;
+    assert_eq!(event["new_tip"], position(&heavy[ancestor + adopted]));
+    assert!(event["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{event}");
     assert_eq!(events.last().unwrap().tip.as_ref().map(|tip| &tip.hash), Some(&heavy.tip().hash));
 
     for lost in &light[ancestor + 1..] {
         let found = syncing.store.get(&lost.hash).await.unwrap().expect("the old branch stays readable");
         let text: Value = serde_json::from_str(&found.json).unwrap();
         assert!(!found.canonical && text["is_orphaned"] == true && text["is_canonical"] == false, "{text}");
-        assert_eq!(text["orphan_reason"], told["reason"]);
+        assert_eq!(text["orphan_reason"], event["reason"]);
         let winner = text["competing_hash"].as_str().unwrap();
         assert!(heavy[ancestor + 1..].iter().any(|block| block.hash == winner), "{text}");
         let (at_index, count, _) = syncing.store.at_index(lost.index).await.unwrap();
@@ -120,7 +120,7 @@ async fn a_lighter_fork_is_refused(
 
 #[rstest]
 #[tokio::test]
-async fn a_branch_of_several_plans_is_weighed_as_a_whole(
+async fn a_branch_of_several_plans_counts_with_its_whole_work(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     // The heavier one does not win before its 50th block.
     #[values(30, 200)] plan: u64,
@@ -134,7 +134,7 @@ async fn a_branch_of_several_plans_is_weighed_as_a_whole(
     let peer = serve(&if kind == "heavier" { node } else { node.first_release() }).await;
     let syncing = Syncing::with(backend, ours).await;
     syncing.meet(&peer).await;
-    let service = syncing.service().planning(plan);
+    let service = syncing.service().with_plan_blocks(plan);
     let progress = service.sync_once(&by(Mode::Delta), &CancellationToken::new(), |_| {}).await.unwrap();
     syncing.assert_holds(&heavy).await;
     let fetched = theirs.len() - (LENGTH - 200);

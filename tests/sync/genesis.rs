@@ -118,7 +118,7 @@ async fn a_first_sync_that_is_interrupted_leaves_the_genesis_open(
     let syncing = Syncing::with(backend, &[]).await;
     let peer = serve(&Serving::of(&long).silent_beyond(199)).await;
     syncing.meet(&peer).await;
-    let (stop, spec, service) = (CancellationToken::new(), by(Mode::Delta), syncing.service().planning(100));
+    let (stop, spec, service) = (CancellationToken::new(), by(Mode::Delta), syncing.service().with_plan_blocks(100));
     let far = eventually(async || (syncing.store.state().await.unwrap().length >= 200).then(|| stop.cancel()));
     let (ended, ()) = tokio::join!(service.sync_once(&spec, &stop, |_| {}), far);
     assert!(matches!(ended, Err(SyncError::Cancelled)), "{ended:?}");
@@ -158,7 +158,7 @@ async fn a_genesis_that_was_left_open_is_settled_where_nothing_is_to_be_fetched(
 
 #[rstest]
 #[tokio::test]
-async fn it_is_told_from_whom_the_genesis_was_taken(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+async fn the_status_names_the_peer_of_the_genesis(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     // Both claim far more than they have, so that the lighter chain is weighed as well, and last.
     let boasting = |chain: &Chain, digits| {
         Serving::of(chain).info(move |info| info["cumulative_difficulty"] = json!("9".repeat(digits)))

@@ -64,7 +64,7 @@ async fn a_job_goes_on_after_a_restart(#[values(Backend::Sqlite, Backend::Postgr
 }
 
 #[tokio::test]
-async fn a_job_goes_on_when_its_database_was_away() {
+async fn a_job_continues_after_its_database_was_away() {
     let mut test = TestStore::create(Backend::Postgres).await;
     let relay = Relay::to(&test.url).await;
     let server = std::mem::replace(&mut test.url, relay.url.clone());
@@ -113,9 +113,7 @@ async fn a_job_can_be_cancelled(#[values(Backend::Sqlite, Backend::Postgres)] ba
 
 #[rstest]
 #[tokio::test]
-async fn a_job_that_is_cancelled_before_its_turn_never_runs(
-    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
-) {
+async fn a_job_cancelled_in_the_queue_never_runs(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let syncing = Syncing::with(backend, &[]).await;
     let spec = serde_json::to_string(&JobSpec::default()).unwrap();
     let id = syncing.store.create_job(&spec).await.unwrap();
@@ -177,14 +175,15 @@ async fn one_process_at_a_time_syncs_and_another_takes_over(
 
 /// With Postgres, where a writer of the chain keeps nobody from writing how a job does.
 #[tokio::test]
-async fn what_waits_for_a_writer_is_little_and_told() {
+async fn the_queues_before_a_slow_writer_are_short_and_reported() {
     let peer = serve(&Serving::of(main_chain())).await;
     let syncing = Syncing::with(Backend::Postgres, &[]).await;
     syncing.meet(&peer).await;
     let other = syncing.beside().await;
     let writer = other.store.write().await.unwrap();
     let stages = Arc::new(Stages::default());
-    let (service, spec, stop) = (syncing.service().watched(stages.clone()), by(Mode::Epoch), CancellationToken::new());
+    let (service, spec, stop) =
+        (syncing.service().with_stages(stages.clone()), by(Mode::Epoch), CancellationToken::new());
     let full = async {
         eventually(async || (Stage::ALL.map(|stage| stages.waiting(stage)) == [2, 2]).then_some(())).await;
         drop(writer);

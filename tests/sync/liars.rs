@@ -167,7 +167,7 @@ async fn a_bad_block_is_refused(
 #[case::orphaned(changed(|block| block.is_orphaned = true))]
 #[case::seen(changed(|block| (block.seen_at, block.height_at_time) = (Some(7), Some(7))))]
 #[tokio::test]
-async fn what_follows_from_other_members_is_computed_and_held_against_nobody(
+async fn derived_members_are_computed_again_and_not_penalised(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     #[values(Mode::Headers, Mode::Delta)] mode: Mode,
     #[case] chain: Vec<MinerBlock>,
@@ -210,7 +210,7 @@ async fn a_list_in_any_order_with_blocks_too_many_or_too_few_is_put_together(
 #[case::nothing_at_all(Serving::of(&honest()).silent_beyond(0), None)]
 #[case::endless_tiny_chunks(Serving::of(&honest()).at_most(1), Some("unreliable"))]
 #[tokio::test]
-async fn who_gives_little_is_not_blamed_for_more(
+async fn a_peer_with_small_answers_is_penalised_for_nothing_else(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     #[values(Mode::Headers, Mode::Delta)] mode: Mode,
     #[case] node: Serving,
@@ -229,7 +229,7 @@ async fn who_gives_little_is_not_blamed_for_more(
 
 #[rstest]
 #[tokio::test]
-async fn what_a_peer_gave_before_it_fell_silent_is_not_asked_for_again(
+async fn blocks_received_before_a_stall_are_not_requested_again(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     // It leads, because it claims more, and it stops in the middle of a window.

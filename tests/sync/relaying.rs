@@ -1,4 +1,4 @@
-//! What is passed on of the gossip: a teller on one side, a listener on the other, which are not connected.
+//! What is passed on of the gossip: a announcer on one side, a listener on the other, which are not connected.
 
 use modal_gateway::{chain::Level, chain::MinerBlock, source::job::SyncState};
 use rstest::rstest;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use tokio_util::sync::DropGuard;
 
 use super::{
-    following::told,
+    following::announcement,
     node::{Syncing, eventually, serve},
 };
 use crate::support::{
@@ -19,7 +19,7 @@ use crate::support::{
 /// A service at this level between two peers of the same chain.
 struct Between {
     syncing: Syncing,
-    teller: ScriptedPeer,
+    announcer: ScriptedPeer,
     listener: ScriptedPeer,
     _running: DropGuard,
 }
@@ -28,11 +28,11 @@ impl Between {
     async fn start(backend: Backend, level: Level, ours: &[MinerBlock]) -> Self {
         let syncing = Syncing::at(backend, ours, level).await;
         let running = syncing.run();
-        let (teller, listener) = (serve(&Serving::of(ours)).await, serve(&Serving::of(ours)).await);
-        syncing.meet(&teller).await;
+        let (announcer, listener) = (serve(&Serving::of(ours)).await, serve(&Serving::of(ours)).await);
+        syncing.meet(&announcer).await;
         syncing.meet(&listener).await;
         syncing.wait_for(SyncState::Synced).await;
-        Self { syncing, teller, listener, _running: running }
+        Self { syncing, announcer, listener, _running: running }
     }
 
     /// Waits until the listener has heard so much; all that it has heard.
@@ -50,14 +50,14 @@ async fn nothing_unverified_is_passed_on(#[values(Backend::Sqlite, Backend::Post
     let between = Between::start(backend, Level::Linked, &chain[..50]).await;
     // Each is taken in, and one that is known is told once more.
     for block in &chain[50..] {
-        between.teller.publish(told(block));
+        between.announcer.publish(announcement(block));
         between.syncing.wait_for_tip(block).await;
     }
-    between.teller.publish(told(chain.tip()));
+    between.announcer.publish(announcement(chain.tip()));
     let received = || between.syncing.p2p.gossip_stats().received;
     eventually(async || (received() >= 3).then_some(())).await;
     // What is told by ourselves afterwards comes after all that was passed on before.
-    let own = told(&main_chain()[60]);
+    let own = announcement(&main_chain()[60]);
     let tell = async || {
         between.syncing.p2p.publish(serde_json::to_vec(&own).unwrap().into()).unwrap();
         (!between.listener.heard().borrow().is_empty()).then_some(())
@@ -65,7 +65,7 @@ async fn nothing_unverified_is_passed_on(#[values(Backend::Sqlite, Backend::Post
     eventually(tell).await;
     let heard = between.heard(1).await;
     assert!(heard.iter().all(|heard| *heard == own), "{heard:#?}");
-    assert_eq!(between.syncing.info(&between.teller).penalties, 0);
+    assert_eq!(between.syncing.info(&between.announcer).penalties, 0);
 }
 
 #[rstest]
@@ -75,10 +75,10 @@ async fn a_genesis_is_not_passed_on(#[values(Backend::Sqlite, Backend::Postgres)
     // Not below the tip: it is the tip.
     let between = Between::start(backend, Level::Pow, &chain[..1]).await;
     for block in [&chain[0], &Chain::genesis(1)[0], &chain[1]] {
-        between.teller.publish(told(block));
+        between.announcer.publish(announcement(block));
     }
-    assert_eq!(between.heard(1).await, [told(&chain[1])]);
-    assert_eq!(between.syncing.info(&between.teller).penalties, 0);
+    assert_eq!(between.heard(1).await, [announcement(&chain[1])]);
+    assert_eq!(between.syncing.info(&between.announcer).penalties, 0);
 }
 
 #[rstest]
@@ -91,10 +91,10 @@ async fn verified_blocks_are_passed_on_from_the_tip_on(#[values(Backend::Sqlite,
     let unknown = Chain::genesis(1).extend(60, &LIGHT);
     let between = Between::start(backend, Level::Pow, &ours).await;
     for block in [&ours[30], below.tip(), unknown.tip(), beside.tip(), next.tip()] {
-        between.teller.publish(told(block));
+        between.announcer.publish(announcement(block));
     }
-    assert_eq!(between.heard(2).await, [told(beside.tip()), told(next.tip())]);
+    assert_eq!(between.heard(2).await, [announcement(beside.tip()), announcement(next.tip())]);
     let kept = between.syncing.store.get(&below.tip().hash).await.unwrap();
     assert!(kept.is_some_and(|kept| !kept.canonical), "it is verified and kept beside the chain");
-    assert_eq!(between.syncing.info(&between.teller).penalties, 0);
+    assert_eq!(between.syncing.info(&between.announcer).penalties, 0);
 }

@@ -58,7 +58,7 @@ async fn a_slow_peer_with_the_better_chain_is_waited_for(
 }
 
 #[tokio::test]
-async fn a_peer_of_the_first_release_tells_its_tip_in_few_round_trips() {
+async fn the_tip_of_a_peer_of_the_first_release_is_found_in_few_round_trips() {
     let chain = main_chain();
     for (theirs, most) in [(1_000, 3), (1_005, 7)] {
         let peer = serve(&Serving::of(&chain.first(theirs)).first_release()).await;

@@ -25,7 +25,7 @@ fn asked(peer: &ScriptedPeer, path: &str) -> Vec<Value> {
 
 #[rstest]
 #[tokio::test]
-async fn each_strategy_brings_the_whole_chain(
+async fn each_strategy_fetches_the_whole_chain(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     #[values(Mode::Full, Mode::Incremental, Mode::Epoch, Mode::Headers, Mode::Delta)] mode: Mode,
     #[values("today's", "fifty at a time", "first release")] kind: &str,

@@ -31,7 +31,7 @@ use crate::{
         Code, Failure,
         query::{Kind, Parameter, optional},
     },
-    source::{Cursor, News, Source},
+    source::{ChainEvent, Cursor, Source},
 };
 
 /// How often a stream polls for events. All streams share what the source has read.
@@ -100,7 +100,7 @@ struct Follower {
     /// The last event sent, or where to begin; `None` until the store can be read.
     after: Option<Cursor>,
     /// The batch that was read last, and how many of its events were sent.
-    batch: Option<(Arc<[News]>, usize)>,
+    batch: Option<(Arc<[ChainEvent]>, usize)>,
     _permit: Permit,
 }
 
@@ -122,19 +122,19 @@ impl Follower {
     }
 
     /// The events after the last one; while there is none, those after the chain as it is now.
-    async fn read(&mut self) -> Result<Arc<[News]>, Failure> {
+    async fn read(&mut self) -> Result<Arc<[ChainEvent]>, Failure> {
         let after = match self.after {
             Some(after) => after,
             None => *self.after.insert(Cursor::from(&*self.source.state().await?)),
         };
-        self.source.news(after).await
+        self.source.chain_events(after).await
     }
 
     /// The next event, once there is one; `None` when the gateway stops.
     async fn next(&mut self) -> Option<Event> {
         loop {
             if let Some((events, sent)) = &mut self.batch
-                && let Some(News { id, name, data }) = events.get(*sent)
+                && let Some(ChainEvent { id, name, data }) = events.get(*sent)
             {
                 *sent += 1;
                 self.after = Some(*id);

@@ -130,7 +130,7 @@ async fn add_chain(metrics: &mut Metrics, gateway: &Gateway) -> Result<(), Failu
 
 /// Metrics of the database connections, the caches and the stages of the sync.
 async fn add_store(metrics: &mut Metrics, gateway: &Gateway) {
-    let source::Figures { store, cache_entries, cache_bytes, news_entries } = gateway.source.figures().await;
+    let source::Stats { store, cache_entries, cache_bytes, event_entries } = gateway.source.stats().await;
     metrics.gauge("modal_store_up", "1 if the database was reachable when it was last used.", store.up.into());
     metrics.counter("modal_store_outages_total", "Times that the database became unreachable.", store.outages);
     let pools = [("readers", store.readers), ("writer", store.writer)];
@@ -143,7 +143,7 @@ async fn add_store(metrics: &mut Metrics, gateway: &Gateway) {
     metrics.gauges("modal_store_waiting", "Callers that wait for a connection.", by_pool(|stats| stats.waiting));
     metrics.gauge("modal_cache_entries", "Encoded answers in the cache.", cache_entries);
     metrics.gauge("modal_cache_bytes", "Bytes of the cache.", cache_bytes);
-    metrics.gauge("modal_news_entries", "Cached answers for event streams.", news_entries);
+    metrics.gauge("modal_news_entries", "Cached answers for event streams.", event_entries);
     let stages = gateway.source.stages();
     let waiting = Stage::ALL.map(|stage| (label("stage", stage.as_str()), stages.waiting(stage) as u64));
     metrics.gauges("modal_sync_waiting", "Windows or batches that wait for a stage of the sync.", waiting);

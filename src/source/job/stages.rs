@@ -1,4 +1,4 @@
-//! How full the stages of the sync are.
+//! Queue lengths of the sync's stages.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -6,7 +6,7 @@ use tokio::sync::mpsc::Sender;
 
 use crate::chain::Differences;
 
-/// A stage of the sync that others hand something to.
+/// A stage of the sync that has a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Verifies windows of blocks.
@@ -16,7 +16,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// Every stage, in the order of the work.
+    /// Every stage, in order.
     pub const ALL: [Self; 2] = [Self::Verify, Self::Commit];
 
     /// The name: one lower-case word.
@@ -28,11 +28,11 @@ impl Stage {
     }
 }
 
-/// Tells how many messages wait in a channel; 0 once it is closed.
+/// The number of messages in a channel; 0 once it is closed.
 type Gauge = Box<dyn Fn() -> usize + Send>;
 
-/// What waits for the stages of the sync that runs in this process, if one does, and what it has computed anew. The sync
-/// writes it, the figures read it.
+/// Queue lengths of the sync that runs in this process, and what it computed again. The sync writes them, the metrics
+/// read them.
 #[derive(Default)]
 pub struct Stages {
     gauges: [Mutex<Option<Gauge>>; Stage::ALL.len()],
@@ -40,24 +40,24 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// From now on `stage` gets its work from `sender`, whose channel this does not keep open.
+    /// Reads the queue length of `stage` from `sender` from now on, without keeping the channel open.
     pub fn watch<T: Send + 'static>(&self, stage: Stage, sender: &Sender<T>) {
         let sender = sender.downgrade();
         let gauge = move || sender.upgrade().map_or(0, |sender| sender.max_capacity() - sender.capacity());
         *self.gauge(stage) = Some(Box::new(gauge));
     }
 
-    /// What waits for `stage`: windows or batches, two at most.
+    /// Windows or batches in the queue of `stage`, at most two.
     pub fn waiting(&self, stage: Stage) -> usize {
         self.gauge(stage).as_ref().map_or(0, |gauge| gauge())
     }
 
-    /// Adds members of blocks that were sent with another value than the computed one.
-    pub fn differ(&self, differences: Differences) {
+    /// Counts members of blocks whose received value differs from the computed one.
+    pub fn add_differences(&self, differences: Differences) {
         *self.differences.lock().unwrap_or_else(PoisonError::into_inner) += differences;
     }
 
-    /// How many there were since the start, by member.
+    /// The counts since the start, by member.
     pub fn differences(&self) -> Differences {
         *self.differences.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_waits_is_counted_until_the_stage_ends() {
+    async fn queues_are_counted_until_the_stage_ends() {
         let stages = Stages::default();
         assert_eq!(Stage::ALL.map(|stage| stages.waiting(stage)), [0, 0]);
         let (sender, mut receiver) = mpsc::channel(2);

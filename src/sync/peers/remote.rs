@@ -1,4 +1,4 @@
-//! One peer's side of the protocol, as the sync needs it: what it claims, where its chain leaves ours, its blocks.
+//! One peer's side of the protocol: its claim, single blocks, headers, and the match with the store's chain.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +6,6 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 use libp2p::PeerId;
 
-use super::{fault::Fault, tracker::Tracker};
 use crate::{
     chain::{CumulativeDifficulty, MAX_BLOCK_BYTES, MinerBlock, Position, block::Header},
     p2p::{P2pClient, P2pError},
@@ -15,94 +14,93 @@ use crate::{
         answer::{ChainInfoData, FindAncestorData, HeadersData, RangeData},
         query::CheckPoint,
     },
-    source::parsed,
+    source::parse_blocking,
+    sync::{failure::PeerFault, progress::ProgressTracker},
 };
 
-mod chain;
+/// Most blocks that an abandoned branch is likely to have.
+pub const BRANCH: u64 = 40;
 
-/// Blocks that an abandoned branch is likely to have at most.
-const BRANCH: u64 = 40;
-
-/// Single blocks asked for at once where a peer of the first release is probed.
+/// Concurrent requests for single blocks to a peer of the first release.
 const PROBES_AT_ONCE: usize = 8;
 
-/// How much further each step reaches than the one before on the way to the tip of such a peer.
+/// Growth of the steps in the search for the tip of such a peer.
 const PROBE_STRIDE: u64 = 8;
 
-/// What a peer says of its chain. Nothing of it is proven, and of an honest node's numbers only the tip's hash is right: it
-/// counts whatever it keeps beside its chain.
+/// A peer's statement about its chain. Nothing of it is proven. Of an honest node only the tip's hash is exact: its
+/// counts include blocks beside its chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Claim {
-    /// Its work; `None` where the peer is of the first release, which does not tell.
+pub struct Claim {
+    /// The chain's work; `None` from a peer of the first release, which does not send it.
     pub work: Option<CumulativeDifficulty>,
     /// Number of blocks.
     pub length: u64,
-    /// Index of the tip, as claimed: its number of blocks less one.
+    /// Index of the tip as claimed: the number of blocks less one.
     pub claimed_height: u64,
-    /// Index of the tip: the same, until [`Remote::locate`] has found it out.
+    /// Index of the tip: as claimed, until [`RemotePeer::locate`] corrects it.
     pub height: u64,
     /// Hash of the tip.
     pub hash: String,
-    /// Whether our chain holds the tip.
+    /// Whether the tip is on the chain in the store.
     pub held: bool,
 }
 
 impl Claim {
-    /// The end of the chain that is claimed.
+    /// The end of the claimed chain.
     pub fn tip(&self) -> Position {
         Position { index: self.height, hash: self.hash.clone() }
     }
 }
 
-/// Blocks of an answer to a range, in any order, of which an index may have none or several.
-struct Chunk {
-    blocks: Vec<MinerBlock>,
+/// Blocks of an answer to a range, in any order; an index may have none or several.
+pub struct Chunk {
+    pub blocks: Vec<MinerBlock>,
     /// Index of the last block that the answer covers.
-    to_index: u64,
+    pub to_index: u64,
 }
 
-/// A peer, as one job asks it.
+/// A peer, with the timeout and the counts of one job.
 #[derive(Clone)]
-pub(super) struct Remote {
+pub struct RemotePeer {
     pub peer: PeerId,
     p2p: P2pClient,
     timeout: Duration,
-    tracker: Arc<Tracker>,
+    pub tracker: Arc<ProgressTracker>,
 }
 
-impl Remote {
-    pub fn new(p2p: P2pClient, peer: PeerId, timeout: Duration, tracker: Arc<Tracker>) -> Self {
+impl RemotePeer {
+    pub fn new(p2p: P2pClient, peer: PeerId, timeout: Duration, tracker: Arc<ProgressTracker>) -> Self {
         Self { peer, p2p, timeout, tracker }
     }
 
-    /// Whether the operator trusts it.
+    /// Whether the operator trusts the peer.
     pub fn is_trusted(&self) -> bool {
         self.p2p.is_trusted(&self.peer)
     }
 
-    /// Longest wait for one answer.
+    /// Longest time for one answer.
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// Asks, and hands the text of `data` to `read`.
-    async fn ask<T: Send + 'static>(
+    /// Sends a query, and passes the text of `data` to `read`.
+    pub async fn ask<T: Send + 'static>(
         &self,
         query: &Query,
         read: impl FnOnce(&str) -> Result<T, String> + Send + 'static,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, PeerFault> {
         self.tracker.peer(self.peer, |counts| counts.requests += 1);
         let (request, most_bytes) = (protocol::encode_request(query), query.most_bytes());
         let answer = self.p2p.request_within(self.peer, request, most_bytes, self.timeout).await;
         let outcome = match answer {
             Ok((body, wire_bytes)) => {
                 self.tracker.received(self.peer, wire_bytes as u64);
-                let outcome = parsed(body.len(), move || open(&body, read)).await;
-                outcome.unwrap_or(Err(Fault::Silent(P2pError::Stopped)))
+                let outcome = parse_blocking(body.len(), move || open(&body, read)).await;
+                outcome.unwrap_or(Err(PeerFault::NoAnswer(P2pError::Stopped)))
             }
             Err(error) => {
                 tracing::debug!(peer = %self.peer, %error, "no answer");
-                Err(Fault::Silent(error))
+                Err(PeerFault::NoAnswer(error))
             }
         };
         if outcome.is_err() {
@@ -111,9 +109,9 @@ impl Remote {
         outcome
     }
 
-    /// What it claims; `None` where its chain is empty. `hint` is the likely length of its chain: where to look for the
-    /// tip of a peer of the first release.
-    pub async fn claim(&self, hint: u64) -> Result<Option<Claim>, Fault> {
+    /// The peer's claim; `None` for an empty chain. `hint` is the likely length: where the search for the tip of a peer
+    /// of the first release starts.
+    pub async fn claim(&self, hint: u64) -> Result<Option<Claim>, PeerFault> {
         let query = Query::ChainInfo { local_block_hashes: Vec::new(), include_blocks: false, from_index: None };
         let claim = self.ask(&query, |data| {
             let info: ChainInfoData = parse(data)?;
@@ -128,9 +126,9 @@ impl Remote {
         }
     }
 
-    /// Finds the tip of a peer that does not tell: exponentially from a chain of length `hint` on, then by bisection.
-    /// Most peers have one of just that length or a little more: that takes few round trips.
-    async fn probe(&self, hint: u64) -> Result<Option<Claim>, Fault> {
+    /// Finds the tip of a peer that does not send it: in growing steps from a chain of length `hint`, then by
+    /// bisection. Most peers have that length or a little more, which takes few round trips.
+    async fn probe(&self, hint: u64) -> Result<Option<Claim>, PeerFault> {
         let last = hint.saturating_sub(1);
         let (mut best, mut beyond) = match self.at(last).await? {
             Some(block) => (block, None),
@@ -143,7 +141,9 @@ impl Remote {
         while beyond.is_none() {
             let index = best.index.saturating_add(step);
             match self.at(index).await? {
-                Some(block) if block.index <= best.index => return Err(Fault::broken("a chain without end".into())),
+                Some(block) if block.index <= best.index => {
+                    return Err(PeerFault::broken("a chain without end".into()));
+                }
                 Some(block) => (best, step) = (block, step.saturating_mul(PROBE_STRIDE)),
                 None => beyond = Some(index),
             }
@@ -161,17 +161,17 @@ impl Remote {
         Ok(Some(Claim { work: None, length, claimed_height: height, height, hash, held: false }))
     }
 
-    /// Puts the tip's real index into a claim: how many blocks a node keeps says little of it.
-    pub async fn locate(&self, claim: &mut Claim) -> Result<(), Fault> {
-        // Of a peer of the first release it was found by looking.
+    /// Corrects the index of a claim's tip: a node's number of blocks says little about it.
+    pub async fn locate(&self, claim: &mut Claim) -> Result<(), PeerFault> {
+        // For a peer of the first release the search has found it.
         if claim.work.is_some() {
-            claim.height = self.get(&claim.hash).await?.ok_or(Fault::NoTip)?.index;
+            claim.height = self.get(&claim.hash).await?.ok_or(PeerFault::MissingTip)?.index;
         }
         Ok(())
     }
 
-    /// The block with this hash, if it has one, on its chain or beside.
-    pub async fn get(&self, hash: &str) -> Result<Option<MinerBlock>, Fault> {
+    /// The block with this hash, if the peer has it, on its chain or not.
+    pub async fn get(&self, hash: &str) -> Result<Option<MinerBlock>, PeerFault> {
         let (query, wanted) = (Query::Get { hash: hash.into() }, hash.to_owned());
         let found = self.ask(&query, move |data| {
             let block: MinerBlock = parse(data)?;
@@ -179,28 +179,28 @@ impl Remote {
         });
         match found.await {
             Ok(block) => Ok(Some(block)),
-            Err(Fault::Refused(failure)) if failure.code == Code::BlockNotFound => Ok(None),
+            Err(PeerFault::ErrorAnswer(failure)) if failure.code == Code::BlockNotFound => Ok(None),
             Err(fault) => Err(fault),
         }
     }
 
-    /// A block at an index, if it has one there: of several any.
-    async fn at(&self, index: u64) -> Result<Option<MinerBlock>, Fault> {
+    /// A block at an index, any of several; `None` if there is none.
+    async fn at(&self, index: u64) -> Result<Option<MinerBlock>, PeerFault> {
         Ok(self.chunk(index, index).await?.blocks.into_iter().next())
     }
 
-    /// Hashes of all blocks that it counts to its chain at an index.
-    pub async fn hashes_at(&self, index: u64) -> Result<Vec<String>, Fault> {
+    /// Hashes of all blocks at an index of the peer's chain.
+    pub async fn hashes_at(&self, index: u64) -> Result<Vec<String>, PeerFault> {
         Ok(self.chunk(index, index).await?.blocks.into_iter().map(|block| block.hash).collect())
     }
 
-    /// The blocks that it counts to its chain, of one answer's length from an index on.
-    pub async fn after(&self, from: u64) -> Result<Vec<MinerBlock>, Fault> {
+    /// The blocks of one answer from an index on.
+    pub async fn after(&self, from: u64) -> Result<Vec<MinerBlock>, PeerFault> {
         Ok(self.chunk(from, from.saturating_add(BRANCH - 1)).await?.blocks)
     }
 
-    /// The highest of these blocks of ours that is on its chain.
-    pub async fn highest_match(&self, ours: Vec<CheckPoint>) -> Result<Option<u64>, Fault> {
+    /// The highest of these blocks of the store that is on the peer's chain.
+    pub async fn highest_match(&self, ours: Vec<CheckPoint>) -> Result<Option<u64>, PeerFault> {
         let asked = ours.clone();
         let query = Query::FindAncestor { check_points: ours.clone() };
         let found = self.ask(&query, move |data| {
@@ -229,14 +229,15 @@ impl Remote {
         }
     }
 
-    /// One answer's blocks from `from` on, possibly none.
-    async fn chunk(&self, from: u64, to: u64) -> Result<Chunk, Fault> {
+    /// The blocks of one answer from `from` on; may be empty.
+    pub async fn chunk(&self, from: u64, to: u64) -> Result<Chunk, PeerFault> {
         let chunk_size = (to - from).saturating_add(1).min(MAX_CHUNK);
         let query = Query::Range { from_index: from, to_index: to, chunk_size };
         self.ask(&query, move |data| {
             let bytes = data.len();
             let RangeData { mut blocks, to_index, .. } = parse(data)?;
-            // Many answers make a window: one of few long blocks would take as much memory as one of many.
+            // A window consists of many answers: with few long blocks in each, it would take as much memory as with
+            // many.
             if bytes > (blocks.len() + 1) * MAX_BLOCK_BYTES {
                 return Err(format!("{bytes} bytes for {} blocks", blocks.len()));
             }
@@ -247,9 +248,9 @@ impl Remote {
         .await
     }
 
-    /// The headers from `from` to `to`, one for each index; `None` where there isn't just one: a node may keep several blocks
-    /// at an index, or none.
-    pub async fn headers(&self, from: u64, to: u64) -> Result<Option<Vec<Header>>, Fault> {
+    /// The headers from `from` to `to`; `None` unless there is exactly one for each index: a node may have several
+    /// blocks at an index, or none.
+    pub async fn headers(&self, from: u64, to: u64) -> Result<Option<Vec<Header>>, PeerFault> {
         let chunk_size = (to - from).saturating_add(1).min(MAX_CHUNK);
         let query = Query::Headers { from_index: from, to_index: to, chunk_size };
         let mut headers = self.ask(&query, |data| Ok(parse::<HeadersData>(data)?.headers)).await?;
@@ -259,11 +260,11 @@ impl Remote {
     }
 }
 
-fn open<T>(body: &Bytes, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, Fault> {
-    let data = protocol::open_envelope(body).map_err(Fault::broken)?.map_err(Fault::Refused)?;
-    read(data).map_err(Fault::broken)
+fn open<T>(body: &Bytes, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, PeerFault> {
+    let data = protocol::open_envelope(body).map_err(PeerFault::broken)?.map_err(PeerFault::ErrorAnswer)?;
+    read(data).map_err(PeerFault::broken)
 }
 
-fn parse<'a, T: serde::Deserialize<'a>>(data: &'a str) -> Result<T, String> {
+pub fn parse<'a, T: serde::Deserialize<'a>>(data: &'a str) -> Result<T, String> {
     serde_json::from_str(data).map_err(|error| error.to_string())
 }

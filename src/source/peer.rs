@@ -1,4 +1,4 @@
-//! Answers from a peer, of whatever release: checked, and written in our own dialect.
+//! Answers from a peer of any release: checked, and encoded again as our own.
 
 use std::time::Duration;
 
@@ -11,13 +11,12 @@ use crate::{
     protocol::{self, Answer, BlockList, Code, Failure, MAX_RESPONSE_BYTES, Query, answer, peers_words},
 };
 
-/// Answers longer than this are parsed where they don't hold up others.
-const PARSE_ASIDE_BYTES: usize = 32 << 10;
+/// Longest answer that is parsed on the calling task, in bytes.
+const MAX_INLINE_BYTES: usize = 32 << 10;
 
-/// Does `parse`, which reads so many bytes, away from the tasks if these are many. `None` if it panicked, or the program
-/// ends.
-pub async fn parsed<T: Send + 'static>(bytes: usize, parse: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    match bytes > PARSE_ASIDE_BYTES {
+/// Runs `parse`, on a blocking thread if the text is longer than 32 KiB. `None` if it panicked, or the program ends.
+pub async fn parse_blocking<T: Send + 'static>(bytes: usize, parse: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match bytes > MAX_INLINE_BYTES {
         true => {
             let parsed = tokio::task::spawn_blocking(parse).await;
             parsed.inspect_err(|error| tracing::error!(%error, "an answer could not be parsed")).ok()
@@ -26,17 +25,19 @@ pub async fn parsed<T: Send + 'static>(bytes: usize, parse: impl FnOnce() -> T +
     }
 }
 
-/// Asks one peer, within `timeout` however many requests it takes.
+/// Sends `query` to one peer, in as many requests as it takes, all within `timeout`.
 pub(super) async fn ask(p2p: &P2pClient, peer: PeerId, query: &Query, timeout: Duration) -> Result<Answer, Failure> {
-    let asking = Asking { p2p, peer, deadline: Instant::now() + timeout };
+    let request_to = PeerRequest { p2p, peer, deadline: Instant::now() + timeout };
     match query {
-        Query::Range { from_index, to_index, chunk_size } => asking.range(*from_index, *to_index, *chunk_size).await,
-        query => asking.once(query).await,
+        Query::Range { from_index, to_index, chunk_size } => {
+            request_to.range(*from_index, *to_index, *chunk_size).await
+        }
+        query => request_to.once(query).await,
     }
 }
 
-/// Whether a failure is this peer's alone, so that another one should be asked.
-pub(super) fn another_may_know_better(code: Code) -> bool {
+/// Whether a failure is particular to the peer, so that another one may answer.
+pub(super) fn is_worth_another_peer(code: Code) -> bool {
     matches!(
         code,
         Code::Busy
@@ -49,7 +50,7 @@ pub(super) fn another_may_know_better(code: Code) -> bool {
     )
 }
 
-/// Whether an answer holds blocks, whose verification is then told.
+/// Whether an answer holds blocks, and so has a verification level.
 pub(super) fn holds_blocks(answer: &Answer) -> bool {
     match answer {
         Answer::Get(_) | Answer::Canonical(_) | Answer::Epoch { .. } | Answer::Range { .. } => true,
@@ -60,24 +61,24 @@ pub(super) fn holds_blocks(answer: &Answer) -> bool {
     }
 }
 
-struct Asking<'a> {
+struct PeerRequest<'a> {
     p2p: &'a P2pClient,
     peer: PeerId,
     deadline: Instant,
 }
 
-impl Asking<'_> {
+impl PeerRequest<'_> {
     async fn once(&self, query: &Query) -> Result<Answer, Failure> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let (request, most_bytes) = (protocol::encode_request(query), query.most_bytes());
         let answer = self.p2p.request_within(self.peer, request, most_bytes, left).await;
         let (query, (bytes, _)) = (query.clone(), answer.map_err(p2p_failure)?);
-        let answer = parsed(bytes.len(), move || read_answer(&query, &bytes)).await;
+        let answer = parse_blocking(bytes.len(), move || read_answer(&query, &bytes)).await;
         answer.unwrap_or_else(|| Err(Failure::new(Code::Internal)))
     }
 
-    /// Gathers a range from a peer that may give it in smaller chunks than asked (today's nodes: 50), or may not know
-    /// of chunks at all (the first release).
+    /// A range, collected from a peer that may answer in smaller chunks than requested (today's nodes: 50), or ignore
+    /// chunk sizes (the first release).
     async fn range(&self, from_index: u64, requested_to: u64, chunk_size: u64) -> Result<Answer, Failure> {
         let end = answer::clamped_end(from_index, requested_to, chunk_size);
         let mut all = BlockList::default();
@@ -85,7 +86,7 @@ impl Asking<'_> {
         let reached = loop {
             let query = Query::Range { from_index: next, to_index: end, chunk_size: end - next + 1 };
             let Answer::Range { blocks, to_index, has_more, .. } = self.once(&query).await? else { break false };
-            // Most likely its chain ends here; asking for the rest of a wide range chunk by chunk would load it for nothing.
+            // Most likely its chain ends here. More requests for the rest of a wide range would load it in vain.
             if blocks.count == 0 {
                 break false;
             }
@@ -97,14 +98,14 @@ impl Asking<'_> {
             if all.json.len() > MAX_RESPONSE_BYTES {
                 return Err(Failure::new(Code::AnswerTooLarge));
             }
-            // How far the answer goes is told by indexes: there may be several blocks at one, or none. It was checked that
-            // all of them were asked for, so `to_index` is at least `next` and at most `end`.
+            // The indexes tell how far the answer goes: an index may have several blocks, or none. The decoder checked
+            // that `to_index` is at least `next` and at most `end`.
             if to_index == end || !has_more {
                 break to_index == end;
             }
             next = to_index + 1;
         };
-        // A peer's own `has_more` is no proof: it is true past its tip. Only the next block is.
+        // A peer's `has_more` is no proof: nodes set it past their tips. Only the next block is.
         let has_more = reached && requested_to > end && self.has_block(end + 1).await?;
         Ok(Answer::Range { from_index, to_index: end, requested_to, chunk_size, has_more, blocks: all })
     }
@@ -121,7 +122,7 @@ fn read_answer(query: &Query, bytes: &Bytes) -> Result<Answer, Failure> {
     Answer::decode(query, data).map_err(broken)
 }
 
-/// What a client is told of a peer that could not be asked. Reasons may name addresses, so they stay here.
+/// The failure that a client gets for a failed request to a peer. The reason may name addresses, so it is only logged.
 pub(super) fn p2p_failure(error: P2pError) -> Failure {
     tracing::debug!(%error, "a peer could not be asked");
     match error {
@@ -149,14 +150,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn long_answers_are_parsed_aside() {
+    async fn long_answers_are_parsed_on_another_thread() {
         let parse = || thread::current().id();
-        assert_eq!(parsed(PARSE_ASIDE_BYTES, parse).await, Some(parse()));
-        assert_ne!(parsed(PARSE_ASIDE_BYTES + 1, parse).await.unwrap(), parse());
+        assert_eq!(parse_blocking(MAX_INLINE_BYTES, parse).await, Some(parse()));
+        assert_ne!(parse_blocking(MAX_INLINE_BYTES + 1, parse).await.unwrap(), parse());
     }
 
     #[test]
-    fn what_a_peer_says_is_not_quoted_at_length() {
+    fn a_peers_text_is_not_quoted_at_length() {
         let answer = format!(r#"{{"ok":true,"data":{{"epoch":"\u001b[2J{}"}},"errors":null}}"#, "x".repeat(5000));
         let failure = read_answer(&Query::Epoch { epoch: 0 }, &answer.into()).unwrap_err();
         let detail = failure.detail.unwrap();

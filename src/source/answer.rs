@@ -1,4 +1,4 @@
-//! Whom a question is put to, and what came of it: a good answer, or why there is none.
+//! Where a query goes, and the result: an encoded answer, or an error with its origin.
 
 use std::{fmt, sync::OnceLock};
 
@@ -12,29 +12,29 @@ use crate::{
     store::{ChainState, Tip},
 };
 
-/// Who is to answer.
+/// Where a query goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The store.
     Local,
     /// This peer.
     Peer(PeerId),
-    /// The best peer.
+    /// The best peer that is connected.
     Any,
     /// The store and, where it lacks the answer, the best peer.
     Auto,
 }
 
-/// Who answered.
+/// Where an answer or an error came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answerer {
+pub enum AnsweredBy {
     /// The store.
     Local,
     /// A peer.
     Peer(PeerId),
 }
 
-impl fmt::Display for Answerer {
+impl fmt::Display for AnsweredBy {
     /// `local` or `peer:<id>`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -44,65 +44,64 @@ impl fmt::Display for Answerer {
     }
 }
 
-/// A good answer, encoded, and where it came from.
+/// A successful answer, encoded.
 #[derive(Debug)]
-pub struct Served {
-    /// The whole envelope.
+pub struct EncodedAnswer {
+    /// The whole envelope as JSON.
     pub body: Bytes,
-    /// Who answered.
-    pub answerer: Answerer,
-    /// The store's tip when it was answered.
+    /// Where it came from.
+    pub answered_by: AnsweredBy,
+    /// The store's tip at the time of the answer.
     pub tip: Option<Tip>,
-    /// How far the blocks in it are verified: the weakest. `None` where it holds none.
+    /// The lowest verification level of its blocks; `None` for an answer without blocks.
     pub level: Option<Level>,
-    /// Whether every block that it can hold is deeper than the finality depth.
+    /// Whether every block that the answer can hold is deeper than the finality depth.
     pub settled: bool,
     /// See [`Self::tag`].
     pub(super) tag: OnceLock<String>,
-    /// The version of the chain that it is true of; 0 where it is not of the store's.
+    /// The version of the chain that it was read from; 0 for a peer's answer.
     pub(super) version: u64,
-    /// Whether the store had all that was asked for.
+    /// Whether the store had everything that was requested.
     pub(super) complete: bool,
 }
 
-impl Served {
+impl EncodedAnswer {
     /// The JSON text of `data`.
     pub fn data(&self) -> &[u8] {
         &self.body[OPENING.len()..self.body.len() - CLOSING.len()]
     }
 
-    /// Changes when [`body`](Self::body) does: the start of its SHA-256 in hex. Computed when it is first asked for,
-    /// which libp2p never does.
+    /// The start of the SHA-256 of [`body`](Self::body) in hex. Computed on first use: libp2p never needs it.
     pub fn tag(&self) -> &str {
         self.tag.get_or_init(|| hex::encode(&Sha256::digest(&self.body)[..16]))
     }
 
-    /// Whether it was read from the chain that `state` is of.
+    /// Whether it was read from the same chain as `state`.
     pub(super) fn is_of(&self, state: &ChainState) -> bool {
         (self.version, &self.tip) == (state.version, &state.tip)
     }
 
-    pub(super) fn new(answer: &Answer, answerer: Answerer, tip: Option<Tip>) -> Result<Self, Failure> {
+    pub(super) fn new(answer: &Answer, answered_by: AnsweredBy, tip: Option<Tip>) -> Result<Self, Failure> {
         let body = answer.encode();
         if body.len() > MAX_RESPONSE_BYTES {
             return Err(Failure::new(Code::AnswerTooLarge));
         }
         let (body, tag) = (body.into(), OnceLock::new());
-        Ok(Self { body, answerer, tip, level: None, settled: false, tag, version: 0, complete: true })
+        Ok(Self { body, answered_by, tip, level: None, settled: false, tag, version: 0, complete: true })
     }
 }
 
-/// Why there is no answer, and who said so.
+/// A failed query.
 #[derive(Debug, Clone)]
-pub struct Declined {
-    /// What went wrong.
+pub struct SourceError {
+    /// The failure, as the client gets it.
     pub failure: Failure,
-    /// Who said so.
-    pub answerer: Answerer,
+    /// Where it came from.
+    pub answered_by: AnsweredBy,
 }
 
-impl From<Failure> for Declined {
+impl From<Failure> for SourceError {
     fn from(failure: Failure) -> Self {
-        Self { failure, answerer: Answerer::Local }
+        Self { failure, answered_by: AnsweredBy::Local }
     }
 }

@@ -1,4 +1,4 @@
-//! One job of the service: its row in the store, and whoever waits for it.
+//! Runs a job of the queue and writes its progress.
 
 use std::{
     sync::Arc,
@@ -9,39 +9,35 @@ use libp2p::PeerId;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{
-    run::{Found, Run},
-    service::{Service, SyncError},
-    setback::RunError,
-    tracker::Tracker,
-};
+use super::state::{Service, SyncError};
 use crate::{
     source::job::{Genesis, JobSpec, Phase, Progress},
     store::{self, BlockStore, Lease, QUEUED, StoreError},
+    sync::{failure::RunError, job::context::JobRun, peers::memory::PeerFindings, progress::ProgressTracker},
 };
 
-/// How often progress is written, and wishes of others are looked for.
+/// How often the progress is written, and a cancellation looked for.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
-/// How long a lost lease is tried for, and the pause between two tries: a server may take 25 s to notice that the
-/// connection with the lost one is gone, and until then it looks as if somebody else had it.
-const LEASE_PATIENCE: Duration = Duration::from_secs(30);
+/// How long to retry for a lost lease, and the pause between tries. A server may take 25 s to notice that the old
+/// connection is gone, and hold the lease until then.
+const LEASE_TIMEOUT: Duration = Duration::from_secs(30);
 const LEASE_PAUSE: Duration = Duration::from_millis(500);
 
-/// How a job ended that was not cancelled.
-pub(super) enum Ended {
-    /// By itself, and with what it found out about the peers.
-    Ran(Found, Result<(), RunError>),
-    /// Before its end: the process stops, or has lost the lease. It goes on later.
+/// The end of a job that was not cancelled.
+pub(super) enum JobEnd {
+    /// The job has ended, with its findings about the peers.
+    Finished(PeerFindings, Result<(), RunError>),
+    /// The process stops, or has lost the lease. The job continues later.
     Interrupted,
 }
 
 impl Service {
-    /// Does one job in the foreground, and tells `watch` of its progress. Where the lease is lost, with a database that was
-    /// away for a while, it is taken again and the job goes on.
+    /// Runs one job in the foreground, and passes its progress to `watch`. A lease that is lost while the database is
+    /// away is taken again, and the job continues.
     ///
     /// # Errors
-    /// [`SyncError`]; what was verified until then is in the store.
+    /// [`SyncError`]; blocks that were verified before it are in the store.
     pub async fn sync_once(
         mut self,
         spec: &JobSpec,
@@ -52,29 +48,29 @@ impl Service {
         self.end_stale(0).await?;
         self.enforce_checkpoints().await?;
         let id = self.create_job(spec).await?;
-        let tracker = Arc::new(Tracker::new(Progress::default()));
+        let tracker = Arc::new(ProgressTracker::new(Progress::default()));
         loop {
             match self.job(id, spec, &tracker, &mut *lease, shutdown, &watch).await? {
-                Ended::Ran(_, outcome) => return Ok(outcome.map(|()| tracker.snapshot())?),
-                Ended::Interrupted => {
-                    // Given back first: it may be there still, if only its connection was slow to say so.
+                JobEnd::Finished(_, outcome) => return Ok(outcome.map(|()| tracker.snapshot())?),
+                JobEnd::Interrupted => {
+                    // Released first: the server may still hold it if only its answer was slow.
                     drop(lease);
-                    match self.lease_again(shutdown).await? {
+                    match self.retake_lease(shutdown).await? {
                         Some(again) => lease = again,
                         None => break,
                     }
                 }
             }
         }
-        // Whoever waits for it here will not do so again.
+        // No process will continue a job of the foreground.
         tracker.enter(Phase::Cancelled);
         write_progress(&*self.store, id, &tracker.snapshot()).await?;
         Err(SyncError::Cancelled)
     }
 
-    /// The lease once more, after it was lost; `None` if the shutdown comes first.
-    async fn lease_again(&self, shutdown: &CancellationToken) -> Result<Option<Box<dyn Lease>>, SyncError> {
-        let give_up = Instant::now() + LEASE_PATIENCE;
+    /// Takes a lost lease again; `None` after the shutdown.
+    async fn retake_lease(&self, shutdown: &CancellationToken) -> Result<Option<Box<dyn Lease>>, SyncError> {
+        let give_up = Instant::now() + LEASE_TIMEOUT;
         while !shutdown.is_cancelled() {
             match self.store.lease().await {
                 Ok(Some(lease)) => return Ok(Some(lease)),
@@ -90,22 +86,22 @@ impl Service {
     }
 
     pub(super) async fn create_job(&self, spec: &JobSpec) -> Result<u64, StoreError> {
-        // Plain data: writing it as JSON doesn't fail.
+        // Plain data: serializing can't fail.
         self.store.create_job(&serde_json::to_string(spec).unwrap_or_default()).await
     }
 
-    /// Ends jobs that have begun and can't be running, since the lease is ours: all but the latest `keep`.
+    /// Ends begun jobs, but the latest `keep`: with the lease held here, none of them can be running.
     pub(super) async fn end_stale(&self, keep: usize) -> Result<(), StoreError> {
         let jobs = self.store.unfinished_jobs().await?;
         for job in jobs.into_iter().rev().filter(|job| job.phase != QUEUED).skip(keep) {
-            let told = serde_json::from_str(&job.progress).unwrap_or_default();
-            let progress = Progress { phase: Phase::Cancelled, ..told };
+            let written = serde_json::from_str(&job.progress).unwrap_or_default();
+            let progress = Progress { phase: Phase::Cancelled, ..written };
             write_progress(&*self.store, job.id, &progress).await?;
         }
         Ok(())
     }
 
-    /// The oldest job that isn't finished. One that can't be read is finished with that.
+    /// The oldest unfinished job. Cancelled and unreadable ones are finished here.
     pub(super) async fn next_job(&self) -> Result<Option<(u64, JobSpec)>, StoreError> {
         for job in self.store.unfinished_jobs().await? {
             match serde_json::from_str(&job.spec) {
@@ -121,16 +117,16 @@ impl Service {
         Ok(None)
     }
 
-    /// Runs a job, and writes its progress as long as it runs.
+    /// Runs a job, and writes its progress meanwhile.
     pub(super) async fn job(
         &self,
         id: u64,
         spec: &JobSpec,
-        tracker: &Arc<Tracker>,
+        tracker: &Arc<ProgressTracker>,
         lease: &mut dyn Lease,
         shutdown: &CancellationToken,
         watch: impl Fn(&Progress),
-    ) -> Result<Ended, SyncError> {
+    ) -> Result<JobEnd, SyncError> {
         let only = async {
             match &spec.peer {
                 Some(name) => self.reach(name).await.map(Some),
@@ -142,13 +138,13 @@ impl Service {
         };
         let only = tokio::select! {
             only = only => only,
-            () = shutdown.cancelled() => return Ok(Ended::Interrupted),
+            () = shutdown.cancelled() => return Ok(JobEnd::Interrupted),
         };
         let run = match only {
             Ok(only) => self.prepare(id, spec, tracker.clone(), only).await,
             Err(error) => Err(error),
         };
-        // As a task: what is written about it waits for the store, which the task may hold.
+        // A task of its own: writing the progress may wait for the store while the job holds it.
         let mut work = AbortOnDropHandle::new(tokio::spawn(async move { Ok::<_, SyncError>(run?.run().await) }));
         let mut ticks = interval(PROGRESS_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -158,24 +154,24 @@ impl Service {
                     tracing::error!(%error, "a sync job has panicked");
                     Err(SyncError::Panicked)
                 }),
-                () = shutdown.cancelled() => return Ok(Ended::Interrupted),
+                () = shutdown.cancelled() => return Ok(JobEnd::Interrupted),
                 _ = ticks.tick() => {
                     let progress = tracker.snapshot();
                     watch(&progress);
-                    match self.tell(id, &progress).await {
+                    match self.write_job_progress(id, &progress).await {
                         Ok(false) => {}
                         Ok(true) => break Err(SyncError::Cancelled),
-                        // There is another second. The job itself waits for the store and knows when to give up, and the
-                        // lease says whether somebody else may go on with it.
+                        // Retried in a second. The job itself gives up on a failing store, and the lease tells whether
+                        // another process may continue.
                         Err(error) => tracing::debug!(%error, "the progress of a job was not written"),
                     }
                     if !lease.held().await {
-                        return Ok(Ended::Interrupted);
+                        return Ok(JobEnd::Interrupted);
                     }
                 }
             }
         };
-        // Nothing more is ahead: the memory that much work is worth is given back.
+        // No more hashes are expected: their memory is released.
         self.verifier.expect(0);
         let failed = |error: &dyn std::error::Error| (Phase::Failed, Some(error.to_string()));
         tracker.update(|progress| match &outcome {
@@ -185,11 +181,11 @@ impl Service {
             Err(error) => (progress.phase, progress.last_error) = failed(error),
         });
         write_progress(&*self.store, id, &tracker.snapshot()).await?;
-        outcome.map(|(found, outcome)| Ended::Ran(found, outcome))
+        outcome.map(|(found, outcome)| JobEnd::Finished(found, outcome))
     }
 
-    /// Writes how far a job is; whether it shall be cancelled.
-    async fn tell(&self, id: u64, progress: &Progress) -> Result<bool, StoreError> {
+    /// Writes a job's progress; returns whether its cancellation was requested.
+    async fn write_job_progress(&self, id: u64, progress: &Progress) -> Result<bool, StoreError> {
         write_progress(&*self.store, id, progress).await?;
         if self.status.job == Some(id) {
             self.status.write(&*self.store).await?;
@@ -197,19 +193,14 @@ impl Service {
         Ok(self.store.job(id).await?.is_some_and(|job| job.cancel_requested))
     }
 
-    /// Peers that are left alone for now.
-    pub(super) fn distrusted(&self) -> impl Iterator<Item = PeerId> {
-        self.distrust.peers(Instant::now())
-    }
-
-    /// What a job needs to run.
+    /// Collects the settings and parts of a job.
     pub(super) async fn prepare(
         &self,
         job: u64,
         spec: &JobSpec,
-        tracker: Arc<Tracker>,
+        tracker: Arc<ProgressTracker>,
         only: Option<PeerId>,
-    ) -> Result<Run, SyncError> {
+    ) -> Result<JobRun, SyncError> {
         let mut verifier = match spec.verify {
             Some(level) => self.verifier.at(level)?,
             None => self.verifier.clone(),
@@ -219,15 +210,15 @@ impl Service {
             verifier = verifier.with_genesis(&genesis.hash);
         }
         tracker.update(|progress| progress.verification = Some(verifier.level()));
-        Ok(Run {
+        Ok(JobRun {
             store: self.store.clone(),
             p2p: self.p2p.clone(),
             network: self.network.clone(),
             verifier,
             mode: spec.mode,
             only,
-            first: self.teller,
-            left_alone: self.distrusted().filter(|peer| Some(*peer) != only).collect(),
+            announcer: self.announcer,
+            distrusted: self.distrusted().filter(|peer| Some(*peer) != only).collect(),
             job,
             timeout: self.peer_timeout,
             plan_blocks: self.plan_blocks,
@@ -238,22 +229,22 @@ impl Service {
         })
     }
 
-    /// The peer of this name, once it is connected.
+    /// Waits until the peer of this name is connected.
     async fn reach(&self, name: &str) -> Result<PeerId, SyncError> {
         self.p2p.wait_connected(name, self.peer_timeout).await.map_err(|_| SyncError::Peer(name.into()))
     }
 
-    /// Waits until there is somebody to ask, for as long as an answer may take.
+    /// Waits until a peer is connected, as long as for an answer.
     async fn wait_for_peer(&self) {
         let mut changes = self.p2p.changes();
         let ready = async { while self.p2p.candidates().is_empty() && changes.changed().await.is_ok() {} };
-        // Without anybody the job says so.
+        // Without a peer the job fails with that reason.
         let _ = tokio::time::timeout(self.peer_timeout, ready).await;
     }
 }
 
 async fn write_progress(store: &dyn BlockStore, id: u64, progress: &Progress) -> Result<(), StoreError> {
-    // Plain data: writing it as JSON doesn't fail.
+    // Plain data: serializing can't fail.
     let text = serde_json::to_string(progress).unwrap_or_default();
     store.update_job(id, progress.phase.as_str(), &text).await
 }

@@ -1,4 +1,4 @@
-//! How long an answer may become, told from its request alone: so much memory is set aside before anything is read.
+//! The estimated length of an answer, from its request alone: the memory is reserved before anything is read.
 
 use bytes::Bytes;
 
@@ -8,24 +8,23 @@ use crate::{
     store::ChainState,
 };
 
-/// What an answer takes while it is being made, in sizes of the answer: rows of the store, and the text.
+/// Memory for making an answer, in multiples of its length: rows of the store, and the text.
 const WORKING_FACTOR: usize = 2;
-/// Blocks of an epoch, the first one's 41 included.
+/// Most blocks of an epoch: epoch 0 has 41.
 const EPOCH_BLOCKS: u64 = 41;
 
-/// Longer requests are weighed by their path alone: reading what they ask with takes time and memory.
+/// Longest request that is parsed for its estimate, in bytes. For a longer one the path decides.
 const MAX_READ_BYTES: usize = 32 << 10;
 
-/// Bytes that a block may have without being counted as more than [`BLOCK_BYTES`]: lists of such blocks were never weighed
-/// by their longest.
+/// Longest block that counts as [`BLOCK_BYTES`]. With a longer one in the chain, every block counts as its longest.
 const ORDINARY_BYTES: u64 = 8192;
 
-/// Bytes that the answer to `request` takes at most, about, where the chain is this; `None`: it isn't known.
-pub(super) fn weight(request: &Bytes, state: Option<&ChainState>) -> usize {
+/// Most bytes of the answer to `request`, estimated from the chain's state; `None`: not known yet.
+pub(super) fn estimated_bytes(request: &Bytes, state: Option<&ChainState>) -> usize {
     let length = state.map_or(u64::MAX, |state| state.length);
     let largest = state.map(|state| state.largest).filter(|largest| *largest > ORDINARY_BYTES);
     let bytes_of = |blocks| bytes_of(blocks, largest.map_or(BLOCK_BYTES, |largest| largest as usize));
-    // One block that is not ordinary is worth as much as many that are.
+    // One very long block takes as much as many ordinary ones.
     let single = if largest.is_some() { bytes_of(1) } else { 0 };
     let Ok(parsed) = Request::parse(request) else { return 0 };
     if request.len() > MAX_READ_BYTES {
@@ -39,7 +38,7 @@ pub(super) fn weight(request: &Bytes, state: Option<&ChainState>) -> usize {
     }
     let Ok(query) = parsed.query() else { return 0 };
     let blocks = match query {
-        // Its check points, read.
+        // The parsed check points.
         Query::FindAncestor { .. } => return request.len(),
         Query::Canonical => length,
         Query::ChainInfo { include_blocks: true, .. } => length.min(MAX_CHUNK),
@@ -71,44 +70,45 @@ mod tests {
     #[case("chain_info", r#"{"include_blocks":true}"#, 1000)]
     #[case("chain_info", "{}", 0)]
     #[case("epoch", r#"{"epoch":1}"#, 41)]
-    fn as_much_is_set_aside_as_blocks_are_asked_for(#[case] path: &str, #[case] data: &str, #[case] blocks: usize) {
+    fn the_estimate_grows_with_the_blocks_requested(#[case] path: &str, #[case] data: &str, #[case] blocks: usize) {
         let request = |padding| {
             Bytes::from(format!(r#"{{"path":"/data/miner_block/{path}","data":{data}{}}}"#, " ".repeat(padding)))
         };
         let expected = blocks * WORKING_FACTOR * BLOCK_BYTES;
         let ordinary = ChainState { length: 3000, largest: 8192, ..ChainState::default() };
-        assert_eq!(weight(&request(0), Some(&ordinary)), expected);
-        // Of a long one, as much as may be asked for in this way.
-        assert!((expected..=MAX_RESPONSE_BYTES).contains(&weight(&request(1 << 20), Some(&ordinary))));
+        assert_eq!(estimated_bytes(&request(0), Some(&ordinary)), expected);
+        // For a long request, the most that such a request may ask for.
+        assert!((expected..=MAX_RESPONSE_BYTES).contains(&estimated_bytes(&request(1 << 20), Some(&ordinary))));
         assert!(
-            path == "canonical" || weight(&request(1 << 20), Some(&ordinary)) <= 1000 * WORKING_FACTOR * BLOCK_BYTES
+            path == "canonical"
+                || estimated_bytes(&request(1 << 20), Some(&ordinary)) <= 1000 * WORKING_FACTOR * BLOCK_BYTES
         );
     }
 
     #[test]
-    fn one_long_block_makes_all_answers_weigh_more() {
+    fn one_long_block_raises_all_estimates() {
         let long = ChainState { length: 3000, largest: 60_000, ..ChainState::default() };
-        let weigh = |path: &str, data: &str| {
+        let estimate = |path: &str, data: &str| {
             let request = format!(r#"{{"path":"/data/miner_block/{path}","data":{data}}}"#);
-            weight(&Bytes::from(request), Some(&long))
+            estimated_bytes(&Bytes::from(request), Some(&long))
         };
-        assert_eq!(weigh("range", r#"{"from_index":5,"to_index":14}"#), 10 * WORKING_FACTOR * 60_000);
-        assert_eq!(weigh("range", r#"{"from_index":0,"to_index":4000}"#), MAX_RESPONSE_BYTES);
-        assert_eq!(weigh("get", r#"{"hash":"h"}"#), WORKING_FACTOR * 60_000);
-        assert_eq!(weigh("debug_index", r#"{"index":1}"#), 0);
+        assert_eq!(estimate("range", r#"{"from_index":5,"to_index":14}"#), 10 * WORKING_FACTOR * 60_000);
+        assert_eq!(estimate("range", r#"{"from_index":0,"to_index":4000}"#), MAX_RESPONSE_BYTES);
+        assert_eq!(estimate("get", r#"{"hash":"h"}"#), WORKING_FACTOR * 60_000);
+        assert_eq!(estimate("debug_index", r#"{"index":1}"#), 0);
     }
 
     #[test]
-    fn what_a_long_request_asks_with_is_not_read() {
+    fn the_data_of_a_long_request_is_not_parsed() {
         let deep = format!(r#"{{"path":"/ping","data":[{}]}}"#, vec!["[0]"; 100_000].join(","));
         let request = Bytes::from(deep);
-        assert_eq!(weight(&request, None), request.len());
+        assert_eq!(estimated_bytes(&request, None), request.len());
     }
 
     #[test]
-    fn check_points_weigh_what_they_have_and_nonsense_nothing() {
+    fn check_points_count_by_length_and_malformed_requests_not_at_all() {
         let request = Bytes::from(r#"{"path":"/data/miner_block/find_ancestor","data":{"check_points":[]}}"#);
-        assert_eq!(weight(&request, None), request.len());
-        assert_eq!(weight(&Bytes::from("nonsense"), None), 0);
+        assert_eq!(estimated_bytes(&request, None), request.len());
+        assert_eq!(estimated_bytes(&Bytes::from("nonsense"), None), 0);
     }
 }

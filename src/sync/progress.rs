@@ -1,4 +1,4 @@
-//! What a job has done so far, gathered from all of its stages.
+//! The counts of a job, from all of its stages.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,46 +10,46 @@ use libp2p::PeerId;
 
 use crate::source::job::{PeerCounts, Phase, Progress};
 
-/// The rate is that of this stretch of time.
+/// Time over which the rate is measured.
 const RATE_WINDOW: Duration = Duration::from_secs(10);
 
-/// Most peers and penalties that a job tells of.
+/// Most peers, and penalties of a peer, in a job's progress.
 const MAX_PEERS: usize = 64;
 const MAX_PENALTIES: usize = 16;
 
-/// Counts for one job. Behind a lock that is held for the length of an addition.
-pub(super) struct Tracker(Mutex<Counts>);
+/// The counts of one job.
+pub struct ProgressTracker(Mutex<Counts>);
 
 struct Counts {
     progress: Progress,
     peers: HashMap<PeerId, PeerCounts>,
-    /// When blocks were written, and how many there were then.
+    /// When blocks were written, and the total then.
     written: VecDeque<(Instant, u64)>,
 }
 
-impl Tracker {
-    /// Nothing done yet.
+impl ProgressTracker {
+    /// A tracker that starts from `progress`.
     pub fn new(progress: Progress) -> Self {
         let written = VecDeque::from([(Instant::now(), progress.blocks)]);
         Self(Mutex::new(Counts { progress, peers: HashMap::new(), written }))
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
-        // No count is left half done by a panic.
+        // A panic leaves no count half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what is told about the job as a whole.
+    /// Changes the progress of the job as a whole.
     pub fn update(&self, change: impl FnOnce(&mut Progress)) {
         change(&mut self.counts().progress);
     }
 
-    /// The job has reached this phase.
+    /// Enters a phase.
     pub fn enter(&self, phase: Phase) {
         self.update(|progress| progress.phase = phase);
     }
 
-    /// So many more blocks are in the store.
+    /// Counts blocks written.
     pub fn written(&self, blocks: u64) {
         let mut counts = self.counts();
         counts.progress.blocks += blocks;
@@ -60,7 +60,7 @@ impl Tracker {
         }
     }
 
-    /// Changes what is told about a peer.
+    /// Changes the counts of a peer.
     pub fn peer(&self, peer: PeerId, change: impl FnOnce(&mut PeerCounts)) {
         let mut counts = self.counts();
         if counts.peers.len() < MAX_PEERS || counts.peers.contains_key(&peer) {
@@ -68,13 +68,13 @@ impl Tracker {
         }
     }
 
-    /// A peer's answer has arrived.
+    /// Counts the bytes of a peer's answer.
     pub fn received(&self, peer: PeerId, bytes: u64) {
         self.update(|progress| progress.bytes += bytes);
         self.peer(peer, |counts| counts.bytes += bytes);
     }
 
-    /// Something is held against a peer.
+    /// Adds a penalty of a peer.
     pub fn penalty(&self, peer: PeerId, word: &str) {
         self.peer(peer, |counts| {
             if counts.penalties.len() < MAX_PENALTIES {
@@ -83,7 +83,7 @@ impl Tracker {
         });
     }
 
-    /// All of it as it is now, with the rate of late and the time that is left at it.
+    /// The progress now, with the recent rate and the estimated time left.
     pub fn snapshot(&self) -> Progress {
         let counts = self.counts();
         let mut progress = counts.progress.clone();
@@ -97,13 +97,13 @@ impl Tracker {
             let seconds = left as f64 / progress.blocks_per_second;
             progress.eta_seconds = (progress.blocks_per_second > 0.0).then(|| seconds.ceil() as u64);
         }
-        progress.peers = counts.peers.iter().map(|(id, peer)| named(id, peer)).collect();
+        progress.peers = counts.peers.iter().map(|(id, peer)| with_id(id, peer)).collect();
         progress.peers.sort_by(|a, b| (b.blocks, &a.peer_id).cmp(&(a.blocks, &b.peer_id)));
         progress
     }
 }
 
-fn named(id: &PeerId, counts: &PeerCounts) -> PeerCounts {
+fn with_id(id: &PeerId, counts: &PeerCounts) -> PeerCounts {
     PeerCounts { peer_id: id.to_string(), ..counts.clone() }
 }
 
@@ -112,8 +112,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_add_up_and_the_end_is_foreseen() {
-        let tracker = Tracker::new(Progress { from_index: Some(10), to_index: Some(109), ..Progress::default() });
+    fn counts_add_up_to_a_rate_and_an_estimate() {
+        let tracker =
+            ProgressTracker::new(Progress { from_index: Some(10), to_index: Some(109), ..Progress::default() });
         let peer = PeerId::random();
         tracker.enter(Phase::Blocks);
         tracker.received(peer, 500);
@@ -138,8 +139,8 @@ mod tests {
     }
 
     #[test]
-    fn strangers_do_not_fill_the_list() {
-        let tracker = Tracker::new(Progress::default());
+    fn the_list_of_peers_is_bounded() {
+        let tracker = ProgressTracker::new(Progress::default());
         for _ in 0..2 * MAX_PEERS {
             tracker.received(PeerId::random(), 1);
         }

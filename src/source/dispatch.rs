@@ -1,0 +1,296 @@
+//! Sends a query to the store, to a peer, or to both in turn. Also reads and writes the sync's jobs.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::stream::Stream;
+use libp2p::PeerId;
+
+use super::{
+    answer::{AnsweredBy, EncodedAnswer, Origin, SourceError},
+    events::{ChainEvent, Cursor, EventReader},
+    job::{Genesis, JobSpec, Stages, SyncJob, SyncStatus},
+    local::{CachedRead, LocalSource, with_deadline},
+    peer,
+    store_answers::{self, store_failure},
+};
+use crate::{
+    chain::Level,
+    p2p::{P2pClient, P2pError},
+    protocol::{Answer, Code, Failure, Query},
+    store::{self, Blocks, ChainState, Job},
+};
+
+/// Longest wait for the store's tip, which goes out with a peer's answer.
+const TIP_TIMEOUT: Duration = Duration::from_millis(250);
+/// Memory of all peers' answers that are being received: 25 of the longest. A limit, because peers may stall on
+/// purpose; most answers are short.
+const INCOMING_BYTES: usize = 256 << 20;
+/// Most peers that `any` tries, one after the other.
+const MAX_ASKED_PEERS: usize = 3;
+
+/// Most jobs in the queue.
+const MAX_QUEUED_JOBS: usize = 100;
+
+/// Most jobs in a list: all that the store keeps, and the unfinished ones.
+const MAX_LISTED_JOBS: u64 = 200;
+
+/// Numbers of the store and of the caches above it.
+#[derive(Debug, Clone, Copy)]
+pub struct Stats {
+    /// The store.
+    pub store: store::StoreStats,
+    /// Answers in the cache.
+    pub cache_entries: u64,
+    /// Bytes in the cache; at most [`Settings::cache_bytes`](super::Settings::cache_bytes).
+    pub cache_bytes: u64,
+    /// Batches of chain events in the cache.
+    pub event_entries: u64,
+}
+
+/// Answers any query, from the store or from peers.
+pub struct Source {
+    local: Arc<LocalSource>,
+    p2p: Option<P2pClient>,
+    status: CachedRead<SyncStatus>,
+    genesis: CachedRead<Option<Genesis>>,
+    events: EventReader,
+    stages: Arc<Stages>,
+}
+
+impl Source {
+    /// A source that answers from the store and from the peers of `p2p`.
+    pub fn new(local: Arc<LocalSource>, p2p: P2pClient) -> Self {
+        Self { p2p: Some(p2p.with_answer_memory(INCOMING_BYTES)), ..Self::local_only(local) }
+    }
+
+    /// A source without peers: every other origin fails with [`Code::NoPeer`] or [`Code::UnknownPeer`].
+    pub fn local_only(local: Arc<LocalSource>) -> Self {
+        let events = EventReader::new(local.store());
+        Self { local, p2p: None, status: CachedRead::new(), genesis: CachedRead::new(), events, stages: Arc::default() }
+    }
+
+    /// The client for requests to peers, if there is one.
+    pub fn p2p(&self) -> Option<&P2pClient> {
+        self.p2p.as_ref()
+    }
+
+    /// Queue lengths of the sync's stages, written by the service that syncs this store.
+    pub fn stages(&self) -> &Arc<Stages> {
+        &self.stages
+    }
+
+    /// The state of the chain, at most 50 ms old.
+    ///
+    /// # Errors
+    /// [`Code::StoreUnavailable`].
+    pub async fn state(&self) -> Result<Arc<ChainState>, Failure> {
+        self.local.state().await
+    }
+
+    /// The current state of the chain, read from the store.
+    ///
+    /// # Errors
+    /// [`Code::StoreUnavailable`].
+    pub async fn state_now(&self) -> Result<ChainState, Failure> {
+        self.local.state_now().await
+    }
+
+    /// The origin that the `peer` of a request names: `any`, `auto`, an alias or a peer id.
+    ///
+    /// # Errors
+    /// [`Code::UnknownPeer`]; addresses are not accepted here. [`Code::PeerUnreachable`] for an alias whose address was
+    /// not reached yet.
+    pub fn origin(&self, name: &str) -> Result<Origin, Failure> {
+        match name {
+            "any" => Ok(Origin::Any),
+            "auto" => Ok(Origin::Auto),
+            _ => {
+                let peer = self.p2p().map_or(Err(P2pError::UnknownPeer), |p2p| p2p.find(name));
+                Ok(Origin::Peer(peer.map_err(peer::p2p_failure)?))
+            }
+        }
+    }
+
+    /// Answers `query` from `origin`. Requests to a peer are queued by client, in turn; `client` is the key.
+    ///
+    /// # Errors
+    /// The failure for the client, and where it came from. Faults of the store are logged here.
+    pub async fn answer(&self, query: Query, origin: &Origin, client: u64) -> Result<Arc<EncodedAnswer>, SourceError> {
+        match origin {
+            Origin::Local => Ok(with_deadline(self.local.answer(query)).await?),
+            Origin::Peer(peer) => {
+                let answer =
+                    peer::ask(&self.connected()?.on_behalf_of(client), *peer, &query, self.local.settings.peer_timeout)
+                        .await;
+                self.serve_from(*peer, answer).await
+            }
+            Origin::Any => self.answer_by_any(&query, client).await,
+            Origin::Auto => match with_deadline(self.local.answer(query.clone())).await {
+                Ok(served) if served.complete => Ok(served),
+                local => match (self.answer_by_any(&query, client).await, local) {
+                    (Ok(served), _) => Ok(served),
+                    (Err(_), local) => Ok(local?),
+                },
+            },
+        }
+    }
+
+    /// Answers a list query from the store, from a chain that holds the block `anchor`.
+    ///
+    /// # Errors
+    /// Those of [`Self::check_anchor_in`] and [`Self::answer`].
+    pub async fn answer_anchored(&self, query: Query, anchor: &str) -> Result<Arc<EncodedAnswer>, SourceError> {
+        Ok(with_deadline(self.local.answer_anchored(query, anchor)).await?)
+    }
+
+    /// Checks that `anchor` is on the chain of `state`.
+    ///
+    /// # Errors
+    /// [`Code::AnchorNotCanonical`] with the common ancestor, [`Code::BlockNotFound`].
+    pub async fn check_anchor_in(&self, state: &ChainState, anchor: &str) -> Result<(), Failure> {
+        let version = self.local.check_anchor(anchor).await?;
+        match &state.tip {
+            Some(tip) if version != state.version && self.local.check_anchor(&tip.hash).await? != version => {
+                Err(store_answers::chain_changed())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The canonical chain in pages, for streamed answers of any length. If the tip of `state` is reorganised away
+    /// meanwhile, the stream ends with [`Code::AnchorNotCanonical`]: two chains are never mixed.
+    pub fn pages(&self, state: &ChainState) -> impl Stream<Item = Result<Blocks, Failure>> + Send + use<> {
+        store_answers::pages(self.local.store(), state)
+    }
+
+    /// The events after `after`, oldest first, at most 100; empty if there are none. One `reset` to the current state
+    /// where events are missing: they are no longer kept, `after` is of another store, or the store has lost it. As old
+    /// as [`Self::state`] at most; cheap while the chain does not change.
+    ///
+    /// # Errors
+    /// [`Code::StoreUnavailable`], [`Code::Internal`].
+    pub async fn chain_events(&self, after: Cursor) -> Result<Arc<[ChainEvent]>, Failure> {
+        let state = self.state().await?;
+        self.events.since(after, &state).await
+    }
+
+    /// Numbers of the store and of the caches above it.
+    pub async fn stats(&self) -> Stats {
+        self.local.cache.run_pending_tasks().await;
+        self.events.cache.run_pending_tasks().await;
+        Stats {
+            store: self.local.store().stats(),
+            cache_entries: self.local.cache.entry_count(),
+            cache_bytes: self.local.cache.weighted_size(),
+            event_entries: self.events.cache.entry_count(),
+        }
+    }
+
+    fn connected(&self) -> Result<&P2pClient, Failure> {
+        self.p2p().ok_or_else(|| Failure::new(Code::NoPeer))
+    }
+
+    async fn answer_by_any(&self, query: &Query, client: u64) -> Result<Arc<EncodedAnswer>, SourceError> {
+        let p2p = &self.connected()?.on_behalf_of(client);
+        let deadline = tokio::time::Instant::now() + self.local.settings.peer_timeout;
+        let mut last = SourceError::from(Failure::new(Code::NoPeer));
+        for peer in p2p.candidates().into_iter().take(MAX_ASKED_PEERS) {
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            let answer = peer::ask(p2p, peer, query, left).await;
+            match self.serve_from(peer, answer).await {
+                Err(declined) if peer::is_worth_another_peer(declined.failure.code) => last = declined,
+                result => return result,
+            }
+        }
+        Err(last)
+    }
+
+    async fn serve_from(
+        &self,
+        peer: PeerId,
+        answer: Result<Answer, Failure>,
+    ) -> Result<Arc<EncodedAnswer>, SourceError> {
+        let answered_by = AnsweredBy::Peer(peer);
+        // A store that is down or slow must not delay a peer's answer: it then goes out without the tip.
+        let state = tokio::time::timeout(TIP_TIMEOUT, self.state()).await;
+        let tip = state.ok().and_then(Result::ok).and_then(|state| state.tip.clone());
+        let served = answer.and_then(|answer| {
+            let level = peer::holds_blocks(&answer).then_some(Level::None);
+            Ok(EncodedAnswer { level, ..EncodedAnswer::new(&answer, answered_by, tip)? })
+        });
+        served.map(Arc::new).map_err(|failure| SourceError { failure, answered_by })
+    }
+
+    /// The jobs, newest first.
+    ///
+    /// # Errors
+    /// [`Code::StoreUnavailable`].
+    pub async fn sync_jobs(&self) -> Result<Vec<SyncJob>, Failure> {
+        let store = self.local.store();
+        let jobs = with_deadline(async { store.jobs(MAX_LISTED_JOBS).await.map_err(store_failure) }).await?;
+        let readable = |job: Job| {
+            let id = job.id;
+            let read = SyncJob::try_from(job);
+            read.inspect_err(|error| tracing::warn!(id, %error, "a sync job of another version is left out")).ok()
+        };
+        Ok(jobs.into_iter().filter_map(readable).collect())
+    }
+
+    /// The job with this number.
+    ///
+    /// # Errors
+    /// [`Code::UnknownJob`], [`Code::StoreUnavailable`].
+    pub async fn sync_job(&self, id: u64) -> Result<SyncJob, Failure> {
+        let store = self.local.store();
+        let job = with_deadline(async { store.job(id).await.map_err(store_failure) }).await?;
+        job.ok_or_else(|| Failure::new(Code::UnknownJob))?.try_into().map_err(store_failure)
+    }
+
+    /// Queues a job for the process that syncs this store; returns its number.
+    ///
+    /// # Errors
+    /// [`Code::Busy`] when the queue is full, [`Code::StoreUnavailable`], those of [`Self::origin`] for an unknown
+    /// peer.
+    pub async fn request_sync(&self, spec: &JobSpec) -> Result<u64, Failure> {
+        if let Some(peer) = &spec.peer {
+            self.origin(peer)?;
+        }
+        if self.local.store().unfinished_jobs().await.map_err(store_failure)?.len() >= MAX_QUEUED_JOBS {
+            return Err(Failure::with_detail(Code::Busy, format!("{MAX_QUEUED_JOBS} sync jobs wait already")));
+        }
+        let text = serde_json::to_string(spec).map_err(|_| Failure::new(Code::Internal))?;
+        self.local.store().create_job(&text).await.map_err(store_failure)
+    }
+
+    /// Requests that a job be cancelled.
+    ///
+    /// # Errors
+    /// [`Code::UnknownJob`] also for a finished job, [`Code::StoreUnavailable`].
+    pub async fn cancel_sync(&self, id: u64) -> Result<(), Failure> {
+        match self.local.store().cancel_job(id).await.map_err(store_failure)? {
+            true => Ok(()),
+            false => Err(Failure::new(Code::UnknownJob)),
+        }
+    }
+
+    /// The sync status of the store, at most 50 ms old.
+    ///
+    /// # Errors
+    /// [`Code::StoreUnavailable`].
+    pub async fn sync_status(&self) -> Result<SyncStatus, Failure> {
+        let store = self.local.store();
+        let read = async { SyncStatus::read(&*store, self.local.settings.sync).await.map_err(store_failure) };
+        with_deadline(self.status.get(read)).await.map(Arc::unwrap_or_clone)
+    }
+
+    /// The genesis of the store's network; `pinned` is the one that the settings name. `None` before the first sync has
+    /// ended. At most 50 ms old.
+    ///
+    /// # Errors
+    /// [`Code::StoreUnavailable`].
+    pub async fn genesis(&self, pinned: Option<&str>) -> Result<Option<Genesis>, Failure> {
+        let store = self.local.store();
+        let read = async { Genesis::read(&*store, pinned).await.map_err(store_failure) };
+        with_deadline(self.genesis.get(read)).await.map(Arc::unwrap_or_clone)
+    }
+}

@@ -1,0 +1,347 @@
+//! Answers from the store, one query at a time.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use futures::stream::{self, Stream};
+
+use super::answer::{AnsweredBy, EncodedAnswer};
+use crate::{
+    chain::{Header, Level},
+    protocol::{
+        Ancestor, Answer, BlockList, Code, Failure, MAX_CHUNK, MAX_RESPONSE_BYTES, Query,
+        answer::{self, ChainInfo, Datastore, DebugBlock, FindAncestorData, HeadersData, InspectData, Match},
+        query::CheckPoint,
+    },
+    store::{Anchor, BlockStore, Blocks, ChainState, StoreError, Tip},
+};
+
+/// Bytes of blocks that are read for one answer: the rest is for the envelope and the other members.
+const MAX_LIST_BYTES: u64 = MAX_RESPONSE_BYTES as u64 - 1024;
+/// More blocks than fit 10 MiB: each has at least 400 bytes.
+const MAX_EPOCH_BLOCKS: u64 = MAX_RESPONSE_BYTES as u64 / 400;
+/// Shortest time between two log lines about a failing store.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+/// Times that an answer of several reads is attempted: the chain may change between them.
+pub(super) const MAX_ATTEMPTS: u32 = 5;
+
+/// Answers queries from the store, without a cache.
+pub(super) struct StoreAnswers {
+    store: Arc<dyn BlockStore>,
+    peer_id: String,
+    finality_depth: u64,
+}
+
+impl StoreAnswers {
+    pub(super) fn new(store: Arc<dyn BlockStore>, peer_id: String, finality_depth: u64) -> Self {
+        Self { store, peer_id, finality_depth }
+    }
+
+    pub(super) fn store(&self) -> Arc<dyn BlockStore> {
+        self.store.clone()
+    }
+
+    /// Answers from the store as it is now. `known`, which may be a little older, sets how many blocks are read at
+    /// once.
+    pub(super) async fn answer(&self, query: &Query, known: &ChainState) -> Result<EncodedAnswer, Failure> {
+        let most = max_blocks(known);
+        match query {
+            Query::Ping { data } => EncodedAnswer::new(&Answer::Ping(data.clone()), AnsweredBy::Local, None),
+            Query::Inspect => {
+                let state = self.store.state().await.map_err(store_failure)?;
+                encode(&Answer::Inspect(self.inspect(&state)), state.into())
+            }
+            Query::Get { hash } => {
+                let found = self.store.get(hash).await.map_err(store_failure)?;
+                let found = found.ok_or_else(|| Failure::new(Code::BlockNotFound))?;
+                let settled = found.canonical && self.settled(found.tip.as_ref(), found.index);
+                let snapshot = Snapshot { version: found.version, tip: found.tip, level: Some(found.level) };
+                Ok(EncodedAnswer { settled, ..encode(&Answer::Get(found.json), snapshot)? })
+            }
+            Query::Canonical => self.canonical().await,
+            Query::Epoch { epoch } => {
+                let blocks = self.epoch(*epoch, known).await?;
+                let settled = blocks.last_index.is_some_and(|last| self.settled(blocks.tip.as_ref(), last));
+                let complete = blocks.count > 0;
+                let (blocks, snapshot) = split(blocks);
+                Ok(EncodedAnswer { settled, complete, ..encode(&Answer::Epoch { epoch: *epoch, blocks }, snapshot)? })
+            }
+            Query::Range { from_index, to_index, chunk_size } => {
+                self.range(*from_index, *to_index, (*chunk_size).min(most)).await
+            }
+            Query::Headers { from_index, to_index, chunk_size } => {
+                self.headers(*from_index, *to_index, *chunk_size, most).await
+            }
+            Query::ChainInfo { local_block_hashes, include_blocks, from_index } => {
+                let read = |state| self.chain_info(state, local_block_hashes, *include_blocks, *from_index);
+                let (state, (answer, level)) = self.read_consistently(read).await?;
+                encode(&answer, Snapshot { level, ..state.into() })
+            }
+            Query::FindAncestor { check_points } => {
+                let (state, answer) = self.read_consistently(|state| self.find_ancestor(state, check_points)).await?;
+                encode(&answer, state.into())
+            }
+            Query::DebugIndex { index } => {
+                let (state, answer) = self.read_consistently(|_| self.debug_index(*index)).await?;
+                let complete = !matches!(&answer, Answer::DebugIndex(data) if data.blocks.is_empty());
+                Ok(EncodedAnswer { complete, ..encode(&answer, state.into())? })
+            }
+        }
+    }
+
+    pub(super) async fn check_anchor(&self, hash: &str) -> Result<u64, Failure> {
+        let (anchor, version) = self.store.anchor(hash).await.map_err(store_failure)?;
+        match anchor {
+            Anchor::Canonical => Ok(version),
+            Anchor::Orphaned(ancestor) => Err(Failure {
+                common_ancestor: ancestor.map(|(index, hash)| Ancestor { index, hash }),
+                ..Failure::new(Code::AnchorNotCanonical)
+            }),
+            Anchor::Unknown => Err(Failure::with_detail(Code::BlockNotFound, "anchor: no block has this hash")),
+        }
+    }
+
+    async fn canonical(&self) -> Result<EncodedAnswer, Failure> {
+        let state = self.store.state().await.map_err(store_failure)?;
+        if state.bytes + state.length > MAX_RESPONSE_BYTES as u64 {
+            return Err(Failure::new(Code::AnswerTooLarge));
+        }
+        let last = state.tip.map_or(0, |tip| tip.index);
+        let (blocks, snapshot) = split(self.store.range(0, last).await.map_err(store_failure)?);
+        encode(&Answer::Canonical(blocks), snapshot)
+    }
+
+    /// The blocks of an epoch. Any number of blocks may claim one epoch, and all of them may be long.
+    async fn epoch(&self, epoch: u64, known: &ChainState) -> Result<Blocks, Failure> {
+        let most = match known.bytes + known.length > MAX_RESPONSE_BYTES as u64 {
+            // One more than certainly fits shows whether there are more.
+            true => MAX_EPOCH_BLOCKS.min(known.blocks_within(MAX_LIST_BYTES).saturating_add(1)),
+            false => MAX_EPOCH_BLOCKS,
+        };
+        let blocks = self.store.epoch(epoch, most).await.map_err(store_failure)?;
+        if blocks.count == most { Err(Failure::new(Code::AnswerTooLarge)) } else { Ok(blocks) }
+    }
+
+    async fn range(&self, from_index: u64, requested_to: u64, chunk_size: u64) -> Result<EncodedAnswer, Failure> {
+        let end = answer::clamped_end(from_index, requested_to, chunk_size);
+        let blocks = self.store.range(from_index, end).await.map_err(store_failure)?;
+        let height = blocks.tip.as_ref().map(|tip| tip.index);
+        let has_more = requested_to > end && height.is_some_and(|height| height > end);
+        let settled = self.settled(blocks.tip.as_ref(), end);
+        let (blocks, snapshot) = split(blocks);
+        let answer = Answer::Range { from_index, to_index: end, requested_to, chunk_size, has_more, blocks };
+        let complete = height.is_some_and(|height| height >= end);
+        Ok(EncodedAnswer { settled, complete, ..encode(&answer, snapshot)? })
+    }
+
+    /// The headers of a range, for peers; HTTP has no such route. Headers are short whatever their blocks are, so
+    /// `most` blocks at a time are read.
+    async fn headers(
+        &self,
+        from_index: u64,
+        requested_to: u64,
+        chunk_size: u64,
+        most: u64,
+    ) -> Result<EncodedAnswer, Failure> {
+        let to_index = answer::clamped_end(from_index, requested_to, chunk_size);
+        let mut headers: Vec<Header> = Vec::new();
+        let (mut next, mut first) = (from_index, None);
+        let snapshot = loop {
+            let end = to_index.min(next.saturating_add(most - 1));
+            let blocks = self.store.range(next, end).await.map_err(store_failure)?;
+            let read: Result<Vec<Header>, _> = serde_json::from_str(&format!("[{}]", blocks.json));
+            headers.extend(read.map_err(|error| store_failure(StoreError::Damaged(error.to_string())))?);
+            let (_, snapshot) = split(blocks);
+            // Headers of two chains are no answer.
+            if *first.get_or_insert((snapshot.version, snapshot.tip.clone()))
+                != (snapshot.version, snapshot.tip.clone())
+            {
+                return Err(chain_changed());
+            }
+            match end < to_index && snapshot.tip.as_ref().is_some_and(|tip| tip.index > end) {
+                true => next = end + 1,
+                false => break snapshot,
+            }
+        };
+        let has_more = requested_to > to_index && snapshot.tip.as_ref().is_some_and(|tip| tip.index > to_index);
+        let count = headers.len() as u64;
+        encode(&Answer::Headers(HeadersData { from_index, to_index, headers, count, has_more }), snapshot)
+    }
+
+    async fn chain_info(
+        &self,
+        state: ChainState,
+        hashes: &[String],
+        include_blocks: bool,
+        from_index: Option<u64>,
+    ) -> Result<(Answer, Option<Level>), StoreError> {
+        let common_ancestor_index = if hashes.is_empty() { None } else { self.store.highest_canonical(hashes).await? };
+        let mut level = None;
+        let mut list = None;
+        if include_blocks {
+            let from = from_index.or(common_ancestor_index.map(|index| index.saturating_add(1))).unwrap_or(0);
+            let blocks = self.store.range(from, from.saturating_add(max_blocks(&state) - 1)).await?;
+            level = blocks.level;
+            list = Some(BlockList { json: blocks.json, count: blocks.count });
+        }
+        let info = ChainInfo {
+            cumulative_difficulty: state.cumulative_difficulty.to_string(),
+            chain_length: state.length,
+            chain_height: state.tip.as_ref().map_or(0, |tip| tip.index),
+            tip_epoch: state.tip.as_ref().map_or(0, |tip| tip.epoch),
+            tip_hash: state.tip.map(|tip| tip.hash),
+            common_ancestor_index,
+        };
+        Ok((Answer::ChainInfo { info, blocks: list }, level))
+    }
+
+    async fn find_ancestor(&self, state: ChainState, check_points: &[CheckPoint]) -> Result<Answer, StoreError> {
+        let indexes: Vec<u64> = check_points.iter().map(|point| point.index).collect();
+        let ours = self.store.canonical_hashes(&indexes).await?;
+        let matches: Vec<Match> = check_points
+            .iter()
+            .map(|CheckPoint { index, hash }| Match {
+                index: *index,
+                hash: hash.clone(),
+                matches: ours.get(index) == Some(hash),
+            })
+            .collect();
+        Ok(Answer::FindAncestor(FindAncestorData {
+            chain_length: state.length,
+            highest_match: matches.iter().filter(|found| found.matches).map(|found| found.index).max(),
+            matches,
+            cumulative_difficulty: state.cumulative_difficulty.to_string(),
+        }))
+    }
+
+    async fn debug_index(&self, index: u64) -> Result<Answer, StoreError> {
+        let (entries, total, next) = self.store.at_index(index).await?;
+        let blocks = entries
+            .into_iter()
+            .map(|entry| DebugBlock {
+                hash: entry.hash,
+                previous_hash: entry.previous_hash,
+                is_canonical: entry.canonical,
+                is_orphaned: entry.orphaned,
+                orphan_reason: entry.orphan_reason,
+            })
+            .collect();
+        let next = next.map(|next| Ancestor { index: next.index, hash: next.previous_hash });
+        Ok(Answer::DebugIndex(answer::debug_index(index, total, blocks, next)))
+    }
+
+    fn inspect(&self, state: &ChainState) -> InspectData {
+        InspectData {
+            peer_id: self.peer_id.clone(),
+            status: "running".into(),
+            datastore: Some(Datastore {
+                total_blocks: state.length,
+                block_range: state.tip.as_ref().map(|tip| (0, tip.index)),
+                chain_tip_height: state.tip.as_ref().map(|tip| tip.index),
+                chain_tip_hash: state.tip.as_ref().map(|tip| tip.hash.clone()),
+                epochs: state.epochs,
+                unique_miners: state.miners,
+            }),
+        }
+    }
+
+    fn settled(&self, tip: Option<&Tip>, index: u64) -> bool {
+        tip.is_some_and(|tip| index.saturating_add(self.finality_depth) <= tip.index)
+    }
+
+    /// Runs reads that must see one chain, again if the chain changed between the first and the last.
+    pub(super) async fn read_consistently<T, R>(
+        &self,
+        mut read: impl FnMut(ChainState) -> R,
+    ) -> Result<(ChainState, T), Failure>
+    where
+        R: Future<Output = Result<T, StoreError>>,
+    {
+        for _ in 0..MAX_ATTEMPTS {
+            let state = self.store.state().await.map_err(store_failure)?;
+            let read = read(state.clone()).await.map_err(store_failure)?;
+            let after = self.store.state().await.map_err(store_failure)?;
+            // A replaced store may have another chain of the same version.
+            if (after.version, &after.tip) == (state.version, &state.tip) {
+                return Ok((state, read));
+            }
+        }
+        Err(chain_changed())
+    }
+}
+
+/// Most blocks that are read at once: so many of the chain's longest fit an answer.
+fn max_blocks(state: &ChainState) -> u64 {
+    state.blocks_within(MAX_LIST_BYTES).min(MAX_CHUNK)
+}
+
+/// The canonical chain up to the tip of `state`, in pages as large as an answer. If the tip is reorganised away
+/// meanwhile, the stream ends with [`Code::AnchorNotCanonical`].
+pub(super) fn pages(
+    store: Arc<dyn BlockStore>,
+    state: &ChainState,
+) -> impl Stream<Item = Result<Blocks, Failure>> + Send + use<> {
+    let (version, tip, most) = (state.version, state.tip.clone(), max_blocks(state));
+    stream::try_unfold((0, version, tip.clone()), move |(from, version, snapshot)| {
+        let (store, tip) = (store.clone(), tip.clone());
+        async move {
+            let Some(tip) = tip.filter(|tip| from <= tip.index) else { return Ok(None) };
+            let page = store.range(from, tip.index.min(from + most - 1)).await.map_err(store_failure)?;
+            let same_chain = (version, &snapshot) == (page.version, &page.tip)
+                || store.anchor(&tip.hash).await.map_err(store_failure)? == (Anchor::Canonical, page.version);
+            match page.last_index.filter(|_| same_chain) {
+                Some(last_index) => {
+                    let next = (last_index + 1, page.version, page.tip.clone());
+                    Ok(Some((page, next)))
+                }
+                None => Err(Failure::new(Code::AnchorNotCanonical)),
+            }
+        }
+    })
+}
+
+/// The failure of an answer whose reads saw different chains, again and again.
+pub(super) fn chain_changed() -> Failure {
+    Failure::with_detail(Code::StoreUnavailable, "the chain is changing too fast to be read; try again")
+}
+
+/// The chain that an answer was read from, and the verification level of its blocks.
+struct Snapshot {
+    version: u64,
+    tip: Option<Tip>,
+    level: Option<Level>,
+}
+
+impl From<ChainState> for Snapshot {
+    fn from(state: ChainState) -> Self {
+        Self { version: state.version, tip: state.tip, level: None }
+    }
+}
+
+fn split(blocks: Blocks) -> (BlockList, Snapshot) {
+    let snapshot = Snapshot { version: blocks.version, tip: blocks.tip, level: blocks.level };
+    (BlockList { json: blocks.json, count: blocks.count }, snapshot)
+}
+
+fn encode(answer: &Answer, Snapshot { version, tip, level }: Snapshot) -> Result<EncodedAnswer, Failure> {
+    Ok(EncodedAnswer { version, level, ..EncodedAnswer::new(answer, AnsweredBy::Local, tip)? })
+}
+
+/// The failure that a client gets for a fault of the store, without its details. The log has them, once a second: a
+/// store that is down gets as many requests as one that is up.
+pub(super) fn store_failure(error: StoreError) -> Failure {
+    static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
+    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+    if logged.is_none_or(|logged| logged.elapsed() >= LOG_EVERY) {
+        *logged = Some(Instant::now());
+        tracing::warn!(error = &error as &dyn std::error::Error, "the store did not answer");
+    }
+    // A damaged store too: it can be repaired or restored, and other gateways have their own.
+    Failure::new(Code::StoreUnavailable)
+}
+
+pub(super) fn tip_hash(state: &ChainState) -> Option<String> {
+    state.tip.as_ref().map(|tip| tip.hash.clone())
+}

@@ -1,0 +1,153 @@
+//! The commit stage: writes verified batches, appended or staged until the branch wins.
+
+use std::collections::HashMap;
+
+use tokio::sync::mpsc;
+
+use super::{context::JobRun, plan::Plan, verify::BATCH};
+use crate::{
+    chain::{CumulativeDifficulty, MinerBlock, Position, VerifiedBlocks, Weight, unix_now},
+    store::{ChainWriter, StoreError},
+    sync::{
+        failure::SyncFailure,
+        local_chain::{ORPHAN_REASON, weight},
+    },
+};
+
+/// The result of a plan without a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether the planned chain is now the store's. If not, it was verified to its end and weighs less: it was
+    /// dropped, unless the next plan continues it.
+    pub adopted: bool,
+    /// Work of the planned chain.
+    pub work: CumulativeDifficulty,
+    /// Hash of its last block; `None` without blocks.
+    pub tip_hash: Option<String>,
+}
+
+impl JobRun {
+    /// Writes batches as they come. A branch is staged until it weighs more than the store's chain, and then adopted.
+    pub async fn commit(
+        &self,
+        plan: &Plan,
+        mut verified: mpsc::Receiver<Result<VerifiedBlocks, SyncFailure>>,
+    ) -> Result<Outcome, SyncFailure> {
+        let (mut is_branch, mut length) = (plan.is_branch, plan.from);
+        let mut ancestor = plan.ancestor.clone();
+        let mut outcome = Outcome { adopted: false, work: plan.work, tip_hash: None };
+        let mut failure = None;
+        while failure.is_none()
+            && let Some(next) = verified.recv().await
+        {
+            let mut batches = Vec::new();
+            let mut blocks = 0;
+            let mut next = Some(next);
+            while let Some(batch) = next {
+                match batch {
+                    Ok(batch) => (blocks, _) = (blocks + batch.len(), batches.push(batch)),
+                    Err(error) => failure = Some(error),
+                }
+                let more = failure.is_none() && blocks < BATCH;
+                next = if more { verified.try_recv().ok() } else { None };
+            }
+            if blocks == 0 {
+                continue;
+            }
+            if is_branch && ancestor.as_ref().map_or(0, |ancestor| ancestor.index + 1) == length {
+                is_branch = self.drop_shared_blocks(&mut batches, &mut ancestor, &mut length, &mut outcome).await?;
+            }
+            let mut writer = self.begin_write().await?;
+            // The crash test reads these two lines: did the kill fall between them?
+            tracing::trace!(blocks, "transaction begins");
+            for batch in batches {
+                length += batch.len() as u64;
+                outcome.work =
+                    batch.blocks().iter().fold(outcome.work, |work, block| work + block.actualized_difficulty);
+                let tip_hash = batch.blocks().last().map(|block| block.hash.clone()).unwrap_or_default();
+                outcome.tip_hash = Some(tip_hash.clone());
+                match is_branch {
+                    true => {
+                        writer.stage(ancestor.as_ref(), self.job, batch).await.map_err(chain_changed)?;
+                        let beats = Weight { work: outcome.work, length, tip_hash } > weight(writer.state());
+                        if beats || plan.adopt_at.is_some_and(|index| length > index) {
+                            writer.adopt_stage(ORPHAN_REASON, unix_now()).await.map_err(chain_changed)?;
+                            is_branch = false;
+                        }
+                    }
+                    false => writer.append(batch).await.map_err(chain_changed)?,
+                }
+            }
+            writer.commit().await?;
+            tracing::trace!(blocks, "transaction ends");
+            self.tracker.update(|progress| progress.aside = is_branch);
+            self.tracker.written(blocks as u64);
+        }
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        if is_branch && plan.is_last() {
+            let mut writer = self.begin_write().await?;
+            writer.clear_stage().await?;
+            writer.commit().await?;
+        }
+        if let Some(tip_hash) = outcome.tip_hash.clone().filter(|hash| *hash == plan.claim.hash) {
+            self.known.record_weight(Weight { work: outcome.work, length, tip_hash });
+        }
+        Ok(Outcome { adopted: !is_branch, ..outcome })
+    }
+
+    /// Begins a write; waits for other writers.
+    async fn begin_write(&self) -> Result<Box<dyn ChainWriter>, SyncFailure> {
+        use backon::Retryable;
+        let write = || self.store.write();
+        let policy = backon::ExponentialBuilder::default().with_jitter();
+        Ok(write.retry(policy).when(|error| matches!(error, StoreError::Busy(_))).await?)
+    }
+
+    /// Removes blocks of a branch that are on the store's chain: the peer may have misstated the common ancestor.
+    /// Returns whether the rest is still a branch.
+    pub async fn drop_shared_blocks(
+        &self,
+        batches: &mut Vec<VerifiedBlocks>,
+        ancestor: &mut Option<Position>,
+        length: &mut u64,
+        outcome: &mut Outcome,
+    ) -> Result<bool, SyncFailure> {
+        for batch in std::mem::take(batches) {
+            let next = ancestor.as_ref().map_or(0, |ancestor| ancestor.index + 1);
+            let indexes: Vec<_> = batch.blocks().iter().map(|block| block.index).collect();
+            let ours = match indexes.first() {
+                Some(first) if *first == next => self.store.canonical_hashes(&indexes).await?,
+                _ => HashMap::new(),
+            };
+            let is_ours = |block: &&MinerBlock| ours.get(&block.index) == Some(&block.hash);
+            let shared: Vec<_> = batch.blocks().iter().take_while(is_ours).collect();
+            if let Some(last) = shared.last() {
+                *ancestor = Some(Position { index: last.index, hash: last.hash.clone() });
+                *length = last.index + 1;
+                outcome.work = shared.iter().fold(outcome.work, |work, block| work + block.actualized_difficulty);
+                outcome.tip_hash = Some(last.hash.clone());
+            }
+            let count = shared.len();
+            let rest = batch.without_first(count);
+            if !rest.is_empty() {
+                batches.push(rest);
+            }
+        }
+        let tip = self.store.state().await?.tip;
+        let tip = tip.map(|tip| Position { index: tip.index, hash: tip.hash });
+        Ok(tip != *ancestor)
+    }
+}
+
+/// A conflict: this program or another process changed the chain during the plan.
+fn chain_changed(error: StoreError) -> SyncFailure {
+    match error {
+        StoreError::Conflict(problem) => {
+            tracing::debug!(problem, "the chain changed under the plan");
+            SyncFailure::ChainChanged
+        }
+        error => error.into(),
+    }
+}

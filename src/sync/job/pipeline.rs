@@ -1,0 +1,162 @@
+//! The stages of a plan: download → verify → commit, joined by bounded channels. They work concurrently in bounded
+//! memory. Blocks that were verified before a failure are committed.
+
+use std::sync::Arc;
+
+use futures::{StreamExt, pin_mut};
+use libp2p::PeerId;
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    commit::Outcome,
+    context::JobRun,
+    download::{FetchOptions, FetchedSpan, Span, download, spans},
+    plan::Plan,
+    verify::{attribute, stopped, verify},
+};
+use crate::{
+    chain::{ChainEnd, Differences, Header, Rule, VerifyError},
+    source::job::{Mode, Phase, Stage},
+    sync::{
+        failure::{PeerFault, SyncFailure},
+        peers::{block_set::Gap, sources::Sources},
+    },
+};
+
+/// Windows or batches in the queue between two stages.
+const QUEUE_LENGTH: usize = 2;
+
+impl JobRun {
+    /// Carries out a plan with blocks from `sources`.
+    ///
+    /// # Errors
+    /// The first failure; blocks that were verified before it are in the store.
+    pub async fn carry_out(&self, plan: &Plan, sources: Arc<Sources>) -> Result<Outcome, SyncFailure> {
+        let numbering = self.network.epoch_numbering;
+        let spans = match self.mode {
+            Mode::Headers => self.headers(plan, &sources).await?,
+            mode => {
+                let cut = spans(mode, numbering, plan.from, plan.to).into_iter();
+                cut.map(|(from, to)| Span { from, to, ends_with: None }).collect()
+            }
+        };
+        self.tracker.enter(Phase::Blocks);
+        let options = FetchOptions { mode: self.mode, numbering, tip: plan.claim.tip(), parent: plan.parent.clone() };
+        let spans = download(options, spans, sources, self.fault_reporter());
+        let (to_verify, fetched) = mpsc::channel(QUEUE_LENGTH);
+        self.stages.watch(Stage::Verify, &to_verify);
+        let _download = AbortOnDropHandle::new(tokio::spawn(async move {
+            pin_mut!(spans);
+            while let Some(FetchedSpan { windows, failed }) = spans.next().await {
+                for window in windows {
+                    if to_verify.send(Ok(window)).await.is_err() {
+                        return;
+                    }
+                }
+                if let Some((peer, fault)) = failed {
+                    // The receiver is gone if a later stage has failed first.
+                    let _ = to_verify.send(Err(SyncFailure::Peer(peer, fault))).await;
+                    return;
+                }
+            }
+        }));
+        let (to_commit, verified) = mpsc::channel(QUEUE_LENGTH);
+        self.stages.watch(Stage::Commit, &to_commit);
+        let (verifier, parent, end) = (self.verifier.clone(), plan.parent.clone(), plan.to);
+        let (tracker, stages) = (self.tracker.clone(), self.stages.clone());
+        let differ = move |differences: Differences| {
+            tracker.update(|progress| progress.recomputed += differences.total());
+            stages.add_differences(differences);
+        };
+        let _verify = AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(failure) = verify(&verifier, parent, end, fetched, differ, &to_commit).await {
+                // The receiver is gone if the commits have failed first.
+                let _ = to_commit.send(Err(failure)).await;
+            }
+        }));
+        match self.commit(plan, verified).await {
+            Err(SyncFailure::Peer(peer, PeerFault::Unlinked(gap))) => Err(self.check_gap(peer, *gap).await),
+            outcome => outcome,
+        }
+    }
+
+    /// The failure for a chain with a gap. An honest node may have one; but not next to a block whose hash is not that
+    /// of its header.
+    async fn check_gap(&self, peer: PeerId, gap: Gap) -> SyncFailure {
+        let verifier = self.verifier.clone();
+        let mut suspects: Vec<_> =
+            [&gap.child, &gap.misplaced].into_iter().flatten().map(|it| (**it).clone()).collect();
+        let verify = move || {
+            verifier.derive(&mut suspects);
+            suspects.iter().try_for_each(|block| verifier.verify_hash(block))
+        };
+        match tokio::task::spawn_blocking(verify).await {
+            Ok(Err(VerifyError::Violation(violation))) => SyncFailure::Invalid(peer, violation),
+            Ok(Err(VerifyError::Pow(error))) => error.into(),
+            Ok(Ok(())) => SyncFailure::Peer(peer, PeerFault::Unlinked(Box::new(gap))),
+            Err(error) => stopped(&error),
+        }
+    }
+
+    /// Fetches and links the headers of a plan. Without a hash to check where the peer does not know headers, or its
+    /// headers do not link because it has stale blocks: then its blocks decide.
+    async fn headers(&self, plan: &Plan, sources: &Sources) -> Result<Vec<Span>, SyncFailure> {
+        self.tracker.enter(Phase::Headers);
+        let (lead, numbering) = (&sources.lead, self.network.epoch_numbering);
+        let mut parent = plan.parent.clone();
+        let mut linked_spans = Vec::new();
+        for (from, to) in spans(Mode::Headers, numbering, plan.from, plan.to) {
+            let headers = match lead.headers(from, to).await {
+                Ok(headers) => headers,
+                Err(fault) if fault.is_unknown_path() => None,
+                Err(fault) => return Err(SyncFailure::Peer(lead.peer, fault)),
+            };
+            let linked = match headers {
+                Some(headers) => self.linked(lead.peer, parent.as_ref(), headers).await?,
+                None => None,
+            };
+            let Some(end) = linked else {
+                // An earlier header may be the stale one: none counts.
+                let all = spans(Mode::Headers, numbering, plan.from, plan.to).into_iter();
+                return Ok(all.map(|(from, to)| Span { from, to, ends_with: None }).collect());
+            };
+            linked_spans.push(Span { from, to, ends_with: Some(end.hash.clone()) });
+            parent = Some(end);
+            self.tracker.update(|progress| progress.headers += to - from + 1);
+        }
+        Ok(linked_spans)
+    }
+
+    /// The end of a run of headers after `parent`; `None` if they don't link.
+    async fn linked(
+        &self,
+        peer: PeerId,
+        parent: Option<&ChainEnd>,
+        mut headers: Vec<Header>,
+    ) -> Result<Option<ChainEnd>, SyncFailure> {
+        let numbering = self.network.epoch_numbering;
+        headers.iter_mut().for_each(|header| header.epoch = numbering.epoch(header.index));
+        let (verifier, before) = (self.verifier.clone(), parent.cloned());
+        let from = headers.first().map(|header| header.index);
+        let linked = tokio::task::spawn_blocking(move || verifier.verify_headers(before.as_ref(), &headers));
+        match linked.await {
+            Ok(Ok((end, _))) => Ok(end),
+            Ok(Err(violation)) if matches!(violation.rule, Rule::Link | Rule::Index) => Ok(None),
+            Ok(Err(violation)) => Err(attribute(self.verifier.level(), peer, None, from, violation)),
+            Err(error) => Err(stopped(&error)),
+        }
+    }
+
+    /// Penalises peers for faults that did not end the download.
+    fn fault_reporter(&self) -> impl Fn(PeerId, &PeerFault) + Clone + Send + 'static {
+        let (p2p, tracker) = (self.p2p.clone(), self.tracker.clone());
+        move |peer, fault| {
+            tracing::debug!(%peer, %fault, "a peer did not give a window");
+            if let Some(offence) = fault.offence() {
+                p2p.penalise(peer, offence);
+                tracker.penalty(peer, offence.as_str());
+            }
+        }
+    }
+}

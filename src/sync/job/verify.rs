@@ -1,0 +1,92 @@
+//! The verify stage: verifies downloaded blocks in batches, and attributes violations.
+
+use libp2p::PeerId;
+use tokio::sync::mpsc;
+
+use super::download::Window;
+use crate::{
+    chain::{ChainEnd, Differences, Level, MinerBlock, Rule, VerifiedBlocks, Verifier, VerifyError, Violation},
+    sync::failure::SyncFailure,
+};
+
+/// Blocks per batch where only cheap rules apply, and most of a transaction.
+pub const BATCH: usize = 1000;
+
+/// Blocks per batch where each takes a proof-of-work hash: little work is lost with an invalid one.
+const POW_BATCH: usize = 64;
+
+/// The failure of a thread that has panicked.
+pub fn stopped(error: &tokio::task::JoinError) -> SyncFailure {
+    tracing::error!(%error, "a stage of the sync has stopped");
+    SyncFailure::Stopped
+}
+
+/// Verifies windows as they come. `end` is the last index of the plan.
+pub async fn verify(
+    verifier: &Verifier,
+    mut parent: Option<ChainEnd>,
+    end: u64,
+    mut fetched: mpsc::Receiver<Result<Window, SyncFailure>>,
+    differ: impl Fn(Differences),
+    verified: &mpsc::Sender<Result<VerifiedBlocks, SyncFailure>>,
+) -> Result<(), SyncFailure> {
+    let level = verifier.level();
+    let size = if level == Level::Pow { POW_BATCH } else { BATCH };
+    let mut before: Option<PeerId> = None;
+    while let Some(window) = fetched.recv().await {
+        let Window { peer, blocks } = window?;
+        let first = blocks.first().map(|block| block.index);
+        let mut rest = blocks;
+        while !rest.is_empty() {
+            let later = rest.split_off(rest.len().min(size));
+            let batch = std::mem::replace(&mut rest, later);
+            let (verifier, after) = (verifier.clone(), parent.clone());
+            let pool = verifier.clone();
+            let verify = move || {
+                let mut batch = batch;
+                batch.iter_mut().for_each(MinerBlock::forget_teller);
+                let differences = verifier.derive(&mut batch);
+                (differences, verifier.verify(after.as_ref(), batch))
+            };
+            let (differences, outcome) = tokio::task::spawn_blocking(verify).await.map_err(|error| stopped(&error))?;
+            differ(differences);
+            let batch = match outcome {
+                Ok(batch) => batch,
+                Err(VerifyError::Pow(error)) => return Err(error.into()),
+                Err(VerifyError::Violation(violation)) => {
+                    return Err(attribute(level, peer, before, first, violation));
+                }
+            };
+            parent = batch.end().cloned();
+            // Only after a verified batch: the claimed length may be false.
+            pool.expect(parent.as_ref().map_or(0, |parent| end.saturating_sub(parent.index)));
+            if verified.send(Ok(batch)).await.is_err() {
+                return Ok(());
+            }
+        }
+        before = Some(peer);
+    }
+    Ok(())
+}
+
+/// The failure for a violation. A window that does not link to the one before proves nothing against either peer: one
+/// may have reorganised meanwhile.
+pub fn attribute(
+    level: Level,
+    peer: PeerId,
+    before: Option<PeerId>,
+    first: Option<u64>,
+    violation: Violation,
+) -> SyncFailure {
+    let at_window_start = matches!(violation.rule, Rule::Link | Rule::Index) && first == Some(violation.index);
+    match at_window_start || is_unproven(level, &violation) {
+        true => SyncFailure::Mismatch { peer, before },
+        false => SyncFailure::Invalid(peer, violation),
+    }
+}
+
+/// Whether earlier blocks may cause a violation: where hashes are not computed, their timestamps may be forged, and the
+/// difficulty follows from those.
+pub fn is_unproven(level: Level, violation: &Violation) -> bool {
+    violation.rule == Rule::Schedule && level < Level::Pow
+}

@@ -1,0 +1,87 @@
+//! The chain in the store: its weight, and the network's checkpoints that it has, lacks or breaks.
+
+use crate::{
+    chain::{Network, Weight, unix_now},
+    source::job::Genesis,
+    store::{BlockStore, ChainState, StoreError},
+};
+
+/// The `orphan_reason` of blocks that a heavier branch replaced.
+pub const ORPHAN_REASON: &str = "a chain with more work";
+
+/// The weight of the chain in the store.
+pub fn weight(state: &ChainState) -> Weight {
+    let tip_hash = state.tip.as_ref().map(|tip| tip.hash.clone()).unwrap_or_default();
+    Weight { work: state.cumulative_difficulty, length: state.length, tip_hash }
+}
+
+/// Index of the lowest checkpoint that the chain in the store lacks: it has another block there, or ends below.
+///
+/// # Errors
+/// The store's.
+pub async fn missing_checkpoint(store: &dyn BlockStore, network: &Network) -> Result<Option<u64>, StoreError> {
+    let indexes: Vec<_> = network.checkpoints.iter().map(|point| point.index).collect();
+    if indexes.is_empty() {
+        return Ok(None);
+    }
+    let ours = store.canonical_hashes(&indexes).await?;
+    let missing = network.checkpoints.iter().filter(|point| ours.get(&point.index) != Some(&point.hash));
+    Ok(missing.map(|point| point.index).min())
+}
+
+/// Index of a checkpoint above `ancestor` that the chain in the store has. A branch from `ancestor` can't have it,
+/// whatever the branch weighs before it gets there.
+///
+/// # Errors
+/// The store's.
+pub async fn checkpoint_above(
+    store: &dyn BlockStore,
+    network: &Network,
+    ancestor: u64,
+) -> Result<Option<u64>, StoreError> {
+    let above: Vec<_> = network.checkpoints.iter().filter(|point| point.index > ancestor).collect();
+    if above.is_empty() {
+        return Ok(None);
+    }
+    let indexes: Vec<_> = above.iter().map(|point| point.index).collect();
+    let ours = store.canonical_hashes(&indexes).await?;
+    // The chain may lack a checkpoint that was configured after it was stored: then another chain is needed.
+    Ok(above.into_iter().find(|point| ours.get(&point.index) == Some(&point.hash)).map(|point| point.index))
+}
+
+/// A rewound chain: it had another block at a checkpoint.
+#[derive(Debug, Clone)]
+pub struct Rewound {
+    /// Index of the checkpoint.
+    pub index: u64,
+    /// The status until the chain has the checkpoint's block.
+    pub reason: String,
+}
+
+/// Rewinds the chain below the first checkpoint at which it has another block: the checkpoint is newer, or another
+/// program wrote the block.
+///
+/// # Errors
+/// The store's.
+pub async fn enforce_checkpoints(store: &dyn BlockStore, network: &Network) -> Result<Option<Rewound>, StoreError> {
+    let indexes: Vec<_> = network.checkpoints.iter().map(|point| point.index).collect();
+    if indexes.is_empty() {
+        return Ok(None);
+    }
+    let ours = store.canonical_hashes(&indexes).await?;
+    let broken = |index: u64, hash: &str| ours.get(&index).is_some_and(|ours| ours != hash);
+    let points = network.checkpoints.iter().filter(|point| broken(point.index, &point.hash));
+    let Some(point) = points.min_by_key(|point| point.index) else { return Ok(None) };
+    let reason = format!("the network's checkpoint at {} has another block", point.index);
+    let mut writer = store.write().await?;
+    writer.clear_stage().await?;
+    let rewound = writer.rewind(point.index.checked_sub(1), &reason, Some(&point.hash), unix_now()).await?;
+    writer.commit().await?;
+    if point.index == 0 && network.genesis_hash.is_none() {
+        // The genesis that the store had settled for is the wrong one.
+        Genesis::open(store).await?;
+    }
+    tracing::warn!(checkpoint = point.index, blocks = rewound, "the chain in the store was rewound below a checkpoint");
+    let reason = format!("{reason}: {rewound} blocks were taken back, and a chain that has it is waited for");
+    Ok(Some(Rewound { index: point.index, reason }))
+}

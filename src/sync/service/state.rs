@@ -1,0 +1,183 @@
+//! The state of the service: its settings, errors, and the status that it writes to the store.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use libp2p::PeerId;
+
+use crate::{
+    chain::{Level, Network, PowError, PowOptions, Verifier},
+    p2p::P2pClient,
+    source::job::{Stages, SyncState, SyncStatus},
+    store::{BlockStore, StoreError},
+    sync::{
+        failure::RunError,
+        local_chain::{Rewound, enforce_checkpoints},
+        peers::memory::{Distrust, KnownChains},
+    },
+};
+
+/// Default most blocks of one plan. Bounds the memory for a plan, whatever a peer claims.
+const MAX_BLOCKS: u64 = 1_000_000;
+
+/// How often an unchanged status is written.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// Settings of the sync.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The network that blocks must belong to.
+    pub network: Network,
+    /// How far blocks are verified.
+    pub level: Level,
+    /// How proof of work is computed.
+    pub pow: PowOptions,
+    /// Time between two tip polls.
+    pub interval: Duration,
+    /// Longest time for a peer's answer.
+    pub peer_timeout: Duration,
+}
+
+/// Why a sync can't run, or has failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// Another process syncs this store.
+    #[error("another process is syncing this store")]
+    Leased,
+    /// The lease of the store ended: its connection broke, or another process has it.
+    #[error("the lease of the store is lost")]
+    LeaseLost,
+    /// The proof of work can't be computed.
+    #[error(transparent)]
+    Pow(#[from] PowError),
+    /// The store.
+    #[error("store")]
+    Store(#[from] StoreError),
+    /// The peer can't be reached.
+    #[error("peer `{0}` can't be reached")]
+    Peer(String),
+    /// The job failed.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A fault of this program.
+    #[error("the sync has panicked")]
+    Panicked,
+    /// The job was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// Keeps a store in sync with the network.
+pub struct Service {
+    pub(super) store: Arc<dyn BlockStore>,
+    pub(super) p2p: P2pClient,
+    pub(super) network: Arc<Network>,
+    pub(super) verifier: Verifier,
+    pub(super) stages: Arc<Stages>,
+    pub(super) known: Arc<KnownChains>,
+    /// The last rewind below a checkpoint, until the chain has the checkpoint's block.
+    pub(super) rewound: Option<Rewound>,
+    pub(super) interval: Duration,
+    pub(super) peer_timeout: Duration,
+    pub(super) plan_blocks: u64,
+    /// Peers that are not polled for a while.
+    pub(super) distrust: Distrust,
+    /// When a peer's gossip started a tip poll.
+    pub(super) announcer_polls: HashMap<PeerId, Instant>,
+    /// The last such peer: it is always polled.
+    pub(super) announcer: Option<PeerId>,
+    /// When gossip was dropped, until the next tip poll.
+    pub(super) missed_gossip: Option<Instant>,
+    pub(super) status: SyncStatus,
+    pub(super) status_written: Option<Instant>,
+}
+
+impl Service {
+    /// A service over a store and a node.
+    ///
+    /// # Errors
+    /// [`PowError`] for settings that can't work.
+    pub fn new(store: Arc<dyn BlockStore>, p2p: P2pClient, settings: &Settings) -> Result<Self, PowError> {
+        Ok(Self {
+            store,
+            p2p,
+            network: Arc::new(settings.network.clone()),
+            verifier: Verifier::new(&settings.network, settings.level, settings.pow)?,
+            stages: Arc::default(),
+            known: Arc::default(),
+            rewound: None,
+            interval: settings.interval,
+            peer_timeout: settings.peer_timeout,
+            plan_blocks: MAX_BLOCKS,
+            distrust: Distrust::default(),
+            announcer_polls: HashMap::new(),
+            announcer: None,
+            missed_gossip: None,
+            status: SyncStatus::stalled("the sync has not begun yet"),
+            status_written: None,
+        })
+    }
+
+    /// Reports queue lengths to `stages`.
+    pub fn with_stages(self, stages: Arc<Stages>) -> Self {
+        Self { stages, ..self }
+    }
+
+    /// Sets the most blocks of one plan, at least 1, instead of a million. A longer chain takes several plans.
+    pub fn with_plan_blocks(self, blocks: u64) -> Self {
+        Self { plan_blocks: blocks.max(1), ..self }
+    }
+
+    /// The peers that are distrusted now.
+    pub(super) fn distrusted(&self) -> impl Iterator<Item = PeerId> {
+        self.distrust.peers(Instant::now())
+    }
+
+    /// Rewinds a chain that breaks a checkpoint.
+    pub(super) async fn enforce_checkpoints(&mut self) -> Result<(), StoreError> {
+        if let Some(rewound) = enforce_checkpoints(&*self.store, &self.network).await? {
+            self.rewound = Some(rewound);
+        }
+        Ok(())
+    }
+
+    /// The status, or stalled while the chain lacks the checkpoint that it was rewound for.
+    async fn unless_rewound(&mut self, status: SyncStatus) -> Result<SyncStatus, StoreError> {
+        let Some(Rewound { index, reason }) = self.rewound.clone() else { return Ok(status) };
+        let tip = self.store.state().await?.tip;
+        if tip.is_some_and(|tip| tip.index >= index) {
+            self.rewound = None;
+            return Ok(status);
+        }
+        Ok(SyncStatus::stalled(reason))
+    }
+
+    pub(super) async fn set_state(&mut self, status: SyncStatus) -> Result<(), StoreError> {
+        let status = match status.state {
+            SyncState::Synced => self.unless_rewound(status).await?,
+            _ => status,
+        };
+        let (checked_at, useful_peers) = (self.status.checked_at, self.status.useful_peers);
+        let status = SyncStatus { checked_at, useful_peers, ..status };
+        if status.state != self.status.state {
+            tracing::info!(state = status.state.as_str(), reason = status.reason, "sync");
+        }
+        self.status = status;
+        self.write_status().await
+    }
+
+    pub(super) async fn heartbeat(&mut self) -> Result<(), StoreError> {
+        if self.status_written.is_none_or(|at| at.elapsed() >= HEARTBEAT) {
+            self.write_status().await?;
+        }
+        Ok(())
+    }
+
+    async fn write_status(&mut self) -> Result<(), StoreError> {
+        self.status_written = Some(Instant::now());
+        self.status.write(&*self.store).await
+    }
+}
