@@ -1,7 +1,7 @@
 //! The composition root: what starts, in which order; what stops, in reverse.
 //!
-//! A node is a store, a source, a swarm and what keeps the store level with the network; a gateway is a node with an HTTP
-//! door. Each is started by a function that returns once every address is bound, so that tests run on port 0 and know
+//! A node is a store, a source, a swarm and a sync with the network; a gateway is a node with an HTTP
+//! listener. Each is started by a function that returns once every address is bound, so that tests run on port 0 and know
 //! where.
 
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,7 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Ap
     gateway.run(shutdown).await
 }
 
-/// The `node` command: a node without HTTP until `shutdown`, which mines if it is told how.
+/// The `node` command: a node without HTTP until `shutdown`, which mines if `mine` says how.
 ///
 /// # Errors
 /// Whatever keeps it from starting or ends it early.

@@ -67,7 +67,7 @@ pub struct Config {
     /// How far blocks are verified before they are stored: `pow`, `linked` or `none`. Default `pow`.
     #[serde(deserialize_with = "value::parsed")]
     pub verify: Level,
-    /// Whether to keep the store level with the network. Default true.
+    /// Whether to keep the store in sync with the network. Default true.
     #[serde(deserialize_with = "value::switch")]
     pub sync: bool,
     /// Time between two looks at the peers' tips, written like [`peer_timeout`](Self::peer_timeout). Default 10 s.
@@ -105,7 +105,7 @@ pub struct Config {
     #[serde(deserialize_with = "value::within::<1, 1000, _, _>")]
     pub store_connections: u32,
 
-    /// File of the certificate chain in PEM; with [`tls_key`](Self::tls_key) the public door speaks HTTPS. Both are read
+    /// File of the certificate chain in PEM; with [`tls_key`](Self::tls_key) the public listener speaks HTTPS. Both are read
     /// again when they change. Default none.
     pub tls_cert: Option<PathBuf>,
     /// File of the certificate's private key in PEM. Default none.
@@ -124,7 +124,7 @@ pub struct Config {
     #[serde(deserialize_with = "value::origins")]
     pub cors_origin: Vec<String>,
     /// What a client may ask per second, on average: an answer from the store costs 1 and more by its size, one from a
-    /// peer 5 times as much. Clients are told apart by their address, IPv6 ones by their /64. 0 is no limit. Default 100.
+    /// peer 5 times as much. Clients are distinguished by their address, IPv6 ones by their /64. 0 is no limit. Default 100.
     #[serde(deserialize_with = "value::within::<0, 1_000_000, _, _>")]
     pub rate_limit: u32,
     /// What a client may ask at once after a pause, in the same units; at least 100. Default 1000.
@@ -133,11 +133,11 @@ pub struct Config {
     /// HTTP connections open at once, 16 to 65536; fewer where the system allows fewer open files. Default 4096.
     #[serde(deserialize_with = "value::within::<16, 65_536, _, _>")]
     pub max_connections: usize,
-    /// HTTP connections of one client, told apart as for the rate limit; proxies and loopback may have any number. 0 is
+    /// HTTP connections of one client, as the rate limit has it; proxies and loopback may have any number. 0 is
     /// no limit. Default 128.
     #[serde(deserialize_with = "value::within::<0, 65_536, _, _>")]
     pub client_connections: usize,
-    /// HTTP requests that are worked at, at once, 1 to 65536; what exceeds it is answered 503 at once. Default 256.
+    /// HTTP requests in flight at once, 1 to 65536; further ones are answered 503. Default 256.
     #[serde(deserialize_with = "value::within::<1, 65_536, _, _>")]
     pub max_requests: usize,
     /// How long a client may take to send a request's head, TLS included. Default 5 s.

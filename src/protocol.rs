@@ -6,7 +6,7 @@
 //! * [`query`]: one typed query per path; path ↔ query in one table
 //! * [`answer`]: one typed answer per path; written once, read in either dialect
 //! * [`schema`]: how all this looks in the OpenAPI document
-//! * [`gossip`]: a mined block as it is told on the gossip topic
+//! * [`gossip`]: a mined block as the gossip topic carries it
 //! * [`codec`]: carries encoded documents over a libp2p stream
 //!
 //! A request is `{"path": string, "data": any}`, an answer the envelope `{"ok": bool, "data": any, "errors": any}`.

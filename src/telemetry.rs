@@ -49,7 +49,7 @@ impl std::str::FromStr for LogFormat {
 }
 
 /// What a long-running command logs unless `RUST_LOG` says otherwise: our own events, and of libp2p and the database
-/// driver, which tell of every connection and statement, only what is wrong.
+/// driver, which log every connection and statement, only what is wrong.
 pub const SERVICE_FILTER: &str = "info,libp2p=warn,yamux=warn,multistream_select=warn,hickory=warn,sqlx=warn";
 
 /// What a command logs that does one thing and ends: its results are its output.

@@ -53,7 +53,7 @@ pub enum AppError {
         /// What is wrong with it. Never what it holds.
         problem: String,
     },
-    /// The public door's certificate can't be used.
+    /// The public listener's certificate can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// A part that must run has ended.

@@ -21,15 +21,15 @@ use crate::{
 /// Connections of the admin listener, in all.
 const ADMIN_CONNECTIONS: usize = 64;
 
-/// A gateway: a node with an HTTP door.
+/// A gateway: a node with HTTP listeners.
 pub struct Gateway {
-    /// The node behind the door.
+    /// The node.
     pub node: Node,
-    /// Where the public door is.
+    /// The address of the public listener.
     pub http: SocketAddr,
-    /// Where the admin door is.
+    /// The address of the admin listener.
     pub admin: SocketAddr,
-    doors: [(&'static str, JoinHandle<()>); 2],
+    listeners: [(&'static str, JoinHandle<()>); 2],
     closing: CancellationToken,
     tls: bool,
 }
@@ -47,7 +47,7 @@ impl Gateway {
         Ok(Self::open(Node::start(&config).await?, listeners, &config))
     }
 
-    /// Puts the doors before a node that runs.
+    /// Starts the listeners of a node that runs.
     pub(super) fn open(node: Node, listeners: Listeners, config: &Config) -> Self {
         let closing = CancellationToken::new();
         let proxies = Proxies::new(config.trusted_proxy.clone());
@@ -70,23 +70,23 @@ impl Gateway {
             proxies,
             tls: None,
         };
-        let serve = |listener, door| tokio::spawn(http::serve(listener, door, closing.clone()));
-        let doors = [("HTTP", serve(listeners.http.0, public)), ("admin", serve(listeners.admin.0, admin))];
-        Self { node, http: listeners.http.1, admin: listeners.admin.1, doors, closing, tls }
+        let serve = |listener, endpoint| tokio::spawn(http::serve(listener, endpoint, closing.clone()));
+        let tasks = [("HTTP", serve(listeners.http.0, public)), ("admin", serve(listeners.admin.0, admin))];
+        Self { node, http: listeners.http.1, admin: listeners.admin.1, listeners: tasks, closing, tls }
     }
 
-    /// The URL that the public door's paths follow.
+    /// The base URL of the public listener.
     pub fn base(&self) -> String {
         format!("{}://{}", if self.tls { "https" } else { "http" }, self.http)
     }
 
     /// Runs until `shutdown`, then stops: no new requests, those in progress finish, then the node. The same when a part
-    /// ends before that: what is left is stopped in order, and whoever started us can start us anew.
+    /// ends before that: what is left is stopped in order, so that a supervisor can start the process anew.
     ///
     /// # Errors
     /// What the part ended with; [`AppError::Ended`] where it says nothing.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), AppError> {
-        let [(http, http_task), (admin, admin_task)] = &mut self.doors;
+        let [(http, http_task), (admin, admin_task)] = &mut self.listeners;
         let ended = tokio::select! {
             () = shutdown.cancelled() => Ok(()),
             error = self.node.ended() => Err(error),
@@ -101,17 +101,17 @@ impl Gateway {
     pub async fn stop(self) {
         self.closing.cancel();
         // Each cuts off what has not finished in time.
-        for (name, door) in self.doors {
+        for (name, listener) in self.listeners {
             // One that has ended by itself is the reason why we stop, and was looked at then.
-            if !door.is_finished() && door.await.is_err() {
-                tracing::error!(door = name, "the listener's task panicked");
+            if !listener.is_finished() && listener.await.is_err() {
+                tracing::error!(listener = name, "the listener's task panicked");
             }
         }
         self.node.stop().await;
     }
 }
 
-/// What is bound and read before a node starts, so that what is wrong with it is told at once.
+/// What is bound and read before a node starts, so that what is wrong with it is reported at once.
 pub(super) struct Listeners {
     http: (TcpListener, SocketAddr),
     admin: (TcpListener, SocketAddr),
@@ -190,15 +190,15 @@ mod tests {
         let store = store::open("sqlite::memory:", &OpenOptions::default()).await.unwrap();
         let node = Node::start_with(&config, store.clone(), Keypair::generate_ed25519()).await.unwrap();
         let gateway = Gateway::open(node, bind(&config).await.unwrap(), &config);
-        let (doors, p2p) = ([gateway.http, gateway.admin], gateway.node.p2p.clone());
-        for door in doors {
-            TcpStream::connect(door).await.unwrap();
+        let (listeners, p2p) = ([gateway.http, gateway.admin], gateway.node.p2p.clone());
+        for listener in listeners {
+            TcpStream::connect(listener).await.unwrap();
         }
         gateway.node.cut_off("libp2p");
         let error = gateway.run(CancellationToken::new()).await.unwrap_err();
         assert_eq!(error.to_string(), "the libp2p task ended unexpectedly");
-        for door in doors {
-            TcpStream::connect(door).await.unwrap_err();
+        for listener in listeners {
+            TcpStream::connect(listener).await.unwrap_err();
         }
         assert_eq!(p2p.wait_connected("anybody", super::DRAIN).await, Err(crate::p2p::P2pError::Stopped));
         store.state().await.expect_err("the store is closed");

@@ -32,7 +32,7 @@ pub struct Mine {
     pub threads: usize,
 }
 
-/// A node: it answers the protocol from its own store, and keeps that level with the network.
+/// A node: answers the protocol from its own store, which it keeps in sync with the network.
 pub struct Node {
     /// Answers queries.
     pub source: Arc<Source>,
@@ -43,7 +43,7 @@ pub struct Node {
     parts: Vec<Part>,
 }
 
-/// A task of the node's that ends only when it is told to.
+/// A task of the node, which ends only at its `stop`.
 struct Part {
     name: &'static str,
     stop: CancellationToken,
@@ -113,7 +113,7 @@ impl Node {
         Ok(node)
     }
 
-    /// Keeps the store level with the network from now on.
+    /// Keeps the store in sync with the network from now on.
     fn sync(&mut self, config: &Config) -> Result<(), AppError> {
         let service = sync::Service::new(self.store.clone(), self.p2p.clone(), &sync_settings(config))?;
         let service = service.with_stages(self.source.stages().clone());
@@ -128,7 +128,7 @@ impl Node {
     pub fn mine(&mut self, config: &Config, mine: &Mine) {
         let (store, p2p, network) = (self.store.clone(), self.p2p.clone(), config.network.clone());
         let nominee = mine.nominee.unwrap_or_else(|| p2p.local_peer_id()).to_string();
-        // Where there are peers of ours to be level with.
+        // Where there are configured peers to be in sync with.
         let after_sync = config.sync && !config.peers().is_empty();
         let mining = Mining { after_sync, nominee, pow: PowOptions { threads: mine.threads, ..config.pow() } };
         self.add("mining", async move |stop| Ok(mining::mine(store, p2p, &network, &mining, stop).await?));

@@ -10,7 +10,7 @@ use super::{
 mod json;
 
 /// Longest JSON text of a block that is taken in: what a block can have that came in one gossip message, which is at most
-/// 64 KiB. The other 1024 bytes are for the members that gossip lacks and for numbers that gossip may tell in fewer digits. No
+/// 64 KiB. The other 1024 bytes are for the members that gossip lacks and for numbers that gossip may write in fewer digits. No
 /// text of a message becomes longer: what JSON must escape came as an escape of the same length or more, `\\u0000` for one.
 /// Blocks of the network have some 700 bytes.
 pub const MAX_BLOCK_BYTES: usize = (64 << 10) + 1024;
@@ -19,7 +19,7 @@ pub const MAX_BLOCK_BYTES: usize = (64 << 10) + 1024;
 /// index texts much longer than twice this.
 pub const MAX_KEY_BYTES: usize = 1024;
 
-/// A miner block as one node tells it to another: header, miner, and the teller's view of its place in the chain.
+/// A miner block as one node sends it to another: header, miner, and the sender's view of its place in the chain.
 ///
 /// Deserialises from either dialect of the network: the first release sends `difficulty`, the current one
 /// `target_difficulty` and `actualized_difficulty`. Both difficulties of the target may be there if they agree. Members
@@ -52,17 +52,17 @@ pub struct MinerBlock {
     pub nominated_peer_id: String,
     /// A number of the miner's choice.
     pub miner_number: u64,
-    /// Whether the teller has it on its canonical chain.
+    /// Whether the sender has it on its canonical chain.
     pub is_canonical: bool,
-    /// Whether the teller has orphaned it.
+    /// Whether the sender has orphaned it.
     pub is_orphaned: bool,
-    /// When the teller first saw it, unix seconds.
+    /// When the sender first saw it, unix seconds.
     pub seen_at: Option<i64>,
-    /// When the teller orphaned it, unix seconds.
+    /// When the sender orphaned it, unix seconds.
     pub orphaned_at: Option<i64>,
-    /// Why the teller orphaned it.
+    /// Why the sender orphaned it.
     pub orphan_reason: Option<String>,
-    /// The teller's chain height when it saw the block.
+    /// The sender's chain height when it saw the block.
     pub height_at_time: Option<u64>,
     /// Hash of the block that won against it.
     pub competing_hash: Option<String>,
@@ -105,8 +105,8 @@ impl MinerBlock {
         sha256_hex(format!("{}{}", self.nominated_peer_id, self.miner_number).as_bytes())
     }
 
-    /// Forgets what the node that told of it has seen of it: when it came, how it stood to that node's chain.
-    pub fn forget_teller(&mut self) {
+    /// Clears what the sender has seen of it: when it came, and its place in the sender's chain.
+    pub fn clear_sender_view(&mut self) {
         (self.seen_at, self.height_at_time) = (None, None);
         (self.orphaned_at, self.orphan_reason, self.competing_hash) = (None, None, None);
         (self.is_canonical, self.is_orphaned) = (true, false);

@@ -12,7 +12,7 @@ pub enum Step {
     Found(Option<u64>),
 }
 
-/// A search for the highest index at which a peer has the same block as we. It is pure: whoever holds it does the asking.
+/// A search for the highest index at which a peer has the same block as we. It does no I/O: its owner asks the peer.
 ///
 /// Chains that share a block share all before it, so that an honest peer's answers are those of a threshold. The first
 /// request goes back from our tip in strides that double, which finds recent forks at once; each further one divides

@@ -12,7 +12,7 @@ pub(super) mod description;
 pub enum Enforcement {
     /// A block that breaks the rule is refused.
     Enforce,
-    /// A block that breaks the rule is taken, and the deviation is told at the block.
+    /// A block that breaks the rule is accepted, and carries the deviation.
     Report,
     /// The rule is not looked at.
     Off,

@@ -111,7 +111,7 @@ impl Verifier {
         &self.network
     }
 
-    /// The proof-of-work hash of a block alone, where that proves that whoever made it up forged it: the hash that it
+    /// The proof-of-work hash of a block alone, where that proves that the block was forged: the hash that it
     /// claims is not that of its header. Nothing is computed below [`Level::Pow`]. Blocking.
     ///
     /// # Errors

@@ -72,7 +72,7 @@ pub(super) struct SharedArgs {
     /// How far blocks are verified: pow, linked or none [default: pow]
     #[arg(long, global = true, value_name = "LEVEL")]
     verify: Option<String>,
-    /// Keep the store level with the network: true or false [default: true]
+    /// Keep the store in sync with the network: true or false [default: true]
     #[arg(long, global = true, value_name = "BOOL")]
     sync: Option<String>,
     /// Time between two looks at the peers' tips [default: 10s]
@@ -90,7 +90,7 @@ pub(super) struct SharedArgs {
     /// While there are fewer connections, dial peers that the network tells of [default: 8]
     #[arg(long, global = true, value_name = "NUMBER")]
     target_peers: Option<String>,
-    /// The public door speaks HTTPS with this certificate chain (PEM); read again when it changes
+    /// The public listener speaks HTTPS with this certificate chain (PEM); read again when it changes
     #[arg(long, global = true, value_name = "FILE")]
     tls_cert: Option<String>,
     /// The certificate's private key (PEM)
@@ -129,7 +129,7 @@ pub(super) struct SharedArgs {
 }
 
 impl SharedArgs {
-    /// Whether the flag or the environment asks for JSON: what is wrong with the other settings is told in it then.
+    /// Whether the flag or the environment asks for JSON: errors of the other settings are reported in it then.
     pub(super) fn logs_json(&self) -> bool {
         let variable = || std::env::var(format!("{ENV_PREFIX}LOG")).ok();
         self.log.clone().or_else(variable).as_deref() == Some("json")
@@ -189,7 +189,7 @@ Examples:
     Serve,
     /// Run a block-serving libp2p peer without HTTP, which may mine
     ///
-    /// Mining begins once the store is level with the configured peers, or at once where there are none, and tells each new
+    /// Mining begins once the store is in sync with the configured peers, or at once where there are none, and announces each new
     /// block to the peers. A network without genesis is begun only where it is not public. Its difficulty follows the
     /// network's `initial_difficulty` and `target_block_time`: --network names a file for others. Where another chain has
     /// more work, the node goes over to it.
@@ -200,7 +200,7 @@ Examples:
     Node(NodeArgs),
     /// Run a node that mines and a gateway joined by libp2p, on a bundled real chain, and print curl lines to try
     Demo,
-    /// Bring the store level with peers, once
+    /// Sync the store with peers, once
     ///
     /// Blocks are fetched, verified as --verify says, and written as they come, so that a sync that was interrupted goes
     /// on where it was. A chain with more work than the store's takes its place. `serve` and `node` do the same all the

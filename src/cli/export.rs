@@ -95,7 +95,7 @@ async fn to_writer<W: Write>(store: &dyn BlockStore, writer: W, name: &str) -> R
         while count < total {
             let to = (count + most - 1).min(end.index);
             let page = store.range(count, to).await?;
-            // Whatever replaces a block replaces all above it, so links tell whether the pages are of one chain.
+            // What replaces a block replaces all above it, so links show whether the pages are of one chain.
             if page.count != to - count + 1 || !links(&page.json, last_hash.as_deref())? {
                 return Err(ExportError::Changed(to));
             }

@@ -138,7 +138,7 @@ async fn import(
     }
     let importer = match importer {
         Some(importer) => importer,
-        // Without a block too it is told what the chain is, and whether the store can be written at all.
+        // Without a block too the summary has the chain, and a store that can't be written fails.
         None => Importer::begin(store, config, file).await?,
     };
     importer.finish().await

@@ -35,7 +35,7 @@ pub(super) fn config() -> P2pConfig {
     P2pConfig { gossip: false, target_peers: 0, ..P2pConfig::new(Keypair::generate_ed25519()) }
 }
 
-/// We serve nothing: whoever asks us is told so.
+/// Answers every request with `Unknown path`.
 pub(super) struct NoPaths;
 
 #[async_trait::async_trait]

@@ -1,4 +1,4 @@
-//! `sync`: brings the store level with peers once, from a node that lives only for it.
+//! `sync`: syncs the store with peers once, from a node that lives only for it.
 
 use std::{
     cell::RefCell,
@@ -27,7 +27,7 @@ use crate::{
     telemetry::notice,
 };
 
-/// Why the store isn't level with the peers.
+/// Why a sync failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SyncCommandError {
     #[error("{peer}")]

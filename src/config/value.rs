@@ -1,4 +1,4 @@
-//! The values that settings hold: parsing them, with messages that tell what was expected.
+//! The values that settings hold: parsing them, with messages that say what was expected.
 
 use std::{
     fmt,

@@ -89,7 +89,7 @@ codes! {
     PeerError = "peer_error", "Peer answered with an error";
     /// No such sync job, or it is finished.
     UnknownJob = "unknown_job", "Unknown job";
-    /// The store is not level with the network.
+    /// The store is not in sync with the network.
     NotSynced = "not_synced", "Not synced";
     /// A fault of ours.
     Internal = "internal", "Internal error";
@@ -161,7 +161,7 @@ impl Failure {
             "Invalid check_point format" => Code::InvalidCheckPoint,
             "Unknown path" => Code::UnknownPath,
             _ if text == Code::AnswerTooLarge.text() => Code::AnswerTooLarge,
-            // It is we who asked too much, not whoever asks us.
+            // Our request was too large, not our client's.
             _ if [Code::RateLimited, Code::Busy].map(Code::text).contains(&text.as_str()) => {
                 return Self::with_detail(Code::Busy, "the peer asks to slow down");
             }

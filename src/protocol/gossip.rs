@@ -1,4 +1,4 @@
-//! A freshly mined block as nodes tell it each other on the gossip topic `/miner/block`.
+//! A freshly mined block as the gossip topic `/miner/block` carries it.
 
 use std::borrow::Cow;
 
@@ -82,16 +82,16 @@ mod tests {
         let chain = include_str!("../../tests/fixtures/randomx-chain-61.ndjson");
         for line in chain.lines().skip(1) {
             let block: MinerBlock = serde_json::from_str(line).unwrap();
-            let told = decode(&encode(&block), 7).unwrap();
-            assert_eq!(told, MinerBlock { seen_at: Some(7), height_at_time: None, ..block });
+            let decoded = decode(&encode(&block), 7).unwrap();
+            assert_eq!(decoded, MinerBlock { seen_at: Some(7), height_at_time: None, ..block });
         }
     }
 
     #[test]
     fn a_hash_that_needs_escapes_survives_too() {
         let block = MinerBlock { hash: "a\"\n".into(), previous_hash: "\\ü".into(), ..MinerBlock::default() };
-        let told = decode(&encode(&block), 7).unwrap();
-        assert_eq!((told.hash, told.previous_hash), (block.hash, block.previous_hash));
+        let decoded = decode(&encode(&block), 7).unwrap();
+        assert_eq!((decoded.hash, decoded.previous_hash), (block.hash, block.previous_hash));
     }
 
     #[test]

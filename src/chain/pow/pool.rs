@@ -112,7 +112,7 @@ impl HashPool {
         if let Some(jobs) = slot.as_ref() {
             return Ok(jobs.clone());
         }
-        // As many texts waiting as there are threads; whoever has more waits.
+        // As many texts waiting as there are threads; a caller with more waits.
         let (jobs, queue) = sync_channel(self.threads);
         let queue = Arc::new(Mutex::new(queue));
         for number in 0..self.threads {
@@ -133,7 +133,7 @@ fn work(make: &MakeHasher, queue: &Mutex<Receiver<Job>>) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Job { at, text, wanted, reply }) = job else { return };
-        // A panic must reach whoever waits for the hash; the hasher it happened in is not used again.
+        // A panic must reach the caller that waits for the hash; the hasher that panicked is not used again.
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let mut ready = hasher.take().unwrap_or_else(make);
             let hash = ready(&text, &|hash| hash != wanted)?;

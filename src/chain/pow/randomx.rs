@@ -28,7 +28,7 @@ const REPAY_FULL: u64 = 2600;
 static LIGHT: Mutex<Vec<Weak<Context>>> = Mutex::new(Vec::new());
 static FULL: Mutex<Vec<Weak<Context>>> = Mutex::new(Vec::new());
 
-/// The memory for `key`, set up if it isn't yet; whoever else wants one of the mode waits for that.
+/// The memory for `key`, set up if it isn't yet; other callers of the mode wait for that.
 fn context(key: &str, full: bool) -> Result<Arc<Context>, PowError> {
     let contexts = if full { &FULL } else { &LIGHT };
     let mut contexts = contexts.lock().unwrap_or_else(PoisonError::into_inner);

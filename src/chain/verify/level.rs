@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum Level {
     /// What a store relies on: contiguous indexes, links, sizes. For sources that are trusted.
     None,
-    /// All that can be told without the proof-of-work hash: whether the hash belongs to the header stays open.
+    /// All that shows without the proof-of-work hash: whether the hash belongs to the header stays open.
     Linked,
     /// The hash of each header is computed.
     Pow,

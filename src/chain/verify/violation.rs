@@ -79,7 +79,7 @@ impl Rule {
         }
     }
 
-    /// Whether whoever made a block up that breaks the rule must have forged it. An honest node may be on another network,
+    /// Whether a block that breaks the rule must have been forged. An honest node may be on another network,
     /// or another branch of this one; its clock, or ours, may be wrong; and limits of size are ours.
     pub fn proves_forgery(self) -> bool {
         match self {
@@ -98,7 +98,7 @@ impl Rule {
         }
     }
 
-    /// What is told at a block that breaks the rule where it is only reported; `None` for rules that always hold.
+    /// The deviation of a block that breaks the rule where it is only reported; `None` for rules that always hold.
     pub(super) fn deviation(self) -> Option<Deviation> {
         match self {
             Self::Schedule => Some(Deviation::Schedule),

@@ -1,4 +1,4 @@
-//! What can be wrong with a file, told with its line.
+//! What can be wrong with a file, with its line.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! Clients: told apart by their address, behind trusted proxies by the address that these forward.
+//! Clients: distinguished by their address, behind trusted proxies by the address that these forward.
 
 use std::{
     fmt,
@@ -46,7 +46,7 @@ impl ClientKey {
         }
     }
 
-    /// The key of all clients with the same first 16 bits, for when there are too many to tell apart.
+    /// The key of all clients with the same first 16 bits, for when there are too many to distinguish.
     pub fn coarse(self) -> Self {
         Self(match self.0 {
             IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() >> 16 << 16).into(),

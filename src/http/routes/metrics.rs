@@ -225,36 +225,37 @@ fn add_http(metrics: &mut Metrics, gateway: &Gateway) {
 /// Metrics of libp2p.
 fn add_p2p(metrics: &mut Metrics, gateway: &Gateway) {
     let Some(p2p) = gateway.source.p2p() else { return };
-    let (peers, inbound, gossip, door) = (p2p.peers(), p2p.inbound_stats(), p2p.gossip_stats(), p2p.endpoint_stats());
+    let (peers, inbound, gossip, endpoint) =
+        (p2p.peers(), p2p.inbound_stats(), p2p.gossip_stats(), p2p.endpoint_stats());
     let count = |matching: fn(&&PeerInfo) -> bool| peers.iter().filter(matching).count() as u64;
-    let connections = [("in", door.connections_in), ("out", door.connections_out)];
+    let connections = [("in", endpoint.connections_in), ("out", endpoint.connections_out)];
     let connections = connections.map(|(direction, count)| (label("direction", direction), count));
     metrics.gauges("modal_p2p_connections", "Connections with peers.", connections);
-    let refused = door.refused.iter().map(|(reason, count)| (label("reason", reason), *count));
+    let refused = endpoint.refused.iter().map(|(reason, count)| (label("reason", reason), *count));
     metrics.counters("modal_p2p_refused_total", "Connections and dials refused.", refused);
     for (name, help, value) in [
         ("modal_peers_known", "Known peers.", peers.len() as u64),
         ("modal_peers_connected", "Connected peers.", count(|peer| peer.connected)),
         ("modal_peers_shunned", "Peers that are not asked because of their penalties.", count(|peer| peer.shunned)),
         ("modal_peers_banned", "Banned peers.", count(|peer| peer.banned_until.is_some())),
-        ("modal_p2p_handshakes", "Inbound connections whose handshake is not done.", door.pending_in),
-        ("modal_p2p_dials", "Dials in flight.", door.dials),
-        ("modal_p2p_inbound_in_flight", "Peers' requests in flight.", door.inbound),
-        ("modal_p2p_inbound_waiting", "Peers' requests that wait for memory.", door.inbound_waiting),
+        ("modal_p2p_handshakes", "Inbound connections whose handshake is not done.", endpoint.pending_in),
+        ("modal_p2p_dials", "Dials in flight.", endpoint.dials),
+        ("modal_p2p_inbound_in_flight", "Peers' requests in flight.", endpoint.inbound),
+        ("modal_p2p_inbound_waiting", "Peers' requests that wait for memory.", endpoint.inbound_waiting),
         (
             "modal_p2p_answer_bytes",
             "Memory that peers' requests and their answers take, or may take.",
-            door.answer_bytes,
+            endpoint.answer_bytes,
         ),
-        ("modal_p2p_requests_in_flight", "Requests to peers in flight.", door.outbound),
+        ("modal_p2p_requests_in_flight", "Requests to peers in flight.", endpoint.outbound),
         (
             "modal_p2p_requests_given_up",
             "Requests to peers in flight that no caller waits for.",
-            door.outbound_given_up,
+            endpoint.outbound_given_up,
         ),
-        ("modal_p2p_requests_waiting", "Requests to peers that wait to be sent.", door.outbound_waiting),
-        ("modal_p2p_command_queue", "Commands that wait for the swarm.", door.command_queue),
-        ("modal_gossip_queue", "Gossip messages that wait.", door.gossip_queue),
+        ("modal_p2p_requests_waiting", "Requests to peers that wait to be sent.", endpoint.outbound_waiting),
+        ("modal_p2p_command_queue", "Commands that wait for the swarm.", endpoint.command_queue),
+        ("modal_gossip_queue", "Gossip messages that wait.", endpoint.gossip_queue),
     ] {
         metrics.gauge(name, help, value);
     }
@@ -263,7 +264,7 @@ fn add_p2p(metrics: &mut Metrics, gateway: &Gateway) {
         ("modal_p2p_inbound_answered_total", "Peers' requests answered.", inbound.answered),
         ("modal_p2p_inbound_dropped_total", "Peers' requests dropped because a limit was reached.", inbound.dropped),
         ("modal_p2p_inbound_rate_limited_total", "Peers' requests over the rate limit.", inbound.rate_limited),
-        ("modal_p2p_inbound_delayed_total", "Peers' requests that had to wait for memory.", door.delayed),
+        ("modal_p2p_inbound_delayed_total", "Peers' requests that had to wait for memory.", endpoint.delayed),
         ("modal_p2p_inbound_failed_total", "Answers to peers that could not be sent.", inbound.failed),
         ("modal_gossip_received_total", "Gossip messages received, each once.", gossip.received),
         ("modal_gossip_dropped_total", "Gossip messages dropped unread.", gossip.dropped),

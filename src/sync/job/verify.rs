@@ -44,7 +44,7 @@ pub async fn verify(
             let pool = verifier.clone();
             let verify = move || {
                 let mut batch = batch;
-                batch.iter_mut().for_each(MinerBlock::forget_teller);
+                batch.iter_mut().for_each(MinerBlock::clear_sender_view);
                 let differences = verifier.derive(&mut batch);
                 (differences, verifier.verify(after.as_ref(), batch))
             };
