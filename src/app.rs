@@ -1,6 +1,6 @@
 //! The composition root: what starts, in which order; what stops, in reverse.
 //!
-//! A node is a store, a source, a swarm and what keeps the store level with the network; a gateway is a node with an HTTP
+//! A node is a store, a source, a swarm and what keeps the store in sync with the network; a gateway is a node with an HTTP
 //! door. Each is started by a function that returns once every address is bound, so that tests run on port 0 and know
 //! where.
 

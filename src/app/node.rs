@@ -28,7 +28,7 @@ pub struct Mine {
     pub threads: usize,
 }
 
-/// A node: it answers the protocol from its own store, and keeps that level with the network.
+/// A node: it answers the protocol from its own store, and keeps that in sync with the network.
 pub struct Node {
     /// Answers queries.
     pub source: Arc<Source>,
@@ -109,7 +109,7 @@ impl Node {
         Ok(node)
     }
 
-    /// Keeps the store level with the network from now on.
+    /// Starts the sync.
     fn sync(&mut self, config: &Config) -> Result<(), AppError> {
         let service = sync::Service::new(self.store.clone(), self.p2p.clone(), &sync_settings(config))?;
         let service = service.with_stages(self.source.stages().clone());
@@ -124,7 +124,7 @@ impl Node {
     pub fn mine(&mut self, config: &Config, mine: &Mine) {
         let (store, p2p, network) = (self.store.clone(), self.p2p.clone(), config.network.clone());
         let nominee = mine.nominee.unwrap_or_else(|| p2p.local_peer_id()).to_string();
-        // Where there are peers of ours to be level with.
+        // Only where there are peers to be in sync with.
         let after_sync = config.sync && !config.peers().is_empty();
         let mining = Mining { after_sync, nominee, pow: PowOptions { threads: mine.threads, ..config.pow() } };
         self.add("mining", async move |stop| Ok(mining::mine(store, p2p, &network, &mining, stop).await?));
