@@ -9,19 +9,7 @@ use graph::Graph;
 
 /// The parts of the library, from the lowest: each takes only from those before it. `lib.rs` draws the same order.
 const ORDER: &[&str] = &[
-    "chain",
-    "protocol",
-    "limits",
-    "store",
-    "p2p",
-    "source",
-    "sync",
-    "http",
-    "telemetry",
-    "config",
-    "app",
-    "cli",
-    "main",
+    "chain", "protocol", "limits", "store", "p2p", "source", "sync", "http", "telemetry", "config", "app", "cli", "main",
 ];
 
 fn library() -> Graph {

@@ -68,9 +68,7 @@ impl Graph {
     pub fn describe(&self, ring: &[String]) -> String {
         let inside = |file: &String| ring.contains(file);
         let ties = self.edges.iter().filter(|((from, to), _)| inside(from) && inside(to));
-        ties.map(|((from, to), names)| format!("{from} takes {} from {to}", names.join(", ")))
-            .collect::<Vec<_>>()
-            .join("\n")
+        ties.map(|((from, to), names)| format!("{from} takes {} from {to}", names.join(", "))).collect::<Vec<_>>().join("\n")
     }
 
     /// The files that imports lead to from `file`.
