@@ -122,13 +122,13 @@ impl Source {
                 let answer =
                     peer::ask(&self.connected()?.on_behalf_of(client), *peer, &query, self.local.settings.peer_timeout)
                         .await;
-                self.serve_from(*peer, answer).await
+                self.encode_from(*peer, answer).await
             }
             Origin::Any => self.answer_by_any(&query, client).await,
             Origin::Auto => match with_deadline(self.local.answer(query.clone())).await {
-                Ok(served) if served.complete => Ok(served),
+                Ok(encoded) if encoded.complete => Ok(encoded),
                 local => match (self.answer_by_any(&query, client).await, local) {
-                    (Ok(served), _) => Ok(served),
+                    (Ok(encoded), _) => Ok(encoded),
                     (Err(_), local) => Ok(local?),
                 },
             },
@@ -197,15 +197,15 @@ impl Source {
         for peer in p2p.candidates().into_iter().take(MAX_ASKED_PEERS) {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             let answer = peer::ask(p2p, peer, query, left).await;
-            match self.serve_from(peer, answer).await {
-                Err(declined) if peer::is_worth_another_peer(declined.failure.code) => last = declined,
+            match self.encode_from(peer, answer).await {
+                Err(error) if peer::is_worth_another_peer(error.failure.code) => last = error,
                 result => return result,
             }
         }
         Err(last)
     }
 
-    async fn serve_from(
+    async fn encode_from(
         &self,
         peer: PeerId,
         answer: Result<Answer, Failure>,
@@ -214,11 +214,11 @@ impl Source {
         // A store that is down or slow must not delay a peer's answer: it then goes out without the tip.
         let state = tokio::time::timeout(TIP_TIMEOUT, self.state()).await;
         let tip = state.ok().and_then(Result::ok).and_then(|state| state.tip.clone());
-        let served = answer.and_then(|answer| {
+        let encoded = answer.and_then(|answer| {
             let level = peer::holds_blocks(&answer).then_some(Level::None);
             Ok(EncodedAnswer { level, ..EncodedAnswer::new(&answer, answered_by, tip)? })
         });
-        served.map(Arc::new).map_err(|failure| SourceError { failure, answered_by })
+        encoded.map(Arc::new).map_err(|failure| SourceError { failure, answered_by })
     }
 
     /// The jobs, newest first.

@@ -76,8 +76,8 @@ impl LocalSource {
     pub fn new(store: Arc<dyn BlockStore>, peer_id: PeerId, settings: Settings) -> Self {
         let cache = Cache::builder()
             .max_capacity(settings.cache_bytes)
-            .weigher(|_: &Key, served: &Arc<EncodedAnswer>| {
-                u32::try_from(served.body.len() + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
+            .weigher(|_: &Key, encoded: &Arc<EncodedAnswer>| {
+                u32::try_from(encoded.body.len() + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
             })
             .build();
         let answers = StoreAnswers::new(store, peer_id.to_string(), settings.finality_depth);
@@ -116,16 +116,16 @@ impl LocalSource {
             return self.answers.answer(&query, state).await.map(Arc::new);
         }
         let key = (state.version, tip_hash(state), query);
-        if let Some(served) = self.cache.get(&key).await {
-            return Ok(served);
+        if let Some(encoded) = self.cache.get(&key).await {
+            return Ok(encoded);
         }
         // Concurrent callers share one read. An answer that must not be kept is returned as an error: one that is too
         // large, or not of the key's chain. A standby that takes over may be behind that chain and reach it later: the
-        // old answer would then be served for as long as the chain stays there.
+        // old answer would then be encoded for as long as the chain stays there.
         let query = key.2.clone();
         let read = async {
             match self.answers.answer(&query, state).await.map(Arc::new) {
-                Ok(served) if served.body.len() <= MAX_CACHED_BYTES && served.is_of(state) => Ok(served),
+                Ok(encoded) if encoded.body.len() <= MAX_CACHED_BYTES && encoded.is_of(state) => Ok(encoded),
                 other => Err(other),
             }
         };
@@ -145,9 +145,9 @@ impl LocalSource {
         let mut state = self.state().await?;
         for _ in 0..store_answers::MAX_ATTEMPTS {
             if self.check_anchor(anchor).await? == state.version {
-                let served = self.answer_at(&state, query.clone()).await?;
-                if served.is_of(&state) {
-                    return Ok(served);
+                let encoded = self.answer_at(&state, query.clone()).await?;
+                if encoded.is_of(&state) {
+                    return Ok(encoded);
                 }
             }
             state = Arc::new(self.state_now().await?);
@@ -189,7 +189,7 @@ impl Responder for LocalSource {
             Ok(query) => self.answer(query).await,
             Err(failure) => Err(failure),
         };
-        answer.map_or_else(|failure| failure.encode(), |served| served.body.clone())
+        answer.map_or_else(|failure| failure.encode(), |encoded| encoded.body.clone())
     }
 
     fn estimated_bytes(&self, request: &Bytes) -> usize {

@@ -284,12 +284,12 @@ pub(super) fn pages(
     state: &ChainState,
 ) -> impl Stream<Item = Result<Blocks, Failure>> + Send + use<> {
     let (version, tip, most) = (state.version, state.tip.clone(), max_blocks(state));
-    stream::try_unfold((0, version, tip.clone()), move |(from, version, snapshot)| {
+    stream::try_unfold((0, version, tip.clone()), move |(from, version, last_tip)| {
         let (store, tip) = (store.clone(), tip.clone());
         async move {
             let Some(tip) = tip.filter(|tip| from <= tip.index) else { return Ok(None) };
             let page = store.range(from, tip.index.min(from + most - 1)).await.map_err(store_failure)?;
-            let same_chain = (version, &snapshot) == (page.version, &page.tip)
+            let same_chain = (version, &last_tip) == (page.version, &page.tip)
                 || store.anchor(&tip.hash).await.map_err(store_failure)? == (Anchor::Canonical, page.version);
             match page.last_index.filter(|_| same_chain) {
                 Some(last_index) => {

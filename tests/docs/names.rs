@@ -125,6 +125,8 @@ fn the_defaults_of_the_settings_are_the_programs() {
 async fn the_metrics_that_a_page_names_are_those_that_there_are() {
     let demo = Demo::start();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    // Durations are there once there is one.
+    client.get(format!("{}/status", demo.http)).send().await.unwrap();
     let metrics = client.get(format!("{}/metrics", demo.admin)).send().await.unwrap().text().await.unwrap();
     let kinds = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let given: BTreeSet<String> =
