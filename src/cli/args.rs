@@ -285,9 +285,11 @@ Examples:
     #[command(after_help = "\
 Examples:
   modal-gateway health
+  modal-gateway health http://127.0.0.1:8080
+  modal-gateway health http://127.0.0.1:8080/health/ready?synced=true
   modal-gateway health http://127.0.0.1:8080/health/live")]
     Health {
-        /// What to get [default: /health/ready at the configured HTTP address, or at the admin address where the former speaks HTTPS]
+        /// What to get; /health/ready where there is no path [default: /health/ready at the configured HTTP address, or at the admin address where the former speaks HTTPS]
         #[arg(value_parser = health::parse_url)]
         url: Option<url::Url>,
     },

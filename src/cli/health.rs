@@ -29,10 +29,18 @@ pub(super) enum HealthError {
     Status(Url, String),
 }
 
-/// Takes `http://` URLs only: there is no TLS here.
+/// The path that is asked for where none is given.
+const READY: &str = "/health/ready";
+
+/// Takes `http://` URLs only: there is no TLS here. A base URL stands for its `/health/ready`.
 pub(super) fn parse_url(text: &str) -> Result<Url, String> {
     match Url::parse(text) {
-        Ok(url) if url.scheme() == "http" && url.has_host() => Ok(url),
+        Ok(mut url) if url.scheme() == "http" && url.has_host() => {
+            if url.path() == "/" {
+                url.set_path(READY);
+            }
+            Ok(url)
+        }
         _ => Err("expected a URL such as http://127.0.0.1:8080/health/ready".into()),
     }
 }
@@ -65,7 +73,7 @@ fn default_url(mut http: SocketAddr) -> Result<Url, HealthError> {
             SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
         });
     }
-    Url::parse(&format!("http://{http}/health/ready")).map_err(|_| HealthError::NoPort(http))
+    Url::parse(&format!("http://{http}{READY}")).map_err(|_| HealthError::NoPort(http))
 }
 
 /// The status line of the answer.
@@ -99,6 +107,17 @@ mod tests {
     #[case("192.0.2.1:80", "http://192.0.2.1/health/ready")]
     fn the_configured_address_is_asked(#[case] http: &str, #[case] url: &str) {
         assert_eq!(default_url(http.parse().unwrap()).unwrap().as_str(), url);
+    }
+
+    #[test]
+    fn a_base_url_stands_for_readiness() {
+        for (text, url) in [
+            ("http://h:81", "http://h:81/health/ready"),
+            ("http://h:81/?synced=true", "http://h:81/health/ready?synced=true"),
+            ("http://h/health/live", "http://h/health/live"),
+        ] {
+            assert_eq!(parse_url(text).unwrap().as_str(), url);
+        }
     }
 
     #[test]

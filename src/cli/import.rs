@@ -159,6 +159,9 @@ fn parse(line: &[u8]) -> Result<Entry, Problem> {
         return Ok(Entry::Blank);
     }
     let text = std::str::from_utf8(line).map_err(|_| Problem::Utf8)?;
+    if text.starts_with('\u{feff}') {
+        return Err(Problem::ByteOrderMark);
+    }
     serde_json::from_str(text).map(|block| Entry::Block(Box::new(block))).or_else(|error| {
         // Few lines get here: a record, or the one that ends the import.
         serde_json::from_str(text).map(Entry::Record).map_err(|_| Problem::Json(without_line(&error)))

@@ -88,6 +88,7 @@ fn levels_are_told_as_they_are() {
 #[case::not_json(|l: &mut Lines| l[16] = b"{\"hash\": oops}".to_vec(), &["not a block: hash: expected value (column"])]
 #[case::another_object(|l: &mut Lines| l[16] = b"{}".to_vec(), &["not a block: missing field"])]
 #[case::truncated(|l: &mut Lines| { let half = l[16].len() / 2; l[16].truncate(half) }, &["not a block: nonce: EOF"])]
+#[case::byte_order_mark(|l: &mut Lines| { l[16].splice(0..0, *b"\xef\xbb\xbf"); }, &["byte order mark"])]
 #[case::not_utf8(|l: &mut Lines| l[16][20] = 0xff, &["not UTF-8"])]
 #[case::too_long(|l: &mut Lines| { let wide = vec![b' '; 600_000]; l[16].splice(1..1, wide); }, &["longer than 524288 bytes"])]
 #[case::too_big(|l: &mut Lines| l[16] = edit(&l[16], "orphan_reason", "x".repeat(9000).into()), &["rule `size`"])]

@@ -30,6 +30,8 @@ pub(in crate::cli) enum ImportError {
 pub(in crate::cli) enum Problem {
     #[error("not UTF-8")]
     Utf8,
+    #[error("it begins with a byte order mark: save the file as UTF-8 without one")]
+    ByteOrderMark,
     #[error("longer than {} bytes", MAX_LINE_BYTES)]
     TooLong,
     #[error("not a block: {0}")]

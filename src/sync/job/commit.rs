@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::{context::JobRun, plan::Plan, verify::BATCH};
 use crate::{
     chain::{CumulativeDifficulty, MinerBlock, Position, VerifiedBlocks, Weight, unix_now},
-    store::{ChainWriter, StoreError},
+    store::{ChainWriter, Reorganisation, StoreError},
     sync::{
         failure::SyncFailure,
         local_chain::{ORPHAN_REASON, weight},
@@ -57,7 +57,7 @@ impl JobRun {
             if is_branch && ancestor.as_ref().map_or(0, |ancestor| ancestor.index + 1) == length {
                 is_branch = self.drop_shared_blocks(&mut batches, &mut ancestor, &mut length, &mut outcome).await?;
             }
-            let mut writer = self.begin_write().await?;
+            let (mut writer, mut reorganised) = (self.begin_write().await?, None);
             // The crash test reads these two lines: did the kill fall between them?
             tracing::trace!(blocks, "transaction begins");
             for batch in batches {
@@ -71,7 +71,8 @@ impl JobRun {
                         writer.stage(ancestor.as_ref(), self.job, batch).await.map_err(chain_changed)?;
                         let beats = Weight { work: outcome.work, length, tip_hash } > weight(writer.state());
                         if beats || plan.adopt_at.is_some_and(|index| length > index) {
-                            writer.adopt_stage(ORPHAN_REASON, unix_now()).await.map_err(chain_changed)?;
+                            let adopted = writer.adopt_stage(ORPHAN_REASON, unix_now()).await;
+                            reorganised = Some(adopted.map_err(chain_changed)?);
                             is_branch = false;
                         }
                     }
@@ -80,6 +81,10 @@ impl JobRun {
             }
             writer.commit().await?;
             tracing::trace!(blocks, "transaction ends");
+            if let Some(Reorganisation { orphaned, adopted, new_tip, .. }) = reorganised {
+                let (tip, hash) = (new_tip.index, new_tip.hash);
+                tracing::info!(depth = orphaned, adopted, tip, hash, "the chain was reorganised");
+            }
             self.tracker.update(|progress| progress.aside = is_branch);
             self.tracker.written(blocks as u64);
         }

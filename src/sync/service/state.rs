@@ -163,7 +163,11 @@ impl Service {
         let (checked_at, useful_peers) = (self.status.checked_at, self.status.useful_peers);
         let status = SyncStatus { checked_at, useful_peers, ..status };
         if status.state != self.status.state {
-            tracing::info!(state = status.state.as_str(), reason = status.reason, "sync");
+            let (state, reason) = (status.state.as_str(), &status.reason);
+            match status.state {
+                SyncState::Stalled => tracing::warn!(state, reason, "sync"),
+                _ => tracing::info!(state, reason, "sync"),
+            }
         }
         self.status = status;
         self.write_status().await
