@@ -52,6 +52,13 @@ pub struct Pace {
     late: bool,
 }
 
+impl Pace {
+    /// Whether the peer's latest window took too long.
+    pub fn is_late(self) -> bool {
+        self.late
+    }
+}
+
 struct Source {
     remote: RemotePeer,
     in_flight: u32,
