@@ -4,7 +4,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
 };
+
+/// Held while an environment is made: two tests may want the same one.
+static MAKING: Mutex<()> = Mutex::new(());
 
 /// Runs a command; its output is part of the failure, and what is returned.
 pub fn run(command: &mut Command, what: &str) -> String {
@@ -16,6 +20,7 @@ pub fn run(command: &mut Command, what: &str) -> String {
 
 /// The `bin` of the virtual environment `name`, made anew when the file of requirements has changed.
 pub fn tools(name: &str, requirements: &Path) -> PathBuf {
+    let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let (wanted, stamp) = (fs::read_to_string(requirements).unwrap(), folder.join("installed.txt"));
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
