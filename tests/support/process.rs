@@ -23,6 +23,12 @@ pub fn program<S: AsRef<std::ffi::OsStr>>(folder: &Path, args: impl IntoIterator
     command
 }
 
+/// What a line on stderr says, in either format of the log.
+fn message(line: &str) -> String {
+    let json = serde_json::from_str::<serde_json::Value>(line).ok();
+    json.and_then(|json| Some(json["message"].as_str()?.to_owned())).unwrap_or_else(|| line.to_owned())
+}
+
 /// A `serve` or `node` that runs; killed when it is dropped.
 pub struct Process {
     child: Child,
@@ -56,7 +62,8 @@ impl Process {
             let Some(line) = lines.next() else {
                 panic!("it ended before it was ready: {:?}\n{}", child.wait(), before.join("\n"))
             };
-            let told = line.split_once(' ');
+            let message = message(&line);
+            let told = message.split_once(' ');
             match told {
                 Some(("http", url)) => http = url.into(),
                 Some(("admin", url)) => admin = url.into(),
