@@ -65,7 +65,7 @@ fn is_about_settings(error: &(dyn Error + 'static)) -> bool {
     itself || error.source().is_some_and(is_about_settings)
 }
 
-/// The error and its causes on one line; a cause that the text before it already tells is not repeated.
+/// The error and its causes on one line; a cause that the text before it already contains is not repeated.
 fn with_causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -1,6 +1,6 @@
 //! Limits on what is in flight, in all and for each client.
 //!
-//! * [`client`]: what tells clients apart
+//! * [`client`]: the keys of clients, by address
 //! * [`rate`]: the rate limit
 //!
 //! | limit | in all | one client |
