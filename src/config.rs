@@ -120,6 +120,10 @@ pub struct Config {
     /// `x-forwarded-for`). Default loopback.
     #[serde(deserialize_with = "value::networks")]
     pub trusted_proxy: Vec<IpNet>,
+    /// Networks and addresses of clients that have no limits, by the address of their connection: an address in a header
+    /// does not count. Default none.
+    #[serde(deserialize_with = "value::networks")]
+    pub unlimited_client: Vec<IpNet>,
     /// Origins whose pages may read answers, or `*` for all. Default `*`; an empty list means none.
     #[serde(deserialize_with = "value::origins")]
     pub cors_origin: Vec<String>,
@@ -133,7 +137,7 @@ pub struct Config {
     /// HTTP connections open at once, 16 to 65536; fewer where the system allows fewer open files. Default 4096.
     #[serde(deserialize_with = "value::within::<16, 65_536, _, _>")]
     pub max_connections: usize,
-    /// HTTP connections of one client, as the rate limit has it; proxies and loopback may have any number. 0 is
+    /// HTTP connections of one client, as the rate limit has it; trusted proxies and unlimited clients may have any number. 0 is
     /// no limit. Default 128.
     #[serde(deserialize_with = "value::within::<0, 65_536, _, _>")]
     pub client_connections: usize,
@@ -212,6 +216,7 @@ impl Default for Config {
             admin_token: None,
             admin_token_file: None,
             trusted_proxy: value::loopback(),
+            unlimited_client: Vec::new(),
             cors_origin: vec!["*".into()],
             rate_limit: http.rate_limit,
             rate_burst: http.rate_burst,

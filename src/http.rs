@@ -16,7 +16,7 @@
 
 pub use self::{
     gateway::{Gateway, Settings},
-    limits::client::Proxies,
+    limits::client::AddressRules,
     middleware::access::Access,
     routes::{admin_router, openapi_json, router},
     server::serve,

@@ -4,7 +4,7 @@
 //! become the same typed query, go to the same source and come back in the same envelope.
 //!
 //! Imports run one way, from a module to those on its left, which `tests/imports.rs` checks:
-//! `telemetry ← chain ← protocol ← { store, p2p } ← source ← { sync, http } ← config ← app ← cli`.
+//! `{ telemetry, limits } ← chain ← protocol ← { store, p2p } ← source ← { sync, http } ← config ← app ← cli`.
 //!
 //! * [`chain`]: the domain: blocks, difficulty, proof of work, the rules. No I/O
 //! * [`protocol`]: queries, answers, envelope, error texts and codes, limits; the codec
@@ -14,6 +14,7 @@
 //! * [`sync`]: keeps the store in sync with the network: jobs, gossip, mining
 //! * [`http`]: routes that mirror the protocol, OpenAPI, status, metrics; limits of clients and connections
 //! * [`config`]: defaults < file < environment < flags
+//! * [`limits`]: rate limits of HTTP clients and peers
 //! * [`telemetry`]: logs, messages of commands, figures of the process
 //! * [`app`]: starts the parts in order, and stops them in reverse
 //! * [`cli`]: the commands
@@ -25,6 +26,7 @@ pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod limits;
 pub mod p2p;
 pub mod protocol;
 pub mod source;

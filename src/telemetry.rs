@@ -1,5 +1,5 @@
 //! Tracing: what is logged, and how it looks. It goes to stderr, for stdout is for data. And what the process knows of
-//! itself: panics, memory.
+//! itself: panics, memory, durations.
 
 use std::{
     env,
@@ -12,8 +12,10 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
+    time::Instant,
 };
 
+use prometheus_client::metrics::histogram::Histogram;
 use tracing::Level;
 use tracing_subscriber::{
     EnvFilter,
@@ -25,6 +27,29 @@ use tracing_subscriber::{
     layer::SubscriberExt,
     util::SubscriberInitExt,
 };
+
+/// Bounds of the buckets of durations, in seconds: from a cached answer to the longest of the time limits by default.
+const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
+
+/// A histogram of durations, in seconds. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Durations(pub Histogram);
+
+impl Default for Durations {
+    fn default() -> Self {
+        Self(Histogram::new(BUCKETS))
+    }
+}
+
+impl Durations {
+    /// Runs `work`, and adds its duration.
+    pub async fn measure<T>(&self, work: impl Future<Output = T>) -> T {
+        let started = Instant::now();
+        let result = work.await;
+        self.0.observe(started.elapsed().as_secs_f64());
+        result
+    }
+}
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -8,8 +8,21 @@ use std::{collections::BTreeSet, path::Path};
 use graph::Graph;
 
 /// The parts of the library, from the lowest: each takes only from those before it. `lib.rs` draws the same order.
-const ORDER: &[&str] =
-    &["telemetry", "chain", "protocol", "store", "p2p", "source", "sync", "http", "config", "app", "cli", "main"];
+const ORDER: &[&str] = &[
+    "telemetry",
+    "limits",
+    "chain",
+    "protocol",
+    "store",
+    "p2p",
+    "source",
+    "sync",
+    "http",
+    "config",
+    "app",
+    "cli",
+    "main",
+];
 
 fn library() -> Graph {
     Graph::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use axum::{Router, http::header, routing};
 use modal_gateway::{
     http::{
-        self, Gateway, Proxies, Settings,
+        self, AddressRules, Gateway, Settings,
         server::{ConnectionLimits, Endpoint},
     },
     protocol::Query,
@@ -40,7 +40,10 @@ pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
     let length = body.len();
     let handler = async move || ([(header::CONTENT_TYPE, "application/json")], body.clone());
     let bare = Server::start(Router::new().route("/data/miner_block/epoch", routing::get(handler))).await?;
-    let ours = Server::start(http::router(Gateway::new(source, Settings::default(), CancellationToken::new()))).await?;
+    // The client of the measurement has no limits.
+    let addresses = AddressRules { unlimited: vec!["127.0.0.0/8".parse()?], ..AddressRules::default() };
+    let settings = Settings { addresses, ..Settings::default() };
+    let ours = Server::start(http::router(Gateway::new(source, settings, CancellationToken::new()))).await?;
 
     let columns = ["request", "bytes", "connections", "bare handler", "gateway", "gateway : bare"];
     let mut table = Table::new(1, &columns);
@@ -77,7 +80,7 @@ impl Server {
         let door = Endpoint {
             router,
             limits: ConnectionLimits::default(),
-            proxies: Proxies::default(),
+            addresses: AddressRules::default(),
             tls: None,
             counters: Arc::default(),
         };

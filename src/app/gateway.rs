@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::{Config, Secret},
     http::{
-        self, Access, Proxies,
+        self, Access, AddressRules,
         server::{ConnectionLimits, Endpoint, Tls, raise_file_limit},
     },
 };
@@ -50,8 +50,9 @@ impl Gateway {
     /// Starts the listeners of a node that runs.
     pub(super) fn open(node: Node, listeners: Listeners, config: &Config) -> Self {
         let closing = CancellationToken::new();
-        let proxies = Proxies::new(config.trusted_proxy.clone());
-        let settings = settings(config, proxies.clone());
+        let addresses =
+            AddressRules { proxies: config.trusted_proxy.clone(), unlimited: config.unlimited_client.clone() };
+        let settings = settings(config, addresses.clone());
         let gateway = http::Gateway::new(node.source.clone(), settings, closing.clone());
         let (limits, tls) = (limits(config), listeners.tls.is_some());
         let admin_limits = ConnectionLimits { connections: ADMIN_CONNECTIONS, client_connections: 0, ..limits.clone() };
@@ -59,7 +60,7 @@ impl Gateway {
         let public = Endpoint {
             router: http::router(gateway.clone()),
             limits,
-            proxies: proxies.clone(),
+            addresses: addresses.clone(),
             tls: listeners.tls,
             counters: gateway.counters().public.clone(),
         };
@@ -67,7 +68,7 @@ impl Gateway {
             counters: gateway.counters().admin.clone(),
             router: http::admin_router(gateway, access),
             limits: admin_limits,
-            proxies,
+            addresses,
             tls: None,
         };
         let serve = |listener, endpoint| tokio::spawn(http::serve(listener, endpoint, closing.clone()));
@@ -145,9 +146,9 @@ fn admin_token(config: &Config) -> Result<Option<Secret>, AppError> {
     text.parse().map(Some).map_err(|expected| failed(format!("holds no token: {expected}")))
 }
 
-fn settings(config: &Config, proxies: Proxies) -> http::Settings {
+fn settings(config: &Config, addresses: AddressRules) -> http::Settings {
     http::Settings {
-        proxies,
+        addresses,
         rate_limit: config.rate_limit,
         rate_burst: config.rate_burst,
         max_requests: config.max_requests,

@@ -93,7 +93,9 @@ impl Sources {
 }
 
 fn is_list(key: &str) -> bool {
-    matches!(key, "listen" | "peer" | "bootstrap" | "trusted_proxy" | "cors_origin" | "allow_peer" | "deny_peer")
+    const LISTS: &[&str] =
+        &["listen", "peer", "bootstrap", "trusted_proxy", "unlimited_client", "cors_origin", "allow_peer", "deny_peer"];
+    LISTS.contains(&key)
 }
 
 fn read_file(named: Option<PathBuf>) -> Result<Option<Layer>, ConfigError> {

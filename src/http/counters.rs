@@ -11,6 +11,8 @@ use prometheus_client::{
     metrics::{family::Family, histogram::Histogram},
 };
 
+use crate::telemetry::Durations;
+
 /// Why a connection was closed or refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -122,16 +124,13 @@ pub(super) struct Answered {
     pub class: &'static str,
 }
 
-/// Bounds of the buckets of durations, in seconds: from a cached answer to `request_timeout`.
-const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
-
 /// Durations of answers.
 #[derive(Debug)]
-pub(super) struct Durations(pub(super) Family<Answered, Histogram, fn() -> Histogram>);
+pub(super) struct AnswerDurations(pub(super) Family<Answered, Histogram, fn() -> Histogram>);
 
-impl Default for Durations {
+impl Default for AnswerDurations {
     fn default() -> Self {
-        Self(Family::new_with_constructor(|| Histogram::new(BUCKETS)))
+        Self(Family::new_with_constructor(|| Durations::default().0))
     }
 }
 
@@ -151,7 +150,7 @@ pub struct Counters {
     /// Handlers that panicked.
     pub panics: Counter,
     /// Seconds until an answer of the public listener began.
-    pub(super) durations: Durations,
+    pub(super) durations: AnswerDurations,
     /// Answers by the first digit of their status.
     classes: [Counter; CLASSES.len()],
 }

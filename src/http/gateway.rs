@@ -1,7 +1,7 @@
 //! What all handlers share: the settings of the public listener, the source of answers, limits and counters.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Once},
     time::{Duration, Instant},
 };
 
@@ -10,16 +10,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     counters::Counters,
-    limits::{LimitExceeded, RequestLimits, client::Proxies, rate::RateLimit},
+    limits::{
+        LimitExceeded, RequestLimits,
+        client::{AddressRules, Client},
+        rate::RateLimit,
+    },
 };
-use crate::{chain::Network, protocol::Failure, source::Source};
+use crate::{chain::Network, limits::Rate, protocol::Failure, source::Source};
 
 /// Settings of the public listener. The defaults are those of the program's settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Proxies whose forwarding headers are believed.
-    pub proxies: Proxies,
-    /// Units per second that a client may ask for; 0 is no limit. Programs on this machine have none.
+    /// Trusted proxies and unlimited clients.
+    pub addresses: AddressRules,
+    /// Units per second that a client may ask for; 0 is no limit.
     pub rate_limit: u32,
     /// Units that a client may ask for at once.
     pub rate_burst: u32,
@@ -38,7 +42,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            proxies: Proxies::default(),
+            addresses: AddressRules::default(),
             rate_limit: 100,
             rate_burst: 1000,
             max_requests: 256,
@@ -58,6 +62,7 @@ pub struct Gateway {
     pub(super) rate: Option<RateLimit>,
     pub(super) limits: RequestLimits,
     pub(super) counters: Arc<Counters>,
+    unnamed_reported: Once,
     /// Ends event streams.
     pub(super) closing: CancellationToken,
 }
@@ -68,10 +73,11 @@ impl Gateway {
         Arc::new(Self {
             source,
             started: Instant::now(),
-            rate: RateLimit::new(settings.rate_limit, settings.rate_burst),
+            rate: RateLimit::new(Rate { per_second: settings.rate_limit, burst: settings.rate_burst }),
             limits: RequestLimits::new(settings.max_requests),
             counters: Arc::default(),
             settings,
+            unnamed_reported: Once::new(),
             closing,
         })
     }
@@ -83,6 +89,18 @@ impl Gateway {
             LimitExceeded::Client(..) => self.counters.rate_limited.add(),
         }
         exceeded.into()
+    }
+
+    /// Says once in the log that a limit was reached by a trusted proxy that names no client: then all its clients share
+    /// the limits of one.
+    pub(super) fn report_unnamed(&self, proxy: Client) {
+        self.unnamed_reported.call_once(|| {
+            tracing::warn!(
+                client = %proxy.key,
+                "a limit was reached by requests without `forwarded` or `x-forwarded-for`: if a reverse proxy sends them, \
+                 have it set one of these; if not, `unlimited_client` exempts the client"
+            );
+        });
     }
 
     /// Clients with a bucket of the rate limit.

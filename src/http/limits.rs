@@ -12,7 +12,7 @@
 //! | bytes of request bodies | 64 MiB | |
 //! | event streams | 256 | 16 |
 //!
-//! Programs on this machine may take all. The clients of one IPv6 /48 have four times what one client has.
+//! Unlimited clients may take all. The clients of one IPv6 /48 have four times what one client has.
 
 use std::{
     collections::HashMap,
@@ -21,8 +21,11 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use self::client::{CLIENTS_PER_NETWORK, Client, ClientKey};
-use crate::protocol::{Code, Failure};
+use self::client::{Client, ClientKey};
+use crate::{
+    limits::MEMBERS_PER_NETWORK,
+    protocol::{Code, Failure},
+};
 
 pub mod client;
 pub mod rate;
@@ -48,7 +51,7 @@ const MAX_STREAMS: usize = 256;
 /// Event streams of one client.
 const MAX_CLIENT_STREAMS: usize = 16;
 
-/// A limit on something countable, in all and for each client. Programs on this machine may take all of it.
+/// A limit on something countable, in all and for each client. Unlimited clients may take all of it.
 pub(super) struct Limit {
     size: usize,
     /// What is counted, as it follows the number in an error's text.
@@ -96,7 +99,7 @@ impl Limit {
     /// # Errors
     /// [`LimitExceeded`], and nothing is taken.
     pub(super) fn take(&self, client: Client, count: usize) -> Result<Permit, LimitExceeded> {
-        let count = count.min(if client.local { self.size } else { self.per_client.most });
+        let count = count.min(if client.unlimited { self.size } else { self.per_client.most });
         let permit = self.take_from_client(client, count)?;
         let exceeded = LimitExceeded::Total(self.size, self.what);
         let count = u32::try_from(count).map_err(|_| exceeded)?;
@@ -110,7 +113,7 @@ impl Limit {
     /// [`LimitExceeded::Client`].
     fn take_from_client(&self, client: Client, count: usize) -> Result<Permit, LimitExceeded> {
         let exceeded = LimitExceeded::Client(self.per_client.most, self.what);
-        let client = match client.local {
+        let client = match client.unlimited {
             true => None,
             false => Some(self.per_client.take(client.key, count).ok_or(exceeded)?),
         };
@@ -171,7 +174,7 @@ impl RequestLimits {
     /// [`LimitExceeded`].
     pub(super) fn send(&self, client: Client, size: Option<u64>) -> Result<Option<Permits>, LimitExceeded> {
         let permit = match size {
-            Some(size) if size <= TINY_ANSWER || client.local && size <= SMALL_ANSWER => return Ok(None),
+            Some(size) if size <= TINY_ANSWER || client.unlimited && size <= SMALL_ANSWER => return Ok(None),
             Some(size) if size <= SMALL_ANSWER => self.answer_bytes.take_from_client(client, size as usize)?,
             size => self.answer_bytes.take(client, size.map_or(STREAM_BYTES, |size| size as usize))?,
         };
@@ -199,7 +202,7 @@ struct Held {
 }
 
 impl PerClientLimit {
-    /// At most `most` for each client, and [`CLIENTS_PER_NETWORK`] times that for each network.
+    /// At most `most` for each client, and [`MEMBERS_PER_NETWORK`] times that for each network.
     pub(super) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { most, held: Mutex::default() })
     }
@@ -210,7 +213,7 @@ impl PerClientLimit {
         let fits = |holders: &HashMap<_, usize>, key, most| holders.get(&key).copied().unwrap_or(0) + count <= most;
         let network = client.network();
         if !fits(&held.clients, client, self.most)
-            || network.is_some_and(|network| !fits(&held.networks, network, CLIENTS_PER_NETWORK * self.most))
+            || network.is_some_and(|network| !fits(&held.networks, network, MEMBERS_PER_NETWORK as usize * self.most))
         {
             return None;
         }
@@ -275,7 +278,7 @@ mod tests {
         let limit = PerClientLimit::new(2);
         let nth = |n: usize| key(&format!("2001:db8:0:{n:x}::1"));
         let held: Vec<_> = (0..100).filter_map(|n| limit.take(nth(n), 1)).collect();
-        assert_eq!(held.len(), 2 * CLIENTS_PER_NETWORK);
+        assert_eq!(held.len(), 2 * MEMBERS_PER_NETWORK as usize);
         assert!(limit.take(key("2001:db8:1::1"), 1).is_some(), "another network");
         assert!((0..100).all(|n| limit.take(key(&format!("192.0.2.{n}")), 1).is_some()), "IPv4");
         drop(held);

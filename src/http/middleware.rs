@@ -13,7 +13,7 @@ use std::{
 use axum::{
     body::{Body, Bytes},
     extract::{MatchedPath, Request, State},
-    http::{HeaderValue, Method, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -50,7 +50,7 @@ pub(super) async fn limit(State(gateway): State<Arc<Gateway>>, mut request: Requ
     let route = request.extensions().get::<MatchedPath>().cloned();
     let mut response = match request.extensions().get() {
         Some(Remote(ip)) => {
-            let client = gateway.settings.proxies.client(*ip, request.headers());
+            let client = gateway.settings.addresses.client(*ip, request.headers());
             request.extensions_mut().insert(client);
             match request.uri().path().starts_with("/health/") {
                 // Probes are answered whatever else is in flight.
@@ -79,13 +79,17 @@ async fn enforce(gateway: &Arc<Gateway>, client: Client, deadline: Instant, requ
     let kind = Kind::of(&request);
     let mut limited =
         LimitedRequest { gateway: gateway.clone(), client, deadline, kind, cost: Cost::of(kind.forwarded), left: 0 };
-    match limited.take_cost() {
+    let response = match limited.take_cost() {
         Err(exceeded) => limited.refuse(&exceeded),
         Ok(()) => match limited.answer(request, next).await {
             Ok((response, permits)) => limited.metered(response, permits),
             Err(failure) => limited.add_headers(Rejection::from(failure).into_response()),
         },
+    };
+    if client.unnamed && response.status() == StatusCode::TOO_MANY_REQUESTS {
+        gateway.report_unnamed(client);
     }
+    response
 }
 
 /// Runs the handler until the deadline.
@@ -138,9 +142,9 @@ struct LimitedRequest {
 }
 
 impl LimitedRequest {
-    /// The rate limit, which programs on this machine don't have.
+    /// The rate limit, which unlimited clients don't have.
     fn rate(&self) -> Option<&RateLimit> {
-        self.gateway.rate.as_ref().filter(|_| !self.client.local)
+        self.gateway.rate.as_ref().filter(|_| !self.client.unlimited)
     }
 
     /// Takes the request's cost.

@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use self::{admission::Admission, connection::Server};
 use super::{
     counters::{CloseReason, ConnectionCounters},
-    limits::client::Proxies,
+    limits::client::AddressRules,
 };
 
 mod admission;
@@ -61,8 +61,8 @@ pub struct Endpoint {
     pub router: Router,
     /// The limits of connections.
     pub limits: ConnectionLimits,
-    /// Trusted proxies, which may have any number of connections.
-    pub proxies: Proxies,
+    /// Trusted proxies and unlimited clients, which may have any number of connections.
+    pub addresses: AddressRules,
     /// The certificate, where the listener speaks TLS.
     pub tls: Option<Arc<Tls>>,
     /// Counters of connections.
@@ -73,10 +73,10 @@ pub struct Endpoint {
 ///
 /// Errors of single connections and of accepting them are counted, and end nothing else.
 pub async fn serve(listener: TcpListener, endpoint: Endpoint, shutdown: CancellationToken) {
-    let Endpoint { router, limits, proxies, tls, counters } = endpoint;
+    let Endpoint { router, limits, addresses, tls, counters } = endpoint;
     let _reload =
         tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.reload_on_change().await })));
-    let admission = Admission::new(&limits, proxies, counters.clone());
+    let admission = Admission::new(&limits, addresses, counters.clone());
     let server = Arc::new(Server::new(router, &limits, tls, counters.clone()));
     let (mut tasks, mut logged) = (JoinSet::new(), None::<Instant>);
     loop {

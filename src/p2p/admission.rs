@@ -43,7 +43,7 @@ pub(super) struct Admission {
 
 impl Admission {
     pub fn new(inner: Behaviour, config: &P2pConfig, shared: Arc<Shared>) -> Self {
-        let dials = DialLimits::new(config.private_addresses, &config.own_ports, Instant::now());
+        let dials = DialLimits::new(config.private_addresses, &config.own_ports);
         Self { inner, dials, connections: ConnectionLimits::default(), shared, closed: false }
     }
 

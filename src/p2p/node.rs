@@ -17,6 +17,7 @@ use super::error::P2pError;
 use super::peers::PeerBook;
 use super::shared::{Counters, Shared};
 use super::transport;
+use crate::telemetry::Durations;
 
 pub(super) mod client;
 mod dialer;
@@ -62,6 +63,7 @@ fn build(config: P2pConfig, responder: Arc<dyn Responder>) -> Result<(P2pClient,
     }
     let (gossip_sender, gossip) = mpsc::channel(GOSSIP_QUEUE);
     let shared = Arc::new(Shared {
+        request_durations: Durations::default(),
         local: config.keypair.public().to_peer_id(),
         book: RwLock::new(PeerBook::new(&config.peers).with_trust(config.trust.clone())),
         listen: RwLock::default(),

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::behaviour::gossip::Gossip;
 use super::error::Refusal;
 use super::peers::PeerBook;
+use crate::telemetry::Durations;
 
 /// Counters of inbound requests since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -171,6 +172,8 @@ pub(super) struct Shared {
     pub book: RwLock<PeerBook>,
     pub listen: RwLock<Vec<Multiaddr>>,
     pub counters: Counters,
+    /// Durations of requests to peers.
+    pub request_durations: Durations,
     /// Receiver of gossip, until a client takes it.
     pub gossip: Mutex<Option<mpsc::Receiver<Gossip>>>,
     /// Sender to the receiver, for the length of the queue; `None` where gossip is off.

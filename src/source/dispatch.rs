@@ -18,6 +18,7 @@ use crate::{
     p2p::{P2pClient, P2pError},
     protocol::{Answer, Code, Failure, Query},
     store::{self, Blocks, ChainState, Job},
+    telemetry::Durations,
 };
 
 /// Longest wait for the store's tip, which goes out with a peer's answer.
@@ -77,6 +78,11 @@ impl Source {
     /// Queue lengths of the sync's stages, written by the service that syncs this store.
     pub fn stages(&self) -> &Arc<Stages> {
         &self.stages
+    }
+
+    /// Durations of answers that were read from the store.
+    pub fn read_durations(&self) -> &Durations {
+        &self.local.reads
     }
 
     /// The state of the chain, at most 50 ms old.

@@ -17,6 +17,7 @@ use crate::{
     p2p::Responder,
     protocol::{Code, Failure, Query, Request},
     store::{BlockStore, ChainState},
+    telemetry::Durations,
 };
 
 /// Largest answer that the cache keeps, in bytes.
@@ -69,6 +70,7 @@ pub struct LocalSource {
     last_state: watch::Sender<Option<Arc<ChainState>>>,
     pub(super) cache: Cache<Key, Arc<EncodedAnswer>>,
     pub(super) settings: Settings,
+    pub(super) reads: Durations,
 }
 
 impl LocalSource {
@@ -81,7 +83,14 @@ impl LocalSource {
             })
             .build();
         let answers = StoreAnswers::new(store, peer_id.to_string(), settings.finality_depth);
-        Self { answers, state: CachedRead::new(), last_state: watch::Sender::new(None), cache, settings }
+        Self {
+            answers,
+            state: CachedRead::new(),
+            last_state: watch::Sender::new(None),
+            cache,
+            settings,
+            reads: Durations::default(),
+        }
     }
 
     pub(super) fn store(&self) -> Arc<dyn BlockStore> {
@@ -113,7 +122,7 @@ impl LocalSource {
 
     pub(super) async fn answer_at(&self, state: &ChainState, query: Query) -> Result<Arc<EncodedAnswer>, Failure> {
         if !cacheable(&query) {
-            return self.answers.answer(&query, state).await.map(Arc::new);
+            return self.read(&query, state).await;
         }
         let key = (state.version, tip_hash(state), query);
         if let Some(encoded) = self.cache.get(&key).await {
@@ -124,12 +133,16 @@ impl LocalSource {
         // old answer would then be encoded for as long as the chain stays there.
         let query = key.2.clone();
         let read = async {
-            match self.answers.answer(&query, state).await.map(Arc::new) {
+            match self.read(&query, state).await {
                 Ok(encoded) if encoded.body.len() <= MAX_CACHED_BYTES && encoded.is_of(state) => Ok(encoded),
                 other => Err(other),
             }
         };
         self.cache.try_get_with(key, read).await.or_else(Arc::unwrap_or_clone)
+    }
+
+    async fn read(&self, query: &Query, state: &ChainState) -> Result<Arc<EncodedAnswer>, Failure> {
+        self.reads.measure(self.answers.answer(query, state)).await.map(Arc::new)
     }
 
     /// Checks that `hash` is canonical; returns the chain's version at that time.

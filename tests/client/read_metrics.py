@@ -24,3 +24,10 @@ counts = [sample.value for sample in durations.samples if sample.name.endswith("
 assert counts == [3.0], durations.samples
 unknown = {"route": "other", "source": "store", "class": "4xx"}
 assert any(sample.labels == unknown for sample in durations.samples if sample.name.endswith("_count")), durations.samples
+
+for name in ["modal_store_read", "modal_p2p_request", "modal_verification"]:
+    family = next(family for family in families if family.name == f"{name}_duration_seconds")
+    assert family.type == "histogram" and family.samples, family
+reads = next(family for family in families if family.name == "modal_store_read_duration_seconds")
+count = next(sample.value for sample in reads.samples if sample.name.endswith("_count"))
+assert count >= 1.0, reads.samples

@@ -6,14 +6,14 @@ use rstest::rstest;
 
 use crate::{
     open,
-    support::door::{Door, Terms, send},
+    support::door::{Door, Terms, send, unlimited},
 };
 
 const READ: &str = "/data/miner_block/epoch?epoch=0";
 
 async fn with_origins(origins: &[&str]) -> Door {
     let cors_origins = origins.iter().map(|origin| origin.parse().unwrap()).collect();
-    open(Terms { settings: Settings { cors_origins, ..Settings::default() }, ..Terms::default() }).await
+    open(Terms { settings: Settings { cors_origins, ..unlimited() }, ..Terms::default() }).await
 }
 
 #[rstest]

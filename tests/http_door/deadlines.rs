@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     open, open_long,
-    support::{door::Terms, gateway::PATIENCE},
+    support::{door::{Terms, unlimited}, gateway::PATIENCE},
     wire::{Wire, h2_frame, h2_get, h2_preface},
 };
 
@@ -88,7 +88,7 @@ async fn a_body_that_stops_coming_is_answered_408_and_cut_off(#[case] rest: &[u8
 
 #[tokio::test]
 async fn a_body_over_the_time_for_all_of_it_is_answered_408() {
-    let settings = Settings { request_timeout: Duration::from_secs(1), ..Settings::default() };
+    let settings = Settings { request_timeout: Duration::from_secs(1), ..unlimited() };
     let door = open(Terms { settings, ..terms() }).await;
     let mut wire = Wire::connect(door.public).await;
     wire.send("POST /ping HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n[")

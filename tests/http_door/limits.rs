@@ -5,7 +5,7 @@ use std::time::Duration;
 use modal_gateway::{
     chain::Level,
     config::Config,
-    http::{Proxies, Settings, counters::CloseReason, server::ConnectionLimits},
+    http::{Settings, counters::CloseReason, server::ConnectionLimits},
 };
 use reqwest::Method;
 use tokio::time::{Instant, sleep_until};
@@ -14,7 +14,7 @@ use crate::{
     before, open, open_long,
     rate::{EPOCH, ask, limited},
     support::{
-        door::{Door, Terms, send},
+        door::{Door, Terms, proxy_here, send, unlimited},
         gateway::{Backend, PATIENCE, TestGateway, TestStore, synthetic},
         peer::{Reply, ScriptedPeer},
         until::eventually,
@@ -40,7 +40,7 @@ async fn wait_for(door: &Door, name: &str, value: u64) {
 
 #[tokio::test]
 async fn slow_readers_do_not_block_other_answers() {
-    let settings = Settings { max_requests: 2, ..Settings::default() };
+    let settings = Settings { max_requests: 2, ..unlimited() };
     let door = open_long(Terms { settings, ..Terms::default() }).await;
     let held = [occupy(&door).await, occupy(&door).await];
     wait_for(&door, "http_answer_bytes", 2 << 20).await;
@@ -57,9 +57,9 @@ async fn slow_readers_do_not_block_other_answers() {
 
 #[tokio::test]
 async fn large_answers_being_sent_to_one_client_are_limited() {
-    let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
+    let addresses = proxy_here();
     // Without a rate: what each of them reads ahead costs as well.
-    let settings = Settings { proxies, rate_limit: 0, ..Settings::default() };
+    let settings = Settings { addresses, rate_limit: 0, ..Settings::default() };
     let door = open_long(Terms { settings, ..Terms::default() }).await;
     let whole = async |client: &str| ask(&door, client, "/data/miner_block/canonical").await;
     let mut held = Vec::new();
@@ -77,8 +77,8 @@ async fn large_answers_being_sent_to_one_client_are_limited() {
 
 #[tokio::test]
 async fn answers_of_known_size_count_until_they_are_read() {
-    let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
-    let settings = Settings { proxies, max_requests: 128, ..Settings::default() };
+    let addresses = proxy_here();
+    let settings = Settings { addresses, max_requests: 128, ..Settings::default() };
     let store = TestStore::create(Backend::Sqlite).await;
     let mut blocks = synthetic(1000);
     for block in &mut blocks {
@@ -168,7 +168,7 @@ async fn requests_that_wait_for_peers_do_not_block_others() {
 
 #[tokio::test]
 async fn slow_senders_take_no_permit() {
-    let settings = Settings { max_requests: 1, ..Settings::default() };
+    let settings = Settings { max_requests: 1, ..unlimited() };
     let door = open(Terms { settings, ..Terms::default() }).await;
     let mut slow = Vec::new();
     for number in 1..=10 {
@@ -235,8 +235,8 @@ async fn body_and_answer_share_one_timeout() {
 
 #[tokio::test]
 async fn event_streams_have_limits_of_their_own() {
-    let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
-    let settings = Settings { proxies, max_requests: 1, ..Settings::default() };
+    let addresses = proxy_here();
+    let settings = Settings { addresses, max_requests: 1, ..Settings::default() };
     let door = open(Terms { settings, ..Terms::default() }).await;
     let mut streams = Vec::new();
     let refused = loop {

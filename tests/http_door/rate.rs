@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use modal_gateway::{
     chain::Level,
-    http::{Proxies, Settings},
+    http::{Settings},
 };
 use reqwest::{Method, Response};
 use rstest::rstest;
@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     before, open, open_long,
     support::{
-        door::{Door, Terms, send},
+        door::{Door, Terms, proxy_here, send, unlimited},
         gateway::{Backend, TestStore, synthetic},
     },
 };
@@ -22,8 +22,8 @@ pub const EPOCH: &str = "/data/miner_block/epoch?epoch=0";
 
 /// Doors behind a proxy on this machine, where a client has so much.
 pub async fn limited(rate: u32, burst: u32) -> Door {
-    let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
-    let settings = Settings { proxies, rate_limit: rate, rate_burst: burst, ..Settings::default() };
+    let addresses = proxy_here();
+    let settings = Settings { addresses, rate_limit: rate, rate_burst: burst, ..Settings::default() };
     open(Terms { settings, ..Terms::default() }).await
 }
 
@@ -90,8 +90,8 @@ async fn clients_are_told_apart_by_what_they_can_not_choose(
 
 #[tokio::test]
 async fn forwarding_headers_of_untrusted_clients_are_ignored() {
-    // No proxy is trusted: what comes from this machine for somebody else counts as this machine's, but not as local.
-    let settings = Settings { rate_limit: 1, rate_burst: 100, ..Settings::default() };
+    // No proxy is trusted: what comes from this machine for another client counts as this machine's, but is limited.
+    let settings = Settings { rate_limit: 1, rate_burst: 100, ..unlimited() };
     let door = open(Terms { settings, ..Terms::default() }).await;
     for number in 0..150 {
         let response = send(door.public(Method::GET, EPOCH)).await;
@@ -99,6 +99,17 @@ async fn forwarding_headers_of_untrusted_clients_are_ignored() {
         _ = ask(&door, &format!("192.0.2.{number}"), EPOCH).await;
     }
     assert_eq!(ask(&door, "192.0.2.200", EPOCH).await.status(), 429);
+}
+
+#[tokio::test]
+async fn clients_on_this_machine_are_limited_as_all_others() {
+    let settings = Settings { rate_limit: 1, rate_burst: 100, ..Settings::default() };
+    let door = open(Terms { settings, ..Terms::default() }).await;
+    for _ in 0..100 {
+        assert_eq!(send(door.public(Method::GET, EPOCH)).await.status(), 200);
+    }
+    let statuses = [send(door.public(Method::GET, EPOCH)).await, send(door.public(Method::GET, EPOCH)).await];
+    assert!(statuses.iter().any(|refused| refused.status() == 429), "{statuses:?}");
 }
 
 #[rstest]
@@ -114,8 +125,8 @@ async fn forwarded_reads_cost_more(#[case] path: &str, #[case] cost: u64) {
 
 #[tokio::test]
 async fn large_answers_cost_more_also_those_of_unknown_size() {
-    let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
-    let settings = Settings { proxies, rate_limit: 1, rate_burst: 1000, ..Settings::default() };
+    let addresses = proxy_here();
+    let settings = Settings { addresses, rate_limit: 1, rate_burst: 1000, ..Settings::default() };
     let door = open_long(Terms { settings, ..Terms::default() }).await;
     let range = ask(&door, "192.0.2.1", "/data/miner_block/range?from_index=0&to_index=999").await;
     assert!(!range.headers().contains_key("ratelimit"), "any cache may keep it, and give it to others");
@@ -134,8 +145,8 @@ async fn large_answers_cost_more_also_those_of_unknown_size() {
 
 #[tokio::test]
 async fn the_end_of_a_stream_is_charged_too() {
-    let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
-    let settings = Settings { proxies, rate_limit: 1, rate_burst: 1000, ..Settings::default() };
+    let addresses = proxy_here();
+    let settings = Settings { addresses, rate_limit: 1, rate_burst: 1000, ..Settings::default() };
     let store = TestStore::create(Backend::Sqlite).await;
     store.append(synthetic(1000), Level::None).await;
     let door = before(store, Terms { settings, ..Terms::default() }).await;
@@ -159,8 +170,8 @@ async fn bytes_of_requests_are_charged_too() {
 
 #[tokio::test]
 async fn an_answer_pauses_while_its_client_is_in_debt() {
-    let proxies = Proxies::new(vec!["127.0.0.0/8".parse().unwrap()]);
-    let settings = Settings { proxies, rate_limit: 100, rate_burst: 50, ..Settings::default() };
+    let addresses = proxy_here();
+    let settings = Settings { addresses, rate_limit: 100, rate_burst: 50, ..Settings::default() };
     let door = open_long(Terms { settings, ..Terms::default() }).await;
     let start = Instant::now();
     let size = ask(&door, "192.0.2.1", "/data/miner_block/canonical").await.bytes().await.unwrap().len() as f64;

@@ -26,7 +26,7 @@ use tokio_rustls::{
 use crate::{
     open,
     support::{
-        door::{Door, Terms},
+        door::{Door, Terms, unlimited},
         gateway::PATIENCE,
     },
     wire::{Wire, h2_get, h2_preface},
@@ -45,7 +45,7 @@ fn load(folder: &Path) -> Tls {
 }
 
 async fn https(folder: &Path, limits: ConnectionLimits) -> Door {
-    let settings = Settings { tls: true, ..Settings::default() };
+    let settings = Settings { tls: true, ..unlimited() };
     open(Terms { tls: Some(Arc::new(load(folder))), settings, limits, ..Terms::default() }).await
 }
 

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use libp2p::PeerId;
 use modal_gateway::{
     http::{
-        self, Access, Gateway, Settings,
+        self, Access, AddressRules, Gateway, Settings,
         counters::Counters,
         server::{ConnectionLimits, Tls},
     },
@@ -19,12 +19,28 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::gateway::{PATIENCE, TestStore};
 
 /// What the doors grant, and want.
-#[derive(Default)]
 pub struct Terms {
     pub settings: Settings,
     pub limits: ConnectionLimits,
     pub tls: Option<Arc<Tls>>,
     pub token: Option<&'static str>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { settings: unlimited(), limits: ConnectionLimits::default(), tls: None, token: None }
+    }
+}
+
+/// This machine as a trusted proxy, so that a test can ask as any client.
+pub fn proxy_here() -> AddressRules {
+    AddressRules { proxies: vec!["127.0.0.0/8".parse().unwrap()], ..AddressRules::default() }
+}
+
+/// Settings under which this machine has no limits of one client.
+pub fn unlimited() -> Settings {
+    let addresses = AddressRules { unlimited: vec!["127.0.0.0/8".parse().unwrap()], ..AddressRules::default() };
+    Settings { addresses, ..Settings::default() }
 }
 
 /// Public and admin door.
@@ -60,7 +76,7 @@ impl Door {
             Arc::new(Source::local_only(Arc::new(LocalSource::new(store.clone(), PeerId::random(), settings))));
         let closing = CancellationToken::new();
         let Terms { settings, limits, tls, token } = terms;
-        let proxies = settings.proxies.clone();
+        let addresses = settings.addresses.clone();
         let gateway = Gateway::new(source, settings, closing.clone());
         let counters = gateway.counters().clone();
         let listeners =
@@ -71,14 +87,14 @@ impl Door {
             http::server::Endpoint {
                 router: router.clone(),
                 limits: limits.clone(),
-                proxies: proxies.clone(),
+                addresses: addresses.clone(),
                 tls,
                 counters: counters.public.clone(),
             },
             http::server::Endpoint {
                 router: http::admin_router(gateway, Access::new(token, admin)),
                 limits,
-                proxies,
+                addresses,
                 tls: None,
                 counters: counters.admin.clone(),
             },

@@ -170,6 +170,8 @@ impl TestGateway {
             store_connections: 2,
             // What a test's store holds is the test's to say.
             sync: false,
+            // A test is one client, which asks for more than one client may.
+            unlimited_client: vec!["127.0.0.0/8".parse().unwrap()],
             ..Config::default()
         });
         let gateway = Gateway::start(&config).await.unwrap();

@@ -11,9 +11,6 @@ use ipnet::IpNet;
 /// The forwarding header without a standard.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The clients of one [network](ClientKey::network) may together take what this many clients may.
-pub(super) const CLIENTS_PER_NETWORK: usize = 4;
-
 /// The key of a client: its IPv4 address, or the first 64 bits of its IPv6 address, since a /64 belongs to one customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientKey(IpAddr);
@@ -66,24 +63,25 @@ impl fmt::Display for ClientKey {
 pub struct Client {
     /// The client's key.
     pub key: ClientKey,
-    /// Whether it is a program on this machine that forwards for no other client. Such clients have no limits.
-    pub local: bool,
+    /// Whether it has no limits of its own: it may take all that there is.
+    pub unlimited: bool,
+    /// Whether the connection is that of a trusted proxy, which did not say for which client it asks.
+    pub unnamed: bool,
 }
 
-/// The trusted proxies: their forwarding headers are believed.
+/// Networks whose addresses the operator treats differently.
 #[derive(Debug, Clone, Default)]
-pub struct Proxies(Vec<IpNet>);
+pub struct AddressRules {
+    /// Trusted proxies: their forwarding headers are believed.
+    pub proxies: Vec<IpNet>,
+    /// Clients without limits, by the address of their connection: an address in a header does not count.
+    pub unlimited: Vec<IpNet>,
+}
 
-impl Proxies {
-    /// The proxies in these networks.
-    pub fn new(networks: Vec<IpNet>) -> Self {
-        Self(networks)
-    }
-
-    /// Whether `address` is a trusted proxy's.
-    pub fn trust(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(&address))
+impl AddressRules {
+    /// Whether `remote` may hold any number of connections: a proxy holds those of its clients.
+    pub(in crate::http) fn connects_freely(&self, remote: IpAddr) -> bool {
+        contains(&self.proxies, remote) || contains(&self.unlimited, remote)
     }
 
     /// The client that sent a request over a connection from `remote`.
@@ -101,7 +99,11 @@ impl Proxies {
             (Some(standard), Some(other)) if standard != other => Some(ClientKey::of(remote)),
             (standard, other) => standard.or(other),
         };
-        Client { key: forwarded.unwrap_or(ClientKey::of(remote)), local: forwarded.is_none() && remote.is_loopback() }
+        Client {
+            key: forwarded.unwrap_or(ClientKey::of(remote)),
+            unlimited: forwarded.is_none() && contains(&self.unlimited, remote),
+            unnamed: forwarded.is_none() && contains(&self.proxies, remote),
+        }
     }
 
     /// The client by one of the headers.
@@ -114,7 +116,7 @@ impl Proxies {
     ) -> ClientKey {
         let mut address = remote;
         for hop in hops(headers, name).rev() {
-            if !self.trust(address) {
+            if !contains(&self.proxies, address) {
                 break;
             }
             match read(hop).and_then(read_address) {
@@ -124,6 +126,11 @@ impl Proxies {
         }
         ClientKey::of(address)
     }
+}
+
+fn contains(networks: &[IpNet], address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    networks.iter().any(|network| network.contains(&address))
 }
 
 fn hops<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl DoubleEndedIterator<Item = &'a str> + use<'a> {
@@ -148,13 +155,10 @@ fn read_address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
     use rstest::rstest;
 
     use super::*;
-
-    fn proxies() -> Proxies {
-        Proxies::new(["127.0.0.0/8", "::1/128", "10.0.0.0/8"].map(|network| network.parse().unwrap()).into())
-    }
 
     #[rstest]
     #[case("192.0.2.7", "192.0.2.7")]
@@ -178,32 +182,49 @@ mod tests {
     }
 
     #[rstest]
-    #[case::direct("192.0.2.1", &[], "192.0.2.1", false)]
-    #[case::local("127.0.0.1", &[], "127.0.0.1", true)]
-    #[case::untrusted_header("192.0.2.1", &[("x-forwarded-for", "192.0.2.9")], "192.0.2.1", false)]
-    #[case::proxy("127.0.0.1", &[("x-forwarded-for", "192.0.2.9")], "192.0.2.9", false)]
-    #[case::made_up_part("127.0.0.1", &[("x-forwarded-for", "1.1.1.1, 192.0.2.9")], "192.0.2.9", false)]
-    #[case::two_proxies("10.0.0.1", &[("x-forwarded-for", "1.1.1.1, 192.0.2.9,10.9.9.9")], "192.0.2.9", false)]
-    #[case::two_lines("10.0.0.1", &[("x-forwarded-for", "192.0.2.9"), ("x-forwarded-for", "10.9.9.9")], "192.0.2.9", false)]
-    #[case::unreadable("10.0.0.1", &[("x-forwarded-for", "192.0.2.9, unknown")], "10.0.0.1", false)]
-    #[case::claims_to_be_local("127.0.0.1", &[("x-forwarded-for", "127.0.0.1")], "127.0.0.1", false)]
-    #[case::port("10.0.0.1", &[("x-forwarded-for", "192.0.2.9:4711")], "192.0.2.9", false)]
-    #[case::standard("10.0.0.1", &[("forwarded", "for=1.1.1.1, For=\"[2001:db8::1]:47\";proto=https")], "2001:db8::", false)]
-    #[case::both_agree("10.0.0.1", &[("x-forwarded-for", "192.0.2.9"), ("forwarded", "for=192.0.2.9")], "192.0.2.9", false)]
-    #[case::headers_disagree("10.0.0.1", &[("x-forwarded-for", "192.0.2.9"), ("forwarded", "for=1.1.1.1")], "10.0.0.1", false)]
-    #[case::local_proxy("127.0.0.1", &[("x-forwarded-for", "")], "127.0.0.1", false)]
-    #[case::hidden("10.0.0.1", &[("forwarded", "for=192.0.2.9, for=_hidden")], "10.0.0.1", false)]
+    #[case::direct("192.0.2.1", &[], "192.0.2.1")]
+    #[case::local("127.0.0.1", &[], "127.0.0.1")]
+    #[case::untrusted_header("192.0.2.1", &[("x-forwarded-for", "192.0.2.9")], "192.0.2.1")]
+    #[case::proxy("127.0.0.1", &[("x-forwarded-for", "192.0.2.9")], "192.0.2.9")]
+    #[case::made_up_part("127.0.0.1", &[("x-forwarded-for", "1.1.1.1, 192.0.2.9")], "192.0.2.9")]
+    #[case::two_proxies("10.0.0.1", &[("x-forwarded-for", "1.1.1.1, 192.0.2.9,10.9.9.9")], "192.0.2.9")]
+    #[case::two_lines("10.0.0.1", &[("x-forwarded-for", "192.0.2.9"), ("x-forwarded-for", "10.9.9.9")], "192.0.2.9")]
+    #[case::unreadable("10.0.0.1", &[("x-forwarded-for", "192.0.2.9, unknown")], "10.0.0.1")]
+    #[case::claims_to_be_local("127.0.0.1", &[("x-forwarded-for", "127.0.0.1")], "127.0.0.1")]
+    #[case::port("10.0.0.1", &[("x-forwarded-for", "192.0.2.9:4711")], "192.0.2.9")]
+    #[case::standard("10.0.0.1", &[("forwarded", "for=1.1.1.1, For=\"[2001:db8::1]:47\";proto=https")], "2001:db8::")]
+    #[case::both_agree("10.0.0.1", &[("x-forwarded-for", "192.0.2.9"), ("forwarded", "for=192.0.2.9")], "192.0.2.9")]
+    #[case::headers_disagree("10.0.0.1", &[("x-forwarded-for", "192.0.2.9"), ("forwarded", "for=1.1.1.1")], "10.0.0.1")]
+    #[case::local_proxy("127.0.0.1", &[("x-forwarded-for", "")], "127.0.0.1")]
+    #[case::hidden("10.0.0.1", &[("forwarded", "for=192.0.2.9, for=_hidden")], "10.0.0.1")]
     fn the_last_address_that_is_no_proxys_is_the_client(
         #[case] remote: &str,
         #[case] headers: &[(&'static str, &'static str)],
         #[case] key: &str,
-        #[case] local: bool,
     ) {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        let client = proxies().client(remote.parse().unwrap(), &map);
-        assert_eq!((client.key.to_string().as_str(), client.local), (key, local));
+        let rules = AddressRules { proxies: networks("127.0.0.0/8 ::1/128 10.0.0.0/8"), ..AddressRules::default() };
+        let client = rules.client(remote.parse().unwrap(), &map);
+        let unnamed = headers.is_empty() && remote == "127.0.0.1";
+        assert_eq!(client, Client { key: ClientKey::of(key.parse().unwrap()), unlimited: false, unnamed });
+    }
+
+    #[test]
+    fn only_the_address_of_a_connection_makes_a_client_unlimited() {
+        let rules = AddressRules { proxies: networks("127.0.0.0/8"), unlimited: networks("127.0.0.1/32 10.0.0.0/8") };
+        let unlimited = |remote: &str, forwarded: Option<&'static str>| {
+            let headers = forwarded.map(|address| (X_FORWARDED_FOR, HeaderValue::from_static(address)));
+            rules.client(remote.parse().unwrap(), &HeaderMap::from_iter(headers)).unlimited
+        };
+        assert!(unlimited("127.0.0.1", None) && unlimited("::ffff:10.1.2.3", None));
+        assert!(!unlimited("127.0.0.2", None));
+        assert!(!unlimited("127.0.0.1", Some("10.1.2.3")) && !unlimited("127.0.0.1", Some("192.0.2.7")));
+    }
+
+    fn networks(list: &str) -> Vec<IpNet> {
+        list.split(' ').map(|network| network.parse().unwrap()).collect()
     }
 }

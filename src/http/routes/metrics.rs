@@ -36,13 +36,25 @@ pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoRes
     add_p2p(&mut metrics, &gateway);
     let mut registry = Registry::default();
     registry.register_collector(Box::new(metrics));
-    let durations = gateway.counters.durations.0.clone();
-    let help = "Seconds until an answer of the public listener began, by route, source and class of status";
-    registry.register("modal_http_request_duration_seconds", help, durations);
+    add_durations(&mut registry, &gateway);
     let mut text = String::new();
     // Writing to a String can't fail.
     let _ = text::encode(&mut text, &registry);
     ([("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+}
+
+/// Histograms.
+fn add_durations(registry: &mut Registry, gateway: &Gateway) {
+    let help = "Seconds until an answer of the public listener began, by route, source and class of status";
+    registry.register("modal_http_request_duration_seconds", help, gateway.counters.durations.0.clone());
+    let help = "Seconds that it took to answer a query from the store, answers of the cache aside";
+    registry.register("modal_store_read_duration_seconds", help, gateway.source.read_durations().0.clone());
+    let help = "Seconds that it took to verify a batch of blocks of the sync, or a block received by gossip";
+    registry.register("modal_verification_duration_seconds", help, gateway.source.stages().verification.0.clone());
+    if let Some(p2p) = gateway.source.p2p() {
+        let help = "Seconds until a peer answered a request, or the request failed";
+        registry.register("modal_p2p_request_duration_seconds", help, p2p.request_durations().0.clone());
+    }
 }
 
 /// Labels of one value of a metric.

@@ -11,7 +11,7 @@ use crate::http::{
     counters::{CloseReason, ConnectionCounters},
     limits::{
         ClientPermit, PerClientLimit,
-        client::{ClientKey, Proxies},
+        client::{AddressRules, ClientKey},
     },
 };
 
@@ -19,7 +19,7 @@ use crate::http::{
 pub(super) struct Admission {
     most: usize,
     per_client: Option<Arc<PerClientLimit>>,
-    proxies: Proxies,
+    addresses: AddressRules,
     open: Mutex<Open>,
     counters: Arc<ConnectionCounters>,
 }
@@ -39,16 +39,20 @@ pub(super) struct ConnectionPermit {
 }
 
 impl Admission {
-    pub(super) fn new(limits: &ConnectionLimits, proxies: Proxies, counters: Arc<ConnectionCounters>) -> Arc<Self> {
+    pub(super) fn new(
+        limits: &ConnectionLimits,
+        addresses: AddressRules,
+        counters: Arc<ConnectionCounters>,
+    ) -> Arc<Self> {
         let per_client = (limits.client_connections > 0).then(|| PerClientLimit::new(limits.client_connections));
-        Arc::new(Self { most: limits.connections.max(1), per_client, proxies, open: Mutex::default(), counters })
+        Arc::new(Self { most: limits.connections.max(1), per_client, addresses, open: Mutex::default(), counters })
     }
 
     /// A permit for a connection from `remote`; evicts another connection if there are too many.
     pub(super) fn admit(self: &Arc<Self>, remote: IpAddr, state: Arc<ConnectionState>) -> Option<ConnectionPermit> {
         let remote = remote.to_canonical();
         let client = match &self.per_client {
-            Some(limit) if !(remote.is_loopback() || self.proxies.trust(remote)) => {
+            Some(limit) if !self.addresses.connects_freely(remote) => {
                 let permit = limit.take(ClientKey::of(remote), 1);
                 if permit.is_none() {
                     self.counters.count(CloseReason::ClientCap);
@@ -111,16 +115,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_have_a_limit_and_proxies_have_none() {
+    fn clients_have_a_limit_and_proxies_and_unlimited_clients_have_none() {
         let limits = ConnectionLimits { client_connections: 2, ..ConnectionLimits::default() };
         let counters = Arc::new(ConnectionCounters::default());
-        let proxies = Proxies::new(vec!["198.51.100.7/32".parse().unwrap()]);
-        let admission = Admission::new(&limits, proxies, counters.clone());
+        let addresses = AddressRules {
+            proxies: vec!["198.51.100.7/32".parse().unwrap()],
+            unlimited: vec!["127.0.0.0/8".parse().unwrap()],
+        };
+        let admission = Admission::new(&limits, addresses, counters.clone());
         let admit = |remote: &str| admission.admit(remote.parse().unwrap(), ConnectionState::new(&limits));
         let mut held = vec![admit("2001:db8::1").unwrap(), admit("2001:db8::2").unwrap()];
         assert!(admit("2001:db8::3").is_none(), "one /64 is one client");
         assert_eq!(counters.closed(CloseReason::ClientCap), 1);
-        for exempt in ["127.0.0.1", "::ffff:127.0.0.1", "::1", "198.51.100.7"] {
+        for exempt in ["127.0.0.1", "::ffff:127.0.0.1", "198.51.100.7"] {
             held.extend((0..3).map(|_| admit(exempt).unwrap()));
         }
         assert_eq!(counters.open(), held.len());

@@ -20,7 +20,7 @@ use crate::http::counters::CloseReason;
 pub struct ConnectionLimits {
     /// Connections at once. Beyond them, the one that has waited longest for a request is closed.
     pub connections: usize,
-    /// Connections of one client; 0 is no limit. Loopback and trusted proxies may have any number.
+    /// Connections of one client; 0 is no limit. Trusted proxies and unlimited clients may have any number.
     pub client_connections: usize,
     /// Longest wait for a request's head, handshakes included; for the body's next bytes too.
     pub header_timeout: Duration,

@@ -12,10 +12,10 @@ use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::ConnectionId;
 
+use crate::limits::{Rate, TokenBuckets};
 use crate::p2p::address::is_dialable;
 use crate::p2p::address::scope::{AddressScope, ip};
 use crate::p2p::error::Refusal;
-use crate::p2p::rate::TokenBucket;
 
 /// Addresses of one peer that are dialled in parallel.
 pub(crate) const MAX_ADDRESSES: usize = 8;
@@ -24,10 +24,8 @@ const MAX_PENDING: usize = 16;
 /// Connections made by dials of discovered peers, pending ones included; the other outgoing connections are reserved
 /// for the operator's dials.
 const MAX_OPEN: usize = 48;
-/// Discovered addresses dialled per second, on average, so that no peer can use this node to scan or flood others.
-const PER_SECOND: f64 = 8.0;
-/// Discovered addresses dialled in a burst.
-const BURST: f64 = 128.0;
+/// Discovered addresses dialled: limited, so that no peer can use this node to scan or flood others.
+const RATE: Rate = Rate { per_second: 8, burst: 128 };
 /// Dials to one ip address within [`WINDOW`], over all ports.
 const MAX_PER_TARGET: u32 = 8;
 /// Time after which the dials to an ip address are forgotten.
@@ -49,13 +47,13 @@ pub(crate) struct DialLimits {
     remote_connections: HashSet<ConnectionId>,
     /// End of the grace period after the latest of them closed.
     remote_until: Option<Instant>,
-    budget: TokenBucket,
+    budget: TokenBuckets<()>,
     /// Dials per ip address. Bounded by the budget for a window.
     targets: HashMap<IpAddr, (u32, Instant)>,
 }
 
 impl DialLimits {
-    pub fn new(private_addresses: bool, own_ports: &[u16], now: Instant) -> Self {
+    pub fn new(private_addresses: bool, own_ports: &[u16]) -> Self {
         Self {
             private_addresses,
             own_ports: own_ports.to_vec(),
@@ -65,7 +63,7 @@ impl DialLimits {
             open: HashSet::new(),
             remote_connections: HashSet::new(),
             remote_until: None,
-            budget: TokenBucket::new(BURST, now),
+            budget: TokenBuckets::new(RATE, 0),
             targets: HashMap::new(),
         }
     }
@@ -135,7 +133,7 @@ impl DialLimits {
             return true;
         }
         let (count, since) = self.targets.get(&ip).copied().unwrap_or((0, now));
-        if count >= MAX_PER_TARGET && now - since < WINDOW || !self.budget.take(1.0, PER_SECOND, BURST, now) {
+        if count >= MAX_PER_TARGET && now - since < WINDOW || self.budget.take((), 1, now).is_err() {
             return false;
         }
         self.targets.retain(|_, (_, since)| now - *since < WINDOW);
@@ -179,7 +177,7 @@ mod tests {
     use super::*;
 
     fn dials(private_addresses: bool) -> DialLimits {
-        DialLimits::new(private_addresses, &[9090], Instant::now())
+        DialLimits::new(private_addresses, &[9090])
     }
 
     fn address(text: &str) -> Multiaddr {
@@ -240,7 +238,7 @@ mod tests {
         assert_eq!(dials.select(ports("1.1.1.1"), now).len(), MAX_ADDRESSES);
         assert_eq!(dials.select(ports("1.1.1.1"), now), [], "whatever the port");
         let taken: usize = (0..100).map(|n| dials.select(ports(&format!("1.1.2.{n}")), now).len()).sum();
-        assert_eq!(taken + MAX_ADDRESSES, BURST as usize);
+        assert_eq!(taken + MAX_ADDRESSES, RATE.burst as usize);
         assert!(!dials.select(ports("1.1.1.1"), now + WINDOW).is_empty());
         assert_eq!(dials.targets.len(), 1, "the others are forgotten");
     }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use libp2p::PeerId;
 use libp2p::request_response::{InboundRequestId, ResponseChannel};
 
+use crate::limits::Rate;
 use crate::p2p::address::scope::Subnet;
 use crate::p2p::config::P2pConfig;
 use crate::p2p::rate::{PeerRateLimit, Requester};
@@ -23,7 +24,7 @@ pub const BLOCK_BYTES: usize = 700;
 /// Longest answer that counts as short: a block, an epoch, a chain's state.
 const SHORT_BYTES: usize = 64 << 10;
 /// Burst of a peer, in seconds of its rate.
-const BURST_SECONDS: f64 = 10.0;
+const BURST_SECONDS: u32 = 10;
 
 /// A request that is being answered.
 struct InFlight {
@@ -69,12 +70,13 @@ fn decrement<K: Eq + Hash>(counts: &mut HashMap<K, (usize, usize)>, key: &K) {
 
 impl InboundLimits {
     pub fn new(config: &P2pConfig) -> Self {
-        let rate = f64::from(config.peer_rate_limit);
+        let per_second = config.peer_rate_limit;
+        let rate = Rate { per_second, burst: per_second.saturating_mul(BURST_SECONDS) };
         Self {
             max: config.max_inbound,
             max_per_peer: config.max_inbound_per_peer,
             max_bytes: config.answer_bytes.max(MAX_RESPONSE_BYTES),
-            rate: PeerRateLimit::new(rate, rate * BURST_SECONDS),
+            rate: PeerRateLimit::new(rate),
             in_flight: HashMap::new(),
             by_peer: HashMap::new(),
             by_subnet: HashMap::new(),
@@ -107,7 +109,7 @@ impl InboundLimits {
 
     /// Charges the cost of a request or an answer.
     fn charge(&mut self, requester: &Requester, bytes: usize, now: Instant) {
-        self.rate.charge(requester, (bytes / BLOCK_BYTES) as f64, now);
+        self.rate.charge(requester, (bytes / BLOCK_BYTES) as u64, now);
     }
 
     /// Admits a request with an estimate of its memory, answer included.

@@ -7,6 +7,7 @@ use libp2p::gossipsub::{
 };
 use libp2p::{PeerId, identity::Keypair};
 
+use crate::limits::Rate;
 use crate::p2p::error::P2pError;
 use crate::protocol::gossip::BLOCK_TOPIC;
 
@@ -18,10 +19,8 @@ pub const MAX_GOSSIP_BYTES: usize = MAX_TRANSMIT_BYTES - 1024;
 pub(crate) const GOSSIP_QUEUE: usize = 256;
 /// Messages queued for one peer; libp2p's default of 5000 would hold up to 300 MiB for a slow reader.
 const SEND_QUEUE: usize = 256;
-/// Messages per second, on average, from one untrusted peer: the network finds a block a minute.
-pub(crate) const PER_SECOND: f64 = 2.0;
-/// Messages from one untrusted peer in a burst.
-pub(crate) const BURST: f64 = 64.0;
+/// Messages from one untrusted peer: the network finds a block a minute.
+pub(crate) const RATE: Rate = Rate { per_second: 2, burst: 64 };
 
 /// A message received by gossip.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,6 +22,7 @@ use crate::p2p::peers::score::Offence;
 use crate::p2p::shared::{GossipStats, InboundStats, Shared};
 use crate::protocol::MAX_RESPONSE_BYTES;
 use crate::protocol::codec::WireRequest;
+use crate::telemetry::Durations;
 
 mod operator;
 
@@ -168,7 +169,8 @@ impl P2pClient {
             .with_answer_limit(max_bytes)
             .with_answer_memory(self.answer_memory.clone());
         self.send(Command::Request { peer, request, origin: self.origin, reply })?;
-        receiver.until(deadline).await.map(|answer| (answer.body, answer.wire_bytes))
+        let answer = self.shared.request_durations.measure(receiver.until(deadline)).await;
+        answer.map(|answer| (answer.body, answer.wire_bytes))
     }
 
     /// Publishes a new block by gossip. There is no confirmation, and no error where no peer is subscribed.
@@ -203,6 +205,11 @@ impl P2pClient {
     /// dropped since the last call; for one caller at a time.
     pub async fn missed_gossip(&self) {
         self.shared.gossip_missed.notified().await;
+    }
+
+    /// Durations of requests to peers, failed ones too.
+    pub fn request_durations(&self) -> &Durations {
+        &self.shared.request_durations
     }
 
     /// Counters of gossip.

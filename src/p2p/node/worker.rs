@@ -31,7 +31,7 @@ use crate::p2p::admission::Admission;
 use crate::p2p::admission::inbound::{DelayedRequests, InboundLimits};
 use crate::p2p::admission::memory::{CHECK_INTERVAL, MemoryPressure};
 use crate::p2p::behaviour::BehaviourEvent;
-use crate::p2p::behaviour::gossip::{BURST, Gossip, PER_SECOND, Verdict};
+use crate::p2p::behaviour::gossip::{Gossip, RATE, Verdict};
 use crate::p2p::config::P2pConfig;
 use crate::p2p::error::P2pError;
 use crate::p2p::rate::PeerRateLimit;
@@ -168,7 +168,7 @@ impl Worker {
             memory_timer,
             shed: HashSet::new(),
             gossip_sender,
-            gossip_rate: PeerRateLimit::new(PER_SECOND, BURST),
+            gossip_rate: PeerRateLimit::new(RATE),
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::Sender;
 
-use crate::chain::Differences;
+use crate::{chain::Differences, telemetry::Durations};
 
 /// A stage of the sync that has a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,12 +31,14 @@ impl Stage {
 /// The number of messages in a channel; 0 once it is closed.
 type Gauge = Box<dyn Fn() -> usize + Send>;
 
-/// Queue lengths of the sync that runs in this process, and what it computed again. The sync writes them, the metrics
+/// Queue lengths of the sync that runs in this process, what it computed again, and how long verification took. The sync writes them, the metrics
 /// read them.
 #[derive(Default)]
 pub struct Stages {
     gauges: [Mutex<Option<Gauge>>; Stage::ALL.len()],
     differences: Mutex<Differences>,
+    /// Durations of verifications, each of a batch of blocks.
+    pub verification: Durations,
 }
 
 impl Stages {

@@ -65,12 +65,13 @@ impl JobRun {
         self.stages.watch(Stage::Commit, &to_commit);
         let (verifier, parent, end) = (self.verifier.clone(), plan.parent.clone(), plan.to);
         let (tracker, stages) = (self.tracker.clone(), self.stages.clone());
+        let durations = stages.verification.clone();
         let differ = move |differences: Differences| {
             tracker.update(|progress| progress.recomputed += differences.total());
             stages.add_differences(differences);
         };
         let _verify = AbortOnDropHandle::new(tokio::spawn(async move {
-            if let Err(failure) = verify(&verifier, parent, end, fetched, differ, &to_commit).await {
+            if let Err(failure) = verify(&verifier, parent, end, fetched, differ, &durations, &to_commit).await {
                 // The receiver is gone if the commits have failed first.
                 let _ = to_commit.send(Err(failure)).await;
             }

@@ -7,6 +7,7 @@ use super::download::Window;
 use crate::{
     chain::{ChainEnd, Differences, Level, MinerBlock, Rule, VerifiedBlocks, Verifier, VerifyError, Violation},
     sync::failure::SyncFailure,
+    telemetry::Durations,
 };
 
 /// Blocks per batch where only cheap rules apply, and most of a transaction.
@@ -28,6 +29,7 @@ pub async fn verify(
     end: u64,
     mut fetched: mpsc::Receiver<Result<Window, SyncFailure>>,
     differ: impl Fn(Differences),
+    durations: &Durations,
     verified: &mpsc::Sender<Result<VerifiedBlocks, SyncFailure>>,
 ) -> Result<(), SyncFailure> {
     let level = verifier.level();
@@ -48,7 +50,8 @@ pub async fn verify(
                 let differences = verifier.derive(&mut batch);
                 (differences, verifier.verify(after.as_ref(), batch))
             };
-            let (differences, outcome) = tokio::task::spawn_blocking(verify).await.map_err(|error| stopped(&error))?;
+            let verify = durations.measure(tokio::task::spawn_blocking(verify)).await;
+            let (differences, outcome) = verify.map_err(|error| stopped(&error))?;
             differ(differences);
             let batch = match outcome {
                 Ok(batch) => batch,

@@ -136,7 +136,8 @@ impl Service {
             stages.add_differences(verifier.derive(&mut blocks));
             verifier.verify(Some(&after), blocks)
         });
-        match tokio::time::timeout(VERIFY_TIMEOUT, verify).await {
+        let verify = self.stages.verification.measure(tokio::time::timeout(VERIFY_TIMEOUT, verify));
+        match verify.await {
             Ok(Ok(Ok(verified))) => Ok(Some(verified)),
             Ok(Ok(Err(VerifyError::Violation(violation)))) => Err(violation),
             // Nothing is known about the block; the next tip poll finds it.
