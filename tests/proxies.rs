@@ -1,0 +1,165 @@
+//! The gateway behind nginx and HAProxy, with the settings of docs/operations.md. Skipped where one is not installed.
+
+mod support;
+
+use std::{
+    fs,
+    net::IpAddr,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use reqwest::{Client, StatusCode, redirect};
+use support::{
+    ports::free_port,
+    process::{Process, SERVE, program},
+    until::eventually,
+};
+
+/// nginx with nothing but the address to pass requests to, as many set it up.
+const PLAIN: &str = "location / {\n    proxy_pass http://127.0.0.1:8080;\n}\n";
+/// What the log says of a proxy that names no client.
+const UNNAMED: &str = "requests without `forwarded` or `x-forwarded-for`";
+
+/// A reverse proxy that runs; killed when it is dropped.
+struct Proxy {
+    child: Child,
+    url: String,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The blocks of docs/operations.md in one language.
+fn documented(language: &str) -> Vec<String> {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).unwrap();
+    let fence = format!("```{language}\n");
+    page.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
+}
+
+/// Whether a program of Debian's is there; CI installs all.
+fn installed(name: &str) -> Option<String> {
+    let path = format!("/usr/sbin/{name}");
+    if Path::new(&path).exists() {
+        return Some(path);
+    }
+    assert!(std::env::var_os("CI").is_none(), "{name} is missing: scripts/setup.sh proxies");
+    eprintln!("skipped: {name} is not installed; scripts/setup.sh proxies installs it");
+    None
+}
+
+async fn started(mut command: Command, port: u16) -> Proxy {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let proxy = Proxy { child, url: format!("http://127.0.0.1:{port}") };
+    eventually(async || tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()).await;
+    proxy
+}
+
+/// nginx with `location` blocks before the gateway at `http`.
+async fn nginx(path: &str, folder: &Path, locations: &str, http: &str) -> Proxy {
+    let port = free_port();
+    let locations = locations.replace("http://127.0.0.1:8080", http);
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path {};\n", folder.join(kind).display()));
+    let settings = format!(
+        "daemon off; master_process off; pid {pid}; error_log stderr warn; events {{}}\n\
+         http {{ access_log off; {temporary} server {{ listen 127.0.0.1:{port};\n{locations} }} }}\n",
+        pid = folder.join("nginx.pid").display(),
+        temporary = temporary.concat(),
+    );
+    let file = folder.join("nginx.conf");
+    fs::write(&file, settings).unwrap();
+    let mut command = Command::new(path);
+    command.arg("-p").arg(folder).arg("-c").arg(file).arg("-e").arg("stderr");
+    started(command, port).await
+}
+
+async fn haproxy(path: &str, folder: &Path, http: &str) -> Proxy {
+    let port = free_port();
+    let [settings] = &documented("haproxy")[..] else { panic!("one block of HAProxy") };
+    let settings = settings.replace("bind :80", &format!("bind 127.0.0.1:{port}"));
+    let file = folder.join("haproxy.cfg");
+    fs::write(&file, settings.replace("127.0.0.1:8080", http.strip_prefix("http://").unwrap())).unwrap();
+    let mut command = Command::new(path);
+    command.arg("-db").arg("-f").arg(file);
+    started(command, port).await
+}
+
+/// A gateway that gives a client a hundred units, and next to none after that.
+fn gateway(folder: &Path) -> Process {
+    let mut command = program(folder, SERVE);
+    command.args(["--rate-limit", "1"]).env("MODAL_GATEWAY_RATE_BURST", "100");
+    command.env_remove("MODAL_GATEWAY_UNLIMITED_CLIENT");
+    Process::start(command)
+}
+
+/// A client at one of loopback's addresses.
+fn client(address: &str) -> Client {
+    let address: IpAddr = address.parse().unwrap();
+    Client::builder().no_proxy().local_address(address).redirect(redirect::Policy::none()).build().unwrap()
+}
+
+async fn status(client: &Client, url: &str) -> StatusCode {
+    client.get(format!("{url}/data/miner_block/epoch?epoch=9")).send().await.unwrap().status()
+}
+
+/// Asks until the client has no units left.
+async fn use_up(client: &Client, url: &str) {
+    for _ in 0..300 {
+        if status(client, url).await == StatusCode::TOO_MANY_REQUESTS {
+            return;
+        }
+    }
+    panic!("the client has no limit");
+}
+
+fn unnamed_lines(gateway: &Process) -> usize {
+    gateway.log.lock().unwrap().iter().filter(|line| line.contains(UNNAMED)).count()
+}
+
+/// Each client behind the proxy has a limit of its own, and sees events at once.
+async fn serves_each_client(gateway: &Process, proxy: &Proxy) {
+    let (first, second) = (client("127.0.0.2"), client("127.0.0.3"));
+    let mut events = second.get(format!("{}/events", proxy.url)).send().await.unwrap();
+    assert!(events.chunk().await.unwrap().is_some_and(|bytes| !bytes.is_empty()), "the proxy holds events back");
+    use_up(&first, &proxy.url).await;
+    assert_eq!(status(&first, &proxy.url).await, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(status(&second, &proxy.url).await, StatusCode::OK);
+    assert_eq!(unnamed_lines(gateway), 0);
+}
+
+#[tokio::test]
+async fn behind_nginx_each_client_has_its_own_limit() {
+    let Some(path) = installed("nginx") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(folder.path());
+    let proxy = nginx(&path, folder.path(), &documented("nginx")[0], &gateway.http).await;
+    serves_each_client(&gateway, &proxy).await;
+}
+
+#[tokio::test]
+async fn behind_haproxy_each_client_has_its_own_limit() {
+    let Some(path) = installed("haproxy") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(folder.path());
+    let proxy = haproxy(&path, folder.path(), &gateway.http).await;
+    serves_each_client(&gateway, &proxy).await;
+}
+
+#[tokio::test]
+async fn a_proxy_that_names_no_client_is_one_client_and_the_log_says_so_once() {
+    let Some(path) = installed("nginx") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(folder.path());
+    let proxy = nginx(&path, folder.path(), PLAIN, &gateway.http).await;
+    let (first, second) = (client("127.0.0.2"), client("127.0.0.3"));
+    use_up(&first, &proxy.url).await;
+    use_up(&second, &proxy.url).await;
+    eventually(async || (unnamed_lines(&gateway) > 0).then_some(())).await;
+    use_up(&first, &proxy.url).await;
+    assert_eq!(unnamed_lines(&gateway), 1);
+}
