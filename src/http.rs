@@ -9,6 +9,7 @@
 //! * `gateway`: the settings and the state that all handlers share
 //! * [`envelope`]: the envelope of every answer; the only table from error code to status
 //! * `extract`: a request becomes a typed query
+//! * `negotiation`: the format that the client accepts; conditional requests
 //! * `respond`: an answer becomes a response: provenance, caching, NDJSON
 //! * `middleware`: the client's limits, the deadline; CORS and security headers; access to the admin listener
 //! * `openapi`: the OpenAPI document and Swagger UI
@@ -28,6 +29,7 @@ mod extract;
 mod gateway;
 mod limits;
 mod middleware;
+mod negotiation;
 mod openapi;
 mod respond;
 mod routes;

@@ -16,6 +16,8 @@ mod limits;
 mod rate;
 #[path = "http_door/shutdown.rs"]
 mod shutdown;
+#[path = "http_door/standards.rs"]
+mod standards;
 #[path = "http_door/tls.rs"]
 mod tls;
 #[path = "http_door/wire.rs"]

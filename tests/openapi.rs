@@ -224,7 +224,10 @@ fn every_error_code_is_documented_with_its_status() {
     }
     let epoch = &document["paths"]["/data/miner_block/epoch"]["get"]["responses"];
     let statuses: Vec<_> = epoch.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(statuses, ["200", "304", "400", "404", "406", "409", "413", "414", "429", "500", "502", "503", "504"]);
+    assert_eq!(
+        statuses,
+        ["200", "304", "400", "404", "406", "409", "412", "413", "414", "429", "500", "502", "503", "504"]
+    );
     assert_eq!(epoch["400"]["content"]["application/json"]["example"]["errors"]["error"], "Missing 'epoch' parameter");
 }
 

@@ -26,6 +26,10 @@ pub const VERIFICATION: HeaderName = HeaderName::from_static("x-modal-verificati
 /// Headers of every answer about the gateway itself.
 pub(super) const OWN: [(HeaderName, &str); 2] = [(header::CACHE_CONTROL, "no-store"), (SOURCE, "local")];
 
+/// Headers that keep proxies from holding events back: nginx' own, and the one against compression.
+pub(super) const UNBUFFERED: [(HeaderName, &str); 2] =
+    [(header::CACHE_CONTROL, "no-store, no-transform"), (HeaderName::from_static("x-accel-buffering"), "no")];
+
 /// A good answer. A failed one is an `ErrorEnvelope`.
 #[derive(Serialize, ToSchema)]
 pub struct Envelope<T> {
@@ -63,11 +67,13 @@ pub fn status(code: Code) -> StatusCode {
         | Code::InvalidRange
         | Code::InvalidCheckPoint
         | Code::MalformedBody
-        | Code::MalformedQuery => StatusCode::BAD_REQUEST,
+        | Code::MalformedQuery
+        | Code::InvalidHost => StatusCode::BAD_REQUEST,
         Code::BlockNotFound | Code::UnknownPath | Code::UnknownPeer | Code::UnknownJob => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
         Code::AnchorNotCanonical => StatusCode::CONFLICT,
+        Code::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
         Code::RequestTooLarge | Code::AnswerTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UriTooLong => StatusCode::URI_TOO_LONG,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,

@@ -21,6 +21,7 @@ use super::{
     envelope::Rejection,
     gateway::Gateway,
     limits::{SHORT_BODY, client::Client},
+    negotiation::{Conditions, Format},
     server::BodyTimeout,
 };
 use crate::{
@@ -54,19 +55,10 @@ pub struct Read {
     pub anchor: Option<String>,
     /// The format of the answer.
     pub format: Format,
-    /// The entity tags of the client's copies, separated by commas: `If-None-Match`.
-    pub if_none_match: Option<String>,
+    /// The conditions of the request.
+    pub conditions: Conditions,
     /// See [`supports_chunks`].
     pub(super) supports_chunks: bool,
-}
-
-/// The format of an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// The envelope, `application/json`.
-    Json,
-    /// One block a line, `application/x-ndjson`.
-    Ndjson,
 }
 
 impl FromRequest<Arc<Gateway>> for Read {
@@ -121,8 +113,8 @@ impl FromRequest<Arc<Gateway>> for Read {
             origin,
             client: parts.extensions.get().map_or(0, |client: &Client| client.key.number()),
             anchor: anchor.cloned(),
-            format: format(&parts.headers, is_list)?,
-            if_none_match: if_none_match(&parts.headers),
+            format: Format::of(&parts.headers, is_list)?,
+            conditions: Conditions::of(&parts.method, &parts.headers),
             supports_chunks: supports_chunks(parts.version),
         })
     }
@@ -241,71 +233,9 @@ pub(super) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, 
     Ok(bytes)
 }
 
-/// The values of all `If-None-Match` lines, joined.
-fn if_none_match(headers: &HeaderMap) -> Option<String> {
-    let lines: Vec<_> = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok()).collect();
-    (!lines.is_empty()).then(|| lines.join(","))
-}
-
-/// The format that the client prefers by all its `Accept` lines; JSON if it accepts any.
-fn format(headers: &HeaderMap, is_list: bool) -> Result<Format, Failure> {
-    if !headers.contains_key(header::ACCEPT) {
-        return Ok(Format::Json);
-    }
-    let lines = headers.get_all(header::ACCEPT).iter().map(|line| line.to_str().unwrap_or_default());
-    let mut best: Option<(f32, Format)> = None;
-    for entry in lines.flat_map(|line| line.split(',')) {
-        let mut parts = entry.split(';').map(str::trim);
-        let format = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
-            "application/json" | "application/*" | "*/*" => Format::Json,
-            "application/x-ndjson" if is_list => Format::Ndjson,
-            _ => continue,
-        };
-        let quality = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
-        let quality = quality.map_or(Ok(1.0), str::parse::<f32>).unwrap_or(0.0);
-        if quality > 0.0 && best.is_none_or(|(known, _)| quality > known) {
-            best = Some((quality, format));
-        }
-    }
-    best.map(|(_, format)| format).ok_or_else(|| {
-        let lists = if is_list { " or application/x-ndjson" } else { "" };
-        Failure::with_detail(Code::NotAcceptable, format!("this is answered as application/json{lists}"))
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
-
     use super::*;
-
-    /// The format by the `Accept` lines in `accept`, one a line.
-    fn negotiated(accept: &str, is_list: bool) -> Option<Format> {
-        let mut headers = HeaderMap::new();
-        for line in accept.lines() {
-            headers.append(header::ACCEPT, HeaderValue::from_str(line).unwrap());
-        }
-        format(&headers, is_list).ok()
-    }
-
-    #[test]
-    fn the_format_is_negotiated() {
-        assert_eq!(negotiated("*/*", true), Some(Format::Json));
-        assert_eq!(negotiated("application/x-ndjson", true), Some(Format::Ndjson));
-        assert_eq!(negotiated("application/x-ndjson", false), None);
-        assert_eq!(negotiated("text/html, application/x-ndjson;q=0.5, */*;q=0.1", true), Some(Format::Ndjson));
-        assert_eq!(negotiated("application/json;q=0", true), None);
-        assert_eq!(negotiated("text/html", true), None);
-        assert_eq!(negotiated("application/json;Q=0.1, application/x-ndjson;Q=0.2", true), Some(Format::Ndjson));
-        assert_eq!(negotiated("application/json;Q=0", true), None);
-    }
-
-    #[test]
-    fn all_accept_lines_count() {
-        assert_eq!(negotiated("text/html\napplication/x-ndjson", true), Some(Format::Ndjson));
-        assert_eq!(negotiated("application/x-ndjson;q=0.1\napplication/json;q=0.2", true), Some(Format::Json));
-        assert_eq!(negotiated("text/html\ntext/plain", true), None);
-    }
 
     #[tokio::test]
     async fn a_short_body_needs_no_permit() {

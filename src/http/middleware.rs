@@ -2,6 +2,7 @@
 //!
 //! * [`access`]: access to the admin listener
 //! * [`browser`]: CORS and security headers
+//! * `host`: the header `Host`
 
 use std::{
     pin::Pin,
@@ -32,6 +33,7 @@ use super::{
         client::Client,
         rate::{Cost, RateExceeded, RateLimit},
     },
+    negotiation,
     respond::Fetched,
     server::Remote,
 };
@@ -39,6 +41,7 @@ use crate::protocol::{Code, Failure};
 
 pub mod access;
 pub(super) mod browser;
+pub(super) mod host;
 
 /// Bytes of a stream that are charged at once.
 const CHARGED_BYTES: u64 = 1 << 20;
@@ -48,6 +51,7 @@ pub(super) async fn limit(State(gateway): State<Arc<Gateway>>, mut request: Requ
     let started = Instant::now();
     let deadline = started + gateway.settings.request_timeout;
     let route = request.extensions().get::<MatchedPath>().cloned();
+    let follows = request.uri().path() == "/events" && negotiation::names(request.headers(), "text/event-stream");
     let mut response = match request.extensions().get() {
         Some(Remote(ip)) => {
             let client = gateway.settings.addresses.client(*ip, request.headers());
@@ -71,6 +75,9 @@ pub(super) async fn limit(State(gateway): State<Arc<Gateway>>, mut request: Requ
     };
     let route = route.as_ref().map_or("other", MatchedPath::as_str);
     gateway.counters.answered(route, source, response.status(), started.elapsed().as_secs_f64());
+    if follows && matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        response = browser::retry_events(&response);
+    }
     browser::secure(response.headers_mut(), gateway.settings.tls);
     response
 }

@@ -14,7 +14,8 @@ use sha2::{Digest, Sha256};
 
 use super::{
     envelope::{Rejection, SOURCE, TIP, VERIFICATION, source_name},
-    extract::{Format, Read},
+    extract::Read,
+    negotiation::{Format, Outcome},
 };
 use crate::{
     chain::Level,
@@ -27,8 +28,6 @@ use crate::{
 const FINAL: HeaderValue = HeaderValue::from_static("public, max-age=86400");
 /// Blocks that a reorganisation may replace: not for shared caches, and to be revalidated each time.
 const NOT_FINAL: HeaderValue = HeaderValue::from_static("private, no-cache");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
 /// Bytes of an answer that was fetched from a peer, in the response's extensions; the client may be sent fewer.
 #[derive(Debug, Clone, Copy)]
@@ -46,17 +45,24 @@ pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> 
         Some(anchor) => source.answer_anchored(read.query, anchor).await?,
         None => source.answer(read.query, &read.origin, read.client).await?,
     };
-    let mut headers = provenance(served.answered_by, served.tip.as_ref(), served.level);
+    // A shared cache keeps a settled answer for a day, and the tip would be as old.
+    let tip = served.tip.as_ref().filter(|_| !served.settled);
+    let mut headers = provenance(served.answered_by, tip, served.level);
     let tag = cached(&mut headers, served.tag(), read.format, served.settled);
-    let mut response = match read.format {
-        _ if matches(read.if_none_match.as_deref(), &tag) => (StatusCode::NOT_MODIFIED, headers).into_response(),
-        Format::Json => (headers, served.body.clone()).into_response(),
-        Format::Ndjson => (headers, lines_of(&served)?).into_response(),
+    let mut response = match (read.conditions.evaluate(&tag), read.format) {
+        (Outcome::Failed, _) => precondition_failed(),
+        (Outcome::NotModified, _) => (StatusCode::NOT_MODIFIED, headers).into_response(),
+        (Outcome::Answer, Format::Json) => (headers, served.body.clone()).into_response(),
+        (Outcome::Answer, Format::Ndjson) => (headers, lines_of(&served)?).into_response(),
     };
     if served.answered_by != AnsweredBy::Local {
         response.extensions_mut().insert(Fetched(served.body.len() as u64));
     }
     Ok(response)
+}
+
+fn precondition_failed() -> Response {
+    Rejection::from(Failure::new(Code::PreconditionFailed)).into_response()
 }
 
 /// Streams the whole chain, so that memory stays flat whatever its length.
@@ -78,8 +84,10 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
     let mut headers = provenance(AnsweredBy::Local, state.tip.as_ref(), state.level);
     let tag = chain_tag(state.length, state.tip.as_ref().map_or("", |tip| &tip.hash));
     let tag = cached(&mut headers, &tag, read.format, false);
-    if matches(read.if_none_match.as_deref(), &tag) {
-        return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
+    match read.conditions.evaluate(&tag) {
+        Outcome::Answer => {}
+        Outcome::NotModified => return Ok((StatusCode::NOT_MODIFIED, headers).into_response()),
+        Outcome::Failed => return Ok(precondition_failed()),
     }
     let mut pages = Box::pin(source.pages(state).peekable());
     // A store that fails at once still gets its status; later the body can only break off.
@@ -139,17 +147,11 @@ fn provenance(answered_by: AnsweredBy, tip: Option<&Tip>, level: Option<Level>) 
 fn cached(headers: &mut HeaderMap, tag: &str, format: Format, settled: bool) -> HeaderValue {
     let suffix = if format == Format::Ndjson { "-lines" } else { "" };
     let tag = HeaderValue::try_from(format!("\"{tag}{suffix}\"")).unwrap_or(HeaderValue::from_static("\"\""));
-    headers.insert(header::CONTENT_TYPE, if format == Format::Ndjson { NDJSON } else { JSON });
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     headers.insert(header::ETAG, tag.clone());
     headers.insert(header::CACHE_CONTROL, if settled { FINAL } else { NOT_FINAL });
     headers.insert(header::VARY, HeaderValue::from_static("accept"));
     tag
-}
-
-/// Whether one of the client's copies is current, by the weak comparison of RFC 9110 for `If-None-Match`.
-fn matches(if_none_match: Option<&str>, tag: &HeaderValue) -> bool {
-    let (Some(copies), Ok(tag)) = (if_none_match, tag.to_str()) else { return false };
-    copies.split(',').map(str::trim).any(|copy| copy == "*" || copy.strip_prefix("W/").unwrap_or(copy) == tag)
 }
 
 #[derive(Deserialize)]
@@ -181,7 +183,10 @@ fn joined(blocks: &[&RawValue]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::Method;
+
     use super::*;
+    use crate::http::negotiation::Conditions;
 
     #[test]
     fn the_tag_of_a_chain_is_well_formed_whatever_its_hashes_are() {
@@ -192,8 +197,9 @@ mod tests {
             assert!(!tags[..i].contains(tag) && *tag != chain_tag(3, tips[i]), "{tag} twice");
             let mut headers = HeaderMap::new();
             let tag = cached(&mut headers, tag, Format::Json, false);
-            let copies = format!("\"other\", W/{}", tag.to_str().unwrap());
-            assert!(matches(Some(&copies), &tag) && !matches(Some("\"\""), &tag));
+            let copies = HeaderValue::try_from(format!("\"other\", W/{}", tag.to_str().unwrap())).unwrap();
+            let headers = HeaderMap::from_iter([(header::IF_NONE_MATCH, copies)]);
+            assert_eq!(Conditions::of(&Method::GET, &headers).evaluate(&tag), Outcome::NotModified);
         }
     }
 }

@@ -13,7 +13,7 @@ use axum::{
     Router,
     extract::Request,
     http::Uri,
-    middleware::{from_fn_with_state, map_response},
+    middleware::{from_fn, from_fn_with_state, map_response},
     response::{Redirect, Response},
     routing::{delete, get},
 };
@@ -28,9 +28,9 @@ use super::{
     middleware::{
         self,
         access::{self, Access},
-        browser,
+        browser, host,
     },
-    openapi,
+    negotiation, openapi,
 };
 
 mod events;
@@ -73,6 +73,8 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(contain_panics(&gateway.counters))
+        .layer(from_fn(negotiation::acceptable))
+        .layer(from_fn(host::require))
         .layer(from_fn_with_state(gateway.clone(), middleware::limit))
         .with_state(gateway);
     let public = limited.clone().layer(cors).layer(from_fn_with_state(limited, browser::preflight));
@@ -136,6 +138,7 @@ pub fn admin_router(gateway: Arc<Gateway>, access: Access) -> Router {
         .route("/health/live", get(status::check_live))
         .route("/health/ready", get(status::check_ready))
         .layer(contain_panics(&gateway.counters))
+        .layer(from_fn(host::require))
         .layer(map_response(|mut response: Response| async {
             browser::secure(response.headers_mut(), false);
             response

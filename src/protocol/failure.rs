@@ -51,12 +51,16 @@ codes! {
     MalformedBody = "malformed_body", "Malformed request";
     /// The query string is not UTF-8, or not `name=value` pairs.
     MalformedQuery = "malformed_query", "Malformed query string";
+    /// `Host` is missing, malformed, or there twice.
+    InvalidHost = "invalid_host", "Invalid Host header";
     /// The path answers other methods only.
     MethodNotAllowed = "method_not_allowed", "Method not allowed";
     /// Neither JSON nor, for lists, NDJSON is accepted by the client.
     NotAcceptable = "not_acceptable", "Not acceptable";
     /// The anchor block is no longer canonical.
     AnchorNotCanonical = "anchor_not_canonical", "Anchor block is no longer canonical";
+    /// `If-Match` names no current entity tag, or `If-None-Match` of a `POST` names the current one.
+    PreconditionFailed = "precondition_failed", "Precondition failed";
     /// The request is too large.
     RequestTooLarge = "request_too_large", "Request too large";
     /// The address is too long.

@@ -5,6 +5,7 @@
 
 pub mod table;
 mod typed;
+pub mod unique;
 pub mod written;
 
 pub use table::{Kind, PATHS, Parameter, Path, check, data_from_text, optional, path};

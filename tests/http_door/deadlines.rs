@@ -11,7 +11,10 @@ use tokio::{
 
 use crate::{
     open, open_long,
-    support::{door::{Terms, unlimited}, gateway::PATIENCE},
+    support::{
+        door::{Terms, unlimited},
+        gateway::PATIENCE,
+    },
     wire::{Wire, h2_frame, h2_get, h2_preface},
 };
 

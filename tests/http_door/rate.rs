@@ -2,10 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use modal_gateway::{
-    chain::Level,
-    http::{Settings},
-};
+use modal_gateway::{chain::Level, http::Settings};
 use reqwest::{Method, Response};
 use rstest::rstest;
 use tokio::time::{Instant, sleep_until};

@@ -2,9 +2,8 @@
 
 use axum::{
     Router,
-    body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -12,7 +11,7 @@ use tower::ServiceExt;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::http::{
-    envelope::{SOURCE, TIP, VERIFICATION},
+    envelope::{OWN, SOURCE, TIP, UNBUFFERED, VERIFICATION},
     limits::rate::{RATELIMIT, RATELIMIT_POLICY},
 };
 
@@ -45,6 +44,15 @@ pub(in crate::http) fn secure(headers: &mut HeaderMap, tls: bool) {
     }
 }
 
+/// The events that a browser gets in place of a refusal: it reconnects after the refusal's `retry-after`, while an error would
+/// end its `EventSource` for ever.
+pub(in crate::http) fn retry_events(refusal: &Response) -> Response {
+    let seconds = refusal.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let status = refusal.status();
+    let body = format!("retry: {}\n: refused for now: {status}\n\n", 1000 * seconds.unwrap_or(1));
+    (OWN, UNBUFFERED, [(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+}
+
 /// The CORS layer for pages of these origins; `*` is any.
 pub(in crate::http) fn cors(origins: &[HeaderValue]) -> CorsLayer {
     let origins = match origins.iter().any(|origin| origin == "*") {
@@ -57,6 +65,7 @@ pub(in crate::http) fn cors(origins: &[HeaderValue]) -> CorsLayer {
         .allow_headers([
             header::ACCEPT,
             header::CONTENT_TYPE,
+            header::IF_MATCH,
             header::IF_NONE_MATCH,
             HeaderName::from_static("last-event-id"),
         ])
@@ -64,17 +73,12 @@ pub(in crate::http) fn cors(origins: &[HeaderValue]) -> CorsLayer {
         .max_age(std::time::Duration::from_secs(MAX_AGE))
 }
 
-/// Passes only preflights on to [`cors`], which would answer any `OPTIONS`: those that `router` refuses for their method, not
-/// for their path or the client's limits.
+/// Passes only preflights on to [`cors`], which would answer any `OPTIONS`; `router` answers the others. A preflight of any
+/// path is answered, and counts against no limit: without its headers a page would not see the status of the request.
 pub(in crate::http) async fn preflight(State(router): State<Router>, request: Request, next: Next) -> Response {
-    if request.method() != Method::OPTIONS {
-        return next.run(request).await;
-    }
-    let (parts, _) = request.into_parts();
-    let answer = router.oneshot(Request::from_parts(parts.clone(), Body::empty())).await.into_response();
-    let is_preflight = parts.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    match is_preflight && answer.status() == StatusCode::METHOD_NOT_ALLOWED {
-        true => next.run(Request::from_parts(parts, Body::empty())).await,
-        false => answer,
+    let is_preflight = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    match request.method() == Method::OPTIONS && !is_preflight {
+        true => router.oneshot(request).await.into_response(),
+        false => next.run(request).await,
     }
 }

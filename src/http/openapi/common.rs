@@ -17,7 +17,7 @@ const HEADERS: [(&str, &str, &str, &str); 10] = [
     (
         "tip",
         "x-modal-tip",
-        "Tip of the gateway's store: `<index>:<hash>`. Absent for an empty chain and for `/ping`.",
+        "Tip of the gateway's store: `<index>:<hash>`. Absent for an empty chain, for `/ping`, and from answers that any cache may keep.",
         "1:0030b29d284c73be09fef31e0d5b564f25fdd8381d8759b771a2f459e7e1b859",
     ),
     (
@@ -121,6 +121,8 @@ fn concerns(code: Code, row: Option<&query::Path>, is_post: bool, path: &str) ->
         // Also where the store takes too long.
         Code::Busy => path != "/health/live",
         Code::RateLimited => is_limited(path),
+        // Clients set the header themselves.
+        Code::InvalidHost => false,
         // Only on the admin listener, which this document doesn't cover.
         Code::Unauthorized => false,
         Code::InvalidParameter => row.is_some() || STRICT.contains(&path) && path != "/sync",

@@ -8,7 +8,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use axum::{
     Extension,
     extract::State,
-    http::{HeaderMap, HeaderName, Uri, header},
+    http::{HeaderMap, Uri},
     response::{
         IntoResponse,
         sse::{Event, KeepAlive, Sse},
@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     http::{
-        envelope::{OWN, Rejection},
+        envelope::{OWN, Rejection, UNBUFFERED},
         extract,
         gateway::Gateway,
         limits::{Permit, client::Client},
@@ -88,10 +88,6 @@ pub(super) async fn follow_chain(
     let stream = Sse::new(follower.stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"));
     Ok((OWN, UNBUFFERED, stream))
 }
-
-/// Headers that keep proxies from holding events back: nginx' own, and the one against compression.
-const UNBUFFERED: [(HeaderName, &str); 2] =
-    [(header::CACHE_CONTROL, "no-store, no-transform"), (HeaderName::from_static("x-accel-buffering"), "no")];
 
 /// A client that follows the chain.
 struct Follower {

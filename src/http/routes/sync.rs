@@ -8,7 +8,6 @@ use axum::{
     response::IntoResponse,
 };
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{
@@ -110,8 +109,8 @@ fn job_spec(body: &[u8]) -> Result<JobSpec, Failure> {
     if body.is_empty() {
         return Ok(JobSpec::default());
     }
-    let data: Value =
-        serde_json::from_slice(body).map_err(|error| Failure::with_detail(Code::MalformedBody, error.to_string()))?;
+    let data = query::unique::from_slice(body)
+        .map_err(|error| Failure::with_detail(Code::MalformedBody, error.to_string()))?;
     query::check(JOBS, SPEC, &data)?;
     let text = |name: &str| data[name].as_str();
     Ok(JobSpec {

@@ -227,7 +227,7 @@ impl Kind {
 }
 
 /// A client's own word as part of an error: cut to 64 characters, control characters escaped.
-fn shown(word: &str) -> String {
+pub(super) fn shown(word: &str) -> String {
     let cut: String = word.chars().take(64).collect();
     format!("{cut:?}")
 }

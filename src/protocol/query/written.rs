@@ -4,7 +4,7 @@
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, value::RawValue};
 
-use super::{table::Path, typed::Query};
+use super::{table::Path, typed::Query, unique};
 use crate::protocol::failure::{Code, Failure};
 
 /// Longest query string that is read, in bytes.
@@ -51,7 +51,7 @@ impl Path {
     /// The query that a JSON body asks; an empty one is the same as null.
     ///
     /// # Errors
-    /// [`Code::MalformedBody`] for what is no JSON; those of [`check`](super::check) and [`Query::parse`].
+    /// [`Code::MalformedBody`] for what is no JSON, or has a member twice; those of [`check`](super::check) and [`Query::parse`].
     pub fn query_of_body(&self, body: &[u8]) -> Result<Query, Failure> {
         if body.is_empty() {
             return Query::parse(self.path, None);
@@ -61,7 +61,7 @@ impl Path {
             let data: &RawValue = serde_json::from_slice(body).map_err(malformed)?;
             return Query::parse(self.path, Some(data));
         }
-        let data: Value = serde_json::from_slice(body).map_err(malformed)?;
+        let data = unique::from_slice(body).map_err(malformed)?;
         self.check(&data)?;
         self.query_of(data)
     }

@@ -1,0 +1,139 @@
+//! What the standards of HTTP ask of a server: hosts, conditions, negotiation, preflights, event streams.
+
+use modal_gateway::http::Settings;
+use reqwest::Method;
+use rstest::rstest;
+use serde_json::Value;
+
+use crate::{
+    open,
+    rate::{EPOCH, ask, limited},
+    support::door::{Terms, proxy_here, send},
+    wire::Wire,
+};
+
+async fn code(response: reqwest::Response) -> Value {
+    response.json::<Value>().await.unwrap()["errors"]["code"].clone()
+}
+
+#[rstest]
+#[case::none("GET /inspect HTTP/1.1\r\n\r\n", "400")]
+#[case::two("GET /inspect HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", "400")]
+#[case::none_in_absolute_form("GET http://a/inspect HTTP/1.1\r\n\r\n", "400")]
+#[case::malformed("GET /inspect HTTP/1.1\r\nhost: a/b\r\n\r\n", "400")]
+#[case::none_in_http_1_0("GET /inspect HTTP/1.0\r\n\r\n", "200")]
+#[case::absolute_form("GET http://a/inspect HTTP/1.1\r\nhost: a\r\n\r\n", "200")]
+#[tokio::test]
+async fn a_request_has_one_valid_host(#[case] request: &str, #[case] status: &str) {
+    let door = open(Terms::default()).await;
+    let admin = request.replace("/inspect", "/health/live");
+    for (address, request) in [(door.public, request), (door.admin, &admin)] {
+        let mut wire = Wire::connect(address).await;
+        wire.send(request).await;
+        let (head, body) = wire.answer().await;
+        assert_eq!(head.split(' ').nth(1), Some(status), "{request:?}");
+        assert_eq!(String::from_utf8(body).unwrap().contains("invalid_host"), status == "400", "{request:?}");
+    }
+}
+
+#[tokio::test]
+async fn conditions_are_honoured() {
+    let door = open(Terms::default()).await;
+    for path in [EPOCH, "/data/miner_block/canonical"] {
+        let tag = send(door.public(Method::GET, path)).await.headers()["etag"].to_str().unwrap().to_owned();
+        for (name, value, status) in [
+            ("if-match", tag.as_str(), 200),
+            ("if-match", "*", 200),
+            ("if-match", "\"x\"", 412),
+            ("if-none-match", &tag, 304),
+        ] {
+            let response = send(door.public(Method::GET, path).header(name, value)).await;
+            assert_eq!(response.status(), status, "{path} {name}: {value}");
+        }
+        let failed = send(door.public(Method::GET, path).header("if-match", format!("W/{tag}"))).await;
+        assert_eq!(code(failed).await, "precondition_failed");
+    }
+    let post = || {
+        let request = door.public(Method::POST, "/data/miner_block/epoch").body(r#"{"epoch":0}"#);
+        request.header("content-type", "application/json")
+    };
+    let tag = send(post()).await.headers()["etag"].clone();
+    assert_eq!(send(post().header("if-none-match", tag)).await.status(), 412);
+}
+
+#[rstest]
+#[case("/status", "text/html", 406)]
+#[case("/status", "text/html, */*;q=0.1", 200)]
+#[case("/peers", "application/json;q=0, */*", 406)]
+#[case("/health/live", "text/plain", 406)]
+#[case("/openapi.json", "application/yaml", 406)]
+#[case("/docs/", "application/json", 406)]
+#[case("/docs/", "text/html", 200)]
+#[case("/events", "application/json", 406)]
+#[case(EPOCH, "text/html", 406)]
+#[case("/nowhere", "text/html", 404)]
+#[tokio::test]
+async fn accept_means_the_same_on_all_routes(#[case] path: &str, #[case] accept: &str, #[case] status: u16) {
+    let door = open(Terms::default()).await;
+    let response = send(door.public(Method::GET, path).header("accept", accept)).await;
+    assert_eq!(response.status(), status);
+    if status == 406 {
+        assert_eq!(code(response).await, "not_acceptable");
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_is_there_twice_is_refused() {
+    let door = open(Terms::default()).await;
+    let post = door.public(Method::POST, "/data/miner_block/epoch").header("content-type", "application/json");
+    let refused = send(post.body(r#"{"epoch":0,"epoch":1}"#)).await;
+    assert_eq!(refused.status(), 400);
+    let error = refused.json::<Value>().await.unwrap();
+    assert!(error["errors"]["detail"].as_str().unwrap().contains("\"epoch\" is given twice"), "{error}");
+}
+
+#[tokio::test]
+async fn preflights_are_answered_whatever_the_path_and_the_limits() {
+    let door = limited(1, 100).await;
+    while ask(&door, "192.0.2.1", EPOCH).await.status() == 200 {}
+    for path in [EPOCH, "/nowhere"] {
+        let preflight = door.public(Method::OPTIONS, path).header("x-forwarded-for", "192.0.2.1");
+        let preflight = preflight.header("origin", "https://a.example").header("access-control-request-method", "GET");
+        let answer = send(preflight).await;
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["access-control-allow-origin"]),
+            (200, &"*".parse().unwrap())
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_browser_that_follows_events_is_asked_to_come_back() {
+    let settings = Settings { addresses: proxy_here(), ..Settings::default() };
+    let door = open(Terms { settings, ..Terms::default() }).await;
+    let follow = || door.public(Method::GET, "/events").header("x-forwarded-for", "192.0.2.1");
+    let mut streams = Vec::new();
+    for _ in 0..16 {
+        streams.push(send(follow()).await);
+    }
+    assert_eq!(send(follow()).await.status(), 429);
+    let later = send(follow().header("accept", "text/event-stream")).await;
+    assert_eq!(
+        (later.status().as_u16(), &later.headers()["content-type"]),
+        (200, &"text/event-stream".parse().unwrap())
+    );
+    assert!(later.text().await.unwrap().starts_with("retry: 1000\n"));
+}
+
+#[tokio::test]
+async fn answers_for_shared_caches_name_no_tip() {
+    // 61 blocks, of which those of the first 20 are final.
+    let door = open(Terms::default()).await;
+    let read = async |path: &str| send(door.public(Method::GET, path)).await.headers().clone();
+    let settled = read("/data/miner_block/range?from_index=0&to_index=9").await;
+    let recent = read("/data/miner_block/range?from_index=50&to_index=59").await;
+    let public =
+        |headers: &reqwest::header::HeaderMap| headers["cache-control"].to_str().unwrap().starts_with("public");
+    assert_eq!((public(&settled), settled.contains_key("x-modal-tip")), (true, false));
+    assert_eq!((public(&recent), recent.contains_key("x-modal-tip")), (false, true));
+}
