@@ -8,6 +8,7 @@
 //! * [`counters`]: counters of listeners and answers
 //! * `gateway`: the settings and the state that all handlers share
 //! * [`envelope`]: the envelope of every answer; the only table from error code to status
+//! * [`Numbers`]: whether miner numbers are JSON numbers or strings
 //! * `extract`: a request becomes a typed query
 //! * `respond`: an answer becomes a response: provenance, caching, NDJSON
 //! * `middleware`: the client's limits, the deadline; CORS and security headers; access to the admin listener
@@ -18,6 +19,7 @@ pub use self::{
     gateway::{Gateway, Settings},
     limits::client::Proxies,
     middleware::access::Access,
+    numbers::Numbers,
     routes::{admin_router, openapi_json, router},
     server::serve,
 };
@@ -28,6 +30,7 @@ mod extract;
 mod gateway;
 mod limits;
 mod middleware;
+mod numbers;
 mod openapi;
 mod respond;
 mod routes;

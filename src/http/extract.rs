@@ -21,6 +21,7 @@ use super::{
     envelope::Rejection,
     gateway::Gateway,
     limits::{SHORT_BODY, client::Client},
+    numbers::{self, Numbers},
     server::BodyTimeout,
 };
 use crate::{
@@ -54,6 +55,8 @@ pub struct Read {
     pub anchor: Option<String>,
     /// The format of the answer.
     pub format: Format,
+    /// How the miner numbers of its blocks are written: `?numbers=`.
+    pub numbers: Numbers,
     /// The entity tags of the client's copies, separated by commas: `If-None-Match`.
     pub if_none_match: Option<String>,
     /// See [`supports_chunks`].
@@ -76,11 +79,13 @@ impl FromRequest<Arc<Gateway>> for Read {
         let (parts, body) = request.into_parts();
         let row = query::path(parts.uri.path())?;
         let pairs = pairs(parts.uri.query().unwrap_or_default())?;
-        let (mut peer, mut anchor, mut parameters) = (None, None, Vec::new());
+        let (mut peer, mut anchor, mut numbers, mut parameters) = (None, None, None, Vec::new());
         for (name, value) in &pairs {
             let slot = match name.as_str() {
                 "peer" => &mut peer,
                 "anchor" => &mut anchor,
+                // Elsewhere it is a parameter like any other: `/ping` echoes it.
+                numbers::NAME if row.gives_blocks() => &mut numbers,
                 name => {
                     parameters.push((name, value.as_str()));
                     continue;
@@ -122,6 +127,7 @@ impl FromRequest<Arc<Gateway>> for Read {
             client: parts.extensions.get().map_or(0, |client: &Client| client.key.number()),
             anchor: anchor.cloned(),
             format: format(&parts.headers, is_list)?,
+            numbers: numbers.map_or(Ok(Numbers::default()), |numbers| numbers.parse())?,
             if_none_match: if_none_match(&parts.headers),
             supports_chunks: supports_chunks(parts.version),
         })

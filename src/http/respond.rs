@@ -15,6 +15,7 @@ use sha2::{Digest, Sha256};
 use super::{
     envelope::{Rejection, SOURCE, TIP, VERIFICATION, source_name},
     extract::{Format, Read},
+    numbers::Numbers,
 };
 use crate::{
     chain::Level,
@@ -47,11 +48,11 @@ pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> 
         None => source.answer(read.query, &read.origin, read.client).await?,
     };
     let mut headers = provenance(served.answered_by, served.tip.as_ref(), served.level);
-    let tag = cached(&mut headers, served.tag(), read.format, served.settled);
+    let tag = cached(&mut headers, served.tag(), (read.format, read.numbers), served.settled);
     let mut response = match read.format {
         _ if matches(read.if_none_match.as_deref(), &tag) => (StatusCode::NOT_MODIFIED, headers).into_response(),
-        Format::Json => (headers, served.body.clone()).into_response(),
-        Format::Ndjson => (headers, lines_of(&served)?).into_response(),
+        Format::Json => (headers, written(served.body.clone(), read.numbers)?).into_response(),
+        Format::Ndjson => (headers, written(lines_of(&served)?, read.numbers)?).into_response(),
     };
     if served.answered_by != AnsweredBy::Local {
         response.extensions_mut().insert(Fetched(served.body.len() as u64));
@@ -77,11 +78,16 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
     }
     let mut headers = provenance(AnsweredBy::Local, state.tip.as_ref(), state.level);
     let tag = chain_tag(state.length, state.tip.as_ref().map_or("", |tip| &tip.hash));
-    let tag = cached(&mut headers, &tag, read.format, false);
+    let tag = cached(&mut headers, &tag, (read.format, read.numbers), false);
     if matches(read.if_none_match.as_deref(), &tag) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
-    let mut pages = Box::pin(source.pages(state).peekable());
+    let numbers = read.numbers;
+    let pages = source.pages(state).map_ok(move |page| match numbers {
+        Numbers::Number => page,
+        Numbers::String => Blocks { json: Numbers::quoted(&page.json), ..page },
+    });
+    let mut pages = Box::pin(pages.peekable());
     // A store that fails at once still gets its status; later the body can only break off.
     if let Some(Err(failure)) = pages.as_mut().peek().await {
         return Err(failure.clone().into());
@@ -136,9 +142,10 @@ fn provenance(answered_by: AnsweredBy, tip: Option<&Tip>, level: Option<Level>) 
 }
 
 /// Adds the headers for caches; returns the entity tag.
-fn cached(headers: &mut HeaderMap, tag: &str, format: Format, settled: bool) -> HeaderValue {
-    let suffix = if format == Format::Ndjson { "-lines" } else { "" };
-    let tag = HeaderValue::try_from(format!("\"{tag}{suffix}\"")).unwrap_or(HeaderValue::from_static("\"\""));
+fn cached(headers: &mut HeaderMap, tag: &str, (format, numbers): (Format, Numbers), settled: bool) -> HeaderValue {
+    let lines = if format == Format::Ndjson { "-lines" } else { "" };
+    let strings = if numbers == Numbers::String { "-strings" } else { "" };
+    let tag = HeaderValue::try_from(format!("\"{tag}{lines}{strings}\"")).unwrap_or(HeaderValue::from_static("\"\""));
     headers.insert(header::CONTENT_TYPE, if format == Format::Ndjson { NDJSON } else { JSON });
     headers.insert(header::ETAG, tag.clone());
     headers.insert(header::CACHE_CONTROL, if settled { FINAL } else { NOT_FINAL });
@@ -150,6 +157,17 @@ fn cached(headers: &mut HeaderMap, tag: &str, format: Format, settled: bool) -> 
 fn matches(if_none_match: Option<&str>, tag: &HeaderValue) -> bool {
     let (Some(copies), Ok(tag)) = (if_none_match, tag.to_str()) else { return false };
     copies.split(',').map(str::trim).any(|copy| copy == "*" || copy.strip_prefix("W/").unwrap_or(copy) == tag)
+}
+
+/// Blocks, or an answer with blocks, with their miner numbers as the client wants them.
+fn written(json: Bytes, numbers: Numbers) -> Result<Bytes, Failure> {
+    match numbers {
+        Numbers::Number => Ok(json),
+        Numbers::String => {
+            let text = std::str::from_utf8(&json).map_err(|_| Failure::new(Code::Internal))?;
+            Ok(Numbers::quoted(text).into())
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -191,7 +209,7 @@ mod tests {
             assert!(tag.len() == 32 && tag.bytes().all(|byte| byte.is_ascii_hexdigit()), "{tag}");
             assert!(!tags[..i].contains(tag) && *tag != chain_tag(3, tips[i]), "{tag} twice");
             let mut headers = HeaderMap::new();
-            let tag = cached(&mut headers, tag, Format::Json, false);
+            let tag = cached(&mut headers, tag, (Format::Json, Numbers::Number), false);
             let copies = format!("\"other\", W/{}", tag.to_str().unwrap());
             assert!(matches(Some(&copies), &tag) && !matches(Some("\"\""), &tag));
         }
