@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Checks for what a task needs, and installs what is missing with apt-get where this user may; else it
-# prints the command to run. Tasks: build, test (which includes build), browser (tests/browser.sh),
-# compose (tests/compose/run.sh), images (container base images where none can be pulled).
+# prints the command to run. Tasks: build, test (which includes build), clients (every language of
+# tests/generated_clients.rs), browser (tests/browser.sh), compose (tests/compose/run.sh), images
+# (container base images where none can be pulled).
 set -euo pipefail
 
 packages=() missing=()
@@ -36,6 +37,13 @@ check_test() {
     python3 -c 'import ensurepip, venv' 2>/dev/null || need "Python with venv (generated client)" python3 python3-venv
 }
 
+check_clients() {
+    { command -v java && command -v javac; } >/dev/null || need "a JDK (openapi-generator, Java client)" default-jdk-headless
+    command -v node >/dev/null || need "Node.js (TypeScript client)" nodejs
+    command -v tsc >/dev/null || need "TypeScript (TypeScript client)" node-typescript
+    command -v go >/dev/null || need "Go (Go client)" golang-go
+}
+
 check_browser() {
     command -v chromium >/dev/null || command -v google-chrome >/dev/null || need "a browser (pages)" chromium
 }
@@ -43,10 +51,11 @@ check_browser() {
 case ${1:-} in
     build) check_build ;;
     test) check_test ;;
+    clients) check_clients ;;
     browser) check_browser ;;
     compose) check_compose ;;
     images) command -v debootstrap >/dev/null || need "debootstrap (container base images)" debootstrap ;;
-    *) echo "usage: $0 build|test|browser|compose|images" >&2 && exit 2 ;;
+    *) echo "usage: $0 build|test|clients|browser|compose|images" >&2 && exit 2 ;;
 esac
 
 status=0
