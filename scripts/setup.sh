@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Checks for what a task needs, and installs what is missing with apt-get where this user may; else it
 # prints the command to run. Tasks: build, test (which includes build), proxies (tests/proxies.rs),
-# browser (tests/browser.sh), compose (tests/compose/run.sh), images (container base images where none
-# can be pulled).
+# clients (every language of tests/generated_clients.rs), browser (tests/browser.sh), compose
+# (tests/compose/run.sh), images (container base images where none can be pulled).
 set -euo pipefail
 
 packages=() missing=()
@@ -43,6 +43,13 @@ check_proxies() {
     command -v haproxy >/dev/null || need "HAProxy (tests behind a reverse proxy)" haproxy
 }
 
+check_clients() {
+    { command -v java && command -v javac; } >/dev/null || need "a JDK (openapi-generator, Java client)" default-jdk-headless
+    command -v node >/dev/null || need "Node.js (TypeScript client)" nodejs
+    command -v tsc >/dev/null || need "TypeScript (TypeScript client)" node-typescript
+    command -v go >/dev/null || need "Go (Go client)" golang-go
+}
+
 check_browser() {
     command -v chromium >/dev/null || command -v google-chrome >/dev/null || need "a browser (pages)" chromium
 }
@@ -51,10 +58,11 @@ case ${1:-} in
     build) check_build ;;
     test) check_test ;;
     proxies) check_proxies ;;
+    clients) check_clients ;;
     browser) check_browser ;;
     compose) check_compose ;;
     images) command -v debootstrap >/dev/null || need "debootstrap (container base images)" debootstrap ;;
-    *) echo "usage: $0 build|test|proxies|browser|compose|images" >&2 && exit 2 ;;
+    *) echo "usage: $0 build|test|proxies|clients|browser|compose|images" >&2 && exit 2 ;;
 esac
 
 status=0

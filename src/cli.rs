@@ -43,8 +43,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), CliError> {
-    if let Command::Openapi = cli.command {
-        return print_line(&crate::http::openapi_json());
+    if let Command::Openapi { numbers } = cli.command {
+        return print_line(&crate::http::openapi_json(numbers));
     }
     let config = Config::load(cli.shared.into_sources())?;
     let service = matches!(cli.command, Command::Serve | Command::Node(_) | Command::Demo);
@@ -77,7 +77,7 @@ async fn dispatch(command: Command, config: Config, shutdown: CancellationToken)
                     Command::Migrate => Ok(migrate::run(&config).await?),
                     Command::Health { url } => Ok(health::run(&config, url).await?),
                     Command::Verify { no_raise } => Ok(verify::run(&config, !no_raise).await?),
-                    Command::Openapi
+                    Command::Openapi { .. }
                     | Command::Serve
                     | Command::Node(_)
                     | Command::Demo

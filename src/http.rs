@@ -8,6 +8,7 @@
 //! * [`counters`]: counters of listeners and answers
 //! * `gateway`: the settings and the state that all handlers share
 //! * [`envelope`]: the envelope of every answer; the only table from error code to status
+//! * [`Numbers`]: whether miner numbers are JSON numbers or strings
 //! * `extract`: a request becomes a typed query
 //! * `negotiation`: the format that the client accepts; conditional requests
 //! * `respond`: an answer becomes a response: provenance, caching, NDJSON
@@ -19,6 +20,7 @@ pub use self::{
     gateway::{Gateway, Settings},
     limits::client::AddressRules,
     middleware::access::Access,
+    numbers::Numbers,
     routes::{admin_router, openapi_json, router},
     server::serve,
 };
@@ -30,6 +32,7 @@ mod gateway;
 mod limits;
 mod middleware;
 mod negotiation;
+mod numbers;
 mod openapi;
 mod respond;
 mod routes;

@@ -12,6 +12,7 @@ use super::{health, request};
 use crate::{
     app::Mine,
     config::{ENV_PREFIX, Sources},
+    http::Numbers,
     source::job::Mode,
 };
 
@@ -278,7 +279,12 @@ Examples:
         timeout: u64,
     },
     /// Print the OpenAPI document of the HTTP API
-    Openapi,
+    Openapi {
+        /// With `string`, the document of the API with `?numbers=string`, where miner numbers are strings
+        #[arg(long, default_value_t, value_parser = PossibleValuesParser::new(Numbers::ALL.map(Numbers::as_str))
+            .try_map(|numbers| numbers.parse::<Numbers>()))]
+        numbers: Numbers,
+    },
     /// Bring the store's schema up to date, creating a SQLite file that is missing
     Migrate,
     /// Ask a running gateway whether it is ready: exit code 0 or 1, for container health checks

@@ -22,6 +22,7 @@ use super::{
     gateway::Gateway,
     limits::{SHORT_BODY, client::Client},
     negotiation::{Conditions, Format},
+    numbers::{self, Numbers},
     server::BodyTimeout,
 };
 use crate::{
@@ -55,6 +56,8 @@ pub struct Read {
     pub anchor: Option<String>,
     /// The format of the answer.
     pub format: Format,
+    /// How the miner numbers of its blocks are written: `?numbers=`.
+    pub numbers: Numbers,
     /// The conditions of the request.
     pub conditions: Conditions,
     /// See [`supports_chunks`].
@@ -68,11 +71,13 @@ impl FromRequest<Arc<Gateway>> for Read {
         let (parts, body) = request.into_parts();
         let row = query::path(parts.uri.path())?;
         let pairs = pairs(parts.uri.query().unwrap_or_default())?;
-        let (mut peer, mut anchor, mut parameters) = (None, None, Vec::new());
+        let (mut peer, mut anchor, mut numbers, mut parameters) = (None, None, None, Vec::new());
         for (name, value) in &pairs {
             let slot = match name.as_str() {
                 "peer" => &mut peer,
                 "anchor" => &mut anchor,
+                // Elsewhere it is a parameter like any other: `/ping` echoes it.
+                numbers::NAME if row.gives_blocks() => &mut numbers,
                 name => {
                     parameters.push((name, value.as_str()));
                     continue;
@@ -114,6 +119,7 @@ impl FromRequest<Arc<Gateway>> for Read {
             client: parts.extensions.get().map_or(0, |client: &Client| client.key.number()),
             anchor: anchor.cloned(),
             format: Format::of(&parts.headers, is_list)?,
+            numbers: numbers.map_or(Ok(Numbers::default()), |numbers| numbers.parse())?,
             conditions: Conditions::of(&parts.method, &parts.headers),
             supports_chunks: supports_chunks(parts.version),
         })

@@ -7,16 +7,25 @@ use std::fmt::Write as _;
 
 use axum::{
     Router,
-    http::StatusCode,
+    body::Bytes,
+    http::{StatusCode, Uri, header},
     middleware,
     response::{IntoResponse, Response},
+    routing::get,
 };
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use utoipa::{OpenApi, openapi};
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::envelope;
-use crate::protocol::{Code, query::CheckPoint, schema::ErrorEnvelope};
+use super::{
+    envelope::{self, Rejection},
+    numbers::{self, Numbers},
+};
+use crate::protocol::{
+    Code,
+    query::{self, CheckPoint},
+    schema::ErrorEnvelope,
+};
 
 mod common;
 mod queries;
@@ -37,8 +46,10 @@ const DESCRIPTION: &str = "\
 The Modality network's miner blocks over HTTP: every path of the libp2p sync protocol, answered from a local verified \
 store or by a peer, always in the same envelope, `{\"ok\", \"data\", \"errors\"}`.
 
-Indexes, epochs and miner numbers are whole numbers up to 2^64-1: read them with a JSON parser that keeps such numbers \
-exact. Nonces and difficulties go to 2^128-1 and further, and are texts. The examples are of a chain of two blocks.
+Indexes, epochs and counts are integers from 0 that no chain takes beyond 2^53. Miner numbers may be any up to 2^64-1: \
+read them with a JSON parser that keeps such numbers exact, or ask with `numbers=string`. \
+`/openapi.json?numbers=string` is the document of the API with that parameter, for generated clients of any language. \
+Nonces and difficulties go to 2^128-1 and further, and are texts. The examples are of a chain of two blocks.
 
 `errors.code` is stable. Any other path is `unknown_path`, any other method `method_not_allowed`.
 
@@ -60,25 +71,33 @@ pub(super) fn document() -> openapi::OpenApi {
 }
 
 /// The document as it is checked in: pretty-printed JSON with a newline at the end.
-pub(super) fn text(document: &openapi::OpenApi) -> String {
-    format!("{:#}\n", complete(document))
+pub(super) fn text(document: &openapi::OpenApi, numbers: Numbers) -> String {
+    format!("{:#}\n", complete(document, numbers))
 }
 
 /// `/openapi.json`, and Swagger UI at `/docs`.
 pub(super) fn pages<S: Clone + Send + Sync + 'static>(document: &openapi::OpenApi) -> Router<S> {
-    let pages: Router<S> = SwaggerUi::new("/docs").external_url_unchecked("/openapi.json", complete(document)).into();
+    let documents = Numbers::ALL.map(|numbers| (numbers, Bytes::from(complete(document, numbers).to_string())));
+    let serve = |uri: Uri| async move {
+        let pairs = query::pairs(uri.query().unwrap_or_default())?;
+        let wanted = pairs.iter().find(|(name, _)| name == numbers::NAME);
+        let wanted = wanted.map_or(Ok(Numbers::default()), |(_, value)| value.parse())?;
+        let text = documents.into_iter().find_map(|(numbers, text)| (numbers == wanted).then_some(text));
+        Ok::<_, Rejection>(([(header::CONTENT_TYPE, "application/json")], text.unwrap_or_default()))
+    };
+    let pages: Router<S> = SwaggerUi::new("/docs").config(Config::from("/openapi.json")).into();
     // Their own errors have another format.
-    pages.layer(middleware::map_response(|response: Response| async {
+    let pages = pages.layer(middleware::map_response(|response: Response| async {
         match response.status() {
             StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => envelope::unknown_path().await.into_response(),
             _ => response,
         }
-    }))
+    }));
+    pages.route("/openapi.json", get(serve))
 }
 
-/// The document as JSON, with what is not derived from the handlers, and corrected: derived schemas call a u64 an `int64` of at least 0, and allow null in
-/// headers.
-fn complete(document: &openapi::OpenApi) -> Value {
+/// The document as JSON, with what is not derived from the handlers, and corrected: derived schemas allow null in headers.
+fn complete(document: &openapi::OpenApi, numbers: Numbers) -> Value {
     fn correct(value: &mut Value) {
         match value {
             Value::Object(members) => {
@@ -88,10 +107,6 @@ fn complete(document: &openapi::OpenApi) -> Value {
                 {
                     kinds.retain(|kind| kind != "null");
                 }
-                if members.get("format").is_some_and(|format| format == "int64") && members.contains_key("minimum") {
-                    members.insert("format".into(), "uint64".into());
-                    members.insert("maximum".into(), u64::MAX.into());
-                }
                 members.values_mut().for_each(correct);
             }
             Value::Array(items) => items.iter_mut().for_each(correct),
@@ -100,9 +115,27 @@ fn complete(document: &openapi::OpenApi) -> Value {
     }
     // A document has nothing that JSON can't say; a test reads it.
     let mut json = serde_json::to_value(document).unwrap_or_default();
+    if let Some(schemas) = json["components"]["schemas"].as_object_mut() {
+        ease_generation(schemas);
+    }
     queries::add_parameters(&mut json);
-    common::describe(&mut json);
-    queries::add_examples(&mut json);
+    common::describe(&mut json, numbers);
+    queries::add_examples(&mut json, numbers);
     correct(&mut json);
     json
+}
+
+/// Gives schemas the form that generators of clients make one good type of, with the same meaning.
+fn ease_generation(schemas: &mut Map<String, Value>) {
+    // Derived envelopes repeat the schema of `data`, which becomes a second type.
+    let names: Vec<String> = schemas.keys().cloned().collect();
+    for name in names {
+        if let Some(envelope) = schemas.get_mut(&format!("Envelope_{name}")) {
+            envelope["properties"]["data"] = json!({"$ref": format!("#/components/schemas/{name}")});
+        }
+    }
+    // In Go the words of all named enumerations share one scope, and `Mode` has `headers` too.
+    if let (Some(phase), Some(progress)) = (schemas.remove("Phase"), schemas.get_mut("Progress")) {
+        progress["properties"]["phase"] = phase;
+    }
 }

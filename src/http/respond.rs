@@ -16,6 +16,7 @@ use super::{
     envelope::{Rejection, SOURCE, TIP, VERIFICATION, source_name},
     extract::Read,
     negotiation::{Format, Outcome},
+    numbers::Numbers,
 };
 use crate::{
     chain::Level,
@@ -48,12 +49,12 @@ pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> 
     // A shared cache keeps a settled answer for a day, and the tip would be as old.
     let tip = served.tip.as_ref().filter(|_| !served.settled);
     let mut headers = provenance(served.answered_by, tip, served.level);
-    let tag = cached(&mut headers, served.tag(), read.format, served.settled);
+    let tag = cached(&mut headers, served.tag(), (read.format, read.numbers), served.settled);
     let mut response = match (read.conditions.evaluate(&tag), read.format) {
         (Outcome::Failed, _) => precondition_failed(),
         (Outcome::NotModified, _) => (StatusCode::NOT_MODIFIED, headers).into_response(),
-        (Outcome::Answer, Format::Json) => (headers, served.body.clone()).into_response(),
-        (Outcome::Answer, Format::Ndjson) => (headers, lines_of(&served)?).into_response(),
+        (Outcome::Answer, Format::Json) => (headers, written(served.body.clone(), read.numbers)?).into_response(),
+        (Outcome::Answer, Format::Ndjson) => (headers, written(lines_of(&served)?, read.numbers)?).into_response(),
     };
     if served.answered_by != AnsweredBy::Local {
         response.extensions_mut().insert(Fetched(served.body.len() as u64));
@@ -83,13 +84,18 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
     }
     let mut headers = provenance(AnsweredBy::Local, state.tip.as_ref(), state.level);
     let tag = chain_tag(state.length, state.tip.as_ref().map_or("", |tip| &tip.hash));
-    let tag = cached(&mut headers, &tag, read.format, false);
+    let tag = cached(&mut headers, &tag, (read.format, read.numbers), false);
     match read.conditions.evaluate(&tag) {
         Outcome::Answer => {}
         Outcome::NotModified => return Ok((StatusCode::NOT_MODIFIED, headers).into_response()),
         Outcome::Failed => return Ok(precondition_failed()),
     }
-    let mut pages = Box::pin(source.pages(state).peekable());
+    let numbers = read.numbers;
+    let pages = source.pages(state).map_ok(move |page| match numbers {
+        Numbers::Number => page,
+        Numbers::String => Blocks { json: Numbers::quoted(&page.json), ..page },
+    });
+    let mut pages = Box::pin(pages.peekable());
     // A store that fails at once still gets its status; later the body can only break off.
     if let Some(Err(failure)) = pages.as_mut().peek().await {
         return Err(failure.clone().into());
@@ -144,14 +150,26 @@ fn provenance(answered_by: AnsweredBy, tip: Option<&Tip>, level: Option<Level>) 
 }
 
 /// Adds the headers for caches; returns the entity tag.
-fn cached(headers: &mut HeaderMap, tag: &str, format: Format, settled: bool) -> HeaderValue {
-    let suffix = if format == Format::Ndjson { "-lines" } else { "" };
-    let tag = HeaderValue::try_from(format!("\"{tag}{suffix}\"")).unwrap_or(HeaderValue::from_static("\"\""));
+fn cached(headers: &mut HeaderMap, tag: &str, (format, numbers): (Format, Numbers), settled: bool) -> HeaderValue {
+    let lines = if format == Format::Ndjson { "-lines" } else { "" };
+    let strings = if numbers == Numbers::String { "-strings" } else { "" };
+    let tag = HeaderValue::try_from(format!("\"{tag}{lines}{strings}\"")).unwrap_or(HeaderValue::from_static("\"\""));
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
     headers.insert(header::ETAG, tag.clone());
     headers.insert(header::CACHE_CONTROL, if settled { FINAL } else { NOT_FINAL });
     headers.insert(header::VARY, HeaderValue::from_static("accept"));
     tag
+}
+
+/// Blocks, or an answer with blocks, with their miner numbers as the client wants them.
+fn written(json: Bytes, numbers: Numbers) -> Result<Bytes, Failure> {
+    match numbers {
+        Numbers::Number => Ok(json),
+        Numbers::String => {
+            let text = std::str::from_utf8(&json).map_err(|_| Failure::new(Code::Internal))?;
+            Ok(Numbers::quoted(text).into())
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -196,7 +214,7 @@ mod tests {
             assert!(tag.len() == 32 && tag.bytes().all(|byte| byte.is_ascii_hexdigit()), "{tag}");
             assert!(!tags[..i].contains(tag) && *tag != chain_tag(3, tips[i]), "{tag} twice");
             let mut headers = HeaderMap::new();
-            let tag = cached(&mut headers, tag, Format::Json, false);
+            let tag = cached(&mut headers, tag, (Format::Json, Numbers::Number), false);
             let copies = HeaderValue::try_from(format!("\"other\", W/{}", tag.to_str().unwrap())).unwrap();
             let headers = HeaderMap::from_iter([(header::IF_NONE_MATCH, copies)]);
             assert_eq!(Conditions::of(&Method::GET, &headers).evaluate(&tag), Outcome::NotModified);

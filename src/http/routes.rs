@@ -30,7 +30,9 @@ use super::{
         access::{self, Access},
         browser, host,
     },
-    negotiation, openapi,
+    negotiation,
+    numbers::Numbers,
+    openapi,
 };
 
 mod events;
@@ -146,9 +148,10 @@ pub fn admin_router(gateway: Arc<Gateway>, access: Access) -> Router {
         .with_state(gateway)
 }
 
-/// The OpenAPI document as it is checked in: pretty-printed JSON with a newline at the end.
-pub fn openapi_json() -> String {
-    openapi::text(&documented().into_openapi())
+/// The OpenAPI document as it is checked in: pretty-printed JSON with a newline at the end. With [`Numbers::String`], that of
+/// the API with `?numbers=string`.
+pub fn openapi_json(numbers: Numbers) -> String {
+    openapi::text(&documented().into_openapi(), numbers)
 }
 
 /// Answers for a handler that panicked, and counts it.

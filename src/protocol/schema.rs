@@ -2,7 +2,7 @@
 
 use utoipa::{
     ToSchema,
-    openapi::{Object, ObjectBuilder, Type},
+    openapi::{Object, ObjectBuilder, Type, schema::SchemaType},
 };
 
 use super::Failure;
@@ -34,7 +34,8 @@ pub struct Block {
     actualized_difficulty: String,
     /// Peer that the miner nominates; empty for genesis.
     nominated_peer_id: String,
-    /// A number of the miner's choice.
+    /// A number of the miner's choice: any up to 2^64-1. A client that reads this as `int64`, or as a double, can't read the
+    /// larger ones: the parameter `numbers` gives them as strings.
     miner_number: u64,
     /// Whether it is on the canonical chain.
     is_canonical: bool,
@@ -74,7 +75,9 @@ pub struct ErrorEnvelope {
     errors: Failure,
 }
 
-/// A member that is always null.
+/// A member that is always null. Its type is not `null` alone, on which generators of clients fail; they take it for an
+/// optional object.
 pub fn null() -> Object {
-    ObjectBuilder::new().schema_type(Type::Null).description(Some("Always null.")).build()
+    let kind = SchemaType::from_iter([Type::Object, Type::Null]);
+    ObjectBuilder::new().schema_type(kind).max_properties(Some(0)).description(Some("Always null.")).build()
 }

@@ -3,6 +3,8 @@
 
 use std::{path::Path, process::Command};
 
+use modal_gateway::http::{Numbers, openapi_json};
+
 use crate::support::{
     gateway::{Backend, TestGateway},
     python::{run, tools},
@@ -24,6 +26,9 @@ async fn a_generated_client_fetches_an_epoch() {
             command
         };
         run(python("check_document.py").arg(document), "the document is not valid");
+        let strings = folder.path().join("strings.json");
+        std::fs::write(&strings, openapi_json(Numbers::String)).unwrap();
+        run(python("check_document.py").arg(&strings), "the document with numbers=string is not valid");
         let mut generate = Command::new(tools.join("openapi-python-client"));
         generate.args(["generate", "--meta", "none", "--fail-on-warning", "--path", document, "--output-path"]);
         // It formats what it made with a tool beside itself.

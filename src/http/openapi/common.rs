@@ -3,7 +3,10 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    http::envelope,
+    http::{
+        envelope,
+        numbers::{self, Numbers},
+    },
     protocol::{Ancestor, Code, Failure, Query, query},
 };
 
@@ -59,7 +62,12 @@ const UNCACHED: [&str; 2] = ["source", "uncached"];
 const LIMITED: [&str; 2] = ["ratelimit", "policy"];
 
 /// Completes every operation.
-pub(super) fn describe(document: &mut Value) {
+pub(super) fn describe(document: &mut Value, numbers: Numbers) {
+    if numbers == Numbers::String {
+        let number = &mut document["components"]["schemas"]["MinerBlock"]["properties"]["miner_number"];
+        let description = "A number of the miner's choice, up to 2^64-1, in decimal.";
+        *number = json!({"type": "string", "pattern": "^[0-9]{1,20}$", "description": description});
+    }
     for (component, _, description, example) in HEADERS {
         let header = json!({"description": description, "schema": {"type": "string"}, "example": example});
         document["components"]["headers"][component] = header;
@@ -70,7 +78,7 @@ pub(super) fn describe(document: &mut Value) {
         for method in ["get", "post"] {
             let Some(operation) = item.get_mut(method) else { continue };
             match row {
-                Some(_) => describe_read(operation, is_list(path)),
+                Some(row) => describe_read(operation, is_list(path), row.gives_blocks().then_some(numbers)),
                 None => add_headers(&mut operation["responses"]["200"], &UNCACHED),
             }
             // A stream has no schema: tools disagree whether it describes the whole text or each event.
@@ -160,7 +168,8 @@ fn describe_error(responses: &mut Map<String, Value>, code: Code, row: Option<&q
     responses.insert(status, response);
 }
 
-fn describe_read(operation: &mut Value, is_list: bool) {
+/// Completes a read; `numbers` if its answers can hold blocks.
+fn describe_read(operation: &mut Value, is_list: bool, numbers: Option<Numbers>) {
     let peer = "The source of the answer: a peer id or configured alias; `any`, the best peer; `auto`, the gateway's store \
                 and, where it lacks the answer, the best peer. Absent: the store.";
     let anchor = "Hash of a block that the chain must hold, so that a read in pages stays on one chain; 409 with the common \
@@ -177,6 +186,7 @@ fn describe_read(operation: &mut Value, is_list: bool) {
         let schema = json!({"type": "string", "examples": [example]});
         json!({"name": name, "in": place, "required": false, "description": description, "schema": schema})
     });
+    let parameters = numbers.map(describe_numbers).into_iter().chain(parameters);
     match operation.get_mut("parameters").and_then(Value::as_array_mut) {
         Some(all) => all.extend(parameters),
         None => operation["parameters"] = parameters.collect(),
@@ -190,6 +200,26 @@ fn describe_read(operation: &mut Value, is_list: bool) {
         let lines = json!({"schema": {"type": "string", "description": "One block a line"}});
         responses["200"]["content"]["application/x-ndjson"] = lines;
     }
+}
+
+/// The parameter that says how miner numbers are written. One document holds one form of them, so that they have one type.
+fn describe_numbers(numbers: Numbers) -> Value {
+    let (is_string, value) = (numbers == Numbers::String, numbers.as_str());
+    let description = match numbers {
+        Numbers::Number => {
+            "How miner numbers are written. `number`, the default: as JSON numbers. `string`: as strings, for clients that \
+             can't read every number up to 2^64-1; described by `/openapi.json?numbers=string`."
+        }
+        Numbers::String => "How miner numbers are written: as strings. Without it they are JSON numbers.",
+    };
+    let schema = json!({"type": "string", "enum": [value], "examples": [value]});
+    let mut parameter = json!({
+        "name": numbers::NAME, "in": "query", "required": is_string, "description": description, "schema": schema,
+    });
+    if is_string {
+        parameter["example"] = value.into();
+    }
+    parameter
 }
 
 fn add_headers(response: &mut Value, components: &[&str]) {

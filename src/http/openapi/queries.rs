@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::protocol::query::{Kind, PATHS, Parameter};
+use crate::{
+    http::numbers::Numbers,
+    protocol::query::{Kind, PATHS, Parameter},
+};
 
 /// A request's `data` and the answer for each path, of a chain of two blocks. Tests ask a gateway the same.
 const EXAMPLES: &str = include_str!("../../../openapi/examples.json");
@@ -106,7 +109,8 @@ fn schema(parameter: &Parameter) -> Value {
         Kind::Bool => json!({"type": "boolean"}),
         Kind::Integer => {
             let minimum = u64::from(parameter.name == "max_chunk_size");
-            json!({"type": "integer", "format": "uint64", "minimum": minimum, "maximum": u64::MAX})
+            // Without `maximum`: generators can't write 2^64-1, and 2^63-1 would not be true.
+            json!({"type": "integer", "format": "int64", "minimum": minimum})
         }
         Kind::TextList => json!({"type": "array", "items": {"type": "string"}}),
         Kind::CheckPoints => json!({"type": "array", "items": {"$ref": "#/components/schemas/CheckPoint"}}),
@@ -140,16 +144,19 @@ struct Example {
 }
 
 /// Adds the examples to every operation.
-pub(super) fn add_examples(document: &mut Value) {
+pub(super) fn add_examples(document: &mut Value, numbers: Numbers) {
     // A test reads every example in the finished document: a file that can't be read leaves none.
-    let examples: BTreeMap<String, Example> = serde_json::from_str(EXAMPLES).unwrap_or_default();
-    for (path, Example { data, answer }) in &examples {
+    let mut examples: BTreeMap<String, Example> = serde_json::from_str(EXAMPLES).unwrap_or_default();
+    for (path, Example { data, answer }) in &mut examples {
+        if numbers == Numbers::String {
+            *answer = serde_json::from_str(&Numbers::quoted(&answer.to_string())).unwrap_or_default();
+        }
         let Some(item) = document["paths"].get_mut(path) else { continue };
         for method in ["get", "post"] {
             let Some(operation) = item.get_mut(method) else { continue };
             for parameter in operation.get_mut("parameters").and_then(Value::as_array_mut).into_iter().flatten() {
                 let name = parameter["name"].as_str().unwrap_or_default();
-                let value = if name == "echo" { Some(data) } else { data.get(name) };
+                let value = if name == "echo" { Some(&*data) } else { data.get(name) };
                 if let (Some("query" | "path"), Some(value)) = (parameter["in"].as_str(), value) {
                     parameter["example"] = value.clone();
                 }

@@ -120,6 +120,11 @@ impl Path {
         self.parameters.map_or(Ok(()), |parameters| check(self.path, parameters, data))
     }
 
+    /// Whether its answers can hold whole blocks.
+    pub fn gives_blocks(&self) -> bool {
+        ["get", "canonical", "epoch", "range", "chain_info"].iter().any(|name| self.path.ends_with(&format!("/{name}")))
+    }
+
     /// See [`data_from_text`].
     ///
     /// # Errors
