@@ -163,3 +163,34 @@ async fn a_proxy_that_names_no_client_is_one_client_and_the_log_says_so_once() {
     use_up(&first, &proxy.url).await;
     assert_eq!(unnamed_lines(&gateway), 1);
 }
+
+#[tokio::test]
+async fn under_a_path_the_documentation_and_its_requests_work() {
+    let Some(path) = installed("nginx") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(folder.path());
+    let proxy = nginx(&path, folder.path(), &documented("nginx")[1], &gateway.http).await;
+    let client = Client::builder().no_proxy().build().unwrap();
+    for address in ["/modal/", "/modal/docs", "/modal/docs/"] {
+        let page = client.get(format!("{}{address}", proxy.url)).send().await.unwrap();
+        assert_eq!((page.status(), page.url().path()), (StatusCode::OK, "/modal/docs/"), "{address}");
+        let page_url = page.url().clone();
+        let text = page.text().await.unwrap();
+        // What the page loads is named relatively to it.
+        let script = text.split("src=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+        let script = page_url.join(script).unwrap();
+        assert!(script.path().starts_with("/modal/docs/"), "{script}");
+        assert_eq!(client.get(script).send().await.unwrap().status(), StatusCode::OK);
+        let initializer = client.get(page_url.join("swagger-initializer.js").unwrap()).send().await.unwrap();
+        let initializer = initializer.text().await.unwrap();
+        let document = initializer.split("\"url\": \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+        let document = page_url.join(document).unwrap();
+        assert_eq!(document.path(), "/modal/openapi.json");
+        let parsed: serde_json::Value = client.get(document.clone()).send().await.unwrap().json().await.unwrap();
+        // A server's address is relative to the document's.
+        let server = document.join(parsed["servers"][0]["url"].as_str().unwrap()).unwrap();
+        assert_eq!(server.path(), "/modal/");
+        let status = client.get(server.join("status").unwrap()).send().await.unwrap();
+        assert_eq!(status.status(), StatusCode::OK);
+    }
+}

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use axum::{
     Router,
     body::Bytes,
-    http::{StatusCode, Uri, header},
+    http::{HeaderValue, StatusCode, Uri, header},
     middleware,
     response::{IntoResponse, Response},
     routing::get,
@@ -33,7 +33,7 @@ mod queries;
 #[derive(OpenApi)]
 #[openapi(
     info(title = "modal-gateway"),
-    servers((url = "/", description = "This gateway")),
+    servers((url = ".", description = "This gateway")),
     tags(
         (name = "protocol", description = "The paths of the sync protocol"),
         (name = "gateway", description = "The gateway itself")
@@ -85,9 +85,13 @@ pub(super) fn pages<S: Clone + Send + Sync + 'static>(document: &openapi::OpenAp
         let text = documents.into_iter().find_map(|(numbers, text)| (numbers == wanted).then_some(text));
         Ok::<_, Rejection>(([(header::CONTENT_TYPE, "application/json")], text.unwrap_or_default()))
     };
-    let pages: Router<S> = SwaggerUi::new("/docs").config(Config::from("/openapi.json")).into();
-    // Their own errors have another format.
-    let pages = pages.layer(middleware::map_response(|response: Response| async {
+    let pages: Router<S> = SwaggerUi::new("/docs").config(Config::from("../openapi.json")).into();
+    // Their own errors have another format, and their one redirect, from `/docs` to `/docs/`, would leave a path prefix of a
+    // proxy.
+    let pages = pages.layer(middleware::map_response(|mut response: Response| async {
+        if let Some(location) = response.headers_mut().get_mut(header::LOCATION) {
+            *location = HeaderValue::from_static("docs/");
+        }
         match response.status() {
             StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => envelope::unknown_path().await.into_response(),
             _ => response,

@@ -71,7 +71,7 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
     let cors = browser::cors(&gateway.settings.cors_origins);
     let limited = routes
         .merge(openapi::pages(&document))
-        .route("/", get(|| async { Redirect::temporary("/docs/") }))
+        .route("/", get(|| async { Redirect::temporary("docs/") }))
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(contain_panics(&gateway.counters))
