@@ -76,8 +76,8 @@ pub(super) fn pages<S: Clone + Send + Sync + 'static>(document: &openapi::OpenAp
     }))
 }
 
-/// The document as JSON, with what is not derived from the handlers, and corrected: derived schemas call a u64 an `int64` of at least 0, and allow null in
-/// headers.
+/// The document as JSON, with what is not derived from the handlers, and corrected: derived schemas call a u64 an
+/// `int64` of at least 0, and allow null in headers.
 fn complete(document: &openapi::OpenApi) -> Value {
     fn correct(value: &mut Value) {
         match value {

@@ -16,7 +16,8 @@ use crate::http::{
     limits::rate::{RATELIMIT, RATELIMIT_POLICY},
 };
 
-/// The content security policy of our pages, which load nothing from elsewhere. Swagger UI has inline styles and images.
+/// The content security policy of our pages, which load nothing from elsewhere. Swagger UI has inline styles and
+/// images.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -64,8 +65,8 @@ pub(in crate::http) fn cors(origins: &[HeaderValue]) -> CorsLayer {
         .max_age(std::time::Duration::from_secs(MAX_AGE))
 }
 
-/// Passes only preflights on to [`cors`], which would answer any `OPTIONS`: those that `router` refuses for their method, not
-/// for their path or the client's limits.
+/// Passes only preflights on to [`cors`], which would answer any `OPTIONS`: those that `router` refuses for their
+/// method, not for their path or the client's limits.
 pub(in crate::http) async fn preflight(State(router): State<Router>, request: Request, next: Next) -> Response {
     if request.method() != Method::OPTIONS {
         return next.run(request).await;
