@@ -57,7 +57,7 @@ fn named<'a>(parameters: &[&'a Value], name: &str) -> Option<&'a Value> {
 }
 
 #[test]
-fn the_document_that_is_checked_in_is_the_codes() {
+fn the_checked_in_openapi_document_is_current() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json");
     let checked_in = std::fs::read_to_string(path).unwrap_or_default();
     assert!(checked_in == openapi_json(), "openapi/openapi.json is not what the code says: run `make openapi`");
@@ -143,7 +143,7 @@ fn integers<'a>(at: String, value: &'a Value, found: &mut Vec<(String, &'a Value
 }
 
 #[test]
-fn every_whole_number_says_how_far_it_goes() {
+fn every_integer_has_a_documented_range() {
     let (document, mut found) = (document(), Vec::new());
     integers(String::new(), &document, &mut found);
     assert!(found.len() > 30, "{}", found.len());
