@@ -54,7 +54,7 @@ fn joined(lines: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// A working directory with its own store.
-struct Place(tempfile::TempDir);
+struct WorkDir(tempfile::TempDir);
 
 struct Outcome {
     code: i32,
@@ -96,7 +96,7 @@ impl Outcome {
     }
 }
 
-impl Place {
+impl WorkDir {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }

@@ -1,4 +1,4 @@
-//! Bytes that no honest peer or client sends, at every layer of either transport and at the HTTP door, against the real
+//! Bytes that no honest peer or client sends, at every layer of either transport and on the HTTP listener, against the real
 //! program. While they come, and afterwards, it answers whoever asks properly; it panics nowhere, and its memory grows by
 //! no more than [`program::MOST_GROWTH`].
 
@@ -10,8 +10,8 @@ mod after_noise;
 mod before_noise;
 #[path = "hostile/dialer.rs"]
 mod dialer;
-#[path = "hostile/http_door.rs"]
-mod http_door;
+#[path = "hostile/http.rs"]
+mod http;
 #[path = "hostile/program.rs"]
 mod program;
 #[path = "hostile/protocols.rs"]

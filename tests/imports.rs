@@ -37,7 +37,7 @@ fn no_files_import_each_other_in_a_ring() {
 }
 
 #[test]
-fn every_folder_takes_only_from_those_below() {
+fn every_folder_imports_only_from_those_below() {
     let graph = library();
     let height = |file: &str| {
         let part = file.split('/').next().unwrap_or(file).trim_end_matches(".rs");

@@ -63,7 +63,7 @@ fn named<'a>(parameters: &[&'a Value], name: &str) -> Option<&'a Value> {
 }
 
 #[test]
-fn the_document_that_is_checked_in_is_the_codes() {
+fn the_checked_in_openapi_document_is_current() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi/openapi.json");
     let checked_in = std::fs::read_to_string(path).unwrap_or_default();
     assert!(

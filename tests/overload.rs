@@ -87,7 +87,7 @@ async fn healthy(address: &str) -> Samples {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_thousand_slow_sockets_are_closed_and_nobody_else_notices() {
+async fn two_thousand_slow_sockets_are_closed_and_do_not_slow_other_clients() {
     let _alone = ALONE.lock().await;
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let store = TestStore::create(Backend::Sqlite).await;

@@ -49,13 +49,13 @@ enum Kind {
 }
 use Kind::{Postgres, Sqlite};
 
-/// An empty place for a store.
-enum Place {
+/// An empty database for a store.
+enum TestDatabase {
     Folder(tempfile::TempDir),
     Database(postgres::Database),
 }
 
-impl Place {
+impl TestDatabase {
     async fn new(kind: Kind) -> Self {
         match kind {
             Sqlite => Self::Folder(tempfile::tempdir().unwrap()),
@@ -142,18 +142,18 @@ async fn append(store: &Arc<dyn BlockStore>, blocks: Vec<MinerBlock>) -> ChainSt
     writer.commit().await.unwrap()
 }
 
-/// A store at a new place that holds these blocks.
-async fn holding(kind: Kind, blocks: Vec<MinerBlock>) -> (Place, Arc<dyn BlockStore>) {
-    let place = Place::new(kind).await;
-    let store = place.open().await;
+/// A store in a new database that holds these blocks.
+async fn holding(kind: Kind, blocks: Vec<MinerBlock>) -> (TestDatabase, Arc<dyn BlockStore>) {
+    let test = TestDatabase::new(kind).await;
+    let store = test.open().await;
     append(&store, blocks).await;
-    (place, store)
+    (test, store)
 }
 
 /// What the store answers for a block on its canonical chain.
 fn canonical_text(block: &MinerBlock) -> String {
-    let place = MinerBlock { is_canonical: true, is_orphaned: false, orphaned_at: None, ..block.clone() };
-    MinerBlock { orphan_reason: None, competing_hash: None, ..place }.to_json()
+    let test = MinerBlock { is_canonical: true, is_orphaned: false, orphaned_at: None, ..block.clone() };
+    MinerBlock { orphan_reason: None, competing_hash: None, ..test }.to_json()
 }
 
 fn joined(blocks: &[MinerBlock]) -> String {

@@ -5,7 +5,10 @@ mod support;
 #[path = "sync/node.rs"]
 mod node;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
+};
 
 use modal_gateway::{
     chain::{Level, MinerBlock},
@@ -13,7 +16,12 @@ use modal_gateway::{
 };
 use node::{PEER_TIMEOUT, Syncing, by, serve};
 use rstest::rstest;
-use support::{gateway::Backend, linked::linked, peer::ScriptedPeer, serving::Serving};
+use support::{
+    gateway::Backend,
+    linked::linked,
+    peer::{Reply, ScriptedPeer},
+    serving::Serving,
+};
 use tokio::sync::Mutex;
 
 /// Held by the test that measures.
@@ -69,6 +77,29 @@ async fn three_liars_cost_at_most_half_the_time_more(#[values(Backend::Sqlite, B
         let asked = |request: &serde_json::Value| request["path"].as_str().is_some_and(|asked| asked.ends_with(path));
         assert!(liar.requests().iter().any(asked), "each had its chance: {path}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trusted_peer_that_falls_silent_does_not_delay_the_next_poll() {
+    let _alone = ALONE.lock().await;
+    let chain = linked(None, 100, "honest");
+    let (serving, is_silent) = (Serving::of(&chain), AtomicBool::new(false));
+    let silent = ScriptedPeer::start(move |request| {
+        is_silent.fetch_or(request["path"] == "/data/miner_block/find_ancestor", Ordering::Relaxed);
+        if is_silent.load(Ordering::Relaxed) { Reply::Silence } else { serving.answer(&request) }
+    });
+    let (silent, honest) = (silent.await, serve(&Serving::of(&chain)).await);
+    let syncing = Syncing::at(Backend::Sqlite, &chain[..50], Level::Linked).await;
+    syncing.meet(&silent).await;
+    syncing.meet(&honest).await;
+    syncing.p2p.set_trust(silent.peer_id, true).unwrap();
+    let started = Instant::now();
+    syncing.sync(&by(Mode::Delta)).await.unwrap();
+    let took = started.elapsed();
+    assert_eq!(tip(&syncing).await, chain.last().map(|block| block.hash.clone()));
+    assert!(took >= PEER_TIMEOUT, "{took:?}: the trusted peer was not asked first");
+    // The next poll may take as long again, if it waits for the trusted peer.
+    assert!(took < PEER_TIMEOUT.mul_f64(1.75), "{took:?}");
 }
 
 #[rstest]

@@ -1,4 +1,4 @@
-//! A request without any door: the store is read and the answer encoded, nothing is cached.
+//! A request without a listener: the store is read and the answer encoded, nothing is cached.
 
 use std::{sync::Arc, time::Duration};
 

@@ -77,14 +77,14 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
-        let door = Endpoint {
+        let endpoint = Endpoint {
             router,
             limits: ConnectionLimits::default(),
             addresses: AddressRules::default(),
             tls: None,
             counters: Arc::default(),
         };
-        tokio::spawn(http::serve(listener, door, stop.clone()));
+        tokio::spawn(http::serve(listener, endpoint, stop.clone()));
         Ok(Self { address, _stop: stop.drop_guard() })
     }
 

@@ -7,7 +7,7 @@
 //! * [`machine`]: where it ran
 //! * [`chain`]: a synthetic chain, and the stores that hold its first 1,000, 10,000 and 100,000 blocks
 //! * [`measure`]: rounds, medians, tables
-//! * [`direct`]: a request without any door, over the length of the chain
+//! * [`direct`]: a request without a listener, over the length of the chain
 //! * [`wire`]: the same over libp2p
 //! * [`echo`]: libp2p against a bare request-response echo of the same bytes
 //! * [`http`]: HTTP against a bare axum handler of the same bytes
@@ -61,7 +61,7 @@ async fn run(quick: bool) -> Outcome<()> {
         return sync_tables(&stores, quick).await;
     }
 
-    eprintln!("{:?}: requests without a door ...", started.elapsed());
+    eprintln!("{:?}: requests without a listener ...", started.elapsed());
     println!("{}", direct::run(&stores, pace(60, 15)).await?);
 
     let nodes = wire::Nodes::start(&stores).await?;

@@ -91,7 +91,7 @@ pub async fn run(stores: &Stores, duration: Duration) -> Outcome<String> {
     ))
 }
 
-/// Starts `serve` on free ports; the process, which ends when dropped, and the address of its HTTP door.
+/// Starts `serve` on free ports; the process, which ends when dropped, and the address of its HTTP listener.
 async fn start(stores: &Stores, folder: &std::path::Path) -> Outcome<(Child, String)> {
     let mut process = Command::new(env!("CARGO_BIN_EXE_modal-gateway"))
         .arg("serve")

@@ -1,4 +1,5 @@
-//! The rules of a chain. [`Verifier`] turns blocks from outside into [`VerifiedBlocks`], the only thing a store appends.
+//! The rules of a chain. [`Verifier`] turns blocks from outside into [`VerifiedBlocks`], the only thing a store
+//! appends.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -74,8 +75,8 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// A verifier for `network`. `pow` says how RandomX hashes are computed at [`Level::Pow`]; it is not used otherwise.
-    /// SHA-256 runs on the caller's thread.
+    /// A verifier for `network`. `pow` says how RandomX hashes are computed at [`Level::Pow`]; it is not used
+    /// otherwise. SHA-256 runs on the caller's thread.
     ///
     /// # Errors
     /// [`PowError::Key`] and [`PowError::Threads`] for settings that can't work at this level.
@@ -247,13 +248,15 @@ impl<'a> Walk<'a> {
         deviations.extend(applied(self.network.timestamps(), in_time, block, Rule::Timestamp, ahead)?);
         let difficulty = block.target_difficulty;
         ensure(difficulty != 0, block, Rule::Difficulty, || "its difficulty is zero".into())?;
+        // Before the schedule, which earlier blocks may break too: the block alone proves that it misses its own
+        // target.
+        ensure(block.index == 0 || meets(&block.hash, difficulty), block, Rule::Target, || {
+            format!("its hash is not below the target of difficulty {difficulty}")
+        })?;
         let scheduled = || self.network.next_difficulty(self.end.as_ref());
         let as_scheduled = || difficulty == scheduled();
         let other = || format!("its difficulty must be {}, it claims {difficulty}", scheduled());
         deviations.extend(applied(self.network.difficulty_schedule, as_scheduled, block, Rule::Schedule, other)?);
-        ensure(block.index == 0 || meets(&block.hash, difficulty), block, Rule::Target, || {
-            format!("its hash is not below the target of difficulty {difficulty}")
-        })?;
         Ok(deviations)
     }
 }

@@ -1,6 +1,5 @@
-//! The envelope of every answer, good or failed, the headers for its source, and the only table from error code to status.
-
-use std::any::Any;
+//! The envelope of every answer, good or failed, the headers for its source, and the only table from error code to
+//! status.
 
 use axum::{
     body::Body,
@@ -55,7 +54,8 @@ pub(super) fn source_name(answered_by: AnsweredBy) -> Option<HeaderValue> {
     }
 }
 
-/// Seconds after which to retry a request that was refused or failed for a passing reason, where no better value is known.
+/// Seconds after which to retry a request that was refused or failed for a passing reason, where no better value is
+/// known.
 const RETRY_AFTER: &str = "1";
 
 /// The status of each error code.
@@ -131,10 +131,4 @@ pub(super) async fn method_not_allowed(request: Request) -> Rejection {
     let detail = format!("{} is not a method of this path", request.method());
     let hint = if only_post { "; it takes POST with a JSON body" } else { "" };
     Failure::with_detail(Code::MethodNotAllowed, detail + hint).into()
-}
-
-/// Answers for a handler that panicked.
-pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
-    tracing::error!("a handler panicked");
-    Rejection::from(Failure::new(Code::Internal)).into_response()
 }

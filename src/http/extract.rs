@@ -138,8 +138,8 @@ pub(super) fn integer(name: &'static str, text: &str) -> Result<u64, Failure> {
     data[name].as_u64().ok_or_else(|| Failure::new(Code::InvalidParameter))
 }
 
-/// Whether an answer of unknown length has a visible end. Before HTTP/1.1 it ends with the connection, as one that breaks off
-/// does (RFC 9112, section 6.3).
+/// Whether an answer of unknown length has a visible end. Before HTTP/1.1 it ends with the connection, as one that
+/// breaks off does (RFC 9112, section 6.3).
 pub(super) fn supports_chunks(version: Version) -> bool {
     version >= Version::HTTP_11
 }
@@ -154,8 +154,8 @@ pub(super) fn is_forwarded(uri: &Uri) -> bool {
     })
 }
 
-/// Receives a body of at most [`MAX_REQUEST_BYTES`]; returns it with its permits of `memory`, one for each byte. A body of at
-/// most [`SHORT_BODY`] needs none when there are none left: large bodies must not block others' requests.
+/// Receives a body of at most [`MAX_REQUEST_BYTES`]; returns it with its permits of `memory`, one for each byte. A body
+/// of at most [`SHORT_BODY`] needs none when there are none left: large bodies must not block others' requests.
 ///
 /// # Errors
 /// A body that is too large, too slow, or breaks off; no permits left.
@@ -199,8 +199,8 @@ pub(super) async fn receive(
     Ok((bytes.freeze(), taken))
 }
 
-/// Reads what the client still sends, for a while: if it were answered while it sends, its connection might be reset before
-/// it reads the answer.
+/// Reads what the client still sends, for a while: if it were answered while it sends, its connection might be reset
+/// before it reads the answer.
 async fn drain(mut body: Body) {
     let rest = async {
         let mut left = MAX_DRAINED_BYTES;

@@ -228,8 +228,8 @@ impl LimitedRequest {
         Ok((response, permits))
     }
 
-    /// Receives the body of a `POST`; no other method's is looked at. The request is not in flight yet: slow senders must
-    /// not block others.
+    /// Receives the body of a `POST`; no other method's is looked at. The request is not in flight yet: slow senders
+    /// must not block others.
     async fn buffer_body(&self, request: Request) -> Result<(Request, Option<BufferedBody>), Failure> {
         if request.method() != Method::POST || request.body().is_end_stream() {
             return Ok((request, None));

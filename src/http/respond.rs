@@ -1,4 +1,5 @@
-//! An answer becomes a response: the envelope's bytes as they are, and headers for its source, verification and caching.
+//! An answer becomes a response: the envelope's bytes as they are, and headers for its source, verification and
+//! caching.
 
 use std::sync::Arc;
 
@@ -107,8 +108,8 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
     Ok((headers, body).into_response())
 }
 
-/// The entity tag of the whole chain. It is hashed, since the tip's hash may be any text on an unverified chain, also one with
-/// quotes or commas; the length tells such chains apart.
+/// The entity tag of the whole chain. It is hashed, since the tip's hash may be any text on an unverified chain, also
+/// one with quotes or commas; the length tells such chains apart.
 fn chain_tag(length: u64, tip: &str) -> String {
     hex::encode(&Sha256::digest(format!("{length}-{tip}"))[..16])
 }

@@ -14,7 +14,7 @@ use axum::{
     extract::Request,
     http::Uri,
     middleware::{from_fn, from_fn_with_state, map_response},
-    response::{Redirect, Response},
+    response::{IntoResponse, Redirect, Response},
     routing::{delete, get},
 };
 use tower::{Layer, util::MapRequestLayer};
@@ -23,7 +23,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     counters::Counters,
-    envelope::{self, method_not_allowed, unknown_path},
+    envelope::{Rejection, method_not_allowed, unknown_path},
     gateway::Gateway,
     middleware::{
         self,
@@ -34,6 +34,7 @@ use super::{
     numbers::Numbers,
     openapi,
 };
+use crate::protocol::{Code, Failure};
 
 mod events;
 mod metrics;
@@ -65,7 +66,8 @@ fn documented() -> OpenApiRouter<Arc<Gateway>> {
         .routes(routes!(events::follow_chain))
 }
 
-/// The router of the public listener. Each request must carry a [`Remote`](super::server::Remote), as the server adds it.
+/// The router of the public listener. Each request must carry a [`Remote`](super::server::Remote), as the server adds
+/// it.
 pub fn router(gateway: Arc<Gateway>) -> Router {
     let (routes, document) = documented().split_for_parts();
     let cors = browser::cors(&gateway.settings.cors_origins);
@@ -83,30 +85,26 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
     Router::new().fallback_service(MapRequestLayer::new(normalised).layer(public))
 }
 
-/// The request with its path in the form that routes have: percent-encoded letters, digits and `-._~` decoded, which RFC 3986
-/// (6.2.2.2) takes for the same, and without a slash at the end. The pages under `/docs/` keep theirs.
+/// The request with its path in the form that routes have: percent-encoded letters, digits and `-._~` decoded, which
+/// RFC 3986 (6.2.2.2) takes for the same, and without a slash at the end. The pages under `/docs/` keep theirs.
 fn normalised(mut request: Request) -> Request {
     let path = request.uri().path();
-    let mut plain = path.to_owned();
-    if path.contains('%') {
-        plain = String::with_capacity(path.len());
-        let mut rest = path;
-        while let Some((before, encoded)) = rest.split_once('%') {
-            plain.push_str(before);
-            let byte = encoded.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-            match byte.filter(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte)) {
-                Some(byte) => {
-                    plain.push(byte.into());
-                    rest = &encoded[2..];
-                }
-                None => {
-                    plain.push('%');
-                    rest = encoded;
-                }
+    let (mut plain, mut rest) = (String::with_capacity(path.len()), path);
+    while let Some((before, encoded)) = rest.split_once('%') {
+        plain.push_str(before);
+        let byte = encoded.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match byte.filter(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(byte)) {
+            Some(byte) => {
+                plain.push(byte.into());
+                rest = &encoded[2..];
+            }
+            None => {
+                plain.push('%');
+                rest = encoded;
             }
         }
-        plain.push_str(rest);
     }
+    plain.push_str(rest);
     if !plain.starts_with("/docs/") && plain.len() > 1 {
         plain.truncate(plain.trim_end_matches('/').len().max(1));
     }
@@ -124,7 +122,8 @@ fn normalised(mut request: Request) -> Request {
     request
 }
 
-/// The router of the admin listener: metrics, and the sync and the peers with what only the operator may do, for those that
+/// The router of the admin listener: metrics, and the sync and the peers with what only the operator may do, for those
+/// that
 /// `access` admits. The health routes are open to everybody who reaches the listener: probes have no token.
 pub fn admin_router(gateway: Arc<Gateway>, access: Access) -> Router {
     Router::new()
@@ -159,9 +158,10 @@ fn contain_panics(
     counters: &Arc<Counters>,
 ) -> CatchPanicLayer<impl FnMut(Box<dyn Any + Send>) -> Response + Clone + use<>> {
     let counters = counters.clone();
-    CatchPanicLayer::custom(move |panic| {
+    CatchPanicLayer::custom(move |_| {
+        tracing::error!("a handler panicked");
         counters.panics.add();
-        envelope::panicked(panic)
+        Rejection::from(Failure::new(Code::Internal)).into_response()
     })
 }
 

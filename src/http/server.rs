@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use self::{admission::Admission, connection::Server};
+use self::{admission::Admission, connection::Server, state::ConnectionState};
 use super::{
     counters::{CloseReason, ConnectionCounters},
     limits::client::AddressRules,
@@ -77,7 +77,7 @@ pub async fn serve(listener: TcpListener, endpoint: Endpoint, shutdown: Cancella
     let _reload =
         tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.reload_on_change().await })));
     let admission = Admission::new(&limits, addresses, counters.clone());
-    let server = Arc::new(Server::new(router, &limits, tls, counters.clone()));
+    let server = Arc::new(Server::new(router, limits.header_timeout, tls, counters.clone()));
     let (mut tasks, mut logged) = (JoinSet::new(), None::<Instant>);
     loop {
         let accepted = tokio::select! {
@@ -91,9 +91,8 @@ pub async fn serve(listener: TcpListener, endpoint: Endpoint, shutdown: Cancella
         };
         match accepted {
             Ok((stream, remote)) => {
-                if let Some(permit) = admission.admit(remote.ip(), server.connection_state()) {
-                    let server = server.clone();
-                    tasks.spawn(async move { server.run(stream, remote, permit).await });
+                if let Some(permit) = admission.admit(remote.ip(), ConnectionState::new(&limits)) {
+                    tasks.spawn(server.clone().run(stream, remote, permit));
                 }
             }
             Err(error) if concerns_one_connection(&error) => {}

@@ -1,7 +1,9 @@
 //! The chain in the store: its weight, and the network's checkpoints that it has, lacks or breaks.
 
+use std::collections::HashMap;
+
 use crate::{
-    chain::{Network, Weight, unix_now},
+    chain::{Network, Position, Weight, unix_now},
     source::job::Genesis,
     store::{BlockStore, ChainState, StoreError},
 };
@@ -15,16 +17,18 @@ pub fn weight(state: &ChainState) -> Weight {
     Weight { work: state.cumulative_difficulty, length: state.length, tip_hash }
 }
 
+/// The hashes that the chain in the store has at the network's checkpoints, by index.
+async fn at_checkpoints(store: &dyn BlockStore, network: &Network) -> Result<HashMap<u64, String>, StoreError> {
+    let indexes: Vec<_> = network.checkpoints.iter().map(|point| point.index).collect();
+    if indexes.is_empty() { Ok(HashMap::new()) } else { store.canonical_hashes(&indexes).await }
+}
+
 /// Index of the lowest checkpoint that the chain in the store lacks: it has another block there, or ends below.
 ///
 /// # Errors
 /// The store's.
 pub async fn missing_checkpoint(store: &dyn BlockStore, network: &Network) -> Result<Option<u64>, StoreError> {
-    let indexes: Vec<_> = network.checkpoints.iter().map(|point| point.index).collect();
-    if indexes.is_empty() {
-        return Ok(None);
-    }
-    let ours = store.canonical_hashes(&indexes).await?;
+    let ours = at_checkpoints(store, network).await?;
     let missing = network.checkpoints.iter().filter(|point| ours.get(&point.index) != Some(&point.hash));
     Ok(missing.map(|point| point.index).min())
 }
@@ -39,14 +43,10 @@ pub async fn checkpoint_above(
     network: &Network,
     ancestor: u64,
 ) -> Result<Option<u64>, StoreError> {
-    let above: Vec<_> = network.checkpoints.iter().filter(|point| point.index > ancestor).collect();
-    if above.is_empty() {
-        return Ok(None);
-    }
-    let indexes: Vec<_> = above.iter().map(|point| point.index).collect();
-    let ours = store.canonical_hashes(&indexes).await?;
+    let ours = at_checkpoints(store, network).await?;
     // The chain may lack a checkpoint that was configured after it was stored: then another chain is needed.
-    Ok(above.into_iter().find(|point| ours.get(&point.index) == Some(&point.hash)).map(|point| point.index))
+    let held = |point: &&Position| point.index > ancestor && ours.get(&point.index) == Some(&point.hash);
+    Ok(network.checkpoints.iter().find(held).map(|point| point.index))
 }
 
 /// A rewound chain: it had another block at a checkpoint.
@@ -64,14 +64,11 @@ pub struct Rewound {
 /// # Errors
 /// The store's.
 pub async fn enforce_checkpoints(store: &dyn BlockStore, network: &Network) -> Result<Option<Rewound>, StoreError> {
-    let indexes: Vec<_> = network.checkpoints.iter().map(|point| point.index).collect();
-    if indexes.is_empty() {
+    let ours = at_checkpoints(store, network).await?;
+    let broken = |point: &&Position| ours.get(&point.index).is_some_and(|ours| *ours != point.hash);
+    let Some(point) = network.checkpoints.iter().filter(broken).min_by_key(|point| point.index) else {
         return Ok(None);
-    }
-    let ours = store.canonical_hashes(&indexes).await?;
-    let broken = |index: u64, hash: &str| ours.get(&index).is_some_and(|ours| ours != hash);
-    let points = network.checkpoints.iter().filter(|point| broken(point.index, &point.hash));
-    let Some(point) = points.min_by_key(|point| point.index) else { return Ok(None) };
+    };
     let reason = format!("the network's checkpoint at {} has another block", point.index);
     let mut writer = store.write().await?;
     writer.clear_stage().await?;

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -80,7 +81,7 @@ pub async fn mine(
             Ok(parent) => parent,
             Err(error) => {
                 tracing::warn!(%error, "mining can't read the store; trying again");
-                tokio::select! { () = tokio::time::sleep(RETRY_EVERY) => {}, () = shutdown.cancelled() => {} }
+                shutdown.run_until_cancelled(sleep(RETRY_EVERY)).await;
                 continue;
             }
         };
@@ -94,7 +95,7 @@ pub async fn mine(
                             "mining waits for the network's genesis, which a sync brings"
                         );
                     }
-                    tokio::select! { () = tokio::time::sleep(RETRY_EVERY) => {}, () = shutdown.cancelled() => {} }
+                    shutdown.run_until_cancelled(sleep(RETRY_EVERY)).await;
                     continue;
                 }
             },
@@ -104,8 +105,7 @@ pub async fn mine(
             }
         };
         let Some(block) = found else { continue };
-        let (verifier, after) = (verifier.clone(), parent.clone());
-        let own = block.clone();
+        let (verifier, after, own) = (verifier.clone(), parent.clone(), block.clone());
         let verified = tokio::task::spawn_blocking(move || verifier.verify(after.as_ref(), vec![own])).await;
         let verified = match verified.map_err(|_| MiningError::Panicked)? {
             Ok(verified) => verified,
@@ -118,18 +118,15 @@ pub async fn mine(
             // A peer that misses the message finds the block at its next tip poll. A genesis is not published, nor a
             // block that has left the chain meanwhile.
             let is_tip = store.state().await.is_ok_and(|state| state.tip.is_some_and(|tip| tip.hash == block.hash));
-            if !block.is_genesis() && is_tip {
-                publish(&p2p, &block);
+            if !block.is_genesis()
+                && is_tip
+                && let Err(error) = p2p.publish(gossip::encode(&block))
+            {
+                tracing::debug!(%error, "the block was not published");
             }
         }
     }
     Ok(())
-}
-
-fn publish(p2p: &P2pClient, block: &MinerBlock) {
-    if let Err(error) = p2p.publish(gossip::encode(block)) {
-        tracing::debug!(%error, "the block was not published");
-    }
 }
 
 /// Waits until the store is in sync with the operator's or the network's own peers; other peers don't count. Where
@@ -151,7 +148,7 @@ async fn wait_until_synced(store: &dyn BlockStore, p2p: &P2pClient, shutdown: &C
         if begins || synced && (ours.iter().any(known) || chains(false).is_empty()) {
             return;
         }
-        tokio::select! { () = tokio::time::sleep(SYNC_POLL_EVERY) => {}, () = shutdown.cancelled() => {} }
+        shutdown.run_until_cancelled(sleep(SYNC_POLL_EVERY)).await;
     }
 }
 
@@ -184,7 +181,9 @@ async fn write(store: &dyn BlockStore, block: &VerifiedBlocks, hash: &str, shutd
             }
             (_, error) => tracing::warn!(%error, "a mined block could not be written; trying again"),
         }
-        tokio::select! { () = tokio::time::sleep(RETRY_EVERY) => {}, () = shutdown.cancelled() => return false }
+        if shutdown.run_until_cancelled(sleep(RETRY_EVERY)).await.is_none() {
+            return false;
+        }
     }
 }
 
@@ -214,7 +213,7 @@ async fn search(
         tokio::select! {
             found = &mut search => return Ok(found.map_err(|_| MiningError::Panicked)??),
             () = shutdown.cancelled() => stop.store(true, Ordering::Relaxed),
-            () = tokio::time::sleep(TIP_POLL_EVERY) => {
+            () = sleep(TIP_POLL_EVERY) => {
                 let state = store.state().await;
                 if state.is_ok_and(|state| state.tip.is_none_or(|tip| tip.hash != parent.hash)) {
                     stop.store(true, Ordering::Relaxed);

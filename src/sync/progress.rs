@@ -97,14 +97,11 @@ impl ProgressTracker {
             let seconds = left as f64 / progress.blocks_per_second;
             progress.eta_seconds = (progress.blocks_per_second > 0.0).then(|| seconds.ceil() as u64);
         }
-        progress.peers = counts.peers.iter().map(|(id, peer)| with_id(id, peer)).collect();
+        let peers = counts.peers.iter();
+        progress.peers = peers.map(|(id, peer)| PeerCounts { peer_id: id.to_string(), ..peer.clone() }).collect();
         progress.peers.sort_by(|a, b| (b.blocks, &a.peer_id).cmp(&(a.blocks, &b.peer_id)));
         progress
     }
-}
-
-fn with_id(id: &PeerId, counts: &PeerCounts) -> PeerCounts {
-    PeerCounts { peer_id: id.to_string(), ..counts.clone() }
 }
 
 #[cfg(test)]

@@ -47,8 +47,7 @@ impl Service {
                 Err(SyncError::Store(error)) => tracing::warn!(%error, "the sync can't use the store; trying again"),
                 Err(error) => tracing::warn!(%error, "the sync has stopped; trying again"),
             }
-            let pause = tokio::time::sleep(RETRY_EVERY);
-            tokio::select! { () = pause => {}, () = shutdown.cancelled() => {} }
+            shutdown.run_until_cancelled(tokio::time::sleep(RETRY_EVERY)).await;
         }
     }
 
@@ -121,12 +120,10 @@ impl Service {
         let run = self.prepare(0, &JobSpec::default(), tracker, None).await?;
         let (found, better, reason) = run.poll_tips().await?;
         let useful = found.useful;
-        self.status.checked_at = Some(self.store.now().await?);
-        self.status.useful_peers = useful;
         // Read before the findings are added: peers that are distrusted were not polled, and the earlier reason still
         // holds.
         let earlier = self.status.reason.clone().filter(|_| self.distrusted().next().is_some());
-        self.distrust.add(found, |peer| self.p2p.is_trusted(peer), Instant::now());
+        self.add_findings(found).await?;
         if better {
             let spec = JobSpec::default();
             let id = self.create_job(&spec).await?;
@@ -173,18 +170,16 @@ impl Service {
                 if found.more {
                     self.missed_gossip = Some(Instant::now());
                 }
-                self.status.checked_at = Some(self.store.now().await?);
-                self.status.useful_peers = found.useful;
-                self.distrust.add(found, |peer| self.p2p.is_trusted(peer), Instant::now());
+                self.add_findings(found).await?;
                 outcome.map_err(SyncError::from)
             }
             Ok(JobEnd::Interrupted) if shutdown.is_cancelled() => return Ok(()),
             Ok(JobEnd::Interrupted) => return Err(SyncError::LeaseLost),
-            Err(error @ SyncError::Store(_)) => return Err(error),
             Err(error) => Err(error),
         };
         let status = match outcome {
             Ok(()) => SyncStatus { state: SyncState::Synced, ..SyncStatus::default() },
+            Err(error @ SyncError::Store(_)) => return Err(error),
             Err(SyncError::Cancelled) => SyncStatus::stalled("the sync was cancelled"),
             Err(error) => {
                 tracing::warn!(job = id, %error, "a sync job failed");

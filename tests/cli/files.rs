@@ -10,25 +10,25 @@ use std::{
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::{Lines, OTHER_NETWORK, Outcome, Place, TIP, edit, fixture, fixture_lines, joined};
+use crate::{Lines, OTHER_NETWORK, Outcome, TIP, WorkDir, edit, fixture, fixture_lines, joined};
 
 #[test]
 fn import_is_idempotent_and_export_gives_it_back() {
-    let place = Place::new();
-    let first = place.import(&fixture()).ok();
+    let dir = WorkDir::new();
+    let first = dir.import(&fixture()).ok();
     let expected = format!("imported 61 blocks (0 already there, 0 orphans), tip 60 {TIP}, verified to linked\n");
     assert_eq!((first.stderr, first.stdout), (expected, vec![]));
-    let again = place.import(&fixture()).ok().stderr;
+    let again = dir.import(&fixture()).ok().stderr;
     assert!(again.starts_with("imported 0 blocks (61 already there, 0 orphans), tip 60"), "{again}");
 
-    let exported = place.run(["export", "-"]).ok();
+    let exported = dir.run(["export", "-"]).ok();
     assert_eq!(exported.stderr, format!("exported 61 blocks, tip 60 {TIP}\n"));
     assert!(exported.stdout.split(|byte| *byte == b'\n').count() == 63, "61 blocks, the record, the end");
-    place.run(["export", "chain.ndjson"]).ok();
-    assert_eq!(fs::read(place.path("chain.ndjson")).unwrap(), exported.stdout);
+    dir.run(["export", "chain.ndjson"]).ok();
+    assert_eq!(fs::read(dir.path("chain.ndjson")).unwrap(), exported.stdout);
 
-    let other = Place::new();
-    other.import(&place.path("chain.ndjson")).ok();
+    let other = WorkDir::new();
+    other.import(&dir.path("chain.ndjson")).ok();
     assert_eq!(other.run(["export", "-"]).ok().stdout, exported.stdout);
 }
 
@@ -38,26 +38,26 @@ fn blocks_as_long_as_gossip_carries_come_back_from_a_file() {
     for (line, nominee) in [(3, "n".repeat(60_000)), (4, "\0".repeat(10_000)), (5, "a\0b".into())] {
         lines[line] = edit(&lines[line], "nominated_peer_id", nominee.into());
     }
-    let place = Place::new();
-    let file = place.write("long.ndjson", joined(&lines));
-    place.import_to("none", &file).ok();
-    let exported = place.run(["export", "-"]).ok().stdout;
+    let dir = WorkDir::new();
+    let file = dir.write("long.ndjson", joined(&lines));
+    dir.import_to("none", &file).ok();
+    let exported = dir.run(["export", "-"]).ok().stdout;
     assert!(exported.windows(6).any(|text| text == b"\\u0000"));
-    let file = place.write("again.ndjson", &exported);
-    let other = Place::new();
+    let file = dir.write("again.ndjson", &exported);
+    let other = WorkDir::new();
     other.import_to("none", &file).ok();
     assert!(other.run(["export", "-"]).ok().stdout == exported);
 }
 
 #[test]
 fn proof_of_work_is_the_default() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let lines = fixture_lines();
-    let file = place.write("three.ndjson", joined(&lines[..3]));
-    let import = |place: &Place, file: &Path| place.run(["import", file.to_str().unwrap(), "--network", "devnet"]);
-    let done = import(&place, &file).ok().stderr;
+    let file = dir.write("three.ndjson", joined(&lines[..3]));
+    let import = |dir: &WorkDir, file: &Path| dir.run(["import", file.to_str().unwrap(), "--network", "devnet"]);
+    let done = import(&dir, &file).ok().stderr;
     assert!(done.contains("imported 3 blocks") && done.contains("verified to pow"), "{done}");
-    let other = Place::new();
+    let other = WorkDir::new();
     let file = other.write("forged.ndjson", joined(&[lines[0].clone(), edit(&lines[1], "nonce", "1".into())]));
     import(&other, &file).fails(1, &["forged.ndjson: line 2: ", "rule `hash`"]);
 }
@@ -65,21 +65,21 @@ fn proof_of_work_is_the_default() {
 #[test]
 fn another_networks_chain_is_refused() {
     for level in ["none", "linked", "pow"] {
-        let place = Place::new();
-        place.write("other.toml", OTHER_NETWORK);
-        let outcome = place.run(["import", fixture().to_str().unwrap(), "--network", "other.toml", "--verify", level]);
+        let dir = WorkDir::new();
+        dir.write("other.toml", OTHER_NETWORK);
+        let outcome = dir.run(["import", fixture().to_str().unwrap(), "--network", "other.toml", "--verify", level]);
         outcome.fails(1, &["line 1: ", "rule `genesis`: the network's genesis has the hash 1138a591"]);
     }
 }
 
 #[test]
-fn levels_are_told_as_they_are() {
-    let place = Place::new();
+fn levels_are_reported_as_stored() {
+    let dir = WorkDir::new();
     let lines = fixture_lines();
-    let file = place.write("part.ndjson", joined(&lines[..10]));
-    let done = place.import_to("none", &file).ok().stderr;
+    let file = dir.write("part.ndjson", joined(&lines[..10]));
+    let done = dir.import_to("none", &file).ok().stderr;
     assert!(done.ends_with("verified to none\n"), "{done}");
-    let done = place.import_to("linked", &fixture()).ok().stderr;
+    let done = dir.import_to("linked", &fixture()).ok().stderr;
     assert!(done.starts_with("imported 51 blocks (10 already there"), "{done}");
     assert!(done.ends_with("verified to linked, older blocks to none\n"), "{done}");
 }
@@ -103,13 +103,13 @@ fn levels_are_told_as_they_are() {
 #[case::wrong_hash(|l: &mut Lines| l[16] = br#"{"count":16,"sha256":"00"}"#.to_vec(), &["has the SHA-256 00, but", "changed"])]
 #[case::disagreeing(|l: &mut Lines| l[16] = edit(&l[16], "difficulty", "77".into()), &["difficulty 77 and target_difficulty", "disagree"])]
 fn a_broken_line_is_named_and_nothing_is_imported(#[case] spoil: fn(&mut Lines), #[case] texts: &[&str]) {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let mut lines = fixture_lines();
     spoil(&mut lines);
-    let file = place.write("broken.ndjson", joined(&lines));
-    place.import(&file).fails(1, &[&["broken.ndjson: line 17: "], texts].concat());
-    assert_eq!(place.count(), 0);
-    place.import(&fixture()).ok();
+    let file = dir.write("broken.ndjson", joined(&lines));
+    dir.import(&file).fails(1, &[&["broken.ndjson: line 17: "], texts].concat());
+    assert_eq!(dir.count(), 0);
+    dir.import(&fixture()).ok();
 }
 
 #[rstest]
@@ -118,10 +118,10 @@ fn a_broken_line_is_named_and_nothing_is_imported(#[case] spoil: fn(&mut Lines),
 #[case("epoch", json!(7))]
 #[case("actualized_difficulty", json!("7"))]
 fn what_follows_from_other_members_is_computed(#[case] member: &str, #[case] value: Value) {
-    let place = Place::new();
-    place.import(&fixture()).ok();
-    let expected = place.run(["export", "-"]).ok().stdout;
-    let other = Place::new();
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
+    let expected = dir.run(["export", "-"]).ok().stdout;
+    let other = WorkDir::new();
     let mut lines = fixture_lines();
     lines[16] = edit(&lines[16], member, value);
     other.import(&other.write("other.ndjson", joined(&lines))).ok();
@@ -130,69 +130,69 @@ fn what_follows_from_other_members_is_computed(#[case] member: &str, #[case] val
 
 #[test]
 fn the_record_is_the_last_line() {
-    let place = Place::new();
-    place.import(&fixture()).ok();
-    let mut export = place.run(["export", "-"]).ok().stdout;
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
+    let mut export = dir.run(["export", "-"]).ok().stdout;
     export.extend_from_slice(b"\n  \n");
-    Place::new().import_stdin(&export).ok();
+    WorkDir::new().import_stdin(&export).ok();
     export.extend_from_slice(&fixture_lines()[0]);
-    Place::new().import_stdin(&export).fails(1, &["stdin: line 65: more after the export's record"]);
+    WorkDir::new().import_stdin(&export).fails(1, &["stdin: line 65: more after the export's record"]);
 }
 
 #[test]
 fn a_block_given_twice_is_counted() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let mut lines = fixture_lines();
     lines.insert(17, lines[16].clone());
     lines.insert(0, b"".to_vec());
     lines.extend(fixture_lines());
-    let done = place.import_stdin(&joined(&lines)).ok().stderr;
+    let done = dir.import_stdin(&joined(&lines)).ok().stderr;
     assert!(done.starts_with("imported 61 blocks (0 already there, 0 orphans, 62 duplicates), tip 60"), "{done}");
-    assert_eq!(place.count(), 61);
+    assert_eq!(dir.count(), 61);
 }
 
 #[test]
 fn another_chain_is_refused() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let lines = fixture_lines();
-    place.import_stdin(&joined(&lines[..30])).ok();
+    dir.import_stdin(&joined(&lines[..30])).ok();
     let other = joined(&[edit(&lines[20], "hash", "ab".repeat(32).into())]);
     let texts = ["stdin: line 1: two canonical blocks at index 20: the store has 0", "this line has abab"];
-    place.import_stdin(&other).fails(1, &texts);
-    place.import_stdin(&joined(&lines[40..])).fails(1, &["line 1: ", "ends before index 30", "can't go on at 40"]);
-    place.import_stdin(&joined(&lines[30..])).ok();
-    assert_eq!(place.count(), 61);
+    dir.import_stdin(&other).fails(1, &texts);
+    dir.import_stdin(&joined(&lines[40..])).fails(1, &["line 1: ", "ends before index 30", "can't go on at 40"]);
+    dir.import_stdin(&joined(&lines[30..])).ok();
+    assert_eq!(dir.count(), 61);
 }
 
 #[test]
 fn orphans_are_kept_beside_the_chain() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let mut lines = fixture_lines();
     let orphan = edit(&lines[20], "hash", "ab".repeat(32).into());
     let orphan = edit(&edit(&orphan, "is_canonical", false.into()), "is_orphaned", true.into());
     lines.insert(21, orphan);
-    let done = place.import_stdin(&joined(&lines)).ok().stderr;
+    let done = dir.import_stdin(&joined(&lines)).ok().stderr;
     assert!(done.starts_with("imported 61 blocks (0 already there, 1 orphans), tip 60"), "{done}");
-    let again = place.import_stdin(&joined(&lines)).ok().stderr;
+    let again = dir.import_stdin(&joined(&lines)).ok().stderr;
     assert!(again.starts_with("imported 0 blocks (62 already there, 0 orphans), tip 60"), "{again}");
-    assert_eq!(place.count(), 61);
+    assert_eq!(dir.count(), 61);
 }
 
 #[test]
 fn an_empty_file_is_an_empty_chain() {
-    let place = Place::new();
-    let done = place.import_stdin(b"").ok().stderr;
+    let dir = WorkDir::new();
+    let done = dir.import_stdin(b"").ok().stderr;
     assert_eq!(done, "imported 0 blocks (0 already there, 0 orphans), the chain is empty\n");
-    let export = place.run(["export", "-"]).ok().stdout;
+    let export = dir.run(["export", "-"]).ok().stdout;
     let empty = r#"{"count":0,"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}"#;
     assert_eq!(String::from_utf8(export.clone()).unwrap(), format!("{empty}\n"));
-    place.import_stdin(&export).ok();
+    dir.import_stdin(&export).ok();
 }
 
 #[test]
 fn an_interrupted_import_imports_nothing() {
-    let place = Place::new();
-    let mut command = place.command(["import", "-", "--network", "devnet", "--verify", "linked"]);
+    let dir = WorkDir::new();
+    let mut command = dir.command(["import", "-", "--network", "devnet", "--verify", "linked"]);
     command.env("RUST_LOG", "modal_gateway=debug").stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
@@ -203,20 +203,20 @@ fn an_interrupted_import_imports_nothing() {
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert_eq!(stderr.last().as_deref(), Some("error: interrupted"));
     drop(stdin);
-    assert_eq!(place.count(), 0);
+    assert_eq!(dir.count(), 0);
 }
 
 #[test]
-fn an_import_without_a_block_yet_keeps_nobody_from_writing() {
-    let place = Place::new();
-    let mut command = place.command(["import", "-", "--network", "devnet", "--verify", "linked"]);
+fn an_import_without_blocks_does_not_block_other_writers() {
+    let dir = WorkDir::new();
+    let mut command = dir.command(["import", "-", "--network", "devnet", "--verify", "linked"]);
     command.env("RUST_LOG", "modal_gateway=debug").stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(b"\n").unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(stderr.any(|line| line.contains("the store is open")));
-    place.import(&fixture()).ok();
+    dir.import(&fixture()).ok();
     stdin.write_all(&fs::read(fixture()).unwrap()).unwrap();
     drop(stdin);
     let said = stderr.last().unwrap();
@@ -226,16 +226,16 @@ fn an_import_without_a_block_yet_keeps_nobody_from_writing() {
 
 #[test]
 fn an_export_is_whole_or_not_there() {
-    let place = Place::new();
-    place.run(["export", "out.ndjson"]).fails(1, &["the store does not exist", "modal-gateway.db"]);
-    assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 0, "neither a store nor an output");
-    place.import(&fixture()).ok();
-    place.run(["export", "nowhere/out.ndjson"]).fails(1, &["nowhere/out.ndjson: ", "No such file"]);
-    place.run(["export", "/dev/null"]).ok();
-    let old = place.write("out.ndjson", "old");
-    place.run(["export", "out.ndjson"]).ok();
+    let dir = WorkDir::new();
+    dir.run(["export", "out.ndjson"]).fails(1, &["the store does not exist", "modal-gateway.db"]);
+    assert_eq!(fs::read_dir(dir.0.path()).unwrap().count(), 0, "neither a store nor an output");
+    dir.import(&fixture()).ok();
+    dir.run(["export", "nowhere/out.ndjson"]).fails(1, &["nowhere/out.ndjson: ", "No such file"]);
+    dir.run(["export", "/dev/null"]).ok();
+    let old = dir.write("out.ndjson", "old");
+    dir.run(["export", "out.ndjson"]).ok();
     assert!(fs::read(old).unwrap().starts_with(b"{\"hash\""));
-    let left = fs::read_dir(place.0.path())
+    let left = fs::read_dir(dir.0.path())
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".modal-gateway-export"));
     assert_eq!(left.count(), 0);
@@ -243,12 +243,12 @@ fn an_export_is_whole_or_not_there() {
 
 #[test]
 fn a_reader_that_leaves_is_no_error() {
-    let place = Place::new();
-    place.import(&fixture()).ok();
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
     for args in [&["export", "-"][..], &["openapi"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let outcome = Outcome::from(place.command(args).stdout(writer).output().unwrap()).ok();
+        let outcome = Outcome::from(dir.command(args).stdout(writer).output().unwrap()).ok();
         assert_eq!(outcome.stderr, "");
     }
 }

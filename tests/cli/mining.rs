@@ -11,7 +11,7 @@ use modal_gateway::{
     store::{self, BlockStore, OpenOptions},
 };
 
-use crate::{Place, support::until::eventually};
+use crate::{WorkDir, support::until::eventually};
 
 /// SHA-256, and no schedule, so that blocks come at a steady pace: some 200,000 hashes each.
 const NETWORK: &str = "name = 'fast'\ninitial_difficulty = 800\ndifficulty_schedule = false\n\
@@ -38,10 +38,10 @@ impl Drop for Running {
 }
 
 /// A node with a store and a key of its own; and its address.
-fn node(place: &Place, name: &str, args: &[&str]) -> (Running, String) {
+fn node(dir: &WorkDir, name: &str, args: &[&str]) -> (Running, String) {
     let (url, key) = (format!("sqlite://{name}.db"), format!("{name}.key"));
     let own = ["node", "--network", "fast.toml", "--database-url", &url, "--identity", &key];
-    let mut command = place.command([&own[..], &["--listen", "/ip4/127.0.0.1/tcp/0"], args].concat());
+    let mut command = dir.command([&own[..], &["--listen", "/ip4/127.0.0.1/tcp/0"], args].concat());
     let mut child = command.env("RUST_LOG", "warn").stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let address = lines.find_map(|line| Some(line.strip_prefix("libp2p ")?.to_owned())).unwrap();
@@ -49,8 +49,8 @@ fn node(place: &Place, name: &str, args: &[&str]) -> (Running, String) {
     (Running(child), address)
 }
 
-async fn open(place: &Place, name: &str) -> Arc<dyn BlockStore> {
-    let url = format!("sqlite://{}", place.path(&format!("{name}.db")).display());
+async fn open(dir: &WorkDir, name: &str) -> Arc<dyn BlockStore> {
+    let url = format!("sqlite://{}", dir.path(&format!("{name}.db")).display());
     store::open(&url, &OpenOptions::default()).await.unwrap()
 }
 
@@ -60,13 +60,13 @@ async fn length(store: &Arc<dyn BlockStore>) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mined_blocks_reach_a_node_that_listens() {
-    let place = Place::new();
-    place.write("fast.toml", NETWORK);
-    let (miner, address) = node(&place, "miner", &["--mine", "--mine-nominee", NOMINEE]);
+    let dir = WorkDir::new();
+    dir.write("fast.toml", NETWORK);
+    let (miner, address) = node(&dir, "miner", &["--mine", "--mine-nominee", NOMINEE]);
     // It looks at the peers' tips once, and from then on only listens.
     let peer = format!("miner={address}");
-    let (listener, _) = node(&place, "listener", &["--peer", &peer, "--sync-interval", "60m"]);
-    let (mined, heard) = (open(&place, "miner").await, open(&place, "listener").await);
+    let (listener, _) = node(&dir, "listener", &["--peer", &peer, "--sync-interval", "60m"]);
+    let (mined, heard) = (open(&dir, "miner").await, open(&dir, "listener").await);
     eventually(async || {
         let status = SyncStatus::read(&*heard, true).await.unwrap();
         (status.state == SyncState::Synced && length(&heard).await > 0).then_some(())
@@ -80,18 +80,18 @@ async fn mined_blocks_reach_a_node_that_listens() {
     assert_eq!((&block.hash, block.nominated_peer_id.as_str()), (&tip.hash, NOMINEE));
     assert_eq!((miner.stop(), listener.stop()), (Some(0), Some(0)));
     for url in ["sqlite://miner.db", "sqlite://listener.db"] {
-        place.run(["verify", "--network", "fast.toml", "--database-url", url]).ok();
+        dir.run(["verify", "--network", "fast.toml", "--database-url", url]).ok();
     }
 }
 
 #[test]
 fn mining_options_go_with_mine() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     for args in [
         &["node", "--mine-threads", "2"][..],
         &["node", "--mine", "--mine-threads", "0"],
         &["node", "--mine", "--mine-nominee", "me"],
     ] {
-        assert_eq!(place.run(args).code, 2, "{args:?}");
+        assert_eq!(dir.run(args).code, 2, "{args:?}");
     }
 }

@@ -7,7 +7,7 @@ use libp2p::{PeerId, identity::Keypair};
 use modal_gateway::p2p::{self, P2pClient, P2pConfig, Responder};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::Place;
+use crate::WorkDir;
 
 /// Answers `/ping` with the data it got, and anything else with its path and `ok: false`.
 struct Echo;
@@ -34,47 +34,47 @@ async fn echo_node() -> (P2pClient, DropGuard) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn request_is_curl_for_the_protocol() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let (node, _running) = echo_node().await;
     let addresses: Vec<_> = node.listen_addresses().iter().map(ToString::to_string).collect();
     assert_eq!(addresses.len(), 2);
     for address in &addresses {
-        let answer = place.run(["request", address, "/ping", r#"{"n": 18446744073709551615}"#]).ok();
+        let answer = dir.run(["request", address, "/ping", r#"{"n": 18446744073709551615}"#]).ok();
         let answer: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
         assert_eq!(answer, serde_json::json!({"ok": true, "data": {"n": u64::MAX}, "errors": null}));
     }
     let address = &addresses[0];
-    let null = place.run(["request", address, "/ping"]).ok().stdout;
+    let null = dir.run(["request", address, "/ping"]).ok().stdout;
     assert_eq!(serde_json::from_slice::<serde_json::Value>(&null).unwrap()["data"], serde_json::Value::Null);
 
-    let unknown = place.run(["request", address, "/nothing"]);
+    let unknown = dir.run(["request", address, "/nothing"]);
     assert_eq!((unknown.code, unknown.stderr.as_str()), (1, ""));
     assert!(String::from_utf8(unknown.stdout).unwrap().contains("Unknown path"));
 
-    let garbage = place.run(["request", address, "/garbage"]).fails(1, &[address]);
+    let garbage = dir.run(["request", address, "/garbage"]).fails(1, &[address]);
     assert!(garbage.stdout.is_empty() && !garbage.stderr.contains('\u{7}'), "{}", garbage.stderr);
 
     let (alias, id) = (format!("node={address}/p2p/{}", node.local_peer_id()), node.local_peer_id().to_string());
     for name in ["node", &id] {
-        place.run(["request", name, "/ping", "1", "--peer", &alias]).ok();
+        dir.run(["request", name, "/ping", "1", "--peer", &alias]).ok();
     }
     let wrong = format!("{address}/p2p/{}", Keypair::generate_ed25519().public().to_peer_id());
-    place.run(["request", &wrong, "/ping"]).fails(1, &[address, "can't be reached"]);
-    assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 0, "neither a key nor a store");
+    dir.run(["request", &wrong, "/ping"]).fails(1, &[address, "can't be reached"]);
+    assert_eq!(fs::read_dir(dir.0.path()).unwrap().count(), 0, "neither a key nor a store");
 }
 
 #[tokio::test]
 async fn request_names_what_is_wrong() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     // Accepts nothing, answers nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("/ip4/127.0.0.1/tcp/{}", silent.local_addr().unwrap().port());
-    place.run(["request", &address, "/ping", "--timeout", "1"]).fails(1, &["no answer within 1 s"]);
+    dir.run(["request", &address, "/ping", "--timeout", "1"]).fails(1, &["no answer within 1 s"]);
     drop(silent);
-    place.run(["request", &address, "/ping"]).fails(1, &[&address, "can't be reached"]);
-    place.run(["request", "node", "/ping"]).fails(2, &["`node` is neither a multiaddr nor", "none is configured"]);
-    place.run(["request", "/ip4/1.2.3", "/ping"]).fails(2, &["`/ip4/1.2.3` is not a multiaddr"]);
-    let usage = place.run(["request", &address, "/ping", "{epoch: 0}"]);
+    dir.run(["request", &address, "/ping"]).fails(1, &[&address, "can't be reached"]);
+    dir.run(["request", "node", "/ping"]).fails(2, &["`node` is neither a multiaddr nor", "none is configured"]);
+    dir.run(["request", "/ip4/1.2.3", "/ping"]).fails(2, &["`/ip4/1.2.3` is not a multiaddr"]);
+    let usage = dir.run(["request", &address, "/ping", "{epoch: 0}"]);
     assert_eq!(usage.code, 2);
     assert!(usage.stderr.contains("not JSON: key must be a string (column 2)"), "{}", usage.stderr);
 }

@@ -6,41 +6,41 @@ use std::{
     time::Duration,
 };
 
-use crate::{Place, TIP, fixture};
+use crate::{TIP, WorkDir, fixture};
 
 #[tokio::test]
 async fn health_is_an_exit_code() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    place.run(["health", "--http", &free]).fails(1, &["/health/ready can't be reached"]);
-    let usage = place.run(["health", "ftp://x"]);
+    dir.run(["health", "--http", &free]).fails(1, &["/health/ready can't be reached"]);
+    let usage = dir.run(["health", "ftp://x"]);
     assert_eq!(usage.code, 2, "{}", usage.stderr);
 }
 
 #[test]
-fn a_gateway_serves_until_it_is_told_to_stop() {
-    let place = Place::new();
-    place.import(&fixture()).ok();
+fn a_gateway_serves_until_it_is_stopped() {
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
     let serve = ["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
-    let mut child = place.command(serve).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = dir.command(serve).stderr(Stdio::piped()).spawn().unwrap();
     let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let mut line = |what: &str| stderr.find_map(|line| Some(line.strip_prefix(what)?.trim().to_owned())).unwrap();
     let (http, libp2p) = (line("http "), line("libp2p "));
 
-    place.run(["health", &format!("{http}/health/ready")]).ok();
+    dir.run(["health", &format!("{http}/health/ready")]).ok();
     let address = http.strip_prefix("http://").unwrap();
-    place.run(["health", "--http", address]).ok();
-    place.run(["health", &format!("{http}/no/such/path")]).fails(1, &["answers `HTTP/1.1 404"]);
+    dir.run(["health", "--http", address]).ok();
+    dir.run(["health", &format!("{http}/no/such/path")]).fails(1, &["answers `HTTP/1.1 404"]);
 
-    let answer = place.run(["request", &libp2p, "/data/miner_block/chain_info"]).ok().stdout;
+    let answer = dir.run(["request", &libp2p, "/data/miner_block/chain_info"]).ok().stdout;
     let answer: serde_json::Value = serde_json::from_slice(&answer).unwrap();
     assert_eq!(answer["data"]["tip_hash"], TIP);
-    let missing = place.run(["request", &libp2p, "/data/miner_block/get", r#"{"hash": "00"}"#]);
+    let missing = dir.run(["request", &libp2p, "/data/miner_block/get", r#"{"hash": "00"}"#]);
     assert_eq!(missing.code, 1);
     assert!(String::from_utf8(missing.stdout).unwrap().contains("Block not found"));
 
     let args = ["serve", "--http", address, "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
-    place.run(args).fails(1, &["can't listen on", address, "in use"]);
+    dir.run(args).fails(1, &["can't listen on", address, "in use"]);
 
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -48,10 +48,10 @@ fn a_gateway_serves_until_it_is_told_to_stop() {
 
 #[tokio::test]
 async fn sigterm_interrupts_a_program_that_waits() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
-    let mut child = place.command(["health", &url]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = dir.command(["health", &url]).stderr(Stdio::piped()).spawn().unwrap();
     let connected = tokio::task::spawn_blocking(move || silent.accept().unwrap());
     let _connection = tokio::time::timeout(Duration::from_secs(30), connected).await.unwrap().unwrap();
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();

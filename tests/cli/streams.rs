@@ -8,7 +8,7 @@ use std::{
 
 use rstest::rstest;
 
-use crate::{Outcome, Place, fixture};
+use crate::{Outcome, WorkDir, fixture};
 
 fn full() -> Stdio {
     File::options().write(true).open("/dev/full").unwrap().into()
@@ -24,8 +24,8 @@ fn broken() -> Stdio {
 #[rstest]
 #[case::full(full)]
 #[case::broken(broken)]
-fn what_cannot_be_said_is_dropped(#[case] stderr: fn() -> Stdio) {
-    let place = Place::new();
+fn messages_that_stderr_does_not_take_are_dropped(#[case] stderr: fn() -> Stdio) {
+    let dir = WorkDir::new();
     let file = fixture();
     let import = ["import", file.to_str().unwrap(), "--network", "devnet", "--verify", "linked"];
     for (args, code) in [
@@ -37,32 +37,32 @@ fn what_cannot_be_said_is_dropped(#[case] stderr: fn() -> Stdio) {
         (&["health", "http://127.0.0.1:1/"], 1),
         (&["serve", "--sync-interval", "never"], 2),
     ] {
-        let status = place.command(args).stderr(stderr()).stdout(Stdio::null()).status().unwrap();
+        let status = dir.command(args).stderr(stderr()).stdout(Stdio::null()).status().unwrap();
         assert_eq!(status.code(), Some(code), "{args:?}");
     }
-    assert_eq!(place.count(), 61);
+    assert_eq!(dir.count(), 61);
 }
 
 /// As `serve 2>&1 | grep -m1 '^http '` does: the port is read, and the pipe closed.
 #[test]
 fn a_gateway_serves_on_when_its_stderr_is_closed() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let args = ["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
-    let mut child = place.command(args).env("RUST_LOG", "trace").stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = dir.command(args).env("RUST_LOG", "trace").stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
     let http = lines.find_map(|line| Some(line.strip_prefix("http ")?.to_owned())).unwrap();
     drop(lines);
-    place.run(["health", &format!("{http}/health/ready")]).ok();
+    dir.run(["health", &format!("{http}/health/ready")]).ok();
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
 fn data_that_cannot_be_written_is_a_failure() {
-    let place = Place::new();
-    place.import(&fixture()).ok();
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
     for args in [&["export", "-"][..], &["openapi"]] {
-        let output = place.command(args).stdout(full()).stderr(Stdio::piped()).output().unwrap();
+        let output = dir.command(args).stdout(full()).stderr(Stdio::piped()).output().unwrap();
         Outcome::from(output).fails(1, &["stdout: ", "No space left"]);
     }
 }
@@ -71,9 +71,9 @@ fn data_that_cannot_be_written_is_a_failure() {
 #[case::terminate("-TERM")]
 #[case::hang_up("-HUP")]
 fn signals_end_a_gateway_in_order(#[case] signal: &str) {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let args = ["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
-    let mut child = place.command(args).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = dir.command(args).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     lines.find(|line| line.starts_with("peer-id ")).unwrap();
     Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
@@ -82,14 +82,14 @@ fn signals_end_a_gateway_in_order(#[case] signal: &str) {
 
 #[test]
 fn a_hangup_ends_nothing_under_nohup() {
-    let place = Place::new();
-    let program = place.command(["serve"]).get_program().to_owned();
+    let dir = WorkDir::new();
+    let program = dir.command(["serve"]).get_program().to_owned();
     let mut child = Command::new("nohup")
         .arg(program)
         .args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"])
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
-        .current_dir(place.path(""))
+        .current_dir(dir.path(""))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -98,15 +98,15 @@ fn a_hangup_ends_nothing_under_nohup() {
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let http = lines.find_map(|line| Some(line.strip_prefix("http ")?.to_owned())).unwrap();
     Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap();
-    place.run(["health", &format!("{http}/health/ready")]).ok();
+    dir.run(["health", &format!("{http}/health/ready")]).ok();
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]
 fn with_json_logs_every_line_is_json() {
-    let place = Place::new();
-    place.import(&fixture()).ok();
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
     for args in [
         &["migrate"][..],
         &["verify", "--network", "devnet", "--verify", "linked"],
@@ -114,7 +114,7 @@ fn with_json_logs_every_line_is_json() {
         &["serve", "--sync-interval", "never"],
         &["serve", "--http", "192.0.2.1:80"],
     ] {
-        let output = place.command(args).args(["--log", "json"]).output().unwrap();
+        let output = dir.command(args).args(["--log", "json"]).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(!stderr.is_empty(), "{args:?}");
         for line in stderr.lines() {

@@ -13,7 +13,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::{
-    Outcome, Place, TIP,
+    Outcome, TIP, WorkDir,
     support::{
         gateway::{Backend, TestStore, chain},
         peer::{Reply, ScriptedPeer},
@@ -40,8 +40,8 @@ fn address(node: &Node) -> String {
 }
 
 /// `sync` into `store` with more arguments.
-fn sync(place: &Place, store: &TestStore, args: &[&str]) -> Command {
-    let mut command = place.command([&["sync", "--database-url", &store.url], args].concat());
+fn sync(dir: &WorkDir, store: &TestStore, args: &[&str]) -> Command {
+    let mut command = dir.command([&["sync", "--database-url", &store.url], args].concat());
     command.env("MODAL_GATEWAY_NETWORK", "devnet");
     command
 }
@@ -54,29 +54,29 @@ fn outcome(mut command: Command) -> Outcome {
 #[case::sqlite(Backend::Sqlite)]
 #[case::postgres(Backend::Postgres)]
 #[tokio::test(flavor = "multi_thread")]
-async fn every_mode_brings_the_store_level(#[case] backend: Backend) {
-    let place = Place::new();
+async fn every_mode_brings_the_store_in_sync(#[case] backend: Backend) {
+    let dir = WorkDir::new();
     let (_served, node) = node(61).await;
     for mode in Mode::ALL {
         let store = TestStore::create(backend).await;
         let args = [&address(&node), "--mode", mode.as_str(), "--verify", "linked"];
-        let said = outcome(sync(&place, &store, &args)).ok().stderr;
+        let said = outcome(sync(&dir, &store, &args)).ok().stderr;
         let expected = format!("synced 61 blocks, verified to linked, tip 60 {TIP}, ");
         assert!(said.starts_with(&expected) && said.ends_with(" s, 0 retries\n"), "{mode}: {said}");
-        let again = outcome(sync(&place, &store, &args)).ok().stderr;
+        let again = outcome(sync(&dir, &store, &args)).ok().stderr;
         assert!(again.starts_with("synced 0 blocks, verified to linked, tip 60"), "{mode}: {again}");
         let audit = ["verify", "--verify", "linked", "--network", "devnet", "--database-url", &store.url];
-        assert_eq!(place.run(audit).ok().stderr, format!("verified 61 blocks to linked, tip 60 {TIP}\n"));
+        assert_eq!(dir.run(audit).ok().stderr, format!("verified 61 blocks to linked, tip 60 {TIP}\n"));
     }
-    assert_eq!(std::fs::read_dir(place.0.path()).unwrap().count(), 0, "neither a key nor another store");
+    assert_eq!(std::fs::read_dir(dir.0.path()).unwrap().count(), 0, "neither a key nor another store");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_in_a_pipe_is_plain_lines() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let (_served, node) = node(61).await;
     let store = TestStore::create(Backend::Sqlite).await;
-    let done = outcome(sync(&place, &store, &[&address(&node), "--pow-threads", "1"])).ok();
+    let done = outcome(sync(&dir, &store, &[&address(&node), "--pow-threads", "1"])).ok();
     assert!(done.stderr.starts_with("synced 61 blocks, verified to pow, tip 60"), "{}", done.stderr);
     // 60 hashes take some two seconds, and come in one batch.
     assert!(!done.progress.is_empty());
@@ -85,7 +85,7 @@ async fn progress_in_a_pipe_is_plain_lines() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_peers_by_their_names() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let ((_served, longer), (_other, shorter)) = (node(61).await, node(41).await);
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let store = TestStore::create(Backend::Sqlite).await;
@@ -97,17 +97,17 @@ async fn several_peers_by_their_names() {
     let id = shorter.p2p.local_peer_id().to_string();
     let mut args = vec!["gone", &id, "long", "--verify", "none"];
     args.extend(peers.iter().flat_map(|peer| ["--peer", peer]));
-    let said = outcome(sync(&place, &store, &args)).ok().stderr;
+    let said = outcome(sync(&dir, &store, &args)).ok().stderr;
     assert!(said.starts_with("synced 61 blocks, verified to none, tip 60"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_names_its_cause() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let store = TestStore::create(Backend::Sqlite).await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let gone = format!("/ip4/127.0.0.1/tcp/{free}");
-    let run = |args: &[&str]| outcome(sync(&place, &store, args));
+    let run = |args: &[&str]| outcome(sync(&dir, &store, args));
     run(&[&gone]).fails(1, &[&gone, "can't be reached"]);
     run(&[&gone, &gone]).fails(1, &[&gone, "can't be reached"]);
     run(&["node"]).fails(2, &["`node` is neither a multiaddr nor", "none is configured"]);
@@ -118,7 +118,7 @@ async fn a_failure_names_its_cause() {
 
     let (_served, node) = node(61).await;
     let peer = address(&node);
-    place.write("other.toml", crate::OTHER_NETWORK);
+    dir.write("other.toml", crate::OTHER_NETWORK);
     run(&[&peer, "--network", "other.toml"]).fails(1, &["rule `genesis`"]);
     let handle = store.open().await;
     let lease = handle.lease().await.unwrap().unwrap();
@@ -156,17 +156,17 @@ fn interrupt(child: &Child) {
 #[case::postgres(Backend::Postgres)]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_sync_goes_on_where_it_was(#[case] backend: Backend) {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let store = TestStore::create(backend).await;
     let handle = store.open().await;
     let peer = ScriptedPeer::start(|request| first_epoch_only(&request)).await;
     let args = [&peer.address.to_string(), "--mode", "epoch", "--verify", "linked"];
-    let child = sync(&place, &store, &args).stderr(Stdio::piped()).spawn().unwrap();
+    let child = sync(&dir, &store, &args).stderr(Stdio::piped()).spawn().unwrap();
     eventually(async || (handle.state().await.unwrap().length == 41).then_some(())).await;
     interrupt(&child);
     Outcome::from(child.wait_with_output().unwrap()).fails(1, &["error: interrupted"]);
 
     let (_served, node) = node(61).await;
-    let said = outcome(sync(&place, &store, &[&address(&node), "--verify", "linked"])).ok().stderr;
+    let said = outcome(sync(&dir, &store, &[&address(&node), "--verify", "linked"])).ok().stderr;
     assert!(said.starts_with("synced 20 blocks, verified to linked, tip 60"), "{said}");
 }

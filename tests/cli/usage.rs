@@ -4,7 +4,7 @@ use std::fs;
 
 use rstest::rstest;
 
-use crate::{Outcome, Place};
+use crate::{Outcome, WorkDir};
 
 #[rstest]
 #[case::value("http = 'here'", &["settings.toml: http: `here`: expected ADDRESS:PORT"])]
@@ -12,39 +12,39 @@ use crate::{Outcome, Place};
 #[case::syntax("log = 'text'\nhttp = [", &["settings.toml: line 2: "])]
 #[case::network("network = 'modality'", &["settings.toml: network: `modality`", "testnet, mainnet, devnet"])]
 fn a_malformed_setting_is_named(#[case] text: &str, #[case] texts: &[&str]) {
-    let place = Place::new();
-    place.write("settings.toml", text);
-    place.run(["migrate", "--config", "settings.toml"]).fails(2, texts);
-    let outcome = place.command(["serve"]).env("MODAL_GATEWAY_CONFIG", "settings.toml").output().unwrap();
+    let dir = WorkDir::new();
+    dir.write("settings.toml", text);
+    dir.run(["migrate", "--config", "settings.toml"]).fails(2, texts);
+    let outcome = dir.command(["serve"]).env("MODAL_GATEWAY_CONFIG", "settings.toml").output().unwrap();
     Outcome::from(outcome).fails(2, texts);
 }
 
 #[test]
 fn settings_come_from_file_environment_and_flags() {
-    let place = Place::new();
-    place.write("modal-gateway.toml", "database_url = 'sqlite://file.db'");
-    place.run(["migrate"]).ok();
-    place.command(["migrate"]).env("DATABASE_URL", "sqlite://plain.db").output().unwrap();
+    let dir = WorkDir::new();
+    dir.write("modal-gateway.toml", "database_url = 'sqlite://file.db'");
+    dir.run(["migrate"]).ok();
+    dir.command(["migrate"]).env("DATABASE_URL", "sqlite://plain.db").output().unwrap();
     let both = [("DATABASE_URL", "sqlite://no.db"), ("MODAL_GATEWAY_DATABASE_URL", "sqlite://ours.db")];
-    place.command(["migrate"]).envs(both).output().unwrap();
+    dir.command(["migrate"]).envs(both).output().unwrap();
     // Before and after the command.
-    place.command(["migrate", "--database-url", "sqlite://flag.db"]).envs(both).output().unwrap();
-    place.run(["--database-url", "sqlite://early.db", "migrate"]).ok();
+    dir.command(["migrate", "--database-url", "sqlite://flag.db"]).envs(both).output().unwrap();
+    dir.run(["--database-url", "sqlite://early.db", "migrate"]).ok();
     for name in ["file.db", "plain.db", "ours.db", "flag.db", "early.db"] {
-        assert!(place.path(name).exists(), "{name}");
+        assert!(dir.path(name).exists(), "{name}");
     }
-    assert!(!place.path("no.db").exists() && !place.path("modal-gateway.db").exists());
+    assert!(!dir.path("no.db").exists() && !dir.path("modal-gateway.db").exists());
 }
 
 #[test]
 fn unknown_variables_files_and_flags_are_named() {
-    let place = Place::new();
-    let outcome = place.command(["migrate"]).env("MODAL_GATEWAY_HTPP", "x").output().unwrap();
+    let dir = WorkDir::new();
+    let outcome = dir.command(["migrate"]).env("MODAL_GATEWAY_HTPP", "x").output().unwrap();
     Outcome::from(outcome).fails(2, &["environment variable MODAL_GATEWAY_HTPP: unknown setting `htpp`"]);
-    place.run(["migrate", "--config", "absent.toml"]).fails(2, &["absent.toml: can't read", "No such file"]);
-    place.run(["migrate", "--http", "8080"]).fails(2, &["--http: `8080`: expected ADDRESS:PORT"]);
-    place.run(["migrate", "--verify", "all"]).fails(2, &["--verify: ", "`none`, `linked` or `pow`"]);
-    let outcome = place.command(["migrate"]).env("RUST_LOG", "a=b=c").output().unwrap();
+    dir.run(["migrate", "--config", "absent.toml"]).fails(2, &["absent.toml: can't read", "No such file"]);
+    dir.run(["migrate", "--http", "8080"]).fails(2, &["--http: `8080`: expected ADDRESS:PORT"]);
+    dir.run(["migrate", "--verify", "all"]).fails(2, &["--verify: ", "`none`, `linked` or `pow`"]);
+    let outcome = dir.command(["migrate"]).env("RUST_LOG", "a=b=c").output().unwrap();
     Outcome::from(outcome).fails(2, &["environment variable RUST_LOG: "]);
 }
 
@@ -60,25 +60,25 @@ fn unknown_variables_files_and_flags_are_named() {
 #[case::no_certificate(&["serve", "--tls-cert", "absent.pem", "--tls-key", "absent.pem"], "absent.pem")]
 #[case::unknown_peer(&["request", "nobody", "/ping"], "`nobody` is neither")]
 fn unusable_settings_are_named(#[case] args: &[&str], #[case] text: &str) {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let free = ["--listen", "/ip4/127.0.0.1/tcp/0"];
     let http: &[&str] = if args[0] == "serve" { &["--http", "127.0.0.1:0"] } else { &[] };
-    place.run(args.iter().chain(http).chain(&free)).fails(2, &[text]);
+    dir.run(args.iter().chain(http).chain(&free)).fails(2, &[text]);
 }
 
 #[test]
 fn an_empty_key_file_is_named() {
-    let place = Place::new();
-    place.write("modal-gateway.key", "");
-    place.run(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).fails(2, &["modal-gateway.key", "empty"]);
+    let dir = WorkDir::new();
+    dir.write("modal-gateway.key", "");
+    dir.run(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).fails(2, &["modal-gateway.key", "empty"]);
 }
 
 #[test]
 fn no_password_is_printed() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     for url in ["postgres://user:pa55@127.0.0.1:1/db", "postgres://user:pa55@127.0.0.1:x/db", "mysql://user:pa55@h/db"]
     {
-        let outcome = place.run(["migrate", "--database-url", url]);
+        let outcome = dir.run(["migrate", "--database-url", url]);
         assert_ne!(outcome.code, 0);
         assert!(!outcome.stderr.contains("pa55"), "{}", outcome.stderr);
     }
@@ -86,17 +86,17 @@ fn no_password_is_printed() {
 
 #[test]
 fn help_and_usage_have_their_exit_codes() {
-    let place = Place::new();
-    let help = String::from_utf8(place.run(["--help"]).ok().stdout).unwrap();
+    let dir = WorkDir::new();
+    let help = String::from_utf8(dir.run(["--help"]).ok().stdout).unwrap();
     for command in
         ["serve", "node", "demo", "sync", "verify", "import", "export", "request", "openapi", "migrate", "health"]
     {
         assert!(help.contains(&format!("\n  {command}")), "{command}");
-        assert!(!place.run([command, "--help"]).ok().stdout.is_empty());
+        assert!(!dir.run([command, "--help"]).ok().stdout.is_empty());
     }
-    place.run(["--version"]).ok();
+    dir.run(["--version"]).ok();
     for args in [&[][..], &["fly"], &["import"], &["serve", "--hpt"], &["request", "x"], &["sync"]] {
-        assert_eq!(place.run(args).code, 2, "{args:?}");
+        assert_eq!(dir.run(args).code, 2, "{args:?}");
     }
-    assert_eq!(fs::read_dir(place.0.path()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(dir.0.path()).unwrap().count(), 0);
 }

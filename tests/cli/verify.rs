@@ -3,7 +3,7 @@
 use rstest::rstest;
 
 use crate::{
-    Place, TIP, fixture, fixture_lines, joined,
+    TIP, WorkDir, fixture, fixture_lines, joined,
     support::gateway::{Backend, TestStore},
 };
 
@@ -12,19 +12,19 @@ fn verify(level: &str) -> [&str; 5] {
 }
 
 #[test]
-fn what_was_linked_is_raised_to_pow() {
-    let place = Place::new();
-    place.import(&fixture()).ok();
-    let level = |place: &Place| place.import(&fixture()).ok().stderr.trim_end().rsplit(' ').next().unwrap().to_owned();
-    let done = place.run([&verify("linked")[..], &["--no-raise"]].concat()).ok();
+fn linked_blocks_are_raised_to_pow() {
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
+    let level = |dir: &WorkDir| dir.import(&fixture()).ok().stderr.trim_end().rsplit(' ').next().unwrap().to_owned();
+    let done = dir.run([&verify("linked")[..], &["--no-raise"]].concat()).ok();
     assert_eq!((done.stderr, done.stdout), (format!("verified 61 blocks to linked, tip 60 {TIP}\n"), vec![]));
-    assert_eq!(level(&place), "linked");
-    let said = place.run(verify("pow")).ok().stderr;
+    assert_eq!(level(&dir), "linked");
+    let said = dir.run(verify("pow")).ok().stderr;
     assert_eq!(said, format!("verified 61 blocks to pow, tip 60 {TIP}, raised the level of 61\n"));
-    assert_eq!(level(&place), "pow");
-    let said = place.run(verify("linked")).ok().stderr;
+    assert_eq!(level(&dir), "pow");
+    let said = dir.run(verify("linked")).ok().stderr;
     assert_eq!(said, format!("verified 61 blocks to linked, tip 60 {TIP}\n"));
-    assert_eq!(level(&place), "pow");
+    assert_eq!(level(&dir), "pow");
 }
 
 #[rstest]
@@ -32,9 +32,9 @@ fn what_was_linked_is_raised_to_pow() {
 #[case::postgres(Backend::Postgres)]
 #[tokio::test(flavor = "multi_thread")]
 async fn raising_needs_the_store_for_itself(#[case] backend: Backend) {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let store = TestStore::create(backend).await;
-    let on = |args: &[&str]| place.run([args, &["--network", "devnet", "--database-url", &store.url]].concat());
+    let on = |args: &[&str]| dir.run([args, &["--network", "devnet", "--database-url", &store.url]].concat());
     on(&["import", fixture().to_str().unwrap(), "--verify", "none"]).ok();
     let handle = store.open().await;
     let lease = handle.lease().await.unwrap().unwrap();
@@ -77,37 +77,37 @@ async fn raising_needs_the_store_for_itself(#[case] backend: Backend) {
 #[case::level("UPDATE chain SET level = 2", &["the weakest level is linked, it says pow"])]
 #[tokio::test]
 async fn damage_is_named_with_its_block(#[case] sql: &'static str, #[case] texts: &[&str]) {
-    let place = Place::new();
-    place.import(&fixture()).ok();
-    sqlx::query(sql).execute(&mut place.database().await).await.unwrap();
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
+    sqlx::query(sql).execute(&mut dir.database().await).await.unwrap();
     for more in [&["--no-raise"][..], &[]] {
-        place.run([&verify("linked")[..], more].concat()).fails(1, texts);
+        dir.run([&verify("linked")[..], more].concat()).fails(1, texts);
     }
 }
 
 #[tokio::test]
 async fn the_first_bad_block_is_named_whatever_its_rule() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let lines = fixture_lines();
-    place.import(&place.write("ten.ndjson", joined(&lines[..10]))).ok();
-    let mut database = place.database().await;
+    dir.import(&dir.write("ten.ndjson", joined(&lines[..10]))).ok();
+    let mut database = dir.database().await;
     let nonce = "UPDATE block SET document = json_set(document, '$.nonce', '1') WHERE idx = 3";
     sqlx::query(nonce).execute(&mut database).await.unwrap();
-    place.run(verify("linked")).ok();
+    dir.run(verify("linked")).ok();
     let link = "UPDATE block SET document = json_set(document, '$.previous_hash', 'ab') WHERE idx = 7";
     sqlx::query(link).execute(&mut database).await.unwrap();
-    place.run(verify("pow")).fails(1, &["block 3 (", "rule `hash`"]);
-    place.run(verify("linked")).fails(1, &["block 7 (", "rule `link`"]);
+    dir.run(verify("pow")).fails(1, &["block 3 (", "rule `hash`"]);
+    dir.run(verify("linked")).fails(1, &["block 7 (", "rule `link`"]);
 }
 
 #[test]
 fn other_networks_and_empty_stores() {
-    let place = Place::new();
-    place.run(["verify"]).fails(1, &["the store does not exist"]);
-    place.run(["migrate"]).ok();
-    assert_eq!(place.run(["verify"]).ok().stderr, "verified 0 blocks, the chain is empty\n");
-    place.import(&fixture()).ok();
-    place.write("other.toml", crate::OTHER_NETWORK);
+    let dir = WorkDir::new();
+    dir.run(["verify"]).fails(1, &["the store does not exist"]);
+    dir.run(["migrate"]).ok();
+    assert_eq!(dir.run(["verify"]).ok().stderr, "verified 0 blocks, the chain is empty\n");
+    dir.import(&fixture()).ok();
+    dir.write("other.toml", crate::OTHER_NETWORK);
     let verify = ["verify", "--verify", "none", "--network", "other.toml"];
-    place.run(verify).fails(1, &["block 0 (63dc2d1c", "rule `genesis`"]);
+    dir.run(verify).fails(1, &["block 0 (63dc2d1c", "rule `genesis`"]);
 }

@@ -14,7 +14,7 @@ const FOLDERS: [&str; 10] =
     ["src/", "tests/", "docs/", "migrations/", "scripts/", "openapi/", "examples/", "fuzz/", "benches/", ".ci/"];
 
 #[test]
-fn the_readme_is_for_ten_minutes() {
+fn the_readme_is_short() {
     let lines = pages::page("README.md").text.lines().count();
     assert!(lines <= 150, "README.md has {lines} lines");
 }

@@ -116,7 +116,7 @@ impl Page {
 }
 
 #[test]
-fn a_page_is_taken_apart() {
+fn a_page_is_parsed_into_headings_links_and_examples() {
     let text = "# A `b` c, d: 1,000\n[x](y.md#z)\n| `k` | v |\n| --- | --- |\n\n    a\n    b\n\n```sh\nc\n```\n`d e`\n";
     let page = Page { path: String::new(), text: text.into() };
     let codes: Vec<_> = page.codes().into_iter().map(|code| (code.language, code.text)).collect();

@@ -59,7 +59,7 @@ pub fn matches_grown(shown: &str, came: &str) -> bool {
 }
 
 #[test]
-fn a_gap_stands_for_anything_and_the_rest_for_itself() {
+fn an_ellipsis_in_a_pattern_matches_any_text_and_the_rest_is_literal() {
     let good = [
         ("a", "a\n"),
         ("a…c", "abc"),

@@ -147,7 +147,7 @@ async fn a_writer_does_not_wait_for_a_server_that_vanished() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_was_committed_without_a_word_is_not_written_twice() {
+async fn an_unconfirmed_commit_is_not_written_twice() {
     let _alone = alone().await;
     let (_cluster, hole, store) = store().await;
     hole.lose_commit();

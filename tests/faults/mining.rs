@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     support::{
         cluster::Cluster,
-        gateway::{Mute, PATIENCE},
+        gateway::{EmptyResponder, PATIENCE},
         hole::Hole,
         linked::network,
     },
@@ -29,11 +29,11 @@ const MORE: u64 = 5;
 async fn node(listen: &[&str], running: &CancellationToken) -> P2pClient {
     let listen = listen.iter().map(|address| address.parse().unwrap()).collect();
     let config = P2pConfig { listen, target_peers: 0, ..P2pConfig::new(Keypair::generate_ed25519()) };
-    p2p::start(config, Arc::new(Mute), running.clone()).await.unwrap().0
+    p2p::start(config, Arc::new(EmptyResponder), running.clone()).await.unwrap().0
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_block_whose_commit_was_not_answered_is_told_all_the_same() {
+async fn a_block_whose_commit_was_not_answered_is_sent_as_an_event() {
     let _alone = alone().await;
     let cluster = Cluster::start();
     let hole = Hole::before(cluster.address).await;

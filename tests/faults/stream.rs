@@ -18,7 +18,7 @@ use crate::{
 const LENGTH: u64 = 40_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_answer_that_breaks_off_does_not_look_like_a_whole_one() {
+async fn a_truncated_answer_does_not_look_complete() {
     let _alone = alone().await;
     let cluster = Cluster::start();
     let hole = Hole::before(cluster.address).await;

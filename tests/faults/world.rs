@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     load::{self, Sample, Samples, statuses},
     support::{
-        follower::{self, Told},
+        follower::{self, Received},
         gateway::PATIENCE,
         linked::{NETWORK_FILE, linked},
         peer::ScriptedPeer,
@@ -61,7 +61,7 @@ pub struct World {
     samples: Samples,
     clients: JoinSet<()>,
     stop_clients: CancellationToken,
-    told: watch::Receiver<Told>,
+    told: watch::Receiver<Received>,
 }
 
 /// One at a time: what is timed is not to be slowed down by another test.
@@ -149,7 +149,7 @@ impl World {
         http.get(format!("{}{path}", self.base)).send().await.unwrap().status().as_u16()
     }
 
-    /// The admin door's figures.
+    /// The admin listener's figures.
     pub async fn metrics(&self) -> String {
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         let response = http.get(format!("{}/metrics", self.admin)).send().await.unwrap();

@@ -15,14 +15,14 @@ use modal_gateway::protocol::{
 };
 
 /// A stream that gives the bytes in pieces of at most `piece`, over and over if it is `endless`, and counts them.
-struct Wire<'a> {
+struct ByteStream<'a> {
     bytes: &'a [u8],
     piece: usize,
     endless: bool,
     taken: usize,
 }
 
-impl AsyncRead for Wire<'_> {
+impl AsyncRead for ByteStream<'_> {
     fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         let at = if self.endless && !self.bytes.is_empty() { self.taken % self.bytes.len() } else { self.taken };
         let left = &self.bytes[at.min(self.bytes.len())..];
@@ -49,7 +49,8 @@ pub fn frames(data: &[u8]) {
     let inbound = choice & 2 == 0;
     let limit = if inbound { MAX_REQUEST_BYTES } else { MAX_RESPONSE_BYTES };
     // Without an end only where the limit is near: ten times as much takes a fuzzer ten times as long.
-    let mut wire = Wire { bytes, piece: 1 + usize::from(*piece) * 64, endless: choice & 12 == 12 && inbound, taken: 0 };
+    let mut wire =
+        ByteStream { bytes, piece: 1 + usize::from(*piece) * 64, endless: choice & 12 == 12 && inbound, taken: 0 };
     let mut codec = JsonCodec::default();
     let read = block_on(async {
         match inbound {

@@ -1,4 +1,4 @@
-//! Questions at the HTTP door.
+//! Queries to the HTTP listener.
 
 use std::collections::HashSet;
 

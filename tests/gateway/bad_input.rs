@@ -1,4 +1,4 @@
-//! Whatever comes in at the HTTP door: a clear error of the documented status, and the gateway goes on.
+//! Bad input to the HTTP listener: a clear error of the documented status, and the gateway goes on.
 
 use rstest::rstest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -118,7 +118,7 @@ async fn bodies_that_are_wrong_are_refused() {
 }
 
 #[tokio::test]
-async fn wrong_methods_are_told_the_right_ones() {
+async fn wrong_methods_are_answered_with_the_allowed_ones() {
     let gateway = TestGateway::start(Backend::Sqlite).await;
     let put = gateway.request(|http, base| http.put(format!("{base}/data/miner_block/epoch"))).await;
     assert_eq!((put.status, put.code().as_str()), (405, "method_not_allowed"));

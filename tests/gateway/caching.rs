@@ -32,7 +32,7 @@ async fn a_copy_that_is_current_is_not_sent_again() {
 }
 
 #[tokio::test]
-async fn only_what_is_deep_may_be_kept_by_shared_caches() {
+async fn only_final_blocks_may_be_kept_by_shared_caches() {
     let gateway = TestGateway::start(Backend::Sqlite).await;
     let kept = async |path: &str| gateway.get(path).await.header("cache-control").unwrap().starts_with("public");
     // The tip is 60 and the finality depth 40.

@@ -1,4 +1,4 @@
-//! The 34 recorded requests get the recorded answers, at both doors, from both stores.
+//! The 34 recorded requests get the recorded answers, over HTTP and libp2p, from both stores.
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -99,7 +99,7 @@ async fn recorded_requests_get_the_recorded_answers(#[case] backend: Backend) {
         assert_eq!(posted.status, documented_status(&expected), "{request} over HTTP");
         assert_eq!(without_additions(posted.json()), expected, "{request} over HTTP");
         if expected["ok"] == json!(true) {
-            assert_eq!(posted.body, over_libp2p, "{request}: both doors give the same bytes");
+            assert_eq!(posted.body, over_libp2p, "{request}: HTTP and libp2p give the same bytes");
         }
         if let Some(url) = as_get(&request) {
             let got = gateway.get(&url).await;
@@ -107,7 +107,7 @@ async fn recorded_requests_get_the_recorded_answers(#[case] backend: Backend) {
             assert_eq!(without_additions(got.json()), expected, "{url}");
             // `/ping` echoes the JSON that it gets: from a query string it is written anew.
             if expected["ok"] == json!(true) && path != "/ping" {
-                assert_eq!(got.body, over_libp2p, "{url}: both doors give the same bytes");
+                assert_eq!(got.body, over_libp2p, "{url}: HTTP and libp2p give the same bytes");
             }
         }
     }
@@ -117,7 +117,7 @@ async fn recorded_requests_get_the_recorded_answers(#[case] backend: Backend) {
 #[case(Backend::Sqlite)]
 #[case(Backend::Postgres)]
 #[tokio::test]
-async fn an_answer_says_where_it_comes_from(#[case] backend: Backend) {
+async fn an_answer_names_its_source(#[case] backend: Backend) {
     let gateway = TestGateway::start(backend).await;
     let reply = gateway.get("/data/miner_block/epoch?epoch=0").await;
     assert_eq!(reply.json()["data"]["count"], 41);

@@ -12,17 +12,17 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::support::{
-    door::{Door, send},
     gateway::{Backend, PATIENCE, TestStore, parent, synthetic, synthetic_block, verifier},
+    listeners::{Listeners, send},
     relay::Relay,
 };
 
-/// A door before a chain of `length` blocks.
-async fn door(backend: Backend, length: u64) -> Door {
-    let place = TestStore::create(backend).await;
-    place.append(synthetic(length), Level::None).await;
-    let url = place.url.clone();
-    Door::open(place, &url, true).await
+/// Listeners of a gateway with a chain of `length` blocks.
+async fn listeners(backend: Backend, length: u64) -> Listeners {
+    let test_store = TestStore::create(backend).await;
+    test_store.append(synthetic(length), Level::None).await;
+    let url = test_store.url.clone();
+    Listeners::open(test_store, &url, true).await
 }
 
 /// A stream that is read, event by event.
@@ -31,9 +31,9 @@ struct Stream {
     text: String,
 }
 
-/// What a server-sent event says, its data as JSON.
+/// A server-sent event, with its data as JSON.
 #[derive(Debug, PartialEq)]
-struct Told {
+struct SentEvent {
     id: String,
     event: String,
     data: Value,
@@ -41,8 +41,8 @@ struct Told {
 
 impl Stream {
     /// Opened with a query and perhaps a `Last-Event-ID`; the id that it begins after.
-    async fn open(door: &Door, query: &str, last: Option<&str>) -> (Self, String) {
-        let mut request = door.public(Method::GET, &format!("/events{query}"));
+    async fn open(listeners: &Listeners, query: &str, last: Option<&str>) -> (Self, String) {
+        let mut request = listeners.public(Method::GET, &format!("/events{query}"));
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
@@ -74,14 +74,14 @@ impl Stream {
         }
     }
 
-    async fn next(&mut self) -> Told {
+    async fn next(&mut self) -> SentEvent {
         let block = self.block().await.expect("the stream goes on");
         let field = |name: &str| {
             let line = block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
             line.unwrap_or_else(|| panic!("no {name} in {block:?}"))
         };
         let data = serde_json::from_str(field("data")).unwrap();
-        Told { id: field("id").to_owned(), event: field("event").to_owned(), data }
+        SentEvent { id: field("id").to_owned(), event: field("event").to_owned(), data }
     }
 }
 
@@ -104,19 +104,19 @@ fn at(index: u64, branch: &str) -> Value {
 #[case(Backend::Sqlite)]
 #[case(Backend::Postgres)]
 #[tokio::test]
-async fn every_change_is_told_once_and_in_order(#[case] backend: Backend) {
-    let door = door(backend, 3).await;
-    let (mut stream, begin) = Stream::open(&door, "", None).await;
+async fn every_change_is_sent_once_and_in_order(#[case] backend: Backend) {
+    let listeners = listeners(backend, 3).await;
+    let (mut stream, begin) = Stream::open(&listeners, "", None).await;
     assert_eq!(begin, id(1, 2, "main"), "where to go on, though nothing has happened yet");
 
     // Another process on the same store.
-    let other = door.place.open().await;
+    let other = listeners.test_store.open().await;
     append(&*other, (2, "main-2"), vec![synthetic_block(3, "main", "main"), synthetic_block(4, "main", "main")]).await;
     let mut extended = stream.next().await;
     let since = unix_now() - extended.data["at"].take().as_i64().unwrap();
     assert!((0..60).contains(&since), "{since}");
     let data = json!({"at": null, "from": 3, "to": 4, "tip": at(4, "main")});
-    assert_eq!(extended, Told { id: id(2, 4, "main"), event: "extended".into(), data });
+    assert_eq!(extended, SentEvent { id: id(2, 4, "main"), event: "extended".into(), data });
 
     let mut writer = other.write().await.unwrap();
     writer.rewind(Some(3), "heavier", Some("side-5"), 1).await.unwrap();
@@ -129,7 +129,7 @@ async fn every_change_is_told_once_and_in_order(#[case] backend: Backend) {
         "at": null, "ancestor": at(3, "main"), "old_tip": at(4, "main"), "new_tip": at(5, "side"), "tip": at(5, "side"),
         "orphaned": 1, "adopted": 2, "reason": "heavier",
     });
-    assert_eq!(reorganised, Told { id: id(3, 5, "side"), event: "reorganised".into(), data });
+    assert_eq!(reorganised, SentEvent { id: id(3, 5, "side"), event: "reorganised".into(), data });
 
     let ids = [id(1, 2, "main"), id(2, 4, "main"), id(3, 5, "side")];
     for (after, last, expected) in [
@@ -139,7 +139,7 @@ async fn every_change_is_told_once_and_in_order(#[case] backend: Backend) {
         ("0", Some(ids[0].as_str()), &ids[1..]),
         (ids[1].as_str(), None, &ids[2..]),
     ] {
-        let (mut again, begin) = Stream::open(&door, &format!("?after={after}"), last).await;
+        let (mut again, begin) = Stream::open(&listeners, &format!("?after={after}"), last).await;
         assert_eq!(begin, last.unwrap_or(after), "{after} {last:?}");
         for id in expected {
             assert_eq!(again.next().await.id, *id, "{after} {last:?}");
@@ -151,31 +151,31 @@ async fn every_change_is_told_once_and_in_order(#[case] backend: Backend) {
 #[case(Backend::Sqlite)]
 #[case(Backend::Postgres)]
 #[tokio::test]
-async fn who_was_away_for_too_long_is_told_to_begin_anew(#[case] backend: Backend) {
-    let door = door(backend, 1).await;
-    append(&*door.store, (0, "main-0"), vec![synthetic_block(1, "main", "main")]).await;
-    append(&*door.store, (1, "main-1"), vec![synthetic_block(2, "main", "main")]).await;
+async fn a_client_that_was_away_too_long_gets_a_reset(#[case] backend: Backend) {
+    let listeners = listeners(backend, 1).await;
+    append(&*listeners.store, (0, "main-0"), vec![synthetic_block(1, "main", "main")]).await;
+    append(&*listeners.store, (1, "main-1"), vec![synthetic_block(2, "main", "main")]).await;
     // As if so much had happened that the first two events are too old.
-    door.place.execute("DELETE FROM event WHERE id <= 2").await;
-    door.place.execute(&format!("UPDATE chain SET version = {}", KEPT_EVENTS + 1)).await;
-    append(&*door.store, (2, "main-2"), vec![synthetic_block(3, "main", "main")]).await;
+    listeners.test_store.execute("DELETE FROM event WHERE id <= 2").await;
+    listeners.test_store.execute(&format!("UPDATE chain SET version = {}", KEPT_EVENTS + 1)).await;
+    append(&*listeners.store, (2, "main-2"), vec![synthetic_block(3, "main", "main")]).await;
     let newest = KEPT_EVENTS + 2;
-    let reset = Told { id: id(newest, 3, "main"), event: "reset".into(), data: json!({"tip": at(3, "main")}) };
+    let reset = SentEvent { id: id(newest, 3, "main"), event: "reset".into(), data: json!({"tip": at(3, "main")}) };
     let later = (newest + 1).to_string();
     for after in ["0", "1", &id(1, 0, "main"), &later, "9999999999999999999"] {
-        let (mut stream, _) = Stream::open(&door, &format!("?after={after}"), None).await;
+        let (mut stream, _) = Stream::open(&listeners, &format!("?after={after}"), None).await;
         assert_eq!(stream.next().await, reset, "after {after}");
     }
     for after in ["2", &id(2, 1, "main")] {
-        let (mut complete, _) = Stream::open(&door, &format!("?after={after}"), None).await;
+        let (mut complete, _) = Stream::open(&listeners, &format!("?after={after}"), None).await;
         assert_eq!(complete.next().await.id, id(3, 2, "main"), "after {after}");
         assert_eq!(complete.next().await.id, reset.id, "after {after}");
     }
 
     // And what comes after a reset is told.
-    let (mut stream, _) = Stream::open(&door, "?after=0", None).await;
+    let (mut stream, _) = Stream::open(&listeners, "?after=0", None).await;
     assert_eq!(stream.next().await, reset);
-    append(&*door.store, (3, "main-3"), vec![synthetic_block(4, "main", "main")]).await;
+    append(&*listeners.store, (3, "main-3"), vec![synthetic_block(4, "main", "main")]).await;
     assert_eq!(stream.next().await.data["from"], 4);
 }
 
@@ -183,48 +183,48 @@ async fn who_was_away_for_too_long_is_told_to_begin_anew(#[case] backend: Backen
 #[case(Backend::Sqlite)]
 #[case(Backend::Postgres)]
 #[tokio::test]
-async fn who_was_told_of_what_is_lost_is_told_to_begin_anew(#[case] backend: Backend) {
-    let door = door(backend, 3).await;
-    let (mut stream, _) = Stream::open(&door, "", None).await;
-    append(&*door.store, (2, "main-2"), vec![synthetic_block(3, "main", "main")]).await;
+async fn a_client_that_received_lost_events_gets_a_reset(#[case] backend: Backend) {
+    let listeners = listeners(backend, 3).await;
+    let (mut stream, _) = Stream::open(&listeners, "", None).await;
+    append(&*listeners.store, (2, "main-2"), vec![synthetic_block(3, "main", "main")]).await;
     let lost = stream.next().await.id;
     assert_eq!(lost, id(2, 3, "main"));
     drop(stream);
 
     // As after a failover to a standby that did not have it yet: version 2 comes anew, with another block.
-    let mut writer = door.store.write().await.unwrap();
+    let mut writer = listeners.store.write().await.unwrap();
     writer.rewind(Some(2), "lost", None, 1).await.unwrap();
     writer.commit().await.unwrap();
-    door.place.execute("DELETE FROM event WHERE id > 1").await;
-    door.place.execute("UPDATE chain SET version = 1").await;
-    append(&*door.store, (2, "main-2"), vec![synthetic_block(3, "side", "main")]).await;
+    listeners.test_store.execute("DELETE FROM event WHERE id > 1").await;
+    listeners.test_store.execute("UPDATE chain SET version = 1").await;
+    append(&*listeners.store, (2, "main-2"), vec![synthetic_block(3, "side", "main")]).await;
     let reset = |version, index| {
         let id = id(version, index, "side");
-        Told { id, event: "reset".into(), data: json!({"tip": at(index, "side")}) }
+        SentEvent { id, event: "reset".into(), data: json!({"tip": at(index, "side")}) }
     };
-    let (mut stream, _) = Stream::open(&door, "", Some(&lost)).await;
+    let (mut stream, _) = Stream::open(&listeners, "", Some(&lost)).await;
     assert_eq!(stream.next().await, reset(2, 3), "the version is the same");
-    append(&*door.store, (3, "side-3"), vec![synthetic_block(4, "side", "side")]).await;
+    append(&*listeners.store, (3, "side-3"), vec![synthetic_block(4, "side", "side")]).await;
     let next = stream.next().await;
     assert_eq!((next.id, next.event.as_str()), (id(3, 4, "side"), "extended"));
-    let (mut stream, _) = Stream::open(&door, &format!("?after={lost}"), None).await;
+    let (mut stream, _) = Stream::open(&listeners, &format!("?after={lost}"), None).await;
     assert_eq!(stream.next().await, reset(3, 4), "there is a next version");
 
     // Whoever knows nothing that was lost goes on, and so does who doesn't say what it knows.
     for (after, expected) in [(id(1, 2, "main"), id(2, 3, "side")), ("2".into(), id(3, 4, "side"))] {
-        let (mut stream, _) = Stream::open(&door, &format!("?after={after}"), None).await;
+        let (mut stream, _) = Stream::open(&listeners, &format!("?after={after}"), None).await;
         assert_eq!(stream.next().await.id, expected, "after {after}");
     }
 }
 
 #[tokio::test]
-async fn more_than_is_read_at_once_is_told_whole() {
-    let door = door(Backend::Sqlite, 1).await;
+async fn more_events_than_one_batch_are_all_sent() {
+    let listeners = listeners(Backend::Sqlite, 1).await;
     for index in 1..=230 {
         let after = format!("main-{}", index - 1);
-        append(&*door.store, (index - 1, &after), vec![synthetic_block(index, "main", "main")]).await;
+        append(&*listeners.store, (index - 1, &after), vec![synthetic_block(index, "main", "main")]).await;
     }
-    let (mut stream, _) = Stream::open(&door, "?after=0", None).await;
+    let (mut stream, _) = Stream::open(&listeners, "?after=0", None).await;
     for version in 1..=231 {
         assert_eq!(stream.next().await.id, id(version, version - 1, "main"));
     }
@@ -232,17 +232,17 @@ async fn more_than_is_read_at_once_is_told_whole() {
 
 #[tokio::test]
 async fn streams_are_bounded_and_end_when_the_gateway_does() {
-    let door = door(Backend::Sqlite, 1).await;
+    let listeners = listeners(Backend::Sqlite, 1).await;
     let mut streams = Vec::new();
     for _ in 0..256 {
-        streams.push(Stream::open(&door, "", None).await.0);
+        streams.push(Stream::open(&listeners, "", None).await.0);
     }
-    let figures = send(door.admin(Method::GET, "/metrics")).await.text().await.unwrap();
+    let figures = send(listeners.admin(Method::GET, "/metrics")).await.text().await.unwrap();
     assert!(figures.contains("\nmodal_event_streams 256\n"), "{figures}");
-    let open = async || send(door.public(Method::GET, "/events")).await;
+    let open = async || send(listeners.public(Method::GET, "/events")).await;
     let refused = open().await;
     assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"1".parse().unwrap()));
-    assert_eq!(door.counters.shed.get(), 1);
+    assert_eq!(listeners.counters.shed.get(), 1);
     let body: Value = refused.json().await.unwrap();
     assert_eq!(
         (&body["errors"]["code"], &body["errors"]["detail"]),
@@ -253,9 +253,9 @@ async fn streams_are_bounded_and_end_when_the_gateway_does() {
     drop(streams.pop());
     let deadline = Instant::now() + PATIENCE;
     while open().await.status() != 200 {
-        assert!(Instant::now() < deadline, "the place is never free");
+        assert!(Instant::now() < deadline, "no stream is ever admitted again");
     }
-    door.closing.cancel();
+    listeners.closing.cancel();
     for mut stream in streams {
         assert_eq!(stream.block().await.as_deref(), Some(": the gateway is shutting down"));
         assert_eq!(stream.block().await, None, "and that is the end");
@@ -264,19 +264,19 @@ async fn streams_are_bounded_and_end_when_the_gateway_does() {
 
 #[tokio::test]
 async fn a_stream_outlives_a_database_that_comes_back() {
-    let place = TestStore::create(Backend::Postgres).await;
-    place.append(synthetic(1), Level::None).await;
-    let relay = Relay::to(&place.url).await;
-    let (direct, relayed) = (place.url.clone(), relay.url.clone());
-    let door = Door::open(place, &relayed, true).await;
-    let (mut stream, _) = Stream::open(&door, "", None).await;
+    let test_store = TestStore::create(Backend::Postgres).await;
+    test_store.append(synthetic(1), Level::None).await;
+    let relay = Relay::to(&test_store.url).await;
+    let (direct, relayed) = (test_store.url.clone(), relay.url.clone());
+    let listeners = Listeners::open(test_store, &relayed, true).await;
+    let (mut stream, _) = Stream::open(&listeners, "", None).await;
     let address = relay.cut().await;
-    let other = door.place.open().await;
+    let other = listeners.test_store.open().await;
     append(&*other, (0, "main-0"), vec![synthetic_block(1, "main", "main")]).await;
     // A browser gives up for ever on an answer that is no stream.
     let deadline = Instant::now() + PATIENCE;
     let mut held = loop {
-        let response = send(door.public(Method::GET, "/events")).await;
+        let response = send(listeners.public(Method::GET, "/events")).await;
         assert_eq!(response.status(), 200);
         let mut held = Stream { response, text: String::new() };
         if held.block().await.as_deref() == Some(": the store is unavailable") {
@@ -300,17 +300,17 @@ async fn a_stream_outlives_a_database_that_comes_back() {
 
 #[tokio::test]
 async fn an_id_that_a_browser_keeps_is_never_refused() {
-    let door = door(Backend::Sqlite, 1).await;
+    let listeners = listeners(Backend::Sqlite, 1).await;
     for last in ["x", "18446744073709551616", "9223372036854775807", "7-0000000000000000"] {
-        let (mut stream, _) = Stream::open(&door, "?after=1", Some(last)).await;
+        let (mut stream, _) = Stream::open(&listeners, "?after=1", Some(last)).await;
         let event = stream.next().await;
         assert_eq!((event.event.as_str(), &event.data["tip"]), ("reset", &at(0, "main")), "{last}");
     }
 }
 
 #[tokio::test]
-async fn an_id_that_is_none_is_named() {
-    let door = door(Backend::Sqlite, 1).await;
+async fn an_invalid_id_is_named() {
+    let listeners = listeners(Backend::Sqlite, 1).await;
     for (query, last, code, named) in [
         ("?after=now", None, "invalid_parameter", "after"),
         ("?after=-1", None, "invalid_parameter", "after: expected the id of an event"),
@@ -319,7 +319,7 @@ async fn an_id_that_is_none_is_named() {
         ("?after=1&after=1", None, "invalid_parameter", "after"),
         ("?since=1", None, "unknown_parameter", "since"),
     ] {
-        let mut request = door.public(Method::GET, &format!("/events{query}"));
+        let mut request = listeners.public(Method::GET, &format!("/events{query}"));
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }

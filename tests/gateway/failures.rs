@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_database_that_is_gone_is_503_until_it_is_back() {
+async fn an_unreachable_database_is_503_until_it_returns() {
     let store = TestStore::create(Backend::Postgres).await;
     store.append(chain(), Level::Linked).await;
     let relay = Relay::to(&store.url).await;
@@ -59,7 +59,7 @@ async fn a_taken_port_is_named() {
 }
 
 #[tokio::test]
-async fn a_peer_that_is_down_or_unknown_is_told_apart() {
+async fn an_unreachable_and_an_unknown_peer_have_different_errors() {
     // A port that was just free and is not listened on.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let id = libp2p::identity::Keypair::generate_ed25519().public().to_peer_id();

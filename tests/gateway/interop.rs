@@ -145,7 +145,11 @@ fn strip_height(answer: &mut Value) {
 #[case::shape("shape", 502, "peer_broke_protocol")]
 #[case::disagreeing("disagreeing", 502, "peer_broke_protocol")]
 #[tokio::test]
-async fn a_bad_peer_ends_in_its_status(#[case] character: &'static str, #[case] status: u16, #[case] code: &str) {
+async fn status_of_a_failed_peer_request_matches_the_failure(
+    #[case] character: &'static str,
+    #[case] status: u16,
+    #[case] code: &str,
+) {
     let blocks = chain();
     let answer = move |request: Value| {
         if request["path"] == "/ping" {

@@ -46,7 +46,7 @@ fn messy_chain() -> Vec<MinerBlock> {
 #[case::fifty_at_a_time(50)]
 #[case::four_at_a_time(4)]
 #[tokio::test]
-async fn what_a_messy_peer_says_is_passed_on(#[case] limit: u64) {
+async fn the_answer_of_a_peer_with_a_messy_store_is_forwarded(#[case] limit: u64) {
     let peer = ScriptedPeer::start(move |request| {
         let (blocks, data) = (messy_chain(), &request["data"]);
         let select = |keep: &dyn Fn(&MinerBlock) -> bool| -> Vec<Value> {

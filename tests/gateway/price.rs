@@ -13,7 +13,7 @@ const UNIT_BYTES: usize = 64 << 10;
 const FORWARDED: u64 = 5;
 
 #[tokio::test]
-async fn what_a_peer_gave_is_paid_for_whatever_of_it_is_sent() {
+async fn a_peers_answer_is_charged_whole_even_if_not_sent() {
     let peer = ScriptedPeer::start(Serving::of(&synthetic(1000)).script()).await;
     let peers = [format!("peer={}", peer.address)];
     let adjust = |config| Config { rate_limit: 1, rate_burst: 1000, ..config };

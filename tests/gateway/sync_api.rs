@@ -11,14 +11,14 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::support::{
-    door::{Door, send},
     gateway::{Backend, PATIENCE, Reply, TestStore},
+    listeners::{Listeners, send},
 };
 
-async fn door(backend: Backend) -> Door {
-    let place = TestStore::create(backend).await;
-    let url = place.url.clone();
-    Door::open(place, &url, true).await
+async fn listeners(backend: Backend) -> Listeners {
+    let test_store = TestStore::create(backend).await;
+    let url = test_store.url.clone();
+    Listeners::open(test_store, &url, true).await
 }
 
 async fn reply(request: RequestBuilder) -> Reply {
@@ -27,12 +27,12 @@ async fn reply(request: RequestBuilder) -> Reply {
     Reply { status, headers, body: response.bytes().await.unwrap() }
 }
 
-async fn get(door: &Door, path: &str) -> Reply {
-    reply(door.public(Method::GET, path)).await
+async fn get(listeners: &Listeners, path: &str) -> Reply {
+    reply(listeners.public(Method::GET, path)).await
 }
 
-async fn post(door: &Door, body: &'static str) -> Reply {
-    reply(door.admin(Method::POST, "/sync").header("content-type", "application/json").body(body)).await
+async fn post(listeners: &Listeners, body: &'static str) -> Reply {
+    reply(listeners.admin(Method::POST, "/sync").header("content-type", "application/json").body(body)).await
 }
 
 #[rstest]
@@ -40,7 +40,7 @@ async fn post(door: &Door, body: &'static str) -> Reply {
 #[case(Backend::Postgres)]
 #[tokio::test]
 async fn synced_syncing_and_stalled_are_told_apart(#[case] backend: Backend) {
-    let door = door(backend).await;
+    let listeners = listeners(backend).await;
     let level = SyncStatus { state: SyncState::Synced, useful_peers: 2, checked_at: Some(7), ..SyncStatus::default() };
     let busy = SyncStatus { state: SyncState::Syncing, job: Some(3), ..SyncStatus::default() };
     let mut last = Value::Null;
@@ -52,17 +52,17 @@ async fn synced_syncing_and_stalled_are_told_apart(#[case] backend: Backend) {
         (Some(&level), 3600, "stalled", Some("stalled: no process has synced this store for 3600 s")),
     ] {
         if let Some(status) = written {
-            status.write(&*door.store).await.unwrap();
+            status.write(&*listeners.store).await.unwrap();
             if age > 0 {
                 // As if so much time had gone by, by the database's clock.
-                door.place.execute(&format!("UPDATE note SET at = at - {age}")).await;
+                listeners.test_store.execute(&format!("UPDATE note SET at = at - {age}")).await;
             }
         }
         // What was just read counts as current for a moment.
         let (mut ticks, deadline) = (tokio::time::interval(Duration::from_millis(10)), Instant::now() + PATIENCE);
         let status = loop {
             ticks.tick().await;
-            let status = get(&door, "/status").await.json()["data"]["sync"].take();
+            let status = get(&listeners, "/status").await.json()["data"]["sync"].take();
             if status != last {
                 break status;
             }
@@ -75,12 +75,12 @@ async fn synced_syncing_and_stalled_are_told_apart(#[case] backend: Backend) {
         {
             assert_eq!(status, json!(written));
         }
-        assert_eq!(get(&door, "/sync").await.json()["data"], json!({"status": status, "jobs": [], "count": 0}));
+        assert_eq!(get(&listeners, "/sync").await.json()["data"], json!({"status": status, "jobs": [], "count": 0}));
         for path in ["/health/ready", "/health/ready?synced=false"] {
-            let ready = get(&door, path).await;
+            let ready = get(&listeners, path).await;
             assert_eq!((ready.status, &ready.json()["data"]), (200, &json!({"status": "ready", "sync": status})));
         }
-        let strict = get(&door, "/health/ready?synced=true").await;
+        let strict = get(&listeners, "/health/ready?synced=true").await;
         match detail {
             None => assert_eq!((strict.status, &strict.json()["data"]["sync"]), (200, &status)),
             Some(detail) => {
@@ -94,11 +94,11 @@ async fn synced_syncing_and_stalled_are_told_apart(#[case] backend: Backend) {
 }
 
 #[tokio::test]
-async fn a_sync_that_is_switched_off_does_not_keep_anybody_waiting() {
-    let place = TestStore::create(Backend::Sqlite).await;
-    let url = place.url.clone();
-    let door = Door::open(place, &url, false).await;
-    let ready = get(&door, "/health/ready?synced=true").await;
+async fn a_gateway_with_sync_off_is_ready() {
+    let test_store = TestStore::create(Backend::Sqlite).await;
+    let url = test_store.url.clone();
+    let listeners = Listeners::open(test_store, &url, false).await;
+    let ready = get(&listeners, "/health/ready?synced=true").await;
     assert_eq!((ready.status, &ready.json()["data"]["sync"]["state"]), (200, &json!("off")));
     assert_eq!(ready.json()["data"]["sync"]["reason"], Value::Null);
 }
@@ -108,8 +108,8 @@ async fn a_sync_that_is_switched_off_does_not_keep_anybody_waiting() {
 #[case(Backend::Postgres)]
 #[tokio::test]
 async fn a_job_is_asked_for_followed_and_ended(#[case] backend: Backend) {
-    let door = door(backend).await;
-    let before = door.store.now().await.unwrap();
+    let listeners = listeners(backend).await;
+    let before = listeners.store.now().await.unwrap();
     let mut ids = Vec::new();
     for (body, spec) in [
         ("", json!({"mode": "delta", "peer": null, "verify": null})),
@@ -119,22 +119,25 @@ async fn a_job_is_asked_for_followed_and_ended(#[case] backend: Backend) {
             json!({"mode": "headers", "peer": null, "verify": "linked"}),
         ),
     ] {
-        let asked = post(&door, body).await;
+        let asked = post(&listeners, body).await;
         assert_eq!(asked.status, 202, "{body}");
         let id = asked.json()["data"]["id"].as_u64().unwrap();
         assert_eq!(asked.header("location"), Some(format!("/sync/{id}").as_str()));
-        let job = get(&door, asked.header("location").unwrap()).await;
+        let job = get(&listeners, asked.header("location").unwrap()).await;
         assert_eq!((job.status, job.header("cache-control")), (200, Some("no-store")));
         let job = job.json()["data"].take();
         assert_eq!((&job["id"], &job["spec"], &job["cancel_requested"]), (&json!(id), &spec, &json!(false)));
         assert_eq!(job["progress"], json!(Progress::default()), "nothing is done yet");
-        assert!((before..=door.store.now().await.unwrap()).contains(&job["created_at"].as_i64().unwrap()), "{job}");
+        assert!(
+            (before..=listeners.store.now().await.unwrap()).contains(&job["created_at"].as_i64().unwrap()),
+            "{job}"
+        );
         ids.insert(0, id);
     }
-    let list = get(&door, "/sync").await.json()["data"].take();
+    let list = get(&listeners, "/sync").await.json()["data"].take();
     let listed: Vec<_> = list["jobs"].as_array().unwrap().iter().map(|job| job["id"].as_u64().unwrap()).collect();
     assert_eq!((&listed, &list["count"]), (&ids, &json!(3)), "the newest first");
-    assert_eq!(reply(door.admin(Method::GET, "/sync")).await.json()["data"], list, "the operator sees the same");
+    assert_eq!(reply(listeners.admin(Method::GET, "/sync")).await.json()["data"], list, "the operator sees the same");
 
     let path = format!("/sync/{}", ids[0]);
     let progress = Progress {
@@ -148,38 +151,38 @@ async fn a_job_is_asked_for_followed_and_ended(#[case] backend: Backend) {
         ..Progress::default()
     };
     let text = serde_json::to_string(&progress).unwrap();
-    door.store.update_job(ids[0], "blocks", &text).await.unwrap();
-    let job = get(&door, &path).await.json()["data"].take();
+    listeners.store.update_job(ids[0], "blocks", &text).await.unwrap();
+    let job = get(&listeners, &path).await.json()["data"].take();
     assert_eq!(job["progress"], json!(progress));
     let updated_at = job["updated_at"].as_i64().unwrap();
-    assert!((before..=door.store.now().await.unwrap()).contains(&updated_at), "{job}");
+    assert!((before..=listeners.store.now().await.unwrap()).contains(&updated_at), "{job}");
 
-    let ended = reply(door.admin(Method::DELETE, &path)).await;
+    let ended = reply(listeners.admin(Method::DELETE, &path)).await;
     assert_eq!((ended.status, &ended.json()["data"]["cancel_requested"]), (202, &json!(true)));
     assert_eq!(ended.json()["data"]["progress"]["phase"], "blocks", "it is for the sync to end it");
-    assert_eq!(get(&door, &path).await.json()["data"]["cancel_requested"], true);
-    door.store.update_job(ids[0], "cancelled", &text).await.unwrap();
-    let again = reply(door.admin(Method::DELETE, &path)).await;
+    assert_eq!(get(&listeners, &path).await.json()["data"]["cancel_requested"], true);
+    listeners.store.update_job(ids[0], "cancelled", &text).await.unwrap();
+    let again = reply(listeners.admin(Method::DELETE, &path)).await;
     assert_eq!((again.status, again.code().as_str()), (404, "unknown_job"));
-    assert_eq!(get(&door, &path).await.json()["data"]["progress"]["phase"], "cancelled", "still told of");
+    assert_eq!(get(&listeners, &path).await.json()["data"]["progress"]["phase"], "cancelled", "still told of");
 }
 
 #[tokio::test]
 async fn only_the_operator_may_write() {
-    let door = door(Backend::Sqlite).await;
-    let id = post(&door, "").await.json()["data"]["id"].as_u64().unwrap();
+    let listeners = listeners(Backend::Sqlite).await;
+    let id = post(&listeners, "").await.json()["data"]["id"].as_u64().unwrap();
     for (method, path) in [(Method::POST, "/sync".into()), (Method::DELETE, format!("/sync/{id}"))] {
-        let refused = reply(door.public(method, &path)).await;
+        let refused = reply(listeners.public(method, &path)).await;
         assert_eq!((refused.status, refused.code().as_str()), (405, "method_not_allowed"), "{path}");
         assert_eq!(refused.header("allow"), Some("GET,HEAD"));
     }
-    assert_eq!(get(&door, "/sync").await.json()["data"]["jobs"][0]["cancel_requested"], false);
-    assert_eq!(get(&door, "/metrics").await.status, 404);
+    assert_eq!(get(&listeners, "/sync").await.json()["data"]["jobs"][0]["cancel_requested"], false);
+    assert_eq!(get(&listeners, "/metrics").await.status, 404);
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_request_is_named() {
-    let door = door(Backend::Sqlite).await;
+async fn an_invalid_request_has_an_error_that_names_the_fault() {
+    let listeners = listeners(Backend::Sqlite).await;
     for (path, status, code, named) in [
         ("/sync?page=2", 400, "unknown_parameter", "page"),
         ("/sync/1", 404, "unknown_job", "job"),
@@ -195,7 +198,7 @@ async fn what_is_wrong_with_a_request_is_named() {
         ("/health/ready?synced=true&synced=true", 400, "invalid_parameter", "synced"),
         ("/health/ready?sync=true", 400, "unknown_parameter", "synced"),
     ] {
-        let refused = get(&door, path).await;
+        let refused = get(&listeners, path).await;
         assert_eq!((refused.status, refused.code().as_str()), (status, code), "{path}");
         assert!(refused.json()["errors"].to_string().contains(named), "{path}: {:?}", refused.body);
     }
@@ -211,32 +214,33 @@ async fn what_is_wrong_with_a_request_is_named() {
         (r#"{"peer":"nobody"}"#, 404, "unknown_peer", "peer"),
         (r#"{"peer":"/ip4/127.0.0.1/tcp/1"}"#, 404, "unknown_peer", "peer"),
     ] {
-        let refused = post(&door, body).await;
+        let refused = post(&listeners, body).await;
         assert_eq!((refused.status, refused.code().as_str()), (status, code), "{body}");
         assert!(refused.json()["errors"].to_string().contains(named), "{body}: {:?}", refused.body);
     }
-    let not_json = reply(door.admin(Method::POST, "/sync").header("content-type", "text/plain").body("{}")).await;
+    let not_json = reply(listeners.admin(Method::POST, "/sync").header("content-type", "text/plain").body("{}")).await;
     assert_eq!((not_json.status, not_json.code().as_str()), (415, "unsupported_media_type"));
-    let in_query = reply(door.admin(Method::POST, "/sync?mode=full")).await;
+    let in_query = reply(listeners.admin(Method::POST, "/sync?mode=full")).await;
     assert_eq!((in_query.status, in_query.code().as_str()), (400, "unknown_parameter"));
     let long = format!(r#"{{"verify":"{}"}}"#, "x".repeat(10_000));
-    let long = reply(door.admin(Method::POST, "/sync").header("content-type", "application/json").body(long)).await;
+    let long =
+        reply(listeners.admin(Method::POST, "/sync").header("content-type", "application/json").body(long)).await;
     assert!(long.status == 400 && long.body.len() < 1000, "an error is short");
     for (method, path) in [(Method::DELETE, "/sync/x"), (Method::GET, "/sync/x")] {
-        assert_eq!(reply(door.admin(method, path)).await.code(), "invalid_parameter");
+        assert_eq!(reply(listeners.admin(method, path)).await.code(), "invalid_parameter");
     }
-    assert_eq!(get(&door, "/sync").await.json()["data"]["count"], 0, "none of them was a job");
+    assert_eq!(get(&listeners, "/sync").await.json()["data"]["count"], 0, "none of them was a job");
 }
 
 #[tokio::test]
-async fn the_figures_tell_of_the_sync() {
-    let door = door(Backend::Sqlite).await;
-    let id = post(&door, "").await.json()["data"]["id"].as_u64().unwrap();
+async fn the_metrics_include_the_sync() {
+    let listeners = listeners(Backend::Sqlite).await;
+    let id = post(&listeners, "").await.json()["data"]["id"].as_u64().unwrap();
     let progress = serde_json::to_string(&Progress { blocks: 1234, ..Progress::default() }).unwrap();
-    door.store.update_job(id, "blocks", &progress).await.unwrap();
+    listeners.store.update_job(id, "blocks", &progress).await.unwrap();
     let busy = SyncStatus { state: SyncState::Syncing, job: Some(id), useful_peers: 3, ..SyncStatus::default() };
-    busy.write(&*door.store).await.unwrap();
-    let figures = reply(door.admin(Method::GET, "/metrics")).await;
+    busy.write(&*listeners.store).await.unwrap();
+    let figures = reply(listeners.admin(Method::GET, "/metrics")).await;
     let figures = std::str::from_utf8(&figures.body).unwrap();
     for line in [
         "modal_sync_state{state=\"synced\"} 0",

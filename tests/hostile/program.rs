@@ -10,7 +10,7 @@ use modal_gateway::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::support::{
-    gateway::{Mute, PATIENCE},
+    gateway::{EmptyResponder, PATIENCE},
     process::{CHAIN, Process, SERVE, program},
     python::run,
 };
@@ -31,7 +31,7 @@ pub enum Transport {
 /// A gateway with the bundled chain.
 pub struct Program {
     process: Process,
-    /// `ADDRESS:PORT` of the public door.
+    /// `ADDRESS:PORT` of the public listener.
     pub http: String,
     tcp: Multiaddr,
     websocket: Multiaddr,
@@ -54,7 +54,7 @@ impl Program {
         let (websocket, tcp): (Vec<_>, Vec<_>) = addresses.partition(|a| a.to_string().contains("/ws"));
         let running = CancellationToken::new();
         let config = P2pConfig { target_peers: 0, gossip: false, ..P2pConfig::new(Keypair::generate_ed25519()) };
-        let (client, _) = p2p::start(config, Arc::new(Mute), running.clone()).await.unwrap();
+        let (client, _) = p2p::start(config, Arc::new(EmptyResponder), running.clone()).await.unwrap();
         let peer = client.dial(tcp[0].clone()).await.unwrap();
         Self {
             http: process.http.strip_prefix("http://").unwrap().to_owned(),
@@ -77,7 +77,7 @@ impl Program {
         }
     }
 
-    /// One proper request at each door.
+    /// One proper request to each listener.
     async fn answers(&self) {
         let url = format!("http://{}/data/miner_block/epoch?epoch=1", self.http);
         let reply = self.web.get(url).send().await.expect("an answer over HTTP");
@@ -95,7 +95,7 @@ impl Program {
 
     /// Runs an attack to its end, and checks what is promised.
     pub async fn survives(&mut self, name: &str, attack: impl Future<Output = ()>) {
-        // Warm: both doors, and a stranger who connects with either transport.
+        // Warm: both listeners, and a stranger who connects with either transport.
         for _ in 0..20 {
             self.answers().await;
         }
@@ -119,7 +119,7 @@ impl Program {
         let stranger = P2pConfig { target_peers: 0, gossip: false, ..P2pConfig::new(Keypair::generate_ed25519()) };
         let running = CancellationToken::new();
         let _guard = running.clone().drop_guard();
-        let (stranger, _) = p2p::start(stranger, Arc::new(Mute), running).await.unwrap();
+        let (stranger, _) = p2p::start(stranger, Arc::new(EmptyResponder), running).await.unwrap();
         for address in [&self.tcp, &self.websocket] {
             let peer = stranger.dial(address.clone()).await.unwrap();
             stranger.request(peer, encode_request(&Query::Canonical), PATIENCE).await.unwrap();

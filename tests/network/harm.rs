@@ -62,7 +62,7 @@ async fn a_gateway_whose_operator_bans_the_node_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_than_two_questions_are_in_flight() {
+async fn no_more_than_two_requests_are_in_flight() {
     let node = miner(60, Switches { one_at_a_time: false, ..slow(100) }).await;
     let gateway = Gateway::start(Backend::Sqlite, &[("node", &node)], &[]).await;
     gateway.wait_level(&node.tip()).await;

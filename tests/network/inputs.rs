@@ -86,7 +86,7 @@ async fn a_chain_claimed_three_longer_than_it_is() {
 
 /// The node affirms a block that its chain doesn't stand on any more.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stale_block_that_is_ours() {
+async fn a_stale_block_that_the_store_has() {
     let chain = chain(3).await;
     let (stale, heavy) = (Simulator::serving(chain.clone()).await, Simulator::serving(chain.clone()).await);
     let (stale, heavy) = (stale.mine_apart(1, &LIGHT), heavy.mine_apart(3, &HEAVY));

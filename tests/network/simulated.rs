@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::support::{
     chain::{HEAVY, LIGHT, MIDDLE},
     simulator::{
-        Block, Death, Heard, Panic, Recording, Request, Role, Setup, Simulator, Store, Switches, Told, Transport, hear,
+        Block, Death, GossipBlock, Heard, Panic, Recording, Request, Role, Setup, Simulator, Store, Switches,
+        Transport, hear,
     },
 };
 
@@ -104,7 +105,7 @@ fn its_limits_and_its_errors_are_a_real_nodes() {
 
 /// As measured: 60 questions in flight, and their asker killed.
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_dead_for_good_when_an_asker_leaves_a_question_queued() {
+async fn the_simulator_stops_when_a_client_leaves_a_queued_request() {
     let node = miner(5, &LIGHT, Switches::default()).await;
     let patience = Switches { request_timeout: Duration::from_millis(500), ..Switches::default() };
     let other = knowing(&node, Setup { switches: patience, ..Setup::default() }).await;
@@ -122,7 +123,7 @@ async fn it_is_dead_for_good_when_an_asker_leaves_a_question_queued() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_lives_when_the_asker_waits_for_its_answers() {
+async fn the_simulator_keeps_running_when_the_client_waits_for_its_answers() {
     let node = miner(5, &LIGHT, slow(5)).await;
     let asker = knowing(&node, Setup::default()).await;
     let answers = join_all((0..60).map(|_| asker.ask(node.peer_id, CANONICAL, Value::Null))).await;
@@ -134,7 +135,7 @@ async fn it_lives_when_the_asker_waits_for_its_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_dead_for_good_when_a_question_gets_too_old_in_its_queue() {
+async fn the_simulator_stops_when_a_queued_request_times_out() {
     let switches = Switches { request_timeout: Duration::from_millis(250), ..slow(100) };
     let node = miner(1, &LIGHT, switches).await;
     let asker = knowing(&node, Setup::default()).await;
@@ -156,7 +157,7 @@ async fn a_stream_that_is_given_up_does_not_kill_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_lives_on_where_that_is_switched_off() {
+async fn the_simulator_keeps_running_with_that_behaviour_switched_off() {
     let switches = Switches { dies_when_an_asker_leaves: false, ..Switches::default() };
     let node = miner(5, &LIGHT, switches).await;
     let asker = knowing(&node, Setup::default()).await;
@@ -181,7 +182,7 @@ async fn several_at_a_time_are_counted_where_that_is_switched_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_miner_and_whoever_hears_of_its_blocks_tell_them_differently() {
+async fn a_miner_and_its_gossip_receivers_serve_blocks_differently() {
     let first = miner(39, &LIGHT, slow(1)).await;
     let observer = knowing(&first, Setup { role: Role::Observer, blocks: first.chain(), ..Setup::default() }).await;
     first.wait_listeners(1).await;
@@ -200,14 +201,14 @@ async fn a_miner_and_whoever_hears_of_its_blocks_tell_them_differently() {
 }
 
 #[test]
-fn what_is_gossiped_and_stored_can_be_switched() {
+fn the_form_of_gossip_and_stored_blocks_can_be_switched() {
     let plain = Switches { gossip_without_data_hash: false, epoch_index_div_40: false, ..Switches::default() };
     let block = Recording::of("first-miner").blocks.remove(40);
-    let told = Told::of(&block, &plain);
+    let told = GossipBlock::of(&block, &plain);
     assert_eq!((told.epoch, told.data_hash.as_ref()), (0, Some(&block.data_hash)));
     let stored = told.into_block(&plain);
     assert_eq!(Block { seen_at: stored.seen_at, ..block.clone() }, stored);
-    let stored = Told::of(&block, &Switches::default()).into_block(&Switches::default());
+    let stored = GossipBlock::of(&block, &Switches::default()).into_block(&Switches::default());
     assert_eq!((stored.epoch, stored.data_hash.as_str()), (1, ""));
 }
 
@@ -240,7 +241,7 @@ async fn a_heavier_block_replaces_another_and_orphans_all_above() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_orphan_makes_it_ask_its_sender_and_adopt_what_weighs_more() {
+async fn an_orphan_starts_a_sync_from_its_sender_and_the_heavier_chain_is_adopted() {
     let first = miner(60, &MIDDLE, slow(1)).await;
     let second = Setup { switches: Switches { own_genesis: true, stale_branch: true, ..slow(1) }, ..Setup::default() };
     let second = knowing(&first, second).await;
@@ -268,7 +269,7 @@ async fn an_orphan_makes_it_ask_its_sender_and_adopt_what_weighs_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lighter_chain_is_left_alone_and_strays_can_not_be_adopted() {
+async fn a_lighter_chain_and_unlinked_blocks_are_not_adopted() {
     let light = miner(9, &LIGHT, slow(1)).await;
     let heavy = miner(9, &HEAVY, slow(1)).await;
     let both = Setup { bootstrap: vec![light.address.clone(), heavy.address.clone()], ..Setup::default() };

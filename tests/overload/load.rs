@@ -23,7 +23,7 @@ pub fn serve(store: &TestStore, settings: &[(&str, &str)]) -> Process {
     Process::start(command)
 }
 
-/// `ADDRESS:PORT` of its public door.
+/// `ADDRESS:PORT` of its public listener.
 pub fn address(program: &Process) -> &str {
     program.http.strip_prefix("http://").unwrap()
 }

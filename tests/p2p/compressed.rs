@@ -35,7 +35,7 @@ async fn other_nodes_are_sent_plain_json() {
 }
 
 #[tokio::test]
-async fn bombs_and_broken_frames_are_refused_and_the_node_goes_on() {
+async fn decompression_bombs_and_broken_frames_are_refused() {
     let good = Node::listening(TCP).await;
     let node = Node::knowing("good", &good.address()).await;
     let bomb = zstd::bulk::compress(&vec![0; MAX_RESPONSE_BYTES + 1], 1).unwrap();

@@ -59,8 +59,8 @@ async fn two_requests_are_in_flight_and_own_ones_alternate_with_fifty_forwarded(
     }
     assert_eq!(own.await.unwrap().unwrap(), "1000");
     assert_eq!((peer.requests().len(), peer.figures().most_open, peer.figures().lost), (51, 2, 0));
-    let door = node.client.endpoint_stats();
-    assert_eq!((door.outbound, door.outbound_waiting, door.outbound_given_up), (0, 0, 0));
+    let stats = node.client.endpoint_stats();
+    assert_eq!((stats.outbound, stats.outbound_waiting, stats.outbound_given_up), (0, 0, 0));
 }
 
 #[tokio::test]

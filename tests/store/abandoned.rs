@@ -5,17 +5,17 @@ use crate::support::until::eventually;
 
 #[tokio::test]
 async fn an_abandoned_writer_breaks_no_connection() {
-    let place = Place::new(Postgres).await;
+    let test = TestDatabase::new(Postgres).await;
     // Longer than the server takes to report a waiting statement, shorter than a rollback may take.
     let options = OpenOptions { acquire_timeout: Duration::from_millis(900), ..OpenOptions::default() };
-    let store = store::open(&place.url(), &options).await.unwrap();
+    let store = store::open(&test.url(), &options).await.unwrap();
     append(&store, plain(3)).await;
-    let other = place.open().await;
+    let other = test.open().await;
     let holder = other.write().await.unwrap();
     let waits = eventually(async || {
         let waiting =
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        (place.execute(waiting).await.unwrap() > 0).then_some(())
+        (test.execute(waiting).await.unwrap() > 0).then_some(())
     });
     tokio::select! {
         biased;
@@ -30,14 +30,14 @@ async fn an_abandoned_writer_breaks_no_connection() {
 
 #[tokio::test]
 async fn an_abandoned_thread_keeps_its_permit_until_it_is_done() {
-    let place = Place::new(Sqlite).await;
+    let test = TestDatabase::new(Sqlite).await;
     let options = OpenOptions { read_timeout: Duration::from_millis(300), ..OpenOptions::default() };
-    let store = store::open(&place.url(), &options).await.unwrap();
+    let store = store::open(&test.url(), &options).await.unwrap();
     append(&store, plain(3)).await;
-    let mut other = SqliteConnection::connect(&place.url()).await.unwrap();
+    let mut other = SqliteConnection::connect(&test.url()).await.unwrap();
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     // Each of the program's connections to the file is a thread.
-    let url = place.url();
+    let url = test.url();
     let file = std::path::Path::new(url.strip_prefix("sqlite://").unwrap()).canonicalize().unwrap();
     let opened = || {
         let opened = std::fs::read_dir("/proc/self/fd").unwrap().flatten();

@@ -31,7 +31,7 @@ fn is_conflict<T: std::fmt::Debug>(result: store::Result<T>) -> bool {
 #[rstest]
 #[tokio::test]
 async fn a_staged_branch_is_not_seen_by_readers(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(10)).await;
+    let (_database, store) = holding(kind, plain(10)).await;
     let before = store.state().await.unwrap();
     assert_eq!(store.staged().await.unwrap(), None);
     stage(&store, Some(&at(4, "block_hash_004")), Level::None, heavier()).await;
@@ -54,7 +54,7 @@ async fn a_staged_branch_is_not_seen_by_readers(#[values(Sqlite, Postgres)] kind
 #[rstest]
 #[tokio::test]
 async fn an_adopted_branch_is_the_chain(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(10)).await;
+    let (_database, store) = holding(kind, plain(10)).await;
     stage(&store, Some(&at(4, "block_hash_004")), Level::None, heavier()).await;
     let done = adopt(&store).await;
     let expected = Reorganisation {
@@ -93,7 +93,7 @@ async fn an_adopted_branch_is_the_chain(#[values(Sqlite, Postgres)] kind: Kind) 
 #[rstest]
 #[tokio::test]
 async fn a_branch_that_loses_is_deleted(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(10)).await;
+    let (_database, store) = holding(kind, plain(10)).await;
     let before = store.state().await.unwrap();
     stage(&store, Some(&at(4, "block_hash_004")), Level::None, heavier()).await;
     let mut writer = store.write().await.unwrap();
@@ -103,7 +103,7 @@ async fn a_branch_that_loses_is_deleted(#[values(Sqlite, Postgres)] kind: Kind) 
     writer.commit().await.unwrap();
     assert_eq!(store.staged().await.unwrap(), None);
     assert_eq!(store.state().await.unwrap(), before);
-    // Its place is free for another.
+    // Another branch may be staged.
     stage(&store, None, Level::None, branch("other", "0", 0, 3)).await;
     assert_eq!(store.staged().await.unwrap().unwrap().ancestor, None);
 }
@@ -111,7 +111,7 @@ async fn a_branch_that_loses_is_deleted(#[values(Sqlite, Postgres)] kind: Kind) 
 #[rstest]
 #[tokio::test]
 async fn a_branch_is_resumed_after_reopening(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (place, store) = holding(kind, fixture()[..45].to_vec()).await;
+    let (test, store) = holding(kind, fixture()[..45].to_vec()).await;
     let (chain, fork) = (fixture(), Position::from(&fixture()[30]));
     stage(&store, Some(&fork), Level::Linked, chain[31..35].to_vec()).await;
     // What isn't committed when the process ends is not staged.
@@ -120,7 +120,7 @@ async fn a_branch_is_resumed_after_reopening(#[values(Sqlite, Postgres)] kind: K
     drop(writer);
     store.close().await;
 
-    let store = place.open().await;
+    let store = test.open().await;
     let resumed = store.staged().await.unwrap().unwrap();
     assert_eq!((resumed.end.index, resumed.count, resumed.level, resumed.job), (34, 4, Level::Linked, 7));
     let end = store.staged_end(EpochNumbering::GenesisFirst).await.unwrap();
@@ -145,8 +145,8 @@ async fn a_branch_is_resumed_after_reopening(#[values(Sqlite, Postgres)] kind: K
 
 #[rstest]
 #[tokio::test]
-async fn what_does_not_fit_a_branch_is_a_conflict(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(10)).await;
+async fn blocks_that_do_not_follow_a_branch_are_a_conflict(#[values(Sqlite, Postgres)] kind: Kind) {
+    let (_database, store) = holding(kind, plain(10)).await;
     let fork = at(4, "block_hash_004");
     let unfit = [
         (Some(at(4, "elsewhere")), branch("new", "elsewhere", 5, 6)),
@@ -180,7 +180,7 @@ async fn what_does_not_fit_a_branch_is_a_conflict(#[values(Sqlite, Postgres)] ki
 #[rstest]
 #[tokio::test]
 async fn a_branch_whose_ancestor_left_the_chain_is_not_adopted(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(10)).await;
+    let (_database, store) = holding(kind, plain(10)).await;
     stage(&store, Some(&at(4, "block_hash_004")), Level::None, heavier()).await;
     let mut writer = store.write().await.unwrap();
     writer.rewind(Some(2), "other branch", None, 1).await.unwrap();
@@ -196,8 +196,8 @@ async fn a_branch_whose_ancestor_left_the_chain_is_not_adopted(#[values(Sqlite, 
 #[rstest]
 #[tokio::test]
 async fn a_branch_may_replace_genesis_or_extend_the_tip(#[values(Sqlite, Postgres)] kind: Kind) {
-    let place = Place::new(kind).await;
-    let store = place.open().await;
+    let test = TestDatabase::new(kind).await;
+    let store = test.open().await;
     stage(&store, None, Level::None, plain(3)).await;
     let first = adopt(&store).await;
     assert_eq!((first.ancestor, first.old_tip, first.orphaned, first.adopted), (None, None, 0, 3));
@@ -214,7 +214,7 @@ async fn a_branch_may_replace_genesis_or_extend_the_tip(#[values(Sqlite, Postgre
 #[rstest]
 #[tokio::test]
 async fn a_deep_reorganisation_is_one_transaction(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(3000)).await;
+    let (_database, store) = holding(kind, plain(3000)).await;
     let fork = at(99, "block_hash_099");
     let new = branch("new", "block_hash_099", 100, 3500);
     for chunk in new.chunks(1000) {
@@ -242,7 +242,7 @@ async fn a_deep_reorganisation_is_one_transaction(#[values(Sqlite, Postgres)] ki
 #[tokio::test]
 async fn a_chain_end_knows_when_its_epoch_began(#[values(Sqlite, Postgres)] kind: Kind) {
     let chain = fixture();
-    let (_place, store) = holding(kind, chain.clone()).await;
+    let (_database, store) = holding(kind, chain.clone()).await;
     let plain = EpochNumbering::Plain;
     let ends = [
         (0, EpochNumbering::GenesisFirst, 0),
@@ -269,7 +269,7 @@ async fn a_chain_end_knows_when_its_epoch_began(#[values(Sqlite, Postgres)] kind
 #[rstest]
 #[tokio::test]
 async fn levels_are_raised_and_never_lowered(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(10)).await;
+    let (_database, store) = holding(kind, plain(10)).await;
     let raise = async |from, to, level| {
         let mut writer = store.write().await.unwrap();
         let raised = writer.raise(from, to, level).await.unwrap();

@@ -12,7 +12,7 @@ async fn recorded(store: &Arc<dyn BlockStore>, after: u64) -> Vec<(u64, EventKin
 #[rstest]
 #[tokio::test]
 async fn every_change_of_the_chain_is_recorded_once(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(3)).await;
+    let (_database, store) = holding(kind, plain(3)).await;
     let mut writer = store.write().await.unwrap();
     writer.append(verified(branch("block_hash", "block_hash_002", 3, 5))).await.unwrap();
     writer.append(verified(branch("block_hash", "block_hash_004", 5, 10))).await.unwrap();
@@ -70,7 +70,7 @@ async fn every_change_of_the_chain_is_recorded_once(#[values(Sqlite, Postgres)] 
 #[rstest]
 #[tokio::test]
 async fn the_last_event_up_to_a_version_has_its_tip(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(3)).await;
+    let (_database, store) = holding(kind, plain(3)).await;
     assert_eq!(store.event_at(0).await.unwrap(), None);
     let mut states = vec![store.state().await.unwrap()];
     // Three versions without an event: more is verified, an orphan comes, and what was appended is taken back at once.
@@ -99,15 +99,15 @@ async fn the_last_event_up_to_a_version_has_its_tip(#[values(Sqlite, Postgres)] 
 #[rstest]
 #[tokio::test]
 async fn old_events_are_deleted(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (place, store) = holding(kind, plain(1)).await;
+    let (test, store) = holding(kind, plain(1)).await;
     // Every other version has none, as where levels were raised.
     let fill = format!(
         "INSERT INTO event (id, at, kind, document) WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL \
          SELECT i + 1 FROM n WHERE i < {KEPT_EVENTS}) SELECT 2 * i, 0, 'extended', '{{}}' FROM n"
     );
-    place.execute(&fill).await.unwrap();
+    test.execute(&fill).await.unwrap();
     let version = 2 * KEPT_EVENTS;
-    place.execute(&format!("UPDATE chain SET version = {version}")).await.unwrap();
+    test.execute(&format!("UPDATE chain SET version = {version}")).await.unwrap();
     // Among so many versions is one with which they are deleted.
     const MORE: u64 = 64;
     for index in 1..=MORE {

@@ -5,8 +5,8 @@ use super::*;
 #[rstest]
 #[tokio::test]
 async fn a_job_is_created_updated_and_finished(#[values(Sqlite, Postgres)] kind: Kind) {
-    let place = Place::new(kind).await;
-    let store = place.open().await;
+    let test = TestDatabase::new(kind).await;
+    let store = test.open().await;
     let before = store.now().await.unwrap();
     let id = store.create_job("{\"mode\":\"full\"}").await.unwrap();
     let job = store.job(id).await.unwrap().unwrap();
@@ -18,7 +18,7 @@ async fn a_job_is_created_updated_and_finished(#[values(Sqlite, Postgres)] kind:
 
     store.update_job(id, "verify", "{\"done\":3}").await.unwrap();
     store.close().await;
-    let store = place.open().await;
+    let store = test.open().await;
     let job = store.job(id).await.unwrap().unwrap();
     assert_eq!((job.phase.as_str(), job.progress.as_str(), job.finished), ("verify", "{\"done\":3}", false));
     assert_eq!(job.created_at, created_at);
@@ -38,8 +38,8 @@ async fn a_job_is_created_updated_and_finished(#[values(Sqlite, Postgres)] kind:
 #[rstest]
 #[tokio::test]
 async fn a_requested_cancellation_outlives_updates(#[values(Sqlite, Postgres)] kind: Kind) {
-    let place = Place::new(kind).await;
-    let store = place.open().await;
+    let test = TestDatabase::new(kind).await;
+    let store = test.open().await;
     let (id, other) = (store.create_job("{}").await.unwrap(), store.create_job("{}").await.unwrap());
     assert!(store.cancel_job(id).await.unwrap());
     assert!(store.cancel_job(id).await.unwrap(), "it isn't finished yet");
@@ -54,8 +54,8 @@ async fn a_requested_cancellation_outlives_updates(#[values(Sqlite, Postgres)] k
 #[rstest]
 #[tokio::test]
 async fn finished_jobs_are_kept_for_a_while(#[values(Sqlite, Postgres)] kind: Kind) {
-    let place = Place::new(kind).await;
-    let store = place.open().await;
+    let test = TestDatabase::new(kind).await;
+    let store = test.open().await;
     let running = store.create_job("{}").await.unwrap();
     let mut ids = Vec::new();
     for _ in 0..KEPT_JOBS + 5 {
@@ -74,14 +74,14 @@ async fn finished_jobs_are_kept_for_a_while(#[values(Sqlite, Postgres)] kind: Ki
 #[rstest]
 #[tokio::test]
 async fn a_note_is_replaced(#[values(Sqlite, Postgres)] kind: Kind) {
-    let place = Place::new(kind).await;
-    let store = place.open().await;
+    let test = TestDatabase::new(kind).await;
+    let store = test.open().await;
     assert_eq!(store.get_note("state").await.unwrap(), None);
     store.put_note("state", "syncing").await.unwrap();
     store.put_note("other", "x").await.unwrap();
     store.put_note("state", "synced").await.unwrap();
     store.close().await;
-    let store = place.open().await;
+    let store = test.open().await;
     assert_eq!(store.get_note("state").await.unwrap().unwrap().value, "synced");
 }
 
@@ -89,8 +89,8 @@ async fn a_note_is_replaced(#[values(Sqlite, Postgres)] kind: Kind) {
 #[rstest]
 #[tokio::test]
 async fn times_are_those_of_the_databases_clock(#[values(Sqlite, Postgres)] kind: Kind) {
-    let place = Place::new(kind).await;
-    let store = place.open().await;
+    let test = TestDatabase::new(kind).await;
+    let store = test.open().await;
     let clock = match kind {
         Sqlite => "unixepoch()",
         Postgres => "EXTRACT(EPOCH FROM clock_timestamp())",
@@ -105,18 +105,18 @@ async fn times_are_those_of_the_databases_clock(#[values(Sqlite, Postgres)] kind
         let count =
             format!("UPDATE {table} SET id = id WHERE {within}").replace("note SET id = id", "note SET key = key");
         let count = count.replace("job SET id = id", "job SET spec = spec");
-        assert_eq!(place.execute(&count).await.unwrap(), 1, "{count}");
+        assert_eq!(test.execute(&count).await.unwrap(), 1, "{count}");
     }
     // As if an hour had gone by.
     let note = store.get_note("state").await.unwrap().unwrap();
     assert!((0..60).contains(&note.age), "{note:?}");
-    assert_eq!(place.execute("UPDATE note SET at = at - 3600").await.unwrap(), 1);
+    assert_eq!(test.execute("UPDATE note SET at = at - 3600").await.unwrap(), 1);
     let later = store.get_note("state").await.unwrap().unwrap();
     assert_eq!(later.at, note.at - 3600);
     assert!((3600..3660).contains(&later.age), "{later:?}");
     assert!(store.now().await.unwrap() - later.at >= later.age);
     // The clock was set back.
-    assert_eq!(place.execute("UPDATE note SET at = at + 7200").await.unwrap(), 1);
+    assert_eq!(test.execute("UPDATE note SET at = at + 7200").await.unwrap(), 1);
     let ahead = store.get_note("state").await.unwrap().unwrap();
     assert!((-3600..-3540).contains(&ahead.age), "{ahead:?}");
 }

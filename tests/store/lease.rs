@@ -17,8 +17,8 @@ async fn soon(store: &Arc<dyn BlockStore>) -> Box<dyn Lease> {
 #[rstest]
 #[tokio::test]
 async fn one_handle_has_the_lease(#[values(Sqlite, Postgres)] kind: Kind) {
-    let place = Place::new(kind).await;
-    let (store, other) = (place.open().await, place.open().await);
+    let test = TestDatabase::new(kind).await;
+    let (store, other) = (test.open().await, test.open().await);
     let mut lease = store.lease().await.unwrap().unwrap();
     assert!(lease.held().await);
     assert!(other.lease().await.unwrap().is_none());
@@ -32,7 +32,7 @@ async fn one_handle_has_the_lease(#[values(Sqlite, Postgres)] kind: Kind) {
     assert!(lease.held().await);
     assert!(store.lease().await.unwrap().is_none());
 
-    let elsewhere = Place::new(kind).await;
+    let elsewhere = TestDatabase::new(kind).await;
     assert!(elsewhere.open().await.lease().await.unwrap().is_some(), "another store has a lease of its own");
 }
 
@@ -47,12 +47,12 @@ async fn a_store_in_memory_has_a_lease_of_its_own() {
 
 #[tokio::test]
 async fn a_lease_ends_with_its_connection() {
-    let place = Place::new(Postgres).await;
-    let store = place.open().await;
+    let test = TestDatabase::new(Postgres).await;
+    let store = test.open().await;
     let mut lease = store.lease().await.unwrap().unwrap();
     let kill = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' \
                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    assert_eq!(place.execute(kill).await.unwrap(), 1);
+    assert_eq!(test.execute(kill).await.unwrap(), 1);
     assert!(!lease.held().await);
     assert!(!lease.held().await);
     let mut next = soon(&store).await;
@@ -61,8 +61,8 @@ async fn a_lease_ends_with_its_connection() {
 
 #[tokio::test]
 async fn a_lease_is_not_held_when_the_server_is_unreachable() {
-    let place = Place::new(Postgres).await;
-    let relay = support::relay::Relay::to(&place.url()).await;
+    let test = TestDatabase::new(Postgres).await;
+    let relay = support::relay::Relay::to(&test.url()).await;
     let store = store::open(&relay.url, &impatient()).await.unwrap();
     let mut lease = store.lease().await.unwrap().unwrap();
     assert!(lease.held().await);
@@ -70,14 +70,14 @@ async fn a_lease_is_not_held_when_the_server_is_unreachable() {
     assert!(!lease.held().await);
     let error = store.lease().await.err().unwrap();
     assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
-    soon(&place.open().await).await;
+    soon(&test.open().await).await;
 }
 
 #[tokio::test]
 async fn a_store_that_can_only_be_read_gives_no_lease() {
-    let (place, store) = holding(Sqlite, plain(3)).await;
+    let (test, store) = holding(Sqlite, plain(3)).await;
     store.close().await;
-    let store = store::open(&(place.url() + "?mode=ro"), &impatient()).await.unwrap();
+    let store = store::open(&(test.url() + "?mode=ro"), &impatient()).await.unwrap();
     assert!(matches!(store.lease().await, Err(StoreError::ReadOnly)));
     assert!(matches!(store.create_job("{}").await, Err(StoreError::ReadOnly)));
     assert_eq!(store.jobs(9).await.unwrap(), []);

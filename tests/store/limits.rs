@@ -31,7 +31,7 @@ async fn a_nominee_is_any_text_that_gossip_carries(#[values(Sqlite, Postgres)] k
         format!("{marked}{}", "0".repeat(64)),
     ];
     let chain = nominating(&nominees);
-    let (_place, store) = holding(kind, chain.clone()).await;
+    let (_database, store) = holding(kind, chain.clone()).await;
     let stored = store.state().await.unwrap();
     assert_eq!(stored.miners, nominees.len() as u64);
     assert_eq!(stored.largest, chain.iter().map(|block| canonical_text(block).len() as u64).max().unwrap());
@@ -58,7 +58,7 @@ async fn a_nominee_is_any_text_that_gossip_carries(#[values(Sqlite, Postgres)] k
 #[rstest]
 #[tokio::test]
 async fn long_blocks_may_be_staged_or_orphans(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(3)).await;
+    let (_database, store) = holding(kind, plain(3)).await;
     let ancestor = Position::from(&plain(3)[0]);
     let mut aside = branch("aside", "block_hash_000", 1, 5);
     aside[1].nominated_peer_id = "\0".repeat(10_000);
@@ -86,7 +86,7 @@ async fn deviations_are_counted_of_the_canonical_chain(#[values(Sqlite, Postgres
     chain[2].deviations = vec![Deviation::Schedule];
     chain[4].deviations = vec![Deviation::Timestamp];
     chain[5].deviations = vec![Deviation::Schedule, Deviation::Timestamp];
-    let (place, store) = holding(kind, chain.clone()).await;
+    let (test, store) = holding(kind, chain.clone()).await;
     let off = |state: &ChainState| (state.off_schedule, state.off_timestamp);
     let full = store.state().await.unwrap();
     assert_eq!(off(&full), (2, 2));
@@ -97,7 +97,7 @@ async fn deviations_are_counted_of_the_canonical_chain(#[values(Sqlite, Postgres
     let again = append(&store, chain[4..].to_vec()).await;
     assert_eq!(again, ChainState { version: 3, ..full });
     store.close().await;
-    assert_eq!(off(&place.open().await.state().await.unwrap()), (2, 2));
+    assert_eq!(off(&test.open().await.state().await.unwrap()), (2, 2));
 }
 
 #[test]
@@ -115,18 +115,18 @@ async fn an_older_store_counts_as_holding_the_longest_of_its_time(
     #[values(Sqlite, Postgres)] kind: Kind,
     #[values(0, 3)] length: u64,
 ) {
-    let place = Place::new(kind).await;
-    let store = place.open().await;
+    let test = TestDatabase::new(kind).await;
+    let store = test.open().await;
     if length > 0 {
         append(&store, plain(length)).await;
     }
     store.close().await;
     // As it was before the migration.
     for column in ["largest", "off_schedule", "off_timestamp"] {
-        place.execute(&format!("ALTER TABLE chain DROP COLUMN {column}")).await.unwrap();
+        test.execute(&format!("ALTER TABLE chain DROP COLUMN {column}")).await.unwrap();
     }
-    place.execute("DELETE FROM _sqlx_migrations WHERE version = 3").await.unwrap();
-    let store = place.open().await;
+    test.execute("DELETE FROM _sqlx_migrations WHERE version = 3").await.unwrap();
+    let store = test.open().await;
     let state = store.state().await.unwrap();
     assert_eq!((state.length, state.off_schedule, state.off_timestamp), (length, 0, 0));
     assert_eq!(state.largest, if length > 0 { 8192 } else { 0 });

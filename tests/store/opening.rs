@@ -5,12 +5,12 @@ use super::*;
 #[rstest]
 #[tokio::test]
 async fn a_store_that_is_opened_again_has_kept_everything(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (place, store) = holding(kind, fixture()).await;
+    let (test, store) = holding(kind, fixture()).await;
     let state = store.state().await.unwrap();
     store.close().await;
     let error = store.state().await.unwrap_err();
     assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
-    let store = place.open().await;
+    let store = test.open().await;
     assert_eq!(store.state().await.unwrap(), state);
     assert_eq!(store.range(0, 99).await.unwrap().json, joined(&fixture()));
 }
@@ -18,20 +18,20 @@ async fn a_store_that_is_opened_again_has_kept_everything(#[values(Sqlite, Postg
 #[rstest]
 #[tokio::test]
 async fn the_schema_is_migrated_on_request(#[values(Sqlite, Postgres)] kind: Kind) {
-    let place = Place::new(kind).await;
+    let test = TestDatabase::new(kind).await;
     let as_it_is = OpenOptions { migrate: false, ..impatient() };
-    let error = store::open(&place.url(), &as_it_is).await.err().unwrap();
+    let error = store::open(&test.url(), &as_it_is).await.err().unwrap();
     assert!(matches!(error, StoreError::OlderSchema), "{error:?}");
-    assert_eq!(store::migrate(&place.url(), &as_it_is).await.unwrap(), (0, 3));
-    assert_eq!(store::migrate(&place.url(), &as_it_is).await.unwrap(), (3, 3));
-    store::open(&place.url(), &as_it_is).await.unwrap();
+    assert_eq!(store::migrate(&test.url(), &as_it_is).await.unwrap(), (0, 3));
+    assert_eq!(store::migrate(&test.url(), &as_it_is).await.unwrap(), (3, 3));
+    store::open(&test.url(), &as_it_is).await.unwrap();
 
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
                  SELECT 99, description, success, checksum, execution_time FROM _sqlx_migrations WHERE version = 1";
-    place.execute(newer).await.unwrap();
+    test.execute(newer).await.unwrap();
     let refused = [
-        store::open(&place.url(), &impatient()).await.err().unwrap(),
-        store::migrate(&place.url(), &impatient()).await.unwrap_err(),
+        store::open(&test.url(), &impatient()).await.err().unwrap(),
+        store::migrate(&test.url(), &impatient()).await.unwrap_err(),
     ];
     for error in refused {
         assert!(matches!(error, StoreError::NewerSchema { found: 99, known: 3 }), "{error:?}");
@@ -41,8 +41,8 @@ async fn the_schema_is_migrated_on_request(#[values(Sqlite, Postgres)] kind: Kin
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_store_is_opened_many_times_at_once(#[values(Sqlite, Postgres)] kind: Kind) {
-    let place = Place::new(kind).await;
-    let url = place.url();
+    let test = TestDatabase::new(kind).await;
+    let url = test.url();
     let opening = (0..6).map(|_| {
         let url = url.clone();
         tokio::spawn(async move { store::open(&url, &OpenOptions::default()).await })
@@ -54,20 +54,19 @@ async fn a_new_store_is_opened_many_times_at_once(#[values(Sqlite, Postgres)] ki
 
 #[rstest]
 #[tokio::test]
-async fn what_is_read_only_can_be_read(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (place, store) = holding(kind, plain(3)).await;
+async fn a_read_only_store_can_be_read(#[values(Sqlite, Postgres)] kind: Kind) {
+    let (test, store) = holding(kind, plain(3)).await;
     store.close().await;
-    let url = match &place {
-        Place::Folder(_) => place.url() + "?mode=ro",
-        Place::Database(_) => {
-            place
-                .execute(
-                    "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', \
+    let url = match &test {
+        TestDatabase::Folder(_) => test.url() + "?mode=ro",
+        TestDatabase::Database(_) => {
+            test.execute(
+                "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', \
                            current_database()); END $$",
-                )
-                .await
-                .unwrap();
-            place.url()
+            )
+            .await
+            .unwrap();
+            test.url()
         }
     };
     let store = store::open(&url, &impatient()).await.unwrap();
@@ -78,27 +77,27 @@ async fn what_is_read_only_can_be_read(#[values(Sqlite, Postgres)] kind: Kind) {
 
 #[rstest]
 #[tokio::test]
-async fn a_row_that_makes_no_sense_is_damage(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (place, store) = holding(kind, plain(3)).await;
-    place.execute("UPDATE chain SET cumulative_difficulty = 'much'").await.unwrap();
+async fn an_invalid_row_is_reported_as_damage(#[values(Sqlite, Postgres)] kind: Kind) {
+    let (test, store) = holding(kind, plain(3)).await;
+    test.execute("UPDATE chain SET cumulative_difficulty = 'much'").await.unwrap();
     for error in [store.state().await.unwrap_err(), store.write().await.err().unwrap()] {
         assert!(matches!(error, StoreError::Damaged(_)), "{error:?}");
     }
     assert!(store.range(0, 9).await.is_ok());
-    place.execute("UPDATE chain SET cumulative_difficulty = '3003', tip_hash = NULL").await.unwrap();
+    test.execute("UPDATE chain SET cumulative_difficulty = '3003', tip_hash = NULL").await.unwrap();
     let error = store.range(0, 9).await.unwrap_err();
     assert!(matches!(error, StoreError::Damaged(_)), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_missing_sqlite_file_is_created_on_request() {
-    let place = Place::new(Sqlite).await;
+    let test = TestDatabase::new(Sqlite).await;
     let keep = OpenOptions { create: false, ..impatient() };
-    for url in [place.url(), place.url() + "?mode=ro", place.url().replace("chain.db", "no/chain.db")] {
+    for url in [test.url(), test.url() + "?mode=ro", test.url().replace("chain.db", "no/chain.db")] {
         let error = store::open(&url, &keep).await.err().unwrap();
         assert!(matches!(&error, StoreError::Missing(path) if path.ends_with("chain.db")), "{error:?}");
     }
-    let Place::Folder(folder) = &place else { unreachable!() };
+    let TestDatabase::Folder(folder) = &test else { unreachable!() };
     assert_eq!(folder.path().read_dir().unwrap().count(), 0);
     for url in ["sqlite://", "sqlite:", "mysql://host/x", "chain.db", "sqlite://x?mode=odd", "postgres://host:port/x"] {
         let error = store::open(url, &impatient()).await.err().unwrap();
@@ -108,11 +107,11 @@ async fn a_missing_sqlite_file_is_created_on_request() {
 
 #[tokio::test]
 async fn a_file_that_is_no_database_is_damaged() {
-    let place = Place::new(Sqlite).await;
-    let Place::Folder(folder) = &place else { unreachable!() };
+    let test = TestDatabase::new(Sqlite).await;
+    let TestDatabase::Folder(folder) = &test else { unreachable!() };
     let path = folder.path().join("chain.db");
     std::fs::write(&path, "no database ".repeat(1000)).unwrap();
-    for url in [place.url(), place.url() + "?mode=ro"] {
+    for url in [test.url(), test.url() + "?mode=ro"] {
         let error = store::open(&url, &impatient()).await.err().unwrap();
         assert!(matches!(error, StoreError::Damaged(_)), "{error:?}");
     }
@@ -148,9 +147,9 @@ async fn a_store_in_memory_is_read_while_it_is_written() {
 }
 
 #[tokio::test]
-async fn a_postgres_that_is_not_there_is_named_without_its_password() {
-    let place = Place::new(Postgres).await;
-    let error = store::open(&place.url().replace("modal_gateway", "no_such"), &impatient()).await.err().unwrap();
+async fn an_unreachable_postgres_is_named_without_its_password() {
+    let test = TestDatabase::new(Postgres).await;
+    let error = store::open(&test.url().replace("modal_gateway", "no_such"), &impatient()).await.err().unwrap();
     assert!(matches!(error, StoreError::Missing(_)), "{error:?}");
     let error = store::open("postgres://user:secret@127.0.0.1:1/chain", &impatient()).await.err().unwrap();
     assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
@@ -159,8 +158,8 @@ async fn a_postgres_that_is_not_there_is_named_without_its_password() {
 
 #[tokio::test]
 async fn a_stopped_postgres_is_unreachable_until_it_returns() {
-    let place = Place::new(Postgres).await;
-    let relay = support::relay::Relay::to(&place.url()).await;
+    let test = TestDatabase::new(Postgres).await;
+    let relay = support::relay::Relay::to(&test.url()).await;
     let hasty = OpenOptions { acquire_timeout: Duration::from_millis(300), ..OpenOptions::default() };
     let store = store::open(&relay.url, &hasty).await.unwrap();
     append(&store, plain(3)).await;
@@ -174,7 +173,7 @@ async fn a_stopped_postgres_is_unreachable_until_it_returns() {
         let error = store.write().await.err().unwrap();
         assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
     }
-    let _relay = support::relay::Relay::at(address, &place.url()).await;
+    let _relay = support::relay::Relay::at(address, &test.url()).await;
     let returned = Instant::now();
     let state = loop {
         match store.state().await {

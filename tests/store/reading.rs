@@ -5,8 +5,8 @@ use super::*;
 #[rstest]
 #[tokio::test]
 async fn an_empty_store_answers_everything(#[values(Sqlite, Postgres)] kind: Kind) {
-    let place = Place::new(kind).await;
-    let store = place.open().await;
+    let test = TestDatabase::new(kind).await;
+    let store = test.open().await;
     assert_eq!(store.state().await.unwrap(), ChainState::default());
     assert!(store.get("nope").await.unwrap().is_none());
     for blocks in [store.epoch(0, 100).await.unwrap(), store.range(0, u64::MAX).await.unwrap()] {
@@ -23,7 +23,7 @@ async fn an_empty_store_answers_everything(#[values(Sqlite, Postgres)] kind: Kin
 #[tokio::test]
 async fn the_network_s_chain_comes_back_as_it_went_in(#[values(Sqlite, Postgres)] kind: Kind) {
     let chain = fixture();
-    let (_place, store) = holding(kind, chain.clone()).await;
+    let (_database, store) = holding(kind, chain.clone()).await;
 
     let state = store.state().await.unwrap();
     assert_eq!((state.version, state.length, state.total_blocks), (1, 61, 61));
@@ -62,7 +62,7 @@ async fn the_network_s_chain_comes_back_as_it_went_in(#[values(Sqlite, Postgres)
 #[rstest]
 #[tokio::test]
 async fn every_block_at_an_index_is_listed(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(4)).await;
+    let (_database, store) = holding(kind, plain(4)).await;
     let mut writer = store.write().await.unwrap();
     let many = MAX_BLOCKS_PER_INDEX + 1;
     let forks = (0..many).map(|number| MinerBlock {
@@ -105,7 +105,7 @@ async fn every_number_comes_back_exactly(#[values(Sqlite, Postgres)] kind: Kind)
         seen_at: Some(i64::MAX),
         ..MinerBlock::default()
     };
-    let (_place, store) = holding(kind, plain(2)).await;
+    let (_database, store) = holding(kind, plain(2)).await;
     let mut writer = store.write().await.unwrap();
     assert_eq!(writer.add_orphans(std::slice::from_ref(&extreme), Level::None).await.unwrap(), 1);
     writer.commit().await.unwrap();
@@ -130,7 +130,7 @@ async fn the_epoch_is_the_one_that_the_block_claims(#[values(Sqlite, Postgres)] 
     let mut chain = plain(3);
     chain[1].epoch = u64::MAX;
     chain[2].epoch = 1 << 63;
-    let (_place, store) = holding(kind, chain.clone()).await;
+    let (_database, store) = holding(kind, chain.clone()).await;
     for block in &chain {
         assert_eq!(store.epoch(block.epoch, 10).await.unwrap().json, canonical_text(block));
     }
@@ -141,22 +141,22 @@ async fn the_epoch_is_the_one_that_the_block_claims(#[values(Sqlite, Postgres)] 
 #[rstest]
 #[tokio::test]
 async fn the_database_keeps_one_canonical_block_per_index(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (place, store) = holding(kind, plain(3)).await;
+    let (test, store) = holding(kind, plain(3)).await;
     let second = "INSERT INTO block SELECT 'second', idx, epoch, previous_hash, canonical, orphan_reason, \
                   cumulative_difficulty, level, document FROM block WHERE canonical AND idx = 1";
-    let error = place.execute(second).await.unwrap_err();
+    let error = test.execute(second).await.unwrap_err();
     assert!(error.as_database_error().is_some_and(|error| error.is_unique_violation()), "{error}");
-    assert_eq!(place.execute(&second.replace("canonical, orphan", "false, orphan")).await.unwrap(), 1);
-    let error = place.execute("UPDATE block SET canonical = true WHERE hash = 'second'").await.unwrap_err();
+    assert_eq!(test.execute(&second.replace("canonical, orphan", "false, orphan")).await.unwrap(), 1);
+    let error = test.execute("UPDATE block SET canonical = true WHERE hash = 'second'").await.unwrap_err();
     assert!(error.as_database_error().is_some_and(|error| error.is_unique_violation()), "{error}");
-    assert!(place.execute("UPDATE block SET idx = -1 WHERE hash = 'block_hash_001'").await.is_err());
+    assert!(test.execute("UPDATE block SET idx = -1 WHERE hash = 'block_hash_001'").await.is_err());
     assert_eq!(store.range(0, 9).await.unwrap().json, joined(&plain(3)));
 }
 
 #[rstest]
 #[tokio::test]
-async fn what_does_not_follow_the_tip_is_a_conflict(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(3)).await;
+async fn blocks_that_do_not_follow_the_tip_are_a_conflict(#[values(Sqlite, Postgres)] kind: Kind) {
+    let (_database, store) = holding(kind, plain(3)).await;
     let again = plain(3);
     let gap = branch("gap", "block_hash_002", 4, 5);
     let other_parent = branch("other", "block_hash_001", 3, 4);
@@ -174,8 +174,8 @@ async fn what_does_not_follow_the_tip_is_a_conflict(#[values(Sqlite, Postgres)] 
 #[rstest]
 #[tokio::test]
 async fn the_first_block_has_index_0(#[values(Sqlite, Postgres)] kind: Kind) {
-    let place = Place::new(kind).await;
-    let store = place.open().await;
+    let test = TestDatabase::new(kind).await;
+    let store = test.open().await;
     let mut writer = store.write().await.unwrap();
     let error = writer.append(verified(branch("late", "x", 1, 2))).await.unwrap_err();
     assert!(matches!(error, StoreError::Conflict(_)), "{error:?}");

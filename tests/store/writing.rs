@@ -13,7 +13,7 @@ async fn reorganise(store: &Arc<dyn BlockStore>) -> Box<dyn store::ChainWriter> 
 #[rstest]
 #[tokio::test]
 async fn a_reorganisation_is_seen_whole_or_not_at_all(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(10)).await;
+    let (_database, store) = holding(kind, plain(10)).await;
     let before = store.state().await.unwrap();
     let mut writer = reorganise(&store).await;
     assert_eq!(writer.canonical_at(5).await.unwrap(), Some(("new_005".into(), Level::None)));
@@ -51,7 +51,7 @@ async fn a_reorganisation_is_seen_whole_or_not_at_all(#[values(Sqlite, Postgres)
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_never_see_a_chain_that_is_half_reorganised(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(60)).await;
+    let (_database, store) = holding(kind, plain(60)).await;
     let other: Vec<_> = plain(5).into_iter().chain(branch("new", "block_hash_004", 5, 70)).collect();
     let expected = HashMap::from([("block_hash_059", joined(&plain(60))), ("new_069", joined(&other))]);
     let writing = tokio::spawn({
@@ -84,7 +84,7 @@ async fn readers_never_see_a_chain_that_is_half_reorganised(#[values(Sqlite, Pos
 #[rstest]
 #[tokio::test]
 async fn a_dropped_writer_leaves_nothing(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(10)).await;
+    let (_database, store) = holding(kind, plain(10)).await;
     let before = store.state().await.unwrap();
     drop(reorganise(&store).await);
     assert_eq!(store.state().await.unwrap(), before);
@@ -96,7 +96,7 @@ async fn a_dropped_writer_leaves_nothing(#[values(Sqlite, Postgres)] kind: Kind)
 #[rstest]
 #[tokio::test]
 async fn orphans_are_adopted_again(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(10)).await;
+    let (_database, store) = holding(kind, plain(10)).await;
     let before = store.state().await.unwrap();
     reorganise(&store).await.commit().await.unwrap();
     let mut writer = store.write().await.unwrap();
@@ -113,7 +113,7 @@ async fn orphans_are_adopted_again(#[values(Sqlite, Postgres)] kind: Kind) {
 #[rstest]
 #[tokio::test]
 async fn a_chain_of_many_statements_can_go_and_come_back(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(1203)).await;
+    let (_database, store) = holding(kind, plain(1203)).await;
     let before = store.state().await.unwrap();
     assert_eq!(before, recount(&store).await);
     let mut writer = store.write().await.unwrap();
@@ -131,8 +131,8 @@ async fn a_chain_of_many_statements_can_go_and_come_back(#[values(Sqlite, Postgr
 #[rstest]
 #[tokio::test]
 async fn the_weakest_level_is_known(#[values(Sqlite, Postgres)] kind: Kind) {
-    let place = Place::new(kind).await;
-    let store = place.open().await;
+    let test = TestDatabase::new(kind).await;
+    let store = test.open().await;
     let chain = fixture();
     let mut writer = store.write().await.unwrap();
     writer.append(verified_to(Level::Linked, chain[..41].to_vec())).await.unwrap();
@@ -151,7 +151,7 @@ async fn the_weakest_level_is_known(#[values(Sqlite, Postgres)] kind: Kind) {
 #[rstest]
 #[tokio::test]
 async fn orphans_are_kept_beside_the_chain(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (place, store) = holding(kind, plain(3)).await;
+    let (test, store) = holding(kind, plain(3)).await;
     let before = store.state().await.unwrap();
     let side = branch("side", "block_hash_001", 2, 4);
     let unknown = branch("unknown", "nowhere", 7, 9);
@@ -172,9 +172,9 @@ async fn orphans_are_kept_beside_the_chain(#[values(Sqlite, Postgres)] kind: Kin
 
     // 1000 + 1001 of the chain below, then 1002 and 1003.
     let known = "UPDATE block SET level = level WHERE hash = 'side_003' AND cumulative_difficulty = '4006'";
-    assert_eq!(place.execute(known).await.unwrap(), 1);
+    assert_eq!(test.execute(known).await.unwrap(), 1);
     let known = "UPDATE block SET level = level WHERE hash = 'unknown_008' AND cumulative_difficulty IS NULL";
-    assert_eq!(place.execute(known).await.unwrap(), 1);
+    assert_eq!(test.execute(known).await.unwrap(), 1);
 
     assert_eq!(store.anchor("side_003").await.unwrap(), (Anchor::Orphaned(Some((1, "block_hash_001".into()))), 2));
     assert_eq!(store.anchor("unknown_008").await.unwrap().0, Anchor::Orphaned(None));
@@ -188,7 +188,7 @@ async fn orphans_are_kept_beside_the_chain(#[values(Sqlite, Postgres)] kind: Kin
 #[rstest]
 #[tokio::test]
 async fn a_circle_of_orphans_has_an_end(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(1)).await;
+    let (_database, store) = holding(kind, plain(1)).await;
     let mut circle = branch("circle", "circle_002", 1, 3);
     circle[1].previous_hash = "circle_001".into();
     let mut writer = store.write().await.unwrap();
@@ -200,10 +200,10 @@ async fn a_circle_of_orphans_has_an_end(#[values(Sqlite, Postgres)] kind: Kind) 
 #[rstest]
 #[tokio::test]
 async fn a_second_writer_waits_and_then_gives_up(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (place, store) = holding(kind, plain(3)).await;
+    let (test, store) = holding(kind, plain(3)).await;
     let hasty = OpenOptions { acquire_timeout: Duration::from_millis(200), ..OpenOptions::default() };
-    let other = store::open(&place.url(), &hasty).await.unwrap();
-    let patient = place.open().await;
+    let other = store::open(&test.url(), &hasty).await.unwrap();
+    let patient = test.open().await;
 
     let mut writer = store.write().await.unwrap();
     writer.append(verified(branch("new", "block_hash_002", 3, 4))).await.unwrap();
@@ -227,8 +227,8 @@ async fn a_second_writer_waits_and_then_gives_up(#[values(Sqlite, Postgres)] kin
 
 #[rstest]
 #[tokio::test]
-async fn what_is_half_done_is_not_committed(#[values(Sqlite, Postgres)] kind: Kind) {
-    let (_place, store) = holding(kind, plain(3)).await;
+async fn a_write_whose_append_failed_is_not_committed(#[values(Sqlite, Postgres)] kind: Kind) {
+    let (_database, store) = holding(kind, plain(3)).await;
     let mut blocks = branch("new", "block_hash_002", 3, 303);
     let mut writer = store.write().await.unwrap();
     // Nothing is written of what does not follow, and the same write may go on.

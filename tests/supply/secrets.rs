@@ -64,12 +64,12 @@ fn a_secret_is_found_in_any_form() {
 }
 
 /// A folder with an identity and settings that hold secrets.
-struct Place {
+struct WorkDir {
     folder: tempfile::TempDir,
     secrets: Vec<Secret>,
 }
 
-impl Place {
+impl WorkDir {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let keypair = load_or_create(&folder.path().join("modal-gateway.key")).unwrap();
@@ -126,8 +126,8 @@ fn names_an_error(log: &str, stderr: &str) -> bool {
 #[rstest]
 #[case("text")]
 #[case("json")]
-fn a_store_that_cannot_be_reached_is_told_without_its_password(#[case] log: &str) {
-    let place = Place::new();
+fn an_unreachable_store_is_named_without_its_password(#[case] log: &str) {
+    let dir = WorkDir::new();
     let rude = rude_server();
     for host in ["127.0.0.1:1", rude.as_str()] {
         for url in [
@@ -135,8 +135,8 @@ fn a_store_that_cannot_be_reached_is_told_without_its_password(#[case] log: &str
             format!("postgres://user@{host}/db?password={PASSWORD}&sslmode=require"),
         ] {
             for args in [&["migrate"][..], &["export", "-"]] {
-                let output = place.command(log, args).env("DATABASE_URL", &url).output().unwrap();
-                let text = place.check(&output);
+                let output = dir.command(log, args).env("DATABASE_URL", &url).output().unwrap();
+                let text = dir.check(&output);
                 assert!(!output.status.success() && names_an_error(log, &text), "{text}");
             }
         }
@@ -146,15 +146,15 @@ fn a_store_that_cannot_be_reached_is_told_without_its_password(#[case] log: &str
         let mut args = vec![command];
         args.extend((command == "import").then_some("-"));
         args.extend(&SERVE[1..]);
-        let output = place.command(log, &args).env("MODAL_GATEWAY_DATABASE_URL", &url).output().unwrap();
-        let text = place.check(&output);
+        let output = dir.command(log, &args).env("MODAL_GATEWAY_DATABASE_URL", &url).output().unwrap();
+        let text = dir.check(&output);
         assert!(!output.status.success() && names_an_error(log, &text), "{command}: {text}");
     }
 }
 
 #[test]
 fn a_parameter_of_the_url_that_is_unknown_is_not_quoted() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     for parameters in [
         format!("sslpassword={PASSWORD}"),
         format!("password=half&{PASSWORD}"),
@@ -162,29 +162,29 @@ fn a_parameter_of_the_url_that_is_unknown_is_not_quoted() {
         format!("options[{PASSWORD}=x"),
     ] {
         let url = format!("postgres://user@127.0.0.1:1/db?{parameters}");
-        let output = place.command("text", &["migrate"]).env("DATABASE_URL", &url).output().unwrap();
-        let text = place.check(&output);
+        let output = dir.command("text", &["migrate"]).env("DATABASE_URL", &url).output().unwrap();
+        let text = dir.check(&output);
         assert!(!output.status.success() && text.contains("a parameter is unknown"), "{text}");
     }
 }
 
 #[test]
 fn a_line_of_a_password_file_that_makes_no_sense_is_not_quoted() {
-    let place = Place::new();
-    let file = place.path().join("passwords");
+    let dir = WorkDir::new();
+    let file = dir.path().join("passwords");
     // The user is missing.
     std::fs::write(&file, format!("*:*:*:{PASSWORD}\n")).unwrap();
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let mut command = place.command("text", &["migrate"]);
+    let mut command = dir.command("text", &["migrate"]);
     let output = command.env("PGPASSFILE", &file).env("DATABASE_URL", "postgres://user@127.0.0.1:1/db").output();
     let output = output.unwrap();
-    let text = place.check(&output);
+    let text = dir.check(&output);
     assert!(!output.status.success() && text.contains("error: "), "{text}");
 }
 
-/// Sends a request to a door; the answer.
-fn ask(door: &str, head: &str) -> String {
-    let mut stream = TcpStream::connect(door.strip_prefix("http://").unwrap()).unwrap();
+/// Sends a request to a listener; the answer.
+fn ask(base: &str, head: &str) -> String {
+    let mut stream = TcpStream::connect(base.strip_prefix("http://").unwrap()).unwrap();
     write!(stream, "{head}\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -194,9 +194,9 @@ fn ask(door: &str, head: &str) -> String {
 #[rstest]
 #[case("text")]
 #[case("json")]
-fn a_gateway_at_work_tells_no_secret(#[case] log: &str) {
-    let place = Place::new();
-    let serving = Process::start_quietly(place.command(log, &[&SERVE[..], &["--sync", "false"]].concat()));
+fn a_running_gateway_prints_no_secret(#[case] log: &str) {
+    let dir = WorkDir::new();
+    let serving = Process::start_quietly(dir.command(log, &[&SERVE[..], &["--sync", "false"]].concat()));
     let bearer = format!("authorization: Bearer {TOKEN}");
     let health = ask(&serving.http, "GET /health/live HTTP/1.1");
     assert!(health.starts_with("HTTP/1.1 200"), "{health}");
@@ -209,18 +209,18 @@ fn a_gateway_at_work_tells_no_secret(#[case] log: &str) {
         assert!(ask(&serving.admin, &request).starts_with("HTTP/1.1 "));
     }
     for path in ["/ping", "/nowhere"] {
-        let output = place.command(log, &["request", &serving.libp2p[0], path]).output().unwrap();
-        assert!(place.check(&output).contains("\"ok\":"));
+        let output = dir.command(log, &["request", &serving.libp2p[0], path]).output().unwrap();
+        assert!(dir.check(&output).contains("\"ok\":"));
     }
     let output = serving.stop_with_output();
-    let text = place.check(&output);
+    let text = dir.check(&output);
     assert_eq!(output.status.code(), Some(0));
     assert!(text.contains("TRACE"), "nothing was logged: {text}");
 }
 
 #[test]
 fn a_malformed_secret_is_not_quoted() {
-    let place = Place::new();
+    let dir = WorkDir::new();
     let url = format!("postgres://user:{PASSWORD}@host");
     let word = format!("{PASSWORD} and more");
     for (name, value) in [
@@ -240,16 +240,16 @@ fn a_malformed_secret_is_not_quoted() {
             format!("database_url = {url}"),
             PASSWORD.to_owned(),
         ] {
-            std::fs::write(place.path().join("settings"), text).unwrap();
+            std::fs::write(dir.path().join("settings"), text).unwrap();
             // With a socket address that nobody has, so that it ends where the setting itself is fine.
             let args = ["serve", "--http", "192.0.2.1:1", "--listen", "/ip4/127.0.0.1/tcp/0", "--sync", "false"];
-            let output = place.command("text", &args).env(name, value).output().unwrap();
-            let text = place.check(&output);
+            let output = dir.command("text", &args).env(name, value).output().unwrap();
+            let text = dir.check(&output);
             assert!(!output.status.success() && text.contains("error: "), "{name}: {text}");
         }
     }
-    let output = place.command("text", &["migrate", "--database-url", &format!("{url}:x")]).output().unwrap();
-    assert!(place.check(&output).contains("error: "));
+    let output = dir.command("text", &["migrate", "--database-url", &format!("{url}:x")]).output().unwrap();
+    assert!(dir.check(&output).contains("error: "));
 }
 
 #[test]

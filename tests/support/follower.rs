@@ -1,13 +1,13 @@
-//! One who follows `/events` and comes back when the stream breaks, as browsers do.
+//! A client that follows `/events` and connects again when the stream breaks, as browsers do.
 
 use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tokio::sync::watch;
 
-/// What it was told so far.
+/// The events received so far.
 #[derive(Default)]
-pub struct Told {
+pub struct Received {
     /// The versions in the ids since the last reset, in the order in which they came.
     pub ids: Vec<u64>,
     /// The versions at which it was told that the store has lost what came after them.
@@ -22,7 +22,7 @@ pub struct Told {
     pub broken: Vec<String>,
 }
 
-impl Told {
+impl Received {
     fn take(&mut self, id: &str, name: &str, data: &Value) {
         let version: u64 = id.split('-').next().unwrap().parse().unwrap();
         if name == "reset" {
@@ -54,8 +54,8 @@ impl Told {
 }
 
 /// Follows until the receiver is dropped.
-pub fn follow(base: &str) -> watch::Receiver<Told> {
-    let (told, seen) = watch::channel(Told { last: "0".into(), ..Told::default() });
+pub fn follow(base: &str) -> watch::Receiver<Received> {
+    let (told, seen) = watch::channel(Received { last: "0".into(), ..Received::default() });
     let (told, url) = (Arc::new(told), format!("{base}/events"));
     let watching = told.clone();
     let following = async move {
@@ -75,7 +75,7 @@ pub fn follow(base: &str) -> watch::Receiver<Told> {
     seen
 }
 
-async fn read(mut response: reqwest::Response, told: &watch::Sender<Told>) {
+async fn read(mut response: reqwest::Response, told: &watch::Sender<Received>) {
     let mut text = String::new();
     while let Ok(Some(bytes)) = response.chunk().await {
         text.push_str(std::str::from_utf8(&bytes).unwrap());

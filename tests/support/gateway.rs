@@ -1,5 +1,5 @@
 //! A whole gateway for a test: real listeners on free ports, a real store with the bundled chain, a client of each
-//! door.
+//! listener.
 
 use std::{sync::Arc, time::Duration};
 
@@ -129,11 +129,11 @@ pub struct TestGateway {
     _running: DropGuard,
 }
 
-/// Nobody asks it.
-pub struct Mute;
+/// Answers each request with nothing, for nodes that nobody asks.
+pub struct EmptyResponder;
 
 #[async_trait::async_trait]
-impl Responder for Mute {
+impl Responder for EmptyResponder {
     async fn respond(&self, _: PeerId, _: Bytes) -> Bytes {
         Bytes::new()
     }
@@ -216,7 +216,7 @@ impl TestGateway {
     pub async fn ask(&self, request: impl Into<Bytes>) -> Bytes {
         let connect = async || {
             let config = P2pConfig::new(Keypair::generate_ed25519());
-            let (client, _) = p2p::start(config, Arc::new(Mute), self.running.clone()).await.unwrap();
+            let (client, _) = p2p::start(config, Arc::new(EmptyResponder), self.running.clone()).await.unwrap();
             client.dial(self.p2p.dial_addresses().remove(0)).await.unwrap();
             client
         };

@@ -34,9 +34,9 @@ fn message(line: &str) -> String {
 /// A `serve` or `node` that runs; killed when it is dropped.
 pub struct Process {
     child: Child,
-    /// `http://ADDRESS:PORT` of the public door; empty for a node.
+    /// `http://ADDRESS:PORT` of the public listener; empty for a node.
     pub http: String,
-    /// The same of the admin door.
+    /// The same of the admin listener.
     pub admin: String,
     /// Where its libp2p listens, with its id.
     pub libp2p: Vec<String>,

@@ -37,7 +37,7 @@ mod syncing;
 #[allow(unused_imports, reason = "each test program uses its own part of this")]
 pub use self::{
     answers::{Panic, Request, Response},
-    block::{Block, Told},
+    block::{Block, GossipBlock},
     fork_choice::{Heard, adopt, hear},
     mining::{genesis, mined, next, sealed},
     network::Death,
@@ -294,7 +294,7 @@ impl Simulator {
     /// Gossips these blocks, as their miner does. Nobody hears of them where nobody listens.
     pub fn tell(&self, blocks: &[Block]) {
         for block in blocks {
-            let told = Told::of(block, &self.setup.switches);
+            let told = GossipBlock::of(block, &self.setup.switches);
             // A simulator that is dead gossips to nobody.
             let _ = self.commands.send(Command::Publish(serde_json::to_vec(&told).unwrap()));
         }

@@ -68,7 +68,7 @@ async fn a_chain_that_lacks_a_checkpoint_is_left_for_one_that_has_it(
 
 #[rstest]
 #[tokio::test]
-async fn gossip_takes_no_checkpoint_away(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+async fn gossip_cannot_replace_a_checkpoint(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let ours = main_chain().first(51);
     let theirs = ours.fork(48, "theirs").extend(1, &HEAVY);
     assert!(theirs.work() > ours.work());

@@ -19,7 +19,7 @@ use crate::support::{
 
 #[rstest]
 #[tokio::test]
-async fn numbers_that_are_claimed_are_hints(
+async fn claimed_numbers_are_only_hints(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     #[values(HELD, LENGTH)] held: usize,
     // As of a node that counts what it keeps beside its chain, and of one that boasts.
@@ -44,7 +44,7 @@ async fn numbers_that_are_claimed_are_hints(
 
 #[rstest]
 #[tokio::test]
-async fn a_chain_that_was_weighed_is_not_fetched_again_for_what_is_claimed_of_it(
+async fn a_verified_chain_is_not_fetched_again_for_a_greater_claim(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     let light = honest().fork(HELD as u64, "light").extend(10, &LIGHT);
@@ -92,10 +92,10 @@ fn header(change: impl Fn(&mut MinerBlock) + Send + Sync + 'static) -> Serving {
 }
 
 #[rstest]
-#[case::schedule(header(|it| it.target_difficulty = 2), "`schedule`")]
+#[case::schedule(header(|it| (it.target_difficulty, it.hash) = (2, "0".repeat(64))), "`schedule`")]
 #[case::target(header(|it| it.hash = "f".repeat(64)), "`target`")]
 #[tokio::test]
-async fn a_lie_in_the_headers_is_found_before_a_block_is_fetched(
+async fn an_invalid_header_is_found_before_a_block_is_fetched(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     #[case] node: Serving,
     #[case] said: &str,

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::node::{Syncing, eventually, serve, settings};
 use crate::support::{
     chain::{Chain, HEAVY, LIGHT, MIDDLE, main_chain},
-    gateway::{Backend, Mute, PATIENCE},
+    gateway::{Backend, EmptyResponder, PATIENCE},
     peer::{Reply, ScriptedPeer},
     serving::Serving,
 };
@@ -128,7 +128,7 @@ async fn a_relay_of_an_invalid_block_is_not_penalised(#[values(Backend::Sqlite, 
     let _stop = stop.clone().drop_guard();
     let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
     let config = P2pConfig { listen, target_peers: 0, ..P2pConfig::new(Keypair::generate_ed25519()) };
-    let (relay, _) = p2p::start(config, Arc::new(Mute), stop).await.unwrap();
+    let (relay, _) = p2p::start(config, Arc::new(EmptyResponder), stop).await.unwrap();
     let (mut passed, passing) = (relay.gossip().unwrap(), relay.clone());
     tokio::spawn(async move {
         while let Some(message) = passed.recv().await {
@@ -153,7 +153,7 @@ async fn a_relay_of_an_invalid_block_is_not_penalised(#[values(Backend::Sqlite, 
 
 #[rstest]
 #[tokio::test]
-async fn an_unknown_parent_starts_a_sync_from_the_teller(
+async fn an_unknown_parent_starts_a_sync_from_the_announcer(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     let chain = main_chain().first(70);

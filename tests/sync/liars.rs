@@ -90,7 +90,7 @@ pub(super) async fn assert_honest_chain_wins(syncing: &Syncing, liar: &ScriptedP
 #[case::timestamp(changed(|block| block.timestamp += 1), "`hash`", Some("invalid_block"))]
 #[case::previous_hash(changed(|block| block.previous_hash = flipped(&block.previous_hash)), "`hash`", Some("invalid_block"))]
 #[case::nonce(changed(|block| block.nonce += 1), "`hash`", Some("invalid_block"))]
-#[case::target_difficulty(changed(|block| block.target_difficulty = 2), "`schedule`", Some("invalid_block"))]
+#[case::target_difficulty(changed(|block| block.target_difficulty = 2), "`target`", Some("invalid_block"))]
 #[case::nominated_peer_id(changed(|block| block.nominated_peer_id = "me".into()), "`hash`", Some("invalid_block"))]
 #[case::miner_number(changed(|block| block.miner_number += 1), "`hash`", Some("invalid_block"))]
 // One block is wrong, and others follow it as they should.
@@ -252,7 +252,7 @@ async fn blocks_received_before_a_stall_are_not_requested_again(
 
 #[rstest]
 #[tokio::test]
-async fn a_seam_that_does_not_fit_proves_nothing(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+async fn an_unlinked_answer_is_no_offence(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     // Windows have 1000 blocks; between two of them the peer may have reorganised.
     let chain = main_chain();
     let other = chain.fork(900, "other").extend(300, &LIGHT);
@@ -267,7 +267,7 @@ async fn a_seam_that_does_not_fit_proves_nothing(#[values(Backend::Sqlite, Backe
 
 #[rstest]
 #[tokio::test]
-async fn a_difficulty_proves_nothing_where_hashes_are_not_computed(
+async fn a_wrong_difficulty_is_no_offence_where_hashes_are_not_computed(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     #[values(Mode::Headers, Mode::Delta)] mode: Mode,
 ) {

@@ -15,7 +15,7 @@ use modal_gateway::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::support::{
-    gateway::{Backend, Mute, PATIENCE, TestStore},
+    gateway::{Backend, EmptyResponder, PATIENCE, TestStore},
     linked::network,
     peer::ScriptedPeer,
     serving::Serving,
@@ -85,7 +85,7 @@ impl Syncing {
         // How long a peer is waited for is for the sync to say.
         let config =
             P2pConfig { target_peers: 0, request_timeout: 3 * PATIENCE, ..P2pConfig::new(Keypair::generate_ed25519()) };
-        let (p2p, _) = p2p::start(config, Arc::new(Mute), running.clone()).await.unwrap();
+        let (p2p, _) = p2p::start(config, Arc::new(EmptyResponder), running.clone()).await.unwrap();
         Self { store, p2p, test, level, _running: running.drop_guard() }
     }
 

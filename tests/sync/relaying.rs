@@ -45,7 +45,7 @@ impl Between {
 
 #[rstest]
 #[tokio::test]
-async fn nothing_unverified_is_passed_on(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
+async fn unverified_blocks_are_not_relayed(#[values(Backend::Sqlite, Backend::Postgres)] backend: Backend) {
     let chain = main_chain().first(52);
     let between = Between::start(backend, Level::Linked, &chain[..50]).await;
     // Each is taken in, and one that is known is told once more.

@@ -64,7 +64,7 @@ fn the_bundled_chain_verifies_with_proof_of_work() {
 #[case::previous_hash(|block: &mut MinerBlock| flip(&mut block.previous_hash), &[Rule::Link, Rule::Hash])]
 #[case::data_hash(|block: &mut MinerBlock| flip(&mut block.data_hash), &[Rule::DataHash])]
 #[case::nonce(|block: &mut MinerBlock| block.nonce += 1, &[Rule::Hash])]
-#[case::target_difficulty(|block: &mut MinerBlock| block.target_difficulty += 1, &[Rule::Schedule])]
+#[case::target_difficulty(|block: &mut MinerBlock| block.target_difficulty += 1, &[Rule::Schedule, Rule::Target])]
 #[case::zero_difficulty(|block: &mut MinerBlock| block.target_difficulty = 0, &[Rule::Difficulty])]
 #[case::actualized_difficulty(|block: &mut MinerBlock| block.actualized_difficulty += 1, &[Rule::ActualizedDifficulty])]
 #[case::nominated_peer_id(|block: &mut MinerBlock| block.nominated_peer_id.push('x'), &[Rule::DataHash])]
@@ -81,16 +81,21 @@ fn each_corrupted_field_of_each_block_breaks_a_rule(#[case] corrupt: fn(&mut Min
     }
 }
 
-#[test]
-fn only_genesis_may_miss_its_target() {
-    let network = Network { difficulty_schedule: Enforcement::Off, ..Network::devnet() };
+#[rstest]
+#[case::without_a_schedule(Enforcement::Off)]
+#[case::whose_schedule_it_breaks_too(Enforcement::Enforce)]
+fn only_genesis_may_miss_its_target(#[case] difficulty_schedule: Enforcement) {
+    let network = Network { difficulty_schedule, ..Network::devnet() };
     let (verifier, mut parent) = (on(&network, Level::Linked), None);
     for sound in fixture() {
         let harder = MinerBlock { target_difficulty: sound.actualized_difficulty + 1, ..sound.clone() };
         match verifier.verify(parent.as_ref(), vec![harder]) {
             Ok(_) => assert_eq!(sound.index, 0),
+            Err(VerifyError::Violation(violation)) if violation.index == 0 => {
+                assert_eq!(violation.rule, Rule::Schedule, "{violation}");
+            }
             Err(VerifyError::Violation(violation)) => {
-                assert_eq!((violation.rule, violation.index > 0), (Rule::Target, true), "{violation}");
+                assert_eq!(violation.rule, Rule::Target, "{violation}");
             }
             Err(error) => panic!("{error}"),
         }
@@ -189,15 +194,16 @@ fn headers_show_what_blocks_do() {
 
     let refused = |change: fn(&mut Header)| {
         let mut headers = headers.clone();
-        change(&mut headers[50]);
+        change(&mut headers[49]);
         let violation = at(Level::Linked).verify_headers(None, &headers).unwrap_err();
         (violation.index, violation.rule)
     };
-    assert_eq!(refused(|header| flip(&mut header.hash)), (51, Rule::Link));
-    assert_eq!(refused(|header| header.hash.replace_range(..2, "ff")), (50, Rule::Target));
-    assert_eq!(refused(|header| header.target_difficulty = 2), (50, Rule::Schedule));
+    assert_eq!(refused(|header| flip(&mut header.hash)), (50, Rule::Link));
+    assert_eq!(refused(|header| header.hash.replace_range(..2, "ff")), (49, Rule::Target));
+    assert_eq!(refused(|header| header.target_difficulty = 2), (49, Rule::Schedule));
+    assert_eq!(refused(|header| header.target_difficulty = 3), (49, Rule::Target));
     assert_eq!(refused(|header| header.index = 51), (51, Rule::Index));
-    assert_eq!(refused(|header| header.timestamp = i64::MAX), (50, Rule::Timestamp));
+    assert_eq!(refused(|header| header.timestamp = i64::MAX), (49, Rule::Timestamp));
 }
 
 #[test]

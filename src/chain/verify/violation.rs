@@ -21,7 +21,8 @@ pub enum Rule {
     /// The block's JSON text has at most [`MAX_BLOCK_BYTES`]; hash, previous hash and orphan reason at most
     /// [`MAX_KEY_BYTES`] each.
     Size,
-    /// Hash, previous hash and orphan reason have no NUL character (databases don't store it), and the hash isn't empty.
+    /// Hash, previous hash and orphan reason have no NUL character (databases don't store it), and the hash isn't
+    /// empty.
     Text,
     /// Indexes count up by one from the parent's, or from 0.
     Index,
@@ -40,8 +41,8 @@ pub enum Rule {
     DataHash,
     /// The target difficulty isn't zero.
     Difficulty,
-    /// The timestamp isn't further ahead of this machine's clock than [`Network::max_seconds_ahead`]; enforced or reported
-    /// as [`Network::timestamps`] says.
+    /// The timestamp isn't further ahead of this machine's clock than [`Network::max_seconds_ahead`]; enforced or
+    /// reported as [`Network::timestamps`] says.
     Timestamp,
     /// The timestamp isn't before [`Network::minimum_block_timestamp`]; not for genesis.
     MinimumTimestamp,

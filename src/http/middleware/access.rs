@@ -1,6 +1,7 @@
 //! Access to the admin listener: for clients with the token, or else for programs on this machine.
 //!
-//! A browser on this machine sends requests for any page that it shows. So without a token, what a page could send is refused.
+//! A browser on this machine sends requests for any page that it shows. So without a token, what a page could send is
+//! refused.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -15,7 +15,8 @@ use crate::http::{
     limits::rate::{RATELIMIT, RATELIMIT_POLICY},
 };
 
-/// The content security policy of our pages, which load nothing from elsewhere. Swagger UI has inline styles and images.
+/// The content security policy of our pages, which load nothing from elsewhere. Swagger UI has inline styles and
+/// images.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

@@ -1,4 +1,5 @@
-//! Parameters and request bodies of the protocol's paths, from the table that the parser uses; and an example of each path.
+//! Parameters and request bodies of the protocol's paths, from the table that the parser uses; and an example of each
+//! path.
 
 use std::collections::BTreeMap;
 

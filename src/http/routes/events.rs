@@ -1,7 +1,7 @@
 //! `/events`: the chain's events, as server-sent events.
 //!
-//! A stream reads one batch of events after the other from the store, and only when its client has taken the last one: a slow
-//! reader costs one batch, and gets a `reset` when it falls too far behind.
+//! A stream reads one batch of events after the other from the store, and only when its client has taken the last one:
+//! a slow reader costs one batch, and gets a `reset` when it falls too far behind.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 

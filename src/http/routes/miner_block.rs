@@ -1,5 +1,5 @@
-//! The paths of the sync protocol. `GET` takes the request's `data` as query parameters, `POST` as the JSON body; one handler
-//! answers both. Parameters and request bodies are documented from the parser's own table, in `openapi`.
+//! The paths of the sync protocol. `GET` takes the request's `data` as query parameters, `POST` as the JSON body; one
+//! handler answers both. Parameters and request bodies are documented from the parser's own table, in `openapi`.
 
 use std::sync::Arc;
 

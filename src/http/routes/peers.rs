@@ -1,8 +1,8 @@
-//! The peers: `GET /peers` of both listeners; `POST /peers`, `DELETE /peers/{id}` and `DELETE /peers/{id}/penalties` of the
-//! admin listener.
+//! The peers: `GET /peers` of both listeners; `POST /peers`, `DELETE /peers/{id}` and `DELETE /peers/{id}/penalties` of
+//! the admin listener.
 //!
-//! Peers that are added, allowed or denied here are so until the process ends: use the settings for longer. Bans are stored, as
-//! all penalties are.
+//! Peers that are added, allowed or denied here are so until the process ends: use the settings for longer. Bans are
+//! stored, as all penalties are.
 
 use std::{sync::Arc, time::Duration};
 
@@ -44,23 +44,10 @@ pub struct PeersData {
 
 /// The body of `POST /peers`: a peer to stay connected with, or one to trust or not.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 enum Change {
-    Add(Add),
-    Trust(TrustChange),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Add {
-    address: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TrustChange {
-    peer: String,
-    trust: List,
+    Add { address: String },
+    Trust { peer: String, trust: List },
 }
 
 #[derive(Deserialize)]
@@ -84,8 +71,8 @@ pub(super) async fn list_peers(State(gateway): State<Arc<Gateway>>) -> impl Into
     enveloped(PeersData { count: peers.len() as u64, peers })
 }
 
-/// Adds a peer to stay connected with (body `{"address": "[ALIAS=]MULTIADDR"}`: 202, or 200 if it is there already), or puts
-/// one on a list (`{"peer": ID, "trust": "allow" or "deny"}`: 200).
+/// Adds a peer to stay connected with (body `{"address": "[ALIAS=]MULTIADDR"}`: 202, or 200 if it is there already), or
+/// puts one on a list (`{"peer": ID, "trust": "allow" or "deny"}`: 200).
 pub(super) async fn add_peer(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
@@ -97,7 +84,7 @@ pub(super) async fn add_peer(
     let change = serde_json::from_slice(&body).map_err(|_| Failure::with_detail(Code::MalformedBody, expected))?;
     let p2p = client(&gateway)?;
     let (status, found) = match change {
-        Change::Add(Add { address }) => {
+        Change::Add { address } => {
             let peer: PeerAddress = address.parse().map_err(|error| invalid("address", error))?;
             let new = p2p.add_peer(peer.clone()).await.map_err(|error| match error {
                 P2pError::DuplicateAlias(_) => invalid("address", error),
@@ -106,7 +93,7 @@ pub(super) async fn add_peer(
             let status = if new { StatusCode::ACCEPTED } else { StatusCode::OK };
             (status, p2p.peers().into_iter().find(|info| info.addresses.contains(&peer.address)))
         }
-        Change::Trust(TrustChange { peer, trust }) => {
+        Change::Trust { peer, trust } => {
             let id: PeerId = peer.parse().map_err(|_| invalid("peer", "expected a peer id in base58"))?;
             p2p.set_trust(id, matches!(trust, List::Allow)).map_err(|error| failure(&error))?;
             (StatusCode::OK, info(p2p, id))
@@ -115,8 +102,8 @@ pub(super) async fn add_peer(
     Ok((status, enveloped(PeerData { peer: found })))
 }
 
-/// Removes a configured peer, and disconnects it; with `?ban_seconds=` it is also banned. A peer that was never reached has only
-/// an alias, and the answer's `peer` is null.
+/// Removes a configured peer, and disconnects it; with `?ban_seconds=` it is also banned. A peer that was never reached
+/// has only an alias, and the answer's `peer` is null.
 pub(super) async fn remove_peer(
     State(gateway): State<Arc<Gateway>>,
     id: Result<Path<String>, PathRejection>,

@@ -90,8 +90,8 @@ impl Admission {
 }
 
 impl Open {
-    /// Closes the connection that has waited longest for a request; false if all have one in flight. A client that holds
-    /// many idle connections loses them first; others just connect again.
+    /// Closes the connection that has waited longest for a request; false if all have one in flight. A client that
+    /// holds many idle connections loses them first; others just connect again.
     fn evict(&mut self) -> bool {
         let waiting = self.connections.iter().filter_map(|(number, state)| Some((state.waiting_since()?, *number)));
         let Some((_, number)) = waiting.min() else { return false };

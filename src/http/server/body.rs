@@ -66,11 +66,12 @@ where
 
 /// Largest chunk of an answer over HTTP/2, in bytes.
 const H2_CHUNK: usize = 16 << 10;
-/// The same over HTTP/1. There the body is dropped with its last chunk: a longer answer is in flight until it is nearly sent.
+/// The same over HTTP/1. There the body is dropped with its last chunk: a longer answer is in flight until it is nearly
+/// sent.
 const H1_CHUNK: usize = 64 << 10;
 
-/// A chunk handed to HTTP/2, dropped when it is sent or never will be. Until then the client's window may hold it back, also
-/// after the body's end.
+/// A chunk handed to HTTP/2, dropped when it is sent or never will be. Until then the client's window may hold it back,
+/// also after the body's end.
 struct Chunk {
     data: Bytes,
     in_flight: Arc<InFlight>,

@@ -26,13 +26,13 @@ use tokio_util::either::Either;
 use super::{
     admission::ConnectionPermit,
     body::{TimedRequestBody, TrackedResponseBody},
-    state::{ConnectionLimits, ConnectionState, Shutdown},
+    state::{ConnectionState, Shutdown},
     tls::Tls,
 };
 use crate::http::counters::{CloseReason, ConnectionCounters};
 
-/// Most bytes of a request's head over HTTP/1, and of an answer that hyper buffers besides the current chunk. It is eight times
-/// the longest query string, so that a longer one gets its error.
+/// Most bytes of a request's head over HTTP/1, and of an answer that hyper buffers besides the current chunk. It is
+/// eight times the longest query string, so that a longer one gets its error.
 const MAX_BUFFER: usize = 128 << 10;
 
 /// Requests in flight on one HTTP/2 connection; RFC 9113 asks for at least 100.
@@ -52,7 +52,8 @@ pub struct Remote(pub IpAddr);
 pub(super) struct Server {
     http: Builder<TokioExecutor>,
     router: Router,
-    limits: ConnectionLimits,
+    /// See [`ConnectionLimits::header_timeout`](super::ConnectionLimits).
+    body_timeout: Duration,
     tls: Option<Arc<Tls>>,
     counters: Arc<ConnectionCounters>,
 }
@@ -60,7 +61,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn new(
         router: Router,
-        limits: &ConnectionLimits,
+        body_timeout: Duration,
         tls: Option<Arc<Tls>>,
         counters: Arc<ConnectionCounters>,
     ) -> Self {
@@ -74,20 +75,20 @@ impl Server {
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEADER_LIST)
             .max_send_buf_size(MAX_BUFFER);
-        Self { http, router, limits: limits.clone(), tls, counters }
-    }
-
-    /// The state of a connection that begins now.
-    pub(super) fn connection_state(&self) -> Arc<ConnectionState> {
-        ConnectionState::new(&self.limits)
+        Self { http, router, body_timeout, tls, counters }
     }
 
     /// Serves a connection to its end; returns why it ended.
-    pub(super) async fn run(&self, stream: TcpStream, remote: SocketAddr, permit: ConnectionPermit) -> CloseReason {
+    pub(super) async fn run(
+        self: Arc<Self>,
+        stream: TcpStream,
+        remote: SocketAddr,
+        permit: ConnectionPermit,
+    ) -> CloseReason {
         let state = &permit.state;
         // A small answer must not wait for the client's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
-        let stream = TrackedStream::new(stream, state.clone());
+        let stream = TrackedStream { stream, state: state.clone() };
         let stream = match &self.tls {
             None => Either::Left(stream),
             Some(tls) => tokio::select! {
@@ -105,17 +106,11 @@ impl Server {
         self.serve(stream, remote.ip().to_canonical(), state).await
     }
 
-    async fn serve<I>(&self, stream: I, remote: IpAddr, state: &Arc<ConnectionState>) -> CloseReason
+    async fn serve<I>(self: &Arc<Self>, stream: I, remote: IpAddr, state: &Arc<ConnectionState>) -> CloseReason
     where
         I: AsyncRead + AsyncWrite + Unpin + 'static,
     {
-        let service = Requests {
-            router: self.router.clone(),
-            remote,
-            state: state.clone(),
-            body_timeout: self.limits.header_timeout,
-            counters: self.counters.clone(),
-        };
+        let service = Requests { server: self.clone(), remote, state: state.clone() };
         let connection = self.http.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
         let mut reason_to_close = None;
@@ -159,11 +154,9 @@ async fn expiry(state: &ConnectionState) -> CloseReason {
 
 /// The requests of one connection.
 struct Requests {
-    router: Router,
+    server: Arc<Server>,
     remote: IpAddr,
     state: Arc<ConnectionState>,
-    body_timeout: Duration,
-    counters: Arc<ConnectionCounters>,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -174,14 +167,13 @@ impl Service<Request<Incoming>> for Requests {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let h2 = request.version() == Version::HTTP_2;
         let in_flight = self.state.begin(h2);
-        self.counters.count_request();
-        let body_timeout = self.body_timeout;
+        self.server.counters.count_request();
         let mut request = request.map(|body| match hyper::body::Body::is_end_stream(&body) {
             true => Body::empty(),
-            false => Body::new(TimedRequestBody::new(body, body_timeout)),
+            false => Body::new(TimedRequestBody::new(body, self.server.body_timeout)),
         });
         request.extensions_mut().insert(Remote(self.remote));
-        let mut router = self.router.clone();
+        let mut router = self.server.router.clone();
         Box::pin(async move {
             let response = tower::Service::call(&mut router, request).await?;
             Ok(response.map(|body| TrackedResponseBody::new(body, in_flight, h2)))
@@ -196,10 +188,6 @@ struct TrackedStream {
 }
 
 impl TrackedStream {
-    fn new(stream: TcpStream, state: Arc<ConnectionState>) -> Self {
-        Self { stream, state }
-    }
-
     fn record(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match written {
             Poll::Pending => self.state.write_blocked(),

@@ -1,7 +1,7 @@
 //! What a connection waits for, and since when.
 //!
-//! The connection's task, its stream and its bodies report to a [`ConnectionState`], which says what has timed out. No timer is
-//! set or reset while a request is served.
+//! The connection's task, its stream and its bodies report to a [`ConnectionState`], which says what has timed out. No
+//! timer is set or reset while a request is served.
 
 use std::{
     sync::{
@@ -175,22 +175,18 @@ impl ConnectionState {
         let state = self.lock();
         let timers = state.answers.iter().map(|(_, timer, _)| timer).chain([&state.writes]);
         let stalled = timers.filter_map(StallTimer::deadline).min();
-        let mut deadlines = [(stalled, CloseReason::Stalled), (None, CloseReason::Idle)];
-        if state.requests == 0 {
-            deadlines[1] = match (state.closing, state.head) {
-                (Some(start), _) => (Some(start.max(state.idle) + GRACE), CloseReason::Shutdown),
-                (None, Some(start)) => (Some(start + *header_timeout), CloseReason::HeaderTimeout),
-                (None, None) => (Some(state.idle + *idle_timeout), CloseReason::Idle),
-            };
-        }
+        let waiting = (state.requests == 0).then(|| match (state.closing, state.head) {
+            (Some(start), _) => (start.max(state.idle) + GRACE, CloseReason::Shutdown),
+            (None, Some(start)) => (start + *header_timeout, CloseReason::HeaderTimeout),
+            (None, None) => (state.idle + *idle_timeout, CloseReason::Idle),
+        });
         let shortest = now + *header_timeout.min(idle_timeout).min(stall_timeout);
         let mut next = if state.closing.is_some() { shortest.min(now + GRACE) } else { shortest };
-        for (deadline, reason) in deadlines {
-            match deadline {
-                Some(deadline) if deadline <= now => return Ok(reason),
-                Some(deadline) => next = next.min(deadline),
-                None => {}
+        for (deadline, reason) in stalled.map(|deadline| (deadline, CloseReason::Stalled)).into_iter().chain(waiting) {
+            if deadline <= now {
+                return Ok(reason);
             }
+            next = next.min(deadline);
         }
         Err(next)
     }

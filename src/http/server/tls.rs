@@ -57,7 +57,6 @@ pub enum TlsError {
 }
 
 /// A certificate and its key, as they are in their files.
-#[derive(Debug)]
 pub struct Tls {
     certificate: PathBuf,
     key: PathBuf,
@@ -70,21 +69,14 @@ struct Current {
     digest: [u8; 32],
 }
 
-impl std::fmt::Debug for Current {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Current")
-    }
-}
-
 impl Tls {
     /// Reads the certificate chain and the private key from PEM files.
     ///
     /// # Errors
     /// A file that can't be read or holds something else, or a key that is not the certificate's.
     pub fn load(certificate: PathBuf, key: PathBuf) -> Result<Self, TlsError> {
-        let files = Files::read(&certificate, &key)?;
-        let current = Current { acceptor: files.acceptor(&certificate, &key)?, digest: files.digest() };
-        Ok(Self { certificate, key, current: RwLock::new(current) })
+        let current = RwLock::new(Current::read(&certificate, &key)?);
+        Ok(Self { certificate, key, current })
     }
 
     /// The acceptor for the next connection.
@@ -92,7 +84,7 @@ impl Tls {
         self.current.read().unwrap_or_else(PoisonError::into_inner).acceptor.clone()
     }
 
-    /// Reads the files again whenever they change, without end. Files that can't be used change nothing.
+    /// Reads the files again at intervals, without end. Files that can't be used change nothing.
     pub(super) async fn reload_on_change(self: Arc<Self>) {
         let mut ticks = interval(READ_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -111,57 +103,36 @@ impl Tls {
     }
 
     fn reload(&self) -> Result<(), TlsError> {
-        let files = Files::read(&self.certificate, &self.key)?;
-        let digest = files.digest();
-        if digest == self.current.read().unwrap_or_else(PoisonError::into_inner).digest {
-            return Ok(());
+        let new = Current::read(&self.certificate, &self.key)?;
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if new.digest != current.digest {
+            *current = new;
+            tracing::info!("a new certificate is in use");
         }
-        let acceptor = files.acceptor(&self.certificate, &self.key)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Current { acceptor, digest };
-        tracing::info!("a new certificate is in use");
         Ok(())
     }
 }
 
-struct Files {
-    certificate: Vec<u8>,
-    key: Vec<u8>,
-}
-
-impl Files {
+impl Current {
     fn read(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
         let read = |setting, path: &Path| {
             std::fs::read(path).map_err(|source| TlsError::Read { setting, path: path.into(), source })
         };
-        Ok(Self { certificate: read("tls_cert", certificate)?, key: read("tls_key", key)? })
-    }
-
-    fn digest(&self) -> [u8; 32] {
-        // With the length, bytes moved from one file to the other change the digest.
-        let start = Sha256::new_with_prefix(self.certificate.len().to_le_bytes());
-        start.chain_update(&self.certificate).chain_update(&self.key).finalize().into()
-    }
-
-    fn acceptor(&self, certificate: &Path, key: &Path) -> Result<TlsAcceptor, TlsError> {
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate).collect();
+        let (chain_pem, key_pem) = (read("tls_cert", certificate)?, read("tls_key", key)?);
+        let invalid = |setting, path: &Path, what, source| TlsError::Pem { setting, path: path.into(), what, source };
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain_pem).collect();
         let chain = chain.and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) });
-        let chain = chain.map_err(|source| TlsError::Pem {
-            setting: "tls_cert",
-            path: certificate.into(),
-            what: "certificate",
-            source,
-        })?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|source| TlsError::Pem {
-            setting: "tls_key",
-            path: key.into(),
-            what: "private key",
-            source,
-        })?;
+        let chain = chain.map_err(|source| invalid("tls_cert", certificate, "certificate", source))?;
+        let private = PrivateKeyDer::from_pem_slice(&key_pem);
+        let private = private.map_err(|source| invalid("tls_key", key, "private key", source))?;
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private))
             .map_err(TlsError::Unusable)?;
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
-        Ok(TlsAcceptor::from(Arc::new(config)))
+        // With the length, bytes moved from one file to the other change the digest.
+        let digest = Sha256::new_with_prefix(chain_pem.len().to_le_bytes());
+        let digest = digest.chain_update(chain_pem).chain_update(key_pem).finalize().into();
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), digest })
     }
 }

@@ -43,7 +43,7 @@ pub struct Parameter {
 /// A row of the table: a path, its parameters, and how they become a query.
 #[derive(Debug)]
 pub struct Path {
-    /// The path, the same at both doors.
+    /// The path, the same over HTTP and libp2p.
     pub path: &'static str,
     /// Its parameters. `None`: any JSON (`/ping`).
     pub parameters: Option<&'static [Parameter]>,
@@ -66,7 +66,7 @@ const RANGE: &[Parameter] = &[
     optional("max_chunk_size", Kind::Integer),
 ];
 
-/// The table: every path of the protocol, at both doors.
+/// The table: every path of the protocol, over HTTP and libp2p.
 pub static PATHS: [Path; 9] = [
     Path { path: "/ping", parameters: None, parse: |_| Ok(Query::Ping { data: "null".into() }) },
     Path { path: "/inspect", parameters: Some(&[optional("level", Kind::Text)]), parse: |_| Ok(Query::Inspect) },
@@ -98,7 +98,7 @@ pub static PATHS: [Path; 9] = [
 /// What gateways ask each other beyond the network's protocol: libp2p only. Other nodes answer "Unknown path".
 static PEER_PATHS: [Path; 1] = [Path { path: "/data/miner_block/headers", parameters: Some(RANGE), parse: headers }];
 
-/// The row of a path of both doors.
+/// The row of a path.
 ///
 /// # Errors
 /// [`Code::UnknownPath`].
@@ -135,7 +135,7 @@ impl Path {
 }
 
 /// Checks the JSON body of a path with these parameters, more strictly than [`Query::parse`]: a member that the path
-/// doesn't know, or one of the wrong type, is an error that names it. For doors where a person may have mistyped.
+/// doesn't know, or one of the wrong type, is an error that names it. For HTTP, where a person may have mistyped.
 ///
 /// # Errors
 /// [`Code::MalformedBody`], [`Code::UnknownParameter`] or [`Code::InvalidParameter`].

@@ -112,8 +112,8 @@ impl JobRun {
             run.last.get_or_insert_with(|| nobody.into());
         }
         let peers = select_peers(peers, self.announcer, |peer| self.p2p.is_trusted(peer));
-        // A peer that was late in this job may have all its requests in flight unanswered: it gets no longer than others.
-        let late: HashSet<_> = run.paces.iter().filter(|(_, pace)| pace.is_late()).map(|(peer, _)| *peer).collect();
+        // A peer that was late in this job may leave this request unanswered too: it gets no longer than others.
+        let late: HashSet<_> = run.paces.iter().filter(|(_, pace)| pace.late).map(|(peer, _)| *peer).collect();
         let preferred =
             |peer: &PeerId| (self.announcer == Some(*peer) || self.p2p.is_trusted(peer)) && !late.contains(peer);
         let ask = |peer| async move {

@@ -92,14 +92,20 @@ impl JobRun {
             return Err(failure);
         }
         if is_branch && plan.is_last() {
-            let mut writer = self.begin_write().await?;
-            writer.clear_stage().await?;
-            writer.commit().await?;
+            self.clear_stage().await?;
         }
         if let Some(tip_hash) = outcome.tip_hash.clone().filter(|hash| *hash == plan.claim.hash) {
             self.known.record_weight(Weight { work: outcome.work, length, tip_hash });
         }
         Ok(Outcome { adopted: !is_branch, ..outcome })
+    }
+
+    /// Deletes the staged branch.
+    pub async fn clear_stage(&self) -> Result<(), SyncFailure> {
+        let mut writer = self.begin_write().await?;
+        writer.clear_stage().await?;
+        writer.commit().await?;
+        Ok(())
     }
 
     /// Begins a write; waits for other writers.

@@ -15,7 +15,7 @@ use crate::{
     source::job::{Mode, Stages},
     store::{BlockStore, ChainState, StoreError},
     sync::{
-        failure::{RunError, SyncFailure},
+        failure::{PeerFault, SyncFailure},
         local_chain::missing_checkpoint,
         peers::{
             memory::{KnownChains, PeerFindings},
@@ -78,6 +78,7 @@ pub struct RunState {
     pub doubted: HashSet<PeerId>,
     /// Mismatches that prove nothing against any peer, by the peer of the plan.
     pub mismatches: HashMap<PeerId, u32>,
+    /// How fast the peers answered, and which of them did not.
     pub paces: Paces,
     /// The latest failure.
     pub last: Option<String>,
@@ -96,10 +97,6 @@ impl RunState {
     pub fn is_new_since_fetch(&self, (remote, claim): &(RemotePeer, Claim), state: &ChainState) -> bool {
         let ahead = state.tip.as_ref().and_then(|tip| claim.height.checked_sub(tip.index));
         self.fetched.contains(&remote.peer) && ahead.is_some_and(|ahead| (1..=MAX_NEW_BLOCKS).contains(&ahead))
-    }
-
-    pub fn error(&mut self) -> RunError {
-        RunError::Failed(self.last.take().unwrap_or_default())
     }
 }
 
@@ -156,7 +153,10 @@ impl JobRun {
         run.last = Some(text);
         match failure {
             SyncFailure::Peer(peer, fault) => {
-                self.penalise(*peer, fault.offence());
+                penalise(&self.p2p, &self.tracker, *peer, fault.offence());
+                if let PeerFault::NoAnswer(_) = fault {
+                    run.paces.entry(*peer).or_default().late = true;
+                }
                 if let Some(problem) = fault.problem() {
                     self.note_problem(*peer, problem);
                 }
@@ -166,7 +166,8 @@ impl JobRun {
                 }
             }
             SyncFailure::Invalid(peer, violation) => {
-                self.penalise(*peer, violation.rule.proves_forgery().then_some(Offence::InvalidBlock));
+                let offence = violation.rule.proves_forgery().then_some(Offence::InvalidBlock);
+                penalise(&self.p2p, &self.tracker, *peer, offence);
                 run.found.invalid.insert(*peer)
             }
             SyncFailure::OtherGenesis { peer, .. }
@@ -193,11 +194,12 @@ impl JobRun {
             SyncFailure::Store(_) | SyncFailure::Pow(_) | SyncFailure::Stopped => false,
         }
     }
+}
 
-    fn penalise(&self, peer: PeerId, offence: Option<Offence>) {
-        if let Some(offence) = offence {
-            self.p2p.penalise(peer, offence);
-            self.tracker.penalty(peer, offence.as_str());
-        }
+/// Penalises a peer for an offence, if it is one.
+pub fn penalise(p2p: &P2pClient, tracker: &ProgressTracker, peer: PeerId, offence: Option<Offence>) {
+    if let Some(offence) = offence {
+        p2p.penalise(peer, offence);
+        tracker.penalty(peer, offence.as_str());
     }
 }

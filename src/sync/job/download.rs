@@ -1,4 +1,5 @@
-//! The download stage: fetches the blocks of a plan in windows, from several peers at once, and passes them on in order.
+//! The download stage: fetches the blocks of a plan in windows, from several peers at once, and passes them on in
+//! order.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -67,16 +68,16 @@ pub struct FetchOptions {
 }
 
 /// Cuts the blocks of a plan into spans, as the mode requests them.
-pub fn spans(mode: Mode, numbering: EpochNumbering, from: u64, to: u64) -> Vec<(u64, u64)> {
+pub fn spans(mode: Mode, numbering: EpochNumbering, from: u64, to: u64) -> Vec<Span> {
     let cut = |first: u64| {
         let last = match mode {
             Mode::Full => to,
             Mode::Epoch => numbering.first_index(numbering.epoch(first).saturating_add(1)).saturating_sub(1),
             Mode::Incremental | Mode::Headers | Mode::Delta => first.saturating_add(MAX_CHUNK - 1),
         };
-        (first, last.min(to))
+        Span { from: first, to: last.min(to), ends_with: None }
     };
-    let next = |(_, last): &(u64, u64)| (*last < to).then(|| cut(last + 1));
+    let next = |span: &Span| (span.to < to).then(|| cut(span.to + 1));
     std::iter::successors((from <= to).then(|| cut(from)), next).collect()
 }
 
@@ -106,56 +107,17 @@ struct Attempt {
     received: Mutex<Received>,
 }
 
-/// Blocks that are not added to the span yet, and the index of the first.
+#[derive(Default)]
 struct Received {
-    from: u64,
+    /// How many blocks the peer has sent.
+    count: u64,
+    /// The last of them, which are not added to the span yet.
     blocks: Vec<MinerBlock>,
 }
 
 impl Attempt {
-    fn new(peer: PeerId, from: u64) -> Arc<Self> {
-        Arc::new(Self { peer, from, received: Mutex::new(Received { from, blocks: Vec::new() }) })
-    }
-
-    /// How many blocks the peer has sent.
-    fn count(&self) -> usize {
-        let received = self.received();
-        usize::try_from(received.from - self.from).unwrap_or(usize::MAX).saturating_add(received.blocks.len())
-    }
-
     fn received(&self) -> MutexGuard<'_, Received> {
         self.received.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The blocks of a span so far.
-struct SpanBlocks<'a> {
-    span: &'a Span,
-    /// Index of the first missing block.
-    next: u64,
-    windows: Vec<Window>,
-}
-
-impl SpanBlocks<'_> {
-    /// Adds the blocks of an attempt that has not succeeded. Where the span's last hash is known, they can't be checked
-    /// without the rest, and don't count.
-    fn add_part(&mut self, attempt: &Attempt) {
-        if self.span.ends_with.is_none() {
-            self.add(attempt);
-        }
-    }
-
-    /// Adds the blocks of an attempt that are missing.
-    fn add(&mut self, attempt: &Attempt) {
-        let mut received = attempt.received();
-        let known = usize::try_from(self.next.saturating_sub(received.from)).unwrap_or(usize::MAX);
-        let known = known.min(received.blocks.len());
-        received.from = received.from.saturating_add(received.blocks.len() as u64);
-        let blocks = std::mem::take(&mut received.blocks).split_off(known);
-        if !blocks.is_empty() {
-            self.next = self.next.saturating_add(blocks.len() as u64);
-            self.windows.push(Window { peer: attempt.peer, blocks });
-        }
     }
 }
 
@@ -166,9 +128,12 @@ type Ended = (Arc<Attempt>, Option<PeerFault>);
 /// pause when all have failed. A later request begins after the blocks that are there.
 struct SpanDownload<'a, R> {
     options: &'a FetchOptions,
+    span: &'a Span,
     sources: &'a Sources,
     report: R,
-    blocks: SpanBlocks<'a>,
+    /// Index of the first missing block.
+    next: u64,
+    windows: Vec<Window>,
     /// Requests since the last pause.
     attempts: Vec<Arc<Attempt>>,
     requests: FuturesUnordered<BoxFuture<'a, Ended>>,
@@ -184,9 +149,11 @@ impl<'a, R: Fn(PeerId, &PeerFault)> SpanDownload<'a, R> {
     fn new(options: &'a FetchOptions, span: &'a Span, sources: &'a Sources, report: R) -> Self {
         Self {
             options,
+            span,
             sources,
             report,
-            blocks: SpanBlocks { span, next: span.from, windows: Vec::new() },
+            next: span.from,
+            windows: Vec::new(),
             attempts: Vec::new(),
             requests: FuturesUnordered::new(),
             timeout: DEFAULT_TIMEOUT,
@@ -198,7 +165,7 @@ impl<'a, R: Fn(PeerId, &PeerFault)> SpanDownload<'a, R> {
 
     async fn run(mut self) -> FetchedSpan {
         let mut failed = None;
-        while failed.is_none() && self.blocks.next <= self.blocks.span.to {
+        while failed.is_none() && self.next <= self.span.to {
             let ended = if self.ask_next() {
                 Ok(self.wait_for_answer().await)
             } else if self.requests.is_empty() {
@@ -213,15 +180,15 @@ impl<'a, R: Fn(PeerId, &PeerFault)> SpanDownload<'a, R> {
                 Err(fault) => failed = Some(self.last.take().unwrap_or(fault)),
             }
         }
-        FetchedSpan { windows: self.blocks.windows, failed }
+        FetchedSpan { windows: self.windows, failed }
     }
 
     /// Sends a request for the rest of the span to the best peer that was not tried; returns whether there is one.
     fn ask_next(&mut self) -> bool {
         let tried: Vec<_> = self.attempts.iter().map(|attempt| attempt.peer).collect();
         let Some((source, timeout)) = self.sources.pick(&tried) else { return false };
-        let attempt = Attempt::new(source.remote.peer, self.blocks.next);
-        self.requests.push(Box::pin(request(self.options, self.blocks.span, source, attempt.clone())));
+        let attempt = Arc::new(Attempt { peer: source.remote.peer, from: self.next, received: Mutex::default() });
+        self.requests.push(Box::pin(request(self.options, self.span, source, attempt.clone())));
         self.attempts.push(attempt);
         self.timeout = timeout;
         true
@@ -242,7 +209,7 @@ impl<'a, R: Fn(PeerId, &PeerFault)> SpanDownload<'a, R> {
     async fn wait_for_progress(&mut self) -> Result<Option<Ended>, Failed> {
         let lead = &self.sources.lead;
         // A trusted peer's link may be slow: each of its requests gets the full time.
-        let trusted = lead.is_trusted().then(|| lead.timeout());
+        let trusted = lead.is_trusted().then_some(lead.timeout);
         let longest = self.timeout.max(STALL_TIMEOUT).max(trusted.unwrap_or_default());
         let (before, began) = (self.count(), Instant::now());
         if let Ok(ended) = tokio::time::timeout(longest, self.requests.next()).await {
@@ -254,13 +221,14 @@ impl<'a, R: Fn(PeerId, &PeerFault)> SpanDownload<'a, R> {
             blocks if self.sources.enforce_pace && self.pace.is_too_slow(waited, blocks) => PeerFault::Slow,
             _ => return Ok(None),
         };
+        self.attempts.iter().for_each(|attempt| self.sources.record_late(attempt.peer));
         self.add_parts();
         // The first peer has taken longest.
         Err((self.attempts.first().map_or(self.sources.lead.peer, |attempt| attempt.peer), fault))
     }
 
-    /// Pauses before all peers are asked again; fails after too many pauses. Where another chain could be fetched, only a
-    /// peer that asked for a pause gets one.
+    /// Pauses before all peers are asked again; fails after too many pauses. Where another chain could be fetched, only
+    /// a peer that asked for a pause gets one.
     async fn pause(&mut self) -> Result<(), Failed> {
         let retry = !self.sources.alternatives || self.last.as_ref().is_some_and(|(_, fault)| fault.is_slow_down());
         match self.pauses.next().filter(|_| retry && self.sources.any_left()) {
@@ -273,15 +241,10 @@ impl<'a, R: Fn(PeerId, &PeerFault)> SpanDownload<'a, R> {
 
     /// Adds the blocks of an attempt that has ended, and reports the fault before: it did not end the download.
     fn finish(&mut self, attempt: &Attempt, fault: Option<PeerFault>) {
+        self.add(attempt, fault.is_none());
         let earlier = match fault {
-            None => {
-                self.blocks.add(attempt);
-                self.last.take()
-            }
-            Some(fault) => {
-                self.blocks.add_part(attempt);
-                self.last.replace((attempt.peer, fault))
-            }
+            None => self.last.take(),
+            Some(fault) => self.last.replace((attempt.peer, fault)),
         };
         if let Some((peer, fault)) = earlier {
             (self.report)(peer, &fault);
@@ -289,13 +252,30 @@ impl<'a, R: Fn(PeerId, &PeerFault)> SpanDownload<'a, R> {
     }
 
     /// Blocks received since the last pause.
-    fn count(&self) -> usize {
-        self.attempts.iter().map(|attempt| attempt.count()).sum()
+    fn count(&self) -> u64 {
+        self.attempts.iter().map(|attempt| attempt.received().count).sum()
     }
 
+    /// Adds what the attempts have received so far.
     fn add_parts(&mut self) {
-        for attempt in &self.attempts {
-            self.blocks.add_part(attempt);
+        for attempt in self.attempts.clone() {
+            self.add(&attempt, false);
+        }
+    }
+
+    /// Adds the blocks of an attempt that are missing. Where the span's last hash is known, they can't be checked
+    /// before the attempt has succeeded, and don't count until then.
+    fn add(&mut self, attempt: &Attempt, succeeded: bool) {
+        if !succeeded && self.span.ends_with.is_some() {
+            return;
+        }
+        let mut received = attempt.received();
+        let first = attempt.from.saturating_add(received.count - received.blocks.len() as u64);
+        let mut blocks = std::mem::take(&mut received.blocks);
+        blocks.drain(..blocks.len().min(usize::try_from(self.next.saturating_sub(first)).unwrap_or(usize::MAX)));
+        if !blocks.is_empty() {
+            self.next = self.next.saturating_add(blocks.len() as u64);
+            self.windows.push(Window { peer: attempt.peer, blocks });
         }
     }
 }
@@ -307,7 +287,9 @@ async fn request(options: &FetchOptions, span: &Span, source: InFlight<'_>, atte
     let mut end = None;
     let keep = |blocks: Vec<MinerBlock>| {
         end = blocks.last().map(|block| block.hash.clone());
-        attempt.received().blocks.extend(blocks);
+        let mut received = attempt.received();
+        received.count += blocks.len() as u64;
+        received.blocks.extend(blocks);
     };
     let FetchOptions { mode, numbering, tip, parent } = options;
     let parent = parent.as_ref().filter(|parent| parent.index.checked_add(1) == Some(from));
@@ -331,6 +313,9 @@ mod tests {
 
     #[test]
     fn spans_cover_each_block_once() {
+        let spans = |mode, numbering, from, to| -> Vec<_> {
+            super::spans(mode, numbering, from, to).iter().map(|span| (span.from, span.to)).collect()
+        };
         let numbering = EpochNumbering::GenesisFirst;
         assert_eq!(spans(Mode::Full, numbering, 3, 5000), [(3, 5000)]);
         assert_eq!(spans(Mode::Delta, numbering, 3, 2100), [(3, 1002), (1003, 2002), (2003, 2100)]);

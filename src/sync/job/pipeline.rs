@@ -10,10 +10,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     commit::Outcome,
-    context::JobRun,
+    context::{JobRun, penalise},
     download::{FetchOptions, FetchedSpan, Span, download, spans},
     plan::Plan,
-    verify::{attribute, stopped, verify},
+    verify::{attribute, stopped, verify, verify_hashes},
 };
 use crate::{
     chain::{ChainEnd, Differences, Header, Rule, VerifyError},
@@ -34,13 +34,10 @@ impl JobRun {
     /// The first failure; blocks that were verified before it are in the store.
     pub async fn carry_out(&self, plan: &Plan, sources: Arc<Sources>) -> Result<Outcome, SyncFailure> {
         let numbering = self.network.epoch_numbering;
-        let spans = match self.mode {
-            Mode::Headers => self.headers(plan, &sources).await?,
-            mode => {
-                let cut = spans(mode, numbering, plan.from, plan.to).into_iter();
-                cut.map(|(from, to)| Span { from, to, ends_with: None }).collect()
-            }
-        };
+        let mut spans = spans(self.mode, numbering, plan.from, plan.to);
+        if self.mode == Mode::Headers {
+            self.headers(plan, &mut spans, &sources).await?;
+        }
         self.tracker.enter(Phase::Blocks);
         let options = FetchOptions { mode: self.mode, numbering, tip: plan.claim.tip(), parent: plan.parent.clone() };
         let spans = download(options, spans, sources, self.fault_reporter());
@@ -85,14 +82,8 @@ impl JobRun {
     /// The failure for a chain with a gap. An honest node may have one; but not next to a block whose hash is not that
     /// of its header.
     async fn check_gap(&self, peer: PeerId, gap: Gap) -> SyncFailure {
-        let verifier = self.verifier.clone();
-        let mut suspects: Vec<_> =
-            [&gap.child, &gap.misplaced].into_iter().flatten().map(|it| (**it).clone()).collect();
-        let verify = move || {
-            verifier.derive(&mut suspects);
-            suspects.iter().try_for_each(|block| verifier.verify_hash(block))
-        };
-        match tokio::task::spawn_blocking(verify).await {
+        let suspects = [&gap.child, &gap.misplaced].into_iter().flatten().map(|block| (**block).clone());
+        match verify_hashes(&self.verifier, suspects.collect()).await {
             Ok(Err(VerifyError::Violation(violation))) => SyncFailure::Invalid(peer, violation),
             Ok(Err(VerifyError::Pow(error))) => error.into(),
             Ok(Ok(())) => SyncFailure::Peer(peer, PeerFault::Unlinked(Box::new(gap))),
@@ -100,14 +91,14 @@ impl JobRun {
         }
     }
 
-    /// Fetches and links the headers of a plan. Without a hash to check where the peer does not know headers, or its
-    /// headers do not link because it has stale blocks: then its blocks decide.
-    async fn headers(&self, plan: &Plan, sources: &Sources) -> Result<Vec<Span>, SyncFailure> {
+    /// Fetches and links the headers of a plan: each span gets the hash that it ends with. None gets one where the peer
+    /// does not know headers, or its headers do not link because it has stale blocks: then its blocks decide.
+    async fn headers(&self, plan: &Plan, spans: &mut [Span], sources: &Sources) -> Result<(), SyncFailure> {
         self.tracker.enter(Phase::Headers);
-        let (lead, numbering) = (&sources.lead, self.network.epoch_numbering);
+        let lead = &sources.lead;
         let mut parent = plan.parent.clone();
-        let mut linked_spans = Vec::new();
-        for (from, to) in spans(Mode::Headers, numbering, plan.from, plan.to) {
+        for at in 0..spans.len() {
+            let Span { from, to, .. } = spans[at];
             let headers = match lead.headers(from, to).await {
                 Ok(headers) => headers,
                 Err(fault) if fault.is_unknown_path() => None,
@@ -119,14 +110,14 @@ impl JobRun {
             };
             let Some(end) = linked else {
                 // An earlier header may be the stale one: none counts.
-                let all = spans(Mode::Headers, numbering, plan.from, plan.to).into_iter();
-                return Ok(all.map(|(from, to)| Span { from, to, ends_with: None }).collect());
+                spans.iter_mut().for_each(|span| span.ends_with = None);
+                return Ok(());
             };
-            linked_spans.push(Span { from, to, ends_with: Some(end.hash.clone()) });
+            spans[at].ends_with = Some(end.hash.clone());
             parent = Some(end);
             self.tracker.update(|progress| progress.headers += to - from + 1);
         }
-        Ok(linked_spans)
+        Ok(())
     }
 
     /// The end of a run of headers after `parent`; `None` if they don't link.
@@ -154,10 +145,7 @@ impl JobRun {
         let (p2p, tracker) = (self.p2p.clone(), self.tracker.clone());
         move |peer, fault| {
             tracing::debug!(%peer, %fault, "a peer did not give a window");
-            if let Some(offence) = fault.offence() {
-                p2p.penalise(peer, offence);
-                tracker.penalty(peer, offence.as_str());
-            }
+            penalise(&p2p, &tracker, peer, fault.offence());
         }
     }
 }

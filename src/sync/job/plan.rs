@@ -95,7 +95,9 @@ impl JobRun {
         };
         let Some(tip) = &state.tip else {
             self.check_checkpoints(lead, &plan.claim, None).await?;
-            self.drop_stage(staged).await?;
+            if staged.is_some() {
+                self.clear_stage().await?;
+            }
             return Ok(Some(plan));
         };
         let mut ancestor = self.common_ancestor(lead, tip.index.min(plan.claim.height)).await?;
@@ -148,7 +150,7 @@ impl JobRun {
                 let end = self.store.staged_end(self.network.epoch_numbering).await?;
                 plan.parent = Some(end.ok_or(SyncFailure::ChainChanged)?);
             } else {
-                self.drop_stage(Some(staged)).await?;
+                self.clear_stage().await?;
             }
         }
         Ok(Some(plan))
@@ -184,15 +186,6 @@ impl JobRun {
         let end = CheckPoint { index: staged.end.index, hash: staged.end.hash.clone() };
         let matched = lead.highest_match(vec![end]).await.map_err(|fault| SyncFailure::Peer(lead.peer, fault))?;
         Ok(matched == Some(staged.end.index))
-    }
-
-    async fn drop_stage(&self, staged: Option<StagedBranch>) -> Result<(), SyncFailure> {
-        if staged.is_some() {
-            let mut writer = self.store.write().await?;
-            writer.clear_stage().await?;
-            writer.commit().await?;
-        }
-        Ok(())
     }
 
     /// The highest index, up to `top`, at which both chains have the same block. A node with several blocks at an index

@@ -101,7 +101,7 @@ impl JobRun {
                         let longest = if let Err(SyncFailure::Store(_)) = advanced { STORE_PAUSE } else { pause };
                         tokio::time::sleep(pause.min(longest)).await;
                     }
-                    None => return Err(run.error()),
+                    None => return Err(RunError::Failed(run.last.take().unwrap_or_default())),
                 },
             }
         }

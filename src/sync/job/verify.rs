@@ -1,7 +1,10 @@
 //! The verify stage: verifies downloaded blocks in batches, and attributes violations.
 
 use libp2p::PeerId;
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    task::{JoinError, JoinHandle},
+};
 
 use super::download::Window;
 use crate::{
@@ -17,9 +20,18 @@ pub const BATCH: usize = 1000;
 const POW_BATCH: usize = 64;
 
 /// The failure of a thread that has panicked.
-pub fn stopped(error: &tokio::task::JoinError) -> SyncFailure {
+pub fn stopped(error: &JoinError) -> SyncFailure {
     tracing::error!(%error, "a stage of the sync has stopped");
     SyncFailure::Stopped
+}
+
+/// Computes the hashes of single blocks, on a thread for that; a violation if one is not that of its header.
+pub fn verify_hashes(verifier: &Verifier, mut blocks: Vec<MinerBlock>) -> JoinHandle<Result<(), VerifyError>> {
+    let verifier = verifier.clone();
+    tokio::task::spawn_blocking(move || {
+        verifier.derive(&mut blocks);
+        blocks.iter().try_for_each(|block| verifier.verify_hash(block))
+    })
 }
 
 /// Verifies windows as they come. `end` is the last index of the plan.
@@ -36,19 +48,16 @@ pub async fn verify(
     let size = if level == Level::Pow { POW_BATCH } else { BATCH };
     let mut before: Option<PeerId> = None;
     while let Some(window) = fetched.recv().await {
-        let Window { peer, blocks } = window?;
-        let first = blocks.first().map(|block| block.index);
-        let mut rest = blocks;
+        let Window { peer, blocks: mut rest } = window?;
+        let first = rest.first().map(|block| block.index);
         while !rest.is_empty() {
             let later = rest.split_off(rest.len().min(size));
-            let batch = std::mem::replace(&mut rest, later);
-            let (verifier, after) = (verifier.clone(), parent.clone());
-            let pool = verifier.clone();
+            let mut batch = std::mem::replace(&mut rest, later);
+            let (shared, after) = (verifier.clone(), parent.clone());
             let verify = move || {
-                let mut batch = batch;
                 batch.iter_mut().for_each(MinerBlock::clear_sender_view);
-                let differences = verifier.derive(&mut batch);
-                (differences, verifier.verify(after.as_ref(), batch))
+                let differences = shared.derive(&mut batch);
+                (differences, shared.verify(after.as_ref(), batch))
             };
             let verify = durations.measure(tokio::task::spawn_blocking(verify)).await;
             let (differences, outcome) = verify.map_err(|error| stopped(&error))?;
@@ -62,7 +71,7 @@ pub async fn verify(
             };
             parent = batch.end().cloned();
             // Only after a verified batch: the claimed length may be false.
-            pool.expect(parent.as_ref().map_or(0, |parent| end.saturating_sub(parent.index)));
+            verifier.expect(parent.as_ref().map_or(0, |parent| end.saturating_sub(parent.index)));
             if verified.send(Ok(batch)).await.is_err() {
                 return Ok(());
             }

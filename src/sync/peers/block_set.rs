@@ -80,11 +80,6 @@ impl BlockSet {
         self.bytes > MAX_SET_BYTES
     }
 
-    /// Removes all blocks.
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     /// Hashes of the blocks at `index`.
     pub fn at(&self, index: u64) -> &[String] {
         self.at.get(&index).map_or(&[], Vec::as_slice)
@@ -108,21 +103,24 @@ impl BlockSet {
 
     /// The blocks on the path from the block `top` down to index `from`, ascending. It must have no [`gap`](Self::gap).
     pub fn chain(&self, top: &str, from: u64) -> Vec<MinerBlock> {
-        let mut blocks = Vec::new();
-        let mut next = self.blocks.get(top);
-        while let Some(block) = next.filter(|block| block.index >= from) {
-            blocks.push(block.clone());
-            next =
-                self.blocks.get(&block.previous_hash).filter(|parent| parent.index.checked_add(1) == Some(block.index));
-        }
+        let mut blocks: Vec<_> = self.down(top, from).cloned().collect();
         blocks.reverse();
         blocks
+    }
+
+    /// The blocks from `top` down to index `from`, or to the first gap.
+    fn down(&self, top: &str, from: u64) -> impl Iterator<Item = &MinerBlock> {
+        let parent = |block: &&MinerBlock| {
+            self.blocks.get(&block.previous_hash).filter(|parent| parent.index.checked_add(1) == Some(block.index))
+        };
+        std::iter::successors(self.blocks.get(top), parent).take_while(move |block| block.index >= from)
     }
 
     /// The paths from index `to` down to `from`; `parent` is the block below `from`, if known.
     pub fn paths(&self, from: u64, to: u64, parent: Option<&str>) -> Paths {
         let tops = self.at(to).iter().filter(|top| self.gap(top, from, to).is_none());
-        let tops: Vec<_> = tops.map(|top| (top, self.parent_of(top, from))).collect();
+        let parent_of = |top: &str| self.down(top, from).last().map(|lowest| lowest.previous_hash.as_str());
+        let tops: Vec<_> = tops.map(|top| (top, parent_of(top))).collect();
         let fit: Vec<_> =
             tops.iter().filter(|(_, below)| parent.is_some_and(|parent| *below == Some(parent))).collect();
         // Where none fits, the peer has changed to another chain; the caller, which knows the parent, finds that out.
@@ -131,18 +129,6 @@ impl BlockSet {
             ([], []) => Paths::None,
             _ => Paths::Several,
         }
-    }
-
-    /// The parent of the block at `from` on the path from `top`.
-    fn parent_of(&self, top: &str, from: u64) -> Option<&str> {
-        let mut next = self.blocks.get(top)?;
-        while next.index > from {
-            next = self
-                .blocks
-                .get(&next.previous_hash)
-                .filter(|parent| parent.index.checked_add(1) == Some(next.index))?;
-        }
-        Some(&next.previous_hash)
     }
 }
 
@@ -204,8 +190,6 @@ mod tests {
         assert!(!set.is_full());
         set.put(block(&"x".repeat(MAX_SET_BYTES), 3, "2"));
         assert!(set.is_full());
-        set.clear();
-        assert!(set.len() == 0 && !set.is_full());
     }
 
     #[test]

@@ -68,8 +68,8 @@ impl RemotePeer {
             }
             end = blocks.last().map(|block| block.hash.clone());
             open = next;
-            set.clear();
-            self.tracker.peer(self.peer, |counts| counts.blocks += blocks.len() as u64);
+            set = BlockSet::default();
+            self.count(&blocks);
             keep(blocks);
             if is_last {
                 return Ok(());
@@ -88,16 +88,10 @@ impl RemotePeer {
         tip: &Position,
         parent: Option<&str>,
     ) -> Result<Vec<MinerBlock>, PeerFault> {
-        if to < tip.index {
-            match (set.paths(from, to, parent), set.at(to)) {
-                (Paths::One(blocks), _) => return Ok(blocks),
-                // Only this one can be on the chain.
-                (Paths::None, [top]) => {
-                    let top = top.clone();
-                    return self.linked_down(set, &top, from, to).await;
-                }
-                _ => {}
-            }
+        if to < tip.index
+            && let Some(blocks) = self.only_chain(set, from, to, parent).await?
+        {
+            return Ok(blocks);
         }
         let (mut reached, mut asked) = (to, 0);
         for ahead in LOOK_AHEAD {
@@ -110,21 +104,34 @@ impl RemotePeer {
                     return Err(PeerFault::Ambiguous(to));
                 }
             }
-            let mut whole = match reached >= tip.index {
-                true => self.linked_down(set, &tip.hash, from, tip.index).await?,
-                false => match (set.paths(from, reached, parent), set.at(reached)) {
-                    (Paths::One(blocks), _) => blocks,
-                    (Paths::None, [top]) => {
-                        let top = top.clone();
-                        self.linked_down(set, &top, from, reached).await?
-                    }
-                    _ => continue,
-                },
+            let whole = match reached >= tip.index {
+                true => Some(self.linked_down(set, &tip.hash, from, tip.index).await?),
+                false => self.only_chain(set, from, reached, parent).await?,
             };
-            whole.retain(|block| block.index <= to);
-            return Ok(whole);
+            if let Some(mut blocks) = whole {
+                blocks.retain(|block| block.index <= to);
+                return Ok(blocks);
+            }
         }
         Err(PeerFault::Ambiguous(to))
+    }
+
+    /// The chain from `from` to `to`, if only one block at `to` can be on it.
+    async fn only_chain(
+        &self,
+        set: &mut BlockSet,
+        from: u64,
+        to: u64,
+        parent: Option<&str>,
+    ) -> Result<Option<Vec<MinerBlock>>, PeerFault> {
+        match (set.paths(from, to, parent), set.at(to)) {
+            (Paths::One(blocks), _) => Ok(Some(blocks)),
+            (Paths::None, [top]) => {
+                let top = top.clone();
+                self.linked_down(set, &top, from, to).await.map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The chain from `from` up to the block `top` at `to`; missing blocks are requested by hash.
@@ -162,7 +169,9 @@ impl RemotePeer {
                 beside.extend(epoch.checked_sub(1).filter(|_| lacks(from)));
             }
         }
-        self.counted(self.resolve(&mut set, from, to, tip, None).await)
+        let blocks = self.resolve(&mut set, from, to, tip, None).await?;
+        self.count(&blocks);
+        Ok(blocks)
     }
 
     /// The whole chain in one answer, cut to `from` and `to`.
@@ -170,13 +179,12 @@ impl RemotePeer {
         let blocks = self.ask(&Query::Canonical, |data| Ok(parse::<CanonicalData>(data)?.blocks)).await?;
         let mut set = BlockSet::default();
         set.add(blocks.into_iter().filter(|block| (from..=to).contains(&block.index)));
-        self.counted(self.resolve(&mut set, from, to, tip, None).await)
+        let blocks = self.resolve(&mut set, from, to, tip, None).await?;
+        self.count(&blocks);
+        Ok(blocks)
     }
 
-    fn counted(&self, blocks: Result<Vec<MinerBlock>, PeerFault>) -> Result<Vec<MinerBlock>, PeerFault> {
-        if let Ok(blocks) = &blocks {
-            self.tracker.peer(self.peer, |counts| counts.blocks += blocks.len() as u64);
-        }
-        blocks
+    fn count(&self, blocks: &[MinerBlock]) {
+        self.tracker.peer(self.peer, |counts| counts.blocks += blocks.len() as u64);
     }
 }

@@ -19,48 +19,50 @@ const MAX_CHAINS: usize = 1024;
 
 /// Known chains, shared by consecutive jobs.
 #[derive(Default)]
-pub struct KnownChains(Mutex<Facts>);
+pub struct KnownChains(Mutex<Known>);
 
 #[derive(Default)]
-struct Facts {
-    not_better: VecDeque<Weight>,
+struct Known {
+    /// Weights of verified chains.
+    weights: VecDeque<Weight>,
+    /// Chains as the peers claim them.
     chains: HashMap<PeerId, PeerChain>,
 }
 
 impl KnownChains {
     // A panic leaves no change half done.
-    fn facts(&self) -> MutexGuard<'_, Facts> {
+    fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records the weight of a chain that was verified to its tip: it overrules the peers' claims.
     pub fn record_weight(&self, weight: Weight) {
-        let mut facts = self.facts();
-        facts.not_better.retain(|known| known.tip_hash != weight.tip_hash);
-        facts.not_better.push_back(weight);
-        if facts.not_better.len() > MAX_WEIGHTS {
-            facts.not_better.pop_front();
+        let mut all = self.lock();
+        all.weights.retain(|known| known.tip_hash != weight.tip_hash);
+        all.weights.push_back(weight);
+        if all.weights.len() > MAX_WEIGHTS {
+            all.weights.pop_front();
         }
     }
 
     /// The weight of the chain with this tip, if it was verified.
     pub fn weight(&self, tip_hash: &str) -> Option<Weight> {
-        self.facts().not_better.iter().find(|known| known.tip_hash == tip_hash).cloned()
+        self.lock().weights.iter().find(|known| known.tip_hash == tip_hash).cloned()
     }
 
     /// Records a peer's chain.
     pub fn record_chain(&self, peer: PeerId, chain: PeerChain) {
-        let mut facts = self.facts();
-        if facts.chains.len() >= MAX_CHAINS && !facts.chains.contains_key(&peer) {
-            let oldest = facts.chains.iter().min_by_key(|(_, known)| known.at).map(|(peer, _)| *peer);
-            oldest.and_then(|oldest| facts.chains.remove(&oldest));
+        let mut all = self.lock();
+        if all.chains.len() >= MAX_CHAINS && !all.chains.contains_key(&peer) {
+            let oldest = all.chains.iter().min_by_key(|(_, known)| known.at).map(|(peer, _)| *peer);
+            oldest.and_then(|oldest| all.chains.remove(&oldest));
         }
-        facts.chains.insert(peer, chain.bounded());
+        all.chains.insert(peer, chain.bounded());
     }
 
     /// A peer's chain, if known.
     pub fn chain(&self, peer: &PeerId) -> Option<PeerChain> {
-        self.facts().chains.get(peer).cloned()
+        self.lock().chains.get(peer).cloned()
     }
 }
 

@@ -64,7 +64,8 @@ pub struct Chunk {
 pub struct RemotePeer {
     pub peer: PeerId,
     p2p: P2pClient,
-    timeout: Duration,
+    /// Longest time for one answer.
+    pub timeout: Duration,
     pub tracker: Arc<ProgressTracker>,
 }
 
@@ -76,11 +77,6 @@ impl RemotePeer {
     /// Whether the operator trusts the peer.
     pub fn is_trusted(&self) -> bool {
         self.p2p.is_trusted(&self.peer)
-    }
-
-    /// Longest time for one answer.
-    pub fn timeout(&self) -> Duration {
-        self.timeout
     }
 
     /// Sends a query, and passes the text of `data` to `read`.

@@ -23,7 +23,7 @@ pub const STALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// by that.
 const MAX_TIMEOUT: Duration = Duration::from_secs(10);
 /// Fewest blocks of a window in [`PACE_TIME`] for such a chain.
-const PACE_BLOCKS: usize = 100;
+const PACE_BLOCKS: u64 = 100;
 /// Waiting time over which the pace is checked. With four windows in flight that makes 13 blocks a second.
 const PACE_TIME: Duration = Duration::from_secs(30);
 
@@ -48,15 +48,8 @@ pub type Paces = HashMap<PeerId, Pace>;
 pub struct Pace {
     /// Mean seconds per window.
     mean: Option<f64>,
-    /// Whether the latest window took too long: the peer is then asked after all others.
-    late: bool,
-}
-
-impl Pace {
-    /// Whether the peer's latest window took too long.
-    pub fn is_late(self) -> bool {
-        self.late
-    }
+    /// Whether the latest answer took too long, or did not come: the peer is then asked after all others.
+    pub late: bool,
 }
 
 struct Source {
@@ -117,9 +110,7 @@ impl Sources {
 
     /// Records the outcome of a window.
     pub fn record(&self, peer: PeerId, took: Duration, fault: Option<&PeerFault>) {
-        let mut peers = self.peers();
-        let Some(source) = peers.iter_mut().find(|source| source.remote.peer == peer) else { return };
-        match fault {
+        self.change(peer, |source| match fault {
             None => {
                 let seconds = took.as_secs_f64();
                 let mean = source.pace.mean.map_or(seconds, |mean| 0.7 * mean + 0.3 * seconds);
@@ -128,13 +119,17 @@ impl Sources {
             // Silence and overload may pass.
             Some(fault) if matches!(fault, PeerFault::NoAnswer(_)) || fault.is_slow_down() => source.pace.late = true,
             Some(_) => source.excluded = true,
-        }
+        });
     }
 
     /// Records that a peer takes longer than the wait for it.
     pub fn record_late(&self, peer: PeerId) {
+        self.change(peer, |source| source.pace.late = true);
+    }
+
+    fn change(&self, peer: PeerId, change: impl FnOnce(&mut Source)) {
         if let Some(source) = self.peers().iter_mut().find(|source| source.remote.peer == peer) {
-            source.pace.late = true;
+            change(source);
         }
     }
 
@@ -147,12 +142,12 @@ impl Sources {
 #[derive(Default)]
 pub struct PaceCheck {
     waited: Duration,
-    blocks: usize,
+    blocks: u64,
 }
 
 impl PaceCheck {
     /// Adds blocks that arrived in a waiting time; returns whether they were too few over [`PACE_TIME`].
-    pub fn is_too_slow(&mut self, waited: Duration, blocks: usize) -> bool {
+    pub fn is_too_slow(&mut self, waited: Duration, blocks: u64) -> bool {
         self.waited += waited;
         self.blocks += blocks;
         if self.waited < PACE_TIME {
@@ -170,10 +165,7 @@ pub struct InFlight<'a> {
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        let mut peers = self.sources.peers();
-        if let Some(source) = peers.iter_mut().find(|source| source.remote.peer == self.remote.peer) {
-            source.in_flight = source.in_flight.saturating_sub(1);
-        }
+        self.sources.change(self.remote.peer, |source| source.in_flight -= 1);
     }
 }
 
@@ -183,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_low_pace_is_too_slow_after_a_while() {
-        let waits = |seconds, blocks: &[usize]| {
+        let waits = |seconds, blocks: &[u64]| {
             let mut trickle = PaceCheck::default();
             let seconds = Duration::from_secs(seconds);
             blocks.iter().map(|blocks| trickle.is_too_slow(seconds, *blocks)).collect::<Vec<_>>()

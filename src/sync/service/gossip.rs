@@ -15,7 +15,7 @@ use crate::{
     protocol::gossip,
     store::{ChainState, StoreError},
     sync::{
-        job::verify::is_unproven,
+        job::verify::{is_unproven, verify_hashes},
         local_chain::{ORPHAN_REASON, checkpoint_above, weight},
     },
 };
@@ -70,8 +70,7 @@ impl GossipInbox {
     /// Keeps a block that meets a difficulty of at least 1. Over the limit the lowest ones stay, which are needed
     /// first.
     fn keep(&mut self, block: MinerBlock) {
-        let has_work = block.target_difficulty > 0 && meets(&block.hash, block.target_difficulty);
-        if !has_work || self.pending.iter().any(|known| known.hash == block.hash) {
+        if !has_work(&block) || self.pending.iter().any(|known| known.hash == block.hash) {
             return;
         }
         self.pending.push(block);
@@ -160,8 +159,8 @@ impl Service {
         // relayed, nor unverified ones, nor a genesis.
         let may_relay = block.index > 0 && block.index >= tip;
         if let Some(known) = self.store.get(&block.hash).await? {
-            let relay = may_relay && known.level == Level::Pow && adds_nothing(&message.data, &block, &known.json);
-            return Ok((if relay { Verdict::Accept } else { Verdict::Ignore }, false));
+            let may_relay = may_relay && known.level == Level::Pow && adds_nothing(&message.data, &block, &known.json);
+            return Ok((relay(may_relay), false));
         }
         // One read: between two the chain may change, and the block would be verified after the wrong parent.
         let below = match block.index.checked_sub(1) {
@@ -182,9 +181,9 @@ impl Service {
         match self.verify(&parent, block).await {
             Ok(None) => Ok((Verdict::Ignore, false)),
             Ok(Some(verified)) => {
-                let relay = may_relay && verified.level() == Level::Pow;
+                let may_relay = may_relay && verified.level() == Level::Pow;
                 self.keep(&state, parent, verified).await?;
-                Ok((if relay { Verdict::Accept } else { Verdict::Ignore }, false))
+                Ok((relay(may_relay), false))
             }
             Err(violation) => {
                 tracing::debug!(peer = %message.from, %violation, "an invalid block from gossip");
@@ -205,9 +204,8 @@ impl Service {
     fn is_worth_a_poll(&mut self, block: &MinerBlock, from: PeerId) -> bool {
         let now = Instant::now();
         self.announcer_polls.retain(|_, asked| now - *asked < ANNOUNCER_PAUSE);
-        let has_work = block.target_difficulty > 0 && meets(&block.hash, block.target_difficulty);
         let distrusted = self.distrusted().any(|peer| peer == from);
-        let poll = has_work && !distrusted && self.announcer_polls.insert(from, now).is_none();
+        let poll = has_work(block) && !distrusted && self.announcer_polls.insert(from, now).is_none();
         if poll {
             self.announcer = Some(from);
         }
@@ -216,12 +214,8 @@ impl Service {
 
     /// Whether a block's hash is not refuted by its header: invented blocks start no poll.
     async fn hash_may_be_right(&self, block: &MinerBlock) -> bool {
-        let (verifier, mut blocks) = (self.verifier.clone(), vec![block.clone()]);
-        let verify = tokio::task::spawn_blocking(move || {
-            verifier.derive(&mut blocks);
-            blocks.iter().try_for_each(|block| verifier.verify_hash(block))
-        });
-        !matches!(tokio::time::timeout(VERIFY_TIMEOUT, verify).await, Ok(Ok(Err(VerifyError::Violation(_)))))
+        let verified = verify_hashes(&self.verifier, vec![block.clone()]);
+        !matches!(tokio::time::timeout(VERIFY_TIMEOUT, verified).await, Ok(Ok(Err(VerifyError::Violation(_)))))
     }
 
     /// Appends a verified block, adopts it with the branch that it makes the heavier one, or keeps it as an orphan;
@@ -265,6 +259,16 @@ impl Service {
         }
         writer.commit().await.map(|_| ())
     }
+}
+
+/// Whether a block meets a difficulty of at least 1.
+fn has_work(block: &MinerBlock) -> bool {
+    block.target_difficulty > 0 && meets(&block.hash, block.target_difficulty)
+}
+
+/// Relays a block, or not, without blame.
+fn relay(may_relay: bool) -> Verdict {
+    if may_relay { Verdict::Accept } else { Verdict::Ignore }
 }
 
 /// Whether a message about the block `announced` holds the stored block and little else. Nothing checks the rest, and

@@ -79,8 +79,7 @@ impl Service {
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%error, "the lost lease can't be taken again yet"),
             }
-            let pause = tokio::time::sleep(LEASE_PAUSE);
-            tokio::select! { () = pause => {}, () = shutdown.cancelled() => {} }
+            shutdown.run_until_cancelled(tokio::time::sleep(LEASE_PAUSE)).await;
         }
         Ok(None)
     }
@@ -129,7 +128,10 @@ impl Service {
     ) -> Result<JobEnd, SyncError> {
         let only = async {
             match &spec.peer {
-                Some(name) => self.reach(name).await.map(Some),
+                Some(name) => match self.p2p.wait_connected(name, self.peer_timeout).await {
+                    Ok(peer) => Ok(Some(peer)),
+                    Err(_) => Err(SyncError::Peer(name.clone())),
+                },
                 None => {
                     self.wait_for_peer().await;
                     Ok(None)
@@ -227,11 +229,6 @@ impl Service {
             known: self.known.clone(),
             open_genesis: genesis.is_none(),
         })
-    }
-
-    /// Waits until the peer of this name is connected.
-    async fn reach(&self, name: &str) -> Result<PeerId, SyncError> {
-        self.p2p.wait_connected(name, self.peer_timeout).await.map_err(|_| SyncError::Peer(name.into()))
     }
 
     /// Waits until a peer is connected, as long as for an answer.

@@ -16,7 +16,7 @@ use crate::{
     sync::{
         failure::RunError,
         local_chain::{Rewound, enforce_checkpoints},
-        peers::memory::{Distrust, KnownChains},
+        peers::memory::{Distrust, KnownChains, PeerFindings},
     },
 };
 
@@ -134,6 +134,14 @@ impl Service {
     /// The peers that are distrusted now.
     pub(super) fn distrusted(&self) -> impl Iterator<Item = PeerId> {
         self.distrust.peers(Instant::now())
+    }
+
+    /// Adds what a tip poll or a job found out about the peers to the status, and to the distrusted peers.
+    pub(super) async fn add_findings(&mut self, found: PeerFindings) -> Result<(), StoreError> {
+        self.status.checked_at = Some(self.store.now().await?);
+        self.status.useful_peers = found.useful;
+        self.distrust.add(found, |peer| self.p2p.is_trusted(peer), Instant::now());
+        Ok(())
     }
 
     /// Rewinds a chain that breaks a checkpoint.

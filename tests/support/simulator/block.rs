@@ -68,7 +68,7 @@ impl From<&MinerBlock> for Block {
 
 /// A block as it is gossiped. `data_hash` is only there where [`Switches::gossip_without_data_hash`] is off.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
+pub struct GossipBlock {
     pub hash: String,
     pub index: u64,
     pub epoch: u64,
@@ -82,7 +82,7 @@ pub struct Told {
     pub data_hash: Option<String>,
 }
 
-impl Told {
+impl GossipBlock {
     /// How the miner of a block tells it.
     pub fn of(block: &Block, switches: &Switches) -> Self {
         let numbered = if switches.epoch_index_div_40 { block.index / BLOCKS_PER_EPOCH } else { block.epoch };

@@ -25,7 +25,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Heard, Request, Response, Role, Setup, Store, Switches, Told, Transport, hear, syncing};
+use super::{GossipBlock, Heard, Request, Response, Role, Setup, Store, Switches, Transport, hear, syncing};
 
 const PROTOCOL: &str = "/modality-network/reqres/0.0.1";
 const TOPIC: &str = "/miner/block";
@@ -245,7 +245,7 @@ impl Node {
         let text = String::from_utf8_lossy(&message.data).into_owned();
         let value = serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.clone()));
         self.shared.heard.send_modify(|heard| heard.push(value));
-        let told: Told = serde_json::from_str(&text).map_err(|_| Death::Unreadable(text))?;
+        let told: GossipBlock = serde_json::from_str(&text).map_err(|_| Death::Unreadable(text))?;
         let block = told.into_block(&self.shared.switches);
         let heard = hear(&mut self.shared.store.lock().unwrap(), block);
         match heard {

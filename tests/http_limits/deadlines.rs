@@ -11,11 +11,11 @@ use tokio::{
 
 use crate::{
     open, open_long,
+    raw_client::{RawClient, h2_frame, h2_get, h2_preface},
     support::{
-        door::{Terms, unlimited},
         gateway::PATIENCE,
+        listeners::{ListenerOptions, unlimited},
     },
-    wire::{Wire, h2_frame, h2_get, h2_preface},
 };
 
 const HEADER: Duration = Duration::from_millis(600);
@@ -24,18 +24,18 @@ const STALL: Duration = Duration::from_millis(800);
 /// What a machine at work may add.
 const SLACK: Duration = Duration::from_secs(3);
 
-fn terms() -> Terms {
+fn options() -> ListenerOptions {
     let limits = ConnectionLimits {
         header_timeout: HEADER,
         idle_timeout: IDLE,
         stall_timeout: STALL,
         ..ConnectionLimits::default()
     };
-    Terms { limits, ..Terms::default() }
+    ListenerOptions { limits, ..ListenerOptions::default() }
 }
 
 /// Sends `first`, then the rest a byte at a time, until the other end closes; returns how long after `start`.
-async fn drip(start: Instant, wire: &mut Wire, first: &[u8], rest: &[u8]) -> (Vec<u8>, Duration) {
+async fn drip(start: Instant, wire: &mut RawClient, first: &[u8], rest: &[u8]) -> (Vec<u8>, Duration) {
     wire.send(first).await;
     let (mut from, mut to) = wire.0.split();
     let mut bytes = Vec::new();
@@ -65,13 +65,13 @@ async fn drip(start: Instant, wire: &mut Wire, first: &[u8], rest: &[u8]) -> (Ve
 #[case::settings_and_no_more(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", b"", HEADER)]
 #[tokio::test]
 async fn a_slow_request_times_out(#[case] first: &[u8], #[case] rest: &[u8], #[case] limit: Duration) {
-    let door = open(terms()).await;
+    let listeners = open(options()).await;
     let start = Instant::now();
-    let (_, after) = drip(start, &mut Wire::connect(door.public).await, first, rest).await;
+    let (_, after) = drip(start, &mut RawClient::connect(listeners.public).await, first, rest).await;
     assert!(after > limit.mul_f64(0.9) && after < limit + SLACK, "{after:?}");
-    assert_eq!(door.counters.public.closed(CloseReason::HeaderTimeout), 1);
+    assert_eq!(listeners.counters.public.closed(CloseReason::HeaderTimeout), 1);
     // One that comes is answered, on a connection that is as old.
-    let mut good = Wire::connect(door.public).await;
+    let mut good = RawClient::connect(listeners.public).await;
     assert!(good.get("/health/live").await.0.starts_with("http/1.1 200"));
 }
 
@@ -80,10 +80,10 @@ async fn a_slow_request_times_out(#[case] first: &[u8], #[case] rest: &[u8], #[c
 #[case::byte_by_byte(b" ")]
 #[tokio::test]
 async fn a_body_that_stops_coming_is_answered_408_and_cut_off(#[case] rest: &[u8]) {
-    let door = open(terms()).await;
+    let listeners = open(options()).await;
     let first = b"POST /ping HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{";
     let start = Instant::now();
-    let (bytes, after) = drip(start, &mut Wire::connect(door.public).await, first, rest).await;
+    let (bytes, after) = drip(start, &mut RawClient::connect(listeners.public).await, first, rest).await;
     let answer = String::from_utf8_lossy(&bytes);
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains(r#""code":"request_timeout""#), "{answer}");
     assert!(after > HEADER.mul_f64(0.9) && after < HEADER + SLACK, "{after:?}");
@@ -92,8 +92,8 @@ async fn a_body_that_stops_coming_is_answered_408_and_cut_off(#[case] rest: &[u8
 #[tokio::test]
 async fn a_body_over_the_time_for_all_of_it_is_answered_408() {
     let settings = Settings { request_timeout: Duration::from_secs(1), ..unlimited() };
-    let door = open(Terms { settings, ..terms() }).await;
-    let mut wire = Wire::connect(door.public).await;
+    let listeners = open(ListenerOptions { settings, ..options() }).await;
+    let mut wire = RawClient::connect(listeners.public).await;
     wire.send("POST /ping HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n[")
         .await;
     // Fast enough to go on for ever, were it not for the time in all.
@@ -107,21 +107,21 @@ async fn a_body_over_the_time_for_all_of_it_is_answered_408() {
         assert!(start.elapsed() < PATIENCE);
     }
     assert_eq!(&answer, b"HTTP/1.1 408");
-    assert_eq!(door.counters.timed_out.get(), 1);
+    assert_eq!(listeners.counters.timed_out.get(), 1);
 }
 
 #[tokio::test]
 async fn idle_connections_are_closed_but_not_at_once() {
-    let door = open(terms()).await;
-    let mut wire = Wire::connect(door.public).await;
+    let listeners = open(options()).await;
+    let mut wire = RawClient::connect(listeners.public).await;
     for _ in 0..3 {
         assert!(wire.get("/health/live").await.0.starts_with("http/1.1 200"));
     }
     let (bytes, after) = wire.closed().await;
     assert!(bytes.is_empty() && after > IDLE.mul_f64(0.9) && after < IDLE + SLACK, "{after:?} {bytes:?}");
-    assert_eq!(door.counters.public.closed(CloseReason::Idle), 1);
+    assert_eq!(listeners.counters.public.closed(CloseReason::Idle), 1);
     // Over HTTP/2 it is told, though it answers and sends pings.
-    let mut wire = Wire::connect(door.public).await;
+    let mut wire = RawClient::connect(listeners.public).await;
     wire.send(h2_preface(65_535)).await;
     let start = Instant::now();
     wire.send(h2_get(1, "/health/live")).await;
@@ -130,18 +130,18 @@ async fn idle_connections_are_closed_but_not_at_once() {
     assert!(after > IDLE.mul_f64(0.9) && after < IDLE + SLACK, "{after:?}");
     // GOAWAY: a frame of type 7 on stream 0.
     assert!(bytes.windows(9).any(|frame| frame[3] == 7 && frame[5..9] == [0; 4]), "{bytes:?}");
-    assert_eq!(door.counters.public.closed(CloseReason::Idle), 2);
+    assert_eq!(listeners.counters.public.closed(CloseReason::Idle), 2);
 }
 
 #[tokio::test]
 async fn a_head_that_stops_on_a_connection_in_use_times_out() {
-    let door = open(terms()).await;
-    let mut wire = Wire::connect(door.public).await;
+    let listeners = open(options()).await;
+    let mut wire = RawClient::connect(listeners.public).await;
     assert!(wire.get("/health/live").await.0.starts_with("http/1.1 200"));
     wire.send("GET /hea").await;
     let (_, after) = wire.closed().await;
     assert!(after > HEADER.mul_f64(0.9) && after < HEADER + SLACK, "{after:?}");
-    assert_eq!(door.counters.public.closed(CloseReason::HeaderTimeout), 1);
+    assert_eq!(listeners.counters.public.closed(CloseReason::HeaderTimeout), 1);
 }
 
 #[rstest]
@@ -150,8 +150,8 @@ async fn a_head_that_stops_on_a_connection_in_use_times_out() {
 #[case::http2_all_but_a_byte(Some(1), "/data/miner_block/epoch?epoch=0")]
 #[tokio::test]
 async fn an_answer_that_is_not_read_times_out(#[case] window: Option<u32>, #[case] path: &str) {
-    let door = open_long(terms()).await;
-    let mut wire = Wire::connect(door.public).await;
+    let listeners = open_long(options()).await;
+    let mut wire = RawClient::connect(listeners.public).await;
     match window {
         None => wire.send(format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n")).await,
         Some(window) => {
@@ -162,23 +162,23 @@ async fn an_answer_that_is_not_read_times_out(#[case] window: Option<u32>, #[cas
     // Nothing is read until the gateway has given up.
     let start = Instant::now();
     let mut ticks = interval(Duration::from_millis(20));
-    while door.counters.public.closed(CloseReason::Stalled) == 0 {
+    while listeners.counters.public.closed(CloseReason::Stalled) == 0 {
         ticks.tick().await;
         assert!(start.elapsed() < PATIENCE);
     }
     assert!(start.elapsed() > STALL.mul_f64(0.9) && start.elapsed() < STALL + SLACK, "{:?}", start.elapsed());
     // Who reads gets all of it.
-    let whole = door.public(reqwest::Method::GET, "/data/miner_block/canonical").send().await.unwrap();
+    let whole = listeners.public(reqwest::Method::GET, "/data/miner_block/canonical").send().await.unwrap();
     assert!(whole.bytes().await.unwrap().ends_with(b"\"errors\":null}"));
 }
 
 #[tokio::test]
 async fn an_event_stream_without_events_stays_open() {
-    let door = open(terms()).await;
-    let mut wire = Wire::connect(door.public).await;
+    let listeners = open(options()).await;
+    let mut wire = RawClient::connect(listeners.public).await;
     wire.send("GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await;
     // Another connection shows that the time for everything else is over.
-    let mut other = Wire::connect(door.public).await;
+    let mut other = RawClient::connect(listeners.public).await;
     assert!(other.get("/health/live").await.0.starts_with("http/1.1 200"));
     let (_, after) = other.closed().await;
     assert!(after > STALL);

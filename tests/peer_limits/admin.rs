@@ -12,14 +12,14 @@ use crate::support::gateway::{Backend, PATIENCE, TestStore};
 use crate::{Node, until};
 
 #[tokio::test]
-async fn peers_are_added_put_on_lists_and_sent_away_at_the_admin_door_only() {
-    let place = TestStore::create(Backend::Sqlite).await;
+async fn peers_are_added_allowed_denied_and_removed_on_the_admin_listener_only() {
+    let test_store = TestStore::create(Backend::Sqlite).await;
     let config = Config {
-        database_url: place.url.parse().unwrap(),
+        database_url: test_store.url.parse().unwrap(),
         http: ([127, 0, 0, 1], 0).into(),
         admin: ([127, 0, 0, 1], 0).into(),
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
-        identity: place.folder.path().join("key"),
+        identity: test_store.folder.path().join("key"),
         sync: false,
         network: modal_gateway::chain::Network::devnet(),
         ..Config::default()
@@ -99,7 +99,7 @@ async fn peers_are_added_put_on_lists_and_sent_away_at_the_admin_door_only() {
         assert_eq!(send(Method::DELETE, format!("{peers}/{name}"), None).await.0, status, "{name}");
     }
 
-    // The public door has none of it.
+    // The public listener has none of it.
     let there = format!("{public}/peers");
     assert_eq!(send(Method::POST, there.clone(), Some(json!({ "address": address }))).await.0, 405);
     assert_eq!(send(Method::DELETE, format!("{there}/{id}"), None).await.0, 404);

@@ -6,14 +6,14 @@ use rstest::rstest;
 
 use crate::{
     open,
-    support::door::{Door, Terms, send, unlimited},
+    support::listeners::{ListenerOptions, Listeners, send, unlimited},
 };
 
 const READ: &str = "/data/miner_block/epoch?epoch=0";
 
-async fn with_origins(origins: &[&str]) -> Door {
+async fn with_origins(origins: &[&str]) -> Listeners {
     let cors_origins = origins.iter().map(|origin| origin.parse().unwrap()).collect();
-    open(Terms { settings: Settings { cors_origins, ..unlimited() }, ..Terms::default() }).await
+    open(ListenerOptions { settings: Settings { cors_origins, ..unlimited() }, ..ListenerOptions::default() }).await
 }
 
 #[rstest]
@@ -27,11 +27,11 @@ async fn pages_of_listed_origins_may_read(
     #[case] origin: &str,
     #[case] allowed: Option<&str>,
 ) {
-    let door = with_origins(origins).await;
+    let listeners = with_origins(origins).await;
     let text = |response: &reqwest::Response, name: &str| {
         response.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
     };
-    let read = send(door.public(Method::GET, READ).header("origin", origin)).await;
+    let read = send(listeners.public(Method::GET, READ).header("origin", origin)).await;
     assert_eq!(read.status(), 200);
     assert_eq!(text(&read, "access-control-allow-origin").as_deref(), allowed);
     let exposed = text(&read, "access-control-expose-headers").unwrap();
@@ -42,25 +42,30 @@ async fn pages_of_listed_origins_may_read(
     let vary: Vec<_> = read.headers().get_all("vary").iter().map(|value| value.to_str().unwrap()).collect();
     assert_eq!(vary.contains(&"origin"), origins != ["*"], "{vary:?}");
     assert!(vary.contains(&"accept"), "{vary:?}");
-    let preflight = door.public(Method::OPTIONS, READ).header("origin", origin);
+    let preflight = listeners.public(Method::OPTIONS, READ).header("origin", origin);
     let preflight = preflight.header("access-control-request-method", "POST");
     let preflight = send(preflight.header("access-control-request-headers", "content-type")).await;
     assert_eq!(preflight.status(), 200);
     assert_eq!(text(&preflight, "access-control-allow-origin").as_deref(), allowed);
     assert_eq!(text(&preflight, "access-control-allow-credentials"), None);
-    let preflight = |path: &str| door.public(Method::OPTIONS, path).header("access-control-request-method", "POST");
+    let preflight =
+        |path: &str| listeners.public(Method::OPTIONS, path).header("access-control-request-method", "POST");
     assert_eq!(send(preflight("/nowhere").header("origin", origin)).await.status(), 200);
-    assert_eq!(send(door.public(Method::OPTIONS, READ).header("origin", origin)).await.status(), 405, "asks nothing");
-    let error = send(door.public(Method::GET, "/nowhere").header("origin", origin)).await;
+    assert_eq!(
+        send(listeners.public(Method::OPTIONS, READ).header("origin", origin)).await.status(),
+        405,
+        "asks nothing"
+    );
+    let error = send(listeners.public(Method::GET, "/nowhere").header("origin", origin)).await;
     assert_eq!(text(&error, "access-control-allow-origin").as_deref(), allowed, "errors can be read too");
-    let admin = send(door.admin(Method::GET, "/metrics").header("origin", origin)).await;
+    let admin = send(listeners.admin(Method::GET, "/metrics").header("origin", origin)).await;
     assert_eq!(text(&admin, "access-control-allow-origin"), None);
 }
 
 #[tokio::test]
 async fn pages_load_nothing_from_elsewhere_and_are_not_framed() {
-    let door = open(Terms::default()).await;
-    let page = send(door.public(Method::GET, "/docs/")).await;
+    let listeners = open(ListenerOptions::default()).await;
+    let page = send(listeners.public(Method::GET, "/docs/")).await;
     let headers = page.headers();
     assert_eq!(headers["content-type"], "text/html");
     let policy = headers["content-security-policy"].to_str().unwrap();
@@ -72,14 +77,14 @@ async fn pages_load_nothing_from_elsewhere_and_are_not_framed() {
         (&"DENY".parse().unwrap(), &"no-referrer".parse().unwrap())
     );
     for path in ["/docs/", READ, "/nowhere", "/openapi.json", "/docs/swagger-ui-bundle.js"] {
-        let response = send(door.public(Method::GET, path)).await;
+        let response = send(listeners.public(Method::GET, path)).await;
         assert_eq!(response.headers()["x-content-type-options"], "nosniff", "{path}");
         assert!(!response.headers().contains_key("strict-transport-security"), "{path}: there is no TLS");
     }
-    let metrics = send(door.admin(Method::GET, "/metrics")).await;
+    let metrics = send(listeners.admin(Method::GET, "/metrics")).await;
     assert_eq!(metrics.headers()["x-content-type-options"], "nosniff");
     for path in ["/docs/nowhere", "/docs/%ff"] {
-        let error = send(door.public(Method::GET, path)).await;
+        let error = send(listeners.public(Method::GET, path)).await;
         assert_eq!(error.status(), 404, "{path}");
         assert_eq!(error.json::<serde_json::Value>().await.unwrap()["errors"]["code"], "unknown_path", "{path}");
     }

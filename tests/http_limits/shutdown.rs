@@ -7,33 +7,33 @@ use tokio::{io::AsyncReadExt, net::TcpStream};
 
 use crate::{
     open,
+    raw_client::{RawClient, h2_get, h2_preface},
     support::{
-        door::{Door, Terms},
         gateway::PATIENCE,
+        listeners::{ListenerOptions, Listeners},
         until::eventually,
     },
-    wire::{Wire, h2_get, h2_preface},
 };
 
-async fn begun(door: &Door, requests: u64) {
-    eventually(async || (door.counters.public.requests() >= requests).then_some(())).await;
+async fn begun(listeners: &Listeners, requests: u64) {
+    eventually(async || (listeners.counters.public.requests() >= requests).then_some(())).await;
 }
 
 const HALF: &str = "POST /ping HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 4\r\n\r\nnu";
 
 #[tokio::test]
 async fn requests_in_flight_finish_and_event_streams_end_with_a_comment() {
-    let door = open(Terms::default()).await;
-    let (mut half, mut idle) = (Wire::connect(door.public).await, Wire::connect(door.public).await);
-    let (mut events, mut h2) = (Wire::connect(door.public).await, Wire::connect(door.public).await);
+    let listeners = open(ListenerOptions::default()).await;
+    let (mut half, mut idle) = (RawClient::connect(listeners.public).await, RawClient::connect(listeners.public).await);
+    let (mut events, mut h2) = (RawClient::connect(listeners.public).await, RawClient::connect(listeners.public).await);
     half.send(HALF).await;
     idle.get("/health/live").await;
     events.send("GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await;
     h2.send(h2_preface(65_535)).await;
     h2.send(h2_get(1, "/health/live")).await;
-    begun(&door, 4).await;
-    let (address, counters) = (door.public, door.counters.clone());
-    let closing = tokio::spawn(door.close());
+    begun(&listeners, 4).await;
+    let (address, counters) = (listeners.public, listeners.counters.clone());
+    let closing = tokio::spawn(listeners.close());
     let (told, _) = events.closed().await;
     let told = String::from_utf8_lossy(&told);
     assert!(told.contains("the gateway is shutting down") && told.ends_with("0\r\n\r\n"), "{told}");
@@ -53,12 +53,12 @@ async fn requests_in_flight_finish_and_event_streams_end_with_a_comment() {
 async fn requests_that_do_not_finish_in_time_are_cut_off() {
     let drain = Duration::from_millis(700);
     let limits = ConnectionLimits { drain, header_timeout: PATIENCE, ..ConnectionLimits::default() };
-    let door = open(Terms { limits, ..Terms::default() }).await;
-    let mut half = Wire::connect(door.public).await;
+    let listeners = open(ListenerOptions { limits, ..ListenerOptions::default() }).await;
+    let mut half = RawClient::connect(listeners.public).await;
     half.send(HALF).await;
-    begun(&door, 1).await;
+    begun(&listeners, 1).await;
     let start = Instant::now();
-    door.close().await;
+    listeners.close().await;
     assert!(start.elapsed() >= drain && start.elapsed() < drain + Duration::from_secs(5), "{:?}", start.elapsed());
     let mut rest = Vec::new();
     let _ = half.0.read_to_end(&mut rest).await;

@@ -1,4 +1,4 @@
-//! Nobody makes us dial inwards: neither a client of the HTTP door nor a peer.
+//! Nobody makes us dial inwards: neither a client of the HTTP listener nor a peer.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,10 +7,10 @@ use libp2p::{Multiaddr, PeerId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::forms::{hostile, multiaddrs};
-use crate::hostile::Hostile;
+use crate::address_forms::{hostile, multiaddrs};
+use crate::connection_counter::ConnectionCounter;
+use crate::hostile_peer::Hostile;
 use crate::support::gateway::{Backend, PATIENCE, TestGateway, TestStore};
-use crate::watcher::Watcher;
 use crate::{Node, until};
 
 /// Every public route that takes parameters, and a `POST` body for those that take one.
@@ -48,7 +48,7 @@ const HEADERS: [&str; 8] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_makes_the_gateway_dial_what_the_client_names() {
-    let watcher = Watcher::start().await;
+    let counter = ConnectionCounter::start().await;
     let store = TestStore::create(Backend::Sqlite).await;
     let gateway = TestGateway::over(store, &[], |config| modal_gateway::config::Config {
         rate_limit: 0,
@@ -56,7 +56,7 @@ async fn no_request_makes_the_gateway_dial_what_the_client_names() {
         ..config
     })
     .await;
-    let forms = hostile(watcher.port);
+    let forms = hostile(counter.port);
     assert!(forms.len() >= 200, "{}", forms.len());
     let (sent, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let tries =
@@ -117,38 +117,38 @@ async fn no_request_makes_the_gateway_dial_what_the_client_names() {
     }
     let refused = refused.into_inner();
     assert!(refused >= forms.len(), "{refused} refused");
-    let door = gateway.p2p.endpoint_stats();
-    assert_eq!((door.dials, door.connections_out), (0, 0));
-    assert_eq!(watcher.counts(), [0; 3], "nothing came");
-    // The watcher would have seen it: the operator may send us there.
-    for address in watcher.addresses().into_iter().chain([format!("/dns/localhost/tcp/{}", watcher.port)]) {
+    let stats = gateway.p2p.endpoint_stats();
+    assert_eq!((stats.dials, stats.connections_out), (0, 0));
+    assert_eq!(counter.counts(), [0; 3], "nothing came");
+    // The counter would have seen it: the operator may send us there.
+    for address in counter.addresses().into_iter().chain([format!("/dns/localhost/tcp/{}", counter.port)]) {
         gateway.p2p.add_peer(address.parse().unwrap()).await.unwrap();
     }
-    until("what the operator names is dialled", async || watcher.counts().iter().all(|count| *count > 0)).await;
+    until("what the operator names is dialled", async || counter.counts().iter().all(|count| *count > 0)).await;
     eprintln!(
         "SSRF over HTTP: {} forms, {} requests, {refused} refused as unknown_peer, 0 dials; the operator's: {:?}",
         forms.len(),
         sent.into_inner(),
-        watcher.counts()
+        counter.counts()
     );
 }
 
 #[tokio::test]
-async fn an_answer_does_not_tell_an_open_port_from_a_closed_one() {
-    let watcher = Watcher::start().await;
+async fn an_answer_does_not_reveal_whether_a_port_is_open() {
+    let counter = ConnectionCounter::start().await;
     let held = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let closed = held.local_addr().unwrap().port();
     drop(held);
     let store = TestStore::create(Backend::Sqlite).await;
     let (open_id, closed_id) = (PeerId::random(), PeerId::random());
-    let peers = [(open_id, watcher.port, "open"), (closed_id, closed, "closed")]
+    let peers = [(open_id, counter.port, "open"), (closed_id, closed, "closed")]
         .map(|(id, port, alias)| format!("{alias}=/ip4/127.0.0.1/tcp/{port}/p2p/{id}"));
     let gateway = TestGateway::over(store, &peers, |config| config).await;
     let shape = async |peer: &str| {
         let reply = gateway.get(&format!("/inspect?peer={peer}")).await;
         (reply.status, reply.json())
     };
-    let forms = [watcher.port, closed].map(|port| format!("/ip4/127.0.0.1/tcp/{port}"));
+    let forms = [counter.port, closed].map(|port| format!("/ip4/127.0.0.1/tcp/{port}"));
     assert_eq!(shape(&forms[0]).await, shape(&forms[1]).await);
     let (status, told) = shape("closed").await;
     assert_eq!((status, &told["errors"]["code"]), (503, &"peer_unreachable".into()));
@@ -157,7 +157,7 @@ async fn an_answer_does_not_tell_an_open_port_from_a_closed_one() {
 
 /// What becomes of what a hostile peer tells: two nodes hear it, one of which may dial it.
 async fn told(own: bool) {
-    let (strict, loose) = (Watcher::start().await, Watcher::start().await);
+    let (strict, loose) = (ConnectionCounter::start().await, ConnectionCounter::start().await);
     let told = |port| -> Vec<Multiaddr> {
         multiaddrs(port, PeerId::random()).iter().filter_map(|form| form.parse().ok()).collect()
     };
@@ -216,11 +216,11 @@ async fn told(own: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_peers_say_of_themselves_is_dialled_only_where_the_settings_allow() {
+async fn addresses_from_identify_are_dialled_only_where_the_settings_allow() {
     told(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_kademlia_answers_is_dialled_only_where_the_settings_allow() {
+async fn addresses_from_kademlia_are_dialled_only_where_the_settings_allow() {
     told(false).await;
 }

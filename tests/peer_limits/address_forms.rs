@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use libp2p::PeerId;
 
-use crate::watcher::TARGETS;
+use crate::connection_counter::TARGETS;
 
 /// All forms of all targets, with this port. Those that are multiaddrs come first.
 pub fn hostile(port: u16) -> Vec<String> {

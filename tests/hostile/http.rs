@@ -1,4 +1,4 @@
-//! The HTTP door: the same depths and sizes, and requests made by hand.
+//! HTTP: the same depths and sizes, and requests made by hand.
 
 use futures::StreamExt;
 use tokio::net::TcpStream;

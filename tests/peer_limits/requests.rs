@@ -19,7 +19,7 @@ fn code(answer: &[u8]) -> Option<String> {
 }
 
 #[tokio::test]
-async fn who_asks_too_much_waits_or_is_told_so_and_others_are_answered() {
+async fn a_peer_over_its_limit_waits_or_is_refused_and_others_are_answered() {
     let server = Node::start(|config| (config.peer_rate_limit, config.delay_limit) = (100, DELAY)).await;
     let (greedy, modest) = (Node::start(|_| {}).await, Node::start(|_| {}).await);
     greedy.meet(&server).await;
@@ -44,8 +44,8 @@ async fn who_asks_too_much_waits_or_is_told_so_and_others_are_answered() {
         let answer = greedy.client.request(server.id(), request().into(), PATIENCE).await.unwrap();
         assert_eq!(code(&answer), None);
     }
-    let door = server.client.endpoint_stats();
-    assert!(door.delayed > 0 && door.inbound_waiting == 0);
+    let stats = server.client.endpoint_stats();
+    assert!(stats.delayed > 0 && stats.inbound_waiting == 0);
 }
 
 #[tokio::test]

@@ -11,30 +11,34 @@ use rstest::rstest;
 
 use crate::{
     open,
+    raw_client::RawClient,
     support::{
-        door::{Terms, send},
         gateway::{Backend, TestStore},
+        listeners::{ListenerOptions, send},
     },
-    wire::Wire,
 };
 
 const TOKEN: &str = "0123456789abcdef-token";
 
 #[tokio::test]
 async fn with_a_token_every_request_must_show_it() {
-    let door = open(Terms { token: Some(TOKEN), ..Terms::default() }).await;
+    let listeners = open(ListenerOptions { token: Some(TOKEN), ..ListenerOptions::default() }).await;
     for (method, path) in [(Method::GET, "/metrics"), (Method::POST, "/sync"), (Method::GET, "/nowhere")] {
         for shown in ["", "Bearer", "Bearer 0123456789abcdef-tokem", "Bearer 0123456789abcdef-token1", TOKEN] {
-            let refused = send(door.admin(method.clone(), path).header("authorization", shown)).await;
+            let refused = send(listeners.admin(method.clone(), path).header("authorization", shown)).await;
             assert_eq!(refused.status(), 401, "{method} {path} {shown}");
             assert_eq!(refused.headers()["www-authenticate"], "Bearer");
             assert_eq!(refused.json::<serde_json::Value>().await.unwrap()["errors"]["code"], "unauthorized");
         }
     }
-    let good = send(door.admin(Method::GET, "/metrics").bearer_auth(TOKEN)).await;
+    let good = send(listeners.admin(Method::GET, "/metrics").bearer_auth(TOKEN)).await;
     assert_eq!(good.status(), 200);
-    assert_eq!(send(door.public(Method::GET, "/status")).await.status(), 200, "the public door wants none");
-    assert_eq!(send(door.admin(Method::GET, "/health/live")).await.status(), 200, "nor who looks whether it lives");
+    assert_eq!(send(listeners.public(Method::GET, "/status")).await.status(), 200, "the public listener wants none");
+    assert_eq!(
+        send(listeners.admin(Method::GET, "/health/live")).await.status(),
+        200,
+        "nor who looks whether it lives"
+    );
 }
 
 #[rstest]
@@ -45,23 +49,23 @@ async fn with_a_token_every_request_must_show_it() {
 #[case::no_page_at_all("host: {own}\r\norigin: null")]
 #[tokio::test]
 async fn without_a_token_no_web_page_starts_a_sync(#[case] headers: &str) {
-    let door = open(Terms::default()).await;
-    let headers = headers.replace("{own}", &door.admin.to_string());
+    let listeners = open(ListenerOptions::default()).await;
+    let headers = headers.replace("{own}", &listeners.admin.to_string());
     let post = |headers: &str| {
         format!("POST /sync HTTP/1.1\r\n{headers}\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{{}}")
     };
-    let mut wire = Wire::connect(door.admin).await;
+    let mut wire = RawClient::connect(listeners.admin).await;
     wire.send(post(&headers)).await;
     let (head, _) = wire.answer().await;
     assert!(head.starts_with("http/1.1 401"), "{head}");
     let jobs = async || {
-        let answer = send(door.public(Method::GET, "/sync")).await;
+        let answer = send(listeners.public(Method::GET, "/sync")).await;
         answer.json::<serde_json::Value>().await.unwrap()["data"]["count"].as_u64().unwrap()
     };
     assert_eq!(jobs().await, 0);
     // A program on this machine starts one.
-    let mut wire = Wire::connect(door.admin).await;
-    wire.send(post(&format!("host: {}", door.admin))).await;
+    let mut wire = RawClient::connect(listeners.admin).await;
+    wire.send(post(&format!("host: {}", listeners.admin))).await;
     let (head, _) = wire.answer().await;
     assert!(head.starts_with("http/1.1 202"), "{head}");
     assert_eq!(jobs().await, 1);
@@ -86,7 +90,7 @@ async fn start(change: impl FnOnce(Config, &std::path::Path) -> Config) -> Resul
 }
 
 #[tokio::test]
-async fn an_address_that_others_reach_needs_a_token() {
+async fn an_admin_address_beyond_loopback_needs_a_token() {
     let everywhere: SocketAddr = ([0, 0, 0, 0], 0).into();
     let refused = start(|config, _| Config { admin: everywhere, ..config }).await.unwrap_err();
     assert!(matches!(refused, AppError::AdminNotLoopback(_)), "{refused:?}");

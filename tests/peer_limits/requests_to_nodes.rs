@@ -36,14 +36,14 @@ async fn ping(http: &reqwest::Client, base: &str, client: &str, data: u64) -> (u
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_of_a_gateway_share_two_places_and_are_told_when_there_is_none_in_time() {
-    let (place, peer) = (TestStore::create(Backend::Sqlite).await, pinged().await);
+async fn clients_of_a_gateway_share_two_requests_in_flight_and_get_an_error_in_time() {
+    let (test_store, peer) = (TestStore::create(Backend::Sqlite).await, pinged().await);
     let config = Config {
-        database_url: place.url.parse().unwrap(),
+        database_url: test_store.url.parse().unwrap(),
         http: ([127, 0, 0, 1], 0).into(),
         admin: ([127, 0, 0, 1], 0).into(),
         listen: Vec::new(),
-        identity: place.folder.path().join("key"),
+        identity: test_store.folder.path().join("key"),
         peer: vec![format!("node={}", peer.address).parse().unwrap()],
         peer_timeout: Duration::from_secs(4),
         sync: false,
@@ -91,10 +91,10 @@ async fn clients_of_a_gateway_share_two_places_and_are_told_when_there_is_none_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_that_is_told_to_stop_waits_for_the_node() {
-    let (place, peer) = (TestStore::create(Backend::Sqlite).await, pinged().await);
-    let mut serve = program(place.folder.path(), SERVE);
-    serve.args(["--database-url", &place.url, "--identity", "key", "--network", "devnet"]);
+async fn a_stopping_gateway_waits_for_the_nodes_answers() {
+    let (test_store, peer) = (TestStore::create(Backend::Sqlite).await, pinged().await);
+    let mut serve = program(test_store.folder.path(), SERVE);
+    serve.args(["--database-url", &test_store.url, "--identity", "key", "--network", "devnet"]);
     serve.args(["--peer", &format!("node={}", peer.address)]);
     serve.env("MODAL_GATEWAY_PEER_TIMEOUT", "500ms");
     let gateway = Process::start(serve);
@@ -117,7 +117,7 @@ async fn a_gateway_that_is_told_to_stop_waits_for_the_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_request_command_stays_until_it_is_answered() {
+async fn the_request_command_waits_for_its_answer() {
     let folder = tempfile::tempdir().unwrap();
     for interrupted in [false, true] {
         let peer = pinged().await;
@@ -145,7 +145,7 @@ async fn the_request_command_stays_until_it_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sync_command_stays_until_it_is_answered() {
+async fn the_sync_command_waits_for_its_answers() {
     let folder = tempfile::tempdir().unwrap();
     let refusal = json!({"ok": false, "data": null, "errors": {"error": "Unknown path"}});
     let peer = ScriptedPeer::start(move |_| Reply::Held(refusal.clone())).await;

@@ -15,13 +15,13 @@ pub const TARGETS: [&str; 3] = ["127.0.0.1", "127.0.0.2", "::1"];
 const MAX_TRIES: usize = 20;
 
 /// One port, watched on all of [`TARGETS`].
-pub struct Watcher {
+pub struct ConnectionCounter {
     pub port: u16,
     counts: [Arc<AtomicUsize>; TARGETS.len()],
     _tasks: JoinSet<()>,
 }
 
-impl Watcher {
+impl ConnectionCounter {
     pub async fn start() -> Self {
         let mut tries = 0;
         let (port, listeners) = loop {

@@ -1,4 +1,4 @@
-//! The HTTP doors alone: both listeners over a store that a test writes to, without the node that would write there too.
+//! Both HTTP listeners alone, over a store that a test writes to, without the node that would write there too.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,15 +18,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::gateway::{PATIENCE, TestStore};
 
-/// What the doors grant, and want.
-pub struct Terms {
+/// Options of the listeners.
+pub struct ListenerOptions {
     pub settings: Settings,
     pub limits: ConnectionLimits,
     pub tls: Option<Arc<Tls>>,
     pub token: Option<&'static str>,
 }
 
-impl Default for Terms {
+impl Default for ListenerOptions {
     fn default() -> Self {
         Self { settings: unlimited(), limits: ConnectionLimits::default(), tls: None, token: None }
     }
@@ -43,39 +43,39 @@ pub fn unlimited() -> Settings {
     Settings { addresses, ..Settings::default() }
 }
 
-/// Public and admin door.
-pub struct Door {
-    /// What the doors answer from, for the test to write to.
+/// A public and an admin listener.
+pub struct Listeners {
+    /// The store that answers come from, for the test to write to.
     pub store: Arc<dyn BlockStore>,
-    pub place: TestStore,
-    /// Ends the doors.
+    pub test_store: TestStore,
+    /// Stops the listeners.
     pub closing: CancellationToken,
     pub public: SocketAddr,
     pub admin: SocketAddr,
     pub counters: Arc<Counters>,
-    /// What the public door serves.
+    /// The router of the public listener.
     pub router: axum::Router,
     tasks: Vec<JoinHandle<()>>,
     client: Client,
     _closing: DropGuard,
 }
 
-impl Door {
-    /// Doors before `place`, reached at `url`. `sync`: whether the store counts as kept level with the network.
-    pub async fn open(place: TestStore, url: &str, sync: bool) -> Self {
-        Self::with(place, url, sync, Terms::default()).await
+impl Listeners {
+    /// Listeners over `test_store`, reached at `url`. `sync`: whether the store counts as kept level with the network.
+    pub async fn open(test_store: TestStore, url: &str, sync: bool) -> Self {
+        Self::with(test_store, url, sync, ListenerOptions::default()).await
     }
 
-    /// The same, on other terms.
-    pub async fn with(place: TestStore, url: &str, sync: bool, terms: Terms) -> Self {
-        let options = OpenOptions { acquire_timeout: Duration::from_secs(1), ..OpenOptions::default() };
-        let store = store::open(url, &options).await.unwrap();
+    /// The same, with other options.
+    pub async fn with(test_store: TestStore, url: &str, sync: bool, options: ListenerOptions) -> Self {
+        let store_options = OpenOptions { acquire_timeout: Duration::from_secs(1), ..OpenOptions::default() };
+        let store = store::open(url, &store_options).await.unwrap();
         let settings =
             source::Settings { finality_depth: 40, peer_timeout: Duration::from_secs(2), cache_bytes: 0, sync };
         let source =
             Arc::new(Source::local_only(Arc::new(LocalSource::new(store.clone(), PeerId::random(), settings))));
         let closing = CancellationToken::new();
-        let Terms { settings, limits, tls, token } = terms;
+        let ListenerOptions { settings, limits, tls, token } = options;
         let addresses = settings.addresses.clone();
         let gateway = Gateway::new(source, settings, closing.clone());
         let counters = gateway.counters().clone();
@@ -83,7 +83,7 @@ impl Door {
             [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
         let [public, admin] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
         let router = http::router(gateway.clone());
-        let doors = [
+        let endpoints = [
             http::server::Endpoint {
                 router: router.clone(),
                 limits: limits.clone(),
@@ -100,15 +100,15 @@ impl Door {
             },
         ];
         let mut tasks = Vec::new();
-        for (listener, door) in listeners.into_iter().zip(doors) {
-            tasks.push(tokio::spawn(http::serve(listener, door, closing.clone())));
+        for (listener, endpoint) in listeners.into_iter().zip(endpoints) {
+            tasks.push(tokio::spawn(http::serve(listener, endpoint, closing.clone())));
         }
         let client = Client::builder().no_proxy().build().unwrap();
         let _closing = closing.clone().drop_guard();
-        Self { store, place, public, admin, counters, router, tasks, client, _closing, closing }
+        Self { store, test_store, public, admin, counters, router, tasks, client, _closing, closing }
     }
 
-    /// Stops the doors; returns once they have.
+    /// Stops the listeners; returns once they have stopped.
     pub async fn close(self) {
         self.closing.cancel();
         for task in self.tasks {
@@ -116,12 +116,12 @@ impl Door {
         }
     }
 
-    /// A request at the public door.
+    /// A request to the public listener.
     pub fn public(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("http://{}{path}", self.public))
     }
 
-    /// A request at the admin door.
+    /// A request to the admin listener.
     pub fn admin(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("http://{}{path}", self.admin))
     }

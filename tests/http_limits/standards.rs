@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::{
     open,
     rate::{EPOCH, ask, limited},
-    support::door::{Terms, proxy_here, send},
-    wire::Wire,
+    raw_client::RawClient,
+    support::listeners::{ListenerOptions, proxy_here, send},
 };
 
 async fn code(response: reqwest::Response) -> Value {
@@ -25,10 +25,10 @@ async fn code(response: reqwest::Response) -> Value {
 #[case::absolute_form("GET http://a/inspect HTTP/1.1\r\nhost: a\r\n\r\n", "200")]
 #[tokio::test]
 async fn a_request_has_one_valid_host(#[case] request: &str, #[case] status: &str) {
-    let door = open(Terms::default()).await;
+    let listeners = open(ListenerOptions::default()).await;
     let admin = request.replace("/inspect", "/health/live");
-    for (address, request) in [(door.public, request), (door.admin, &admin)] {
-        let mut wire = Wire::connect(address).await;
+    for (address, request) in [(listeners.public, request), (listeners.admin, &admin)] {
+        let mut wire = RawClient::connect(address).await;
         wire.send(request).await;
         let (head, body) = wire.answer().await;
         assert_eq!(head.split(' ').nth(1), Some(status), "{request:?}");
@@ -38,23 +38,23 @@ async fn a_request_has_one_valid_host(#[case] request: &str, #[case] status: &st
 
 #[tokio::test]
 async fn conditions_are_honoured() {
-    let door = open(Terms::default()).await;
+    let listeners = open(ListenerOptions::default()).await;
     for path in [EPOCH, "/data/miner_block/canonical"] {
-        let tag = send(door.public(Method::GET, path)).await.headers()["etag"].to_str().unwrap().to_owned();
+        let tag = send(listeners.public(Method::GET, path)).await.headers()["etag"].to_str().unwrap().to_owned();
         for (name, value, status) in [
             ("if-match", tag.as_str(), 200),
             ("if-match", "*", 200),
             ("if-match", "\"x\"", 412),
             ("if-none-match", &tag, 304),
         ] {
-            let response = send(door.public(Method::GET, path).header(name, value)).await;
+            let response = send(listeners.public(Method::GET, path).header(name, value)).await;
             assert_eq!(response.status(), status, "{path} {name}: {value}");
         }
-        let failed = send(door.public(Method::GET, path).header("if-match", format!("W/{tag}"))).await;
+        let failed = send(listeners.public(Method::GET, path).header("if-match", format!("W/{tag}"))).await;
         assert_eq!(code(failed).await, "precondition_failed");
     }
     let post = || {
-        let request = door.public(Method::POST, "/data/miner_block/epoch").body(r#"{"epoch":0}"#);
+        let request = listeners.public(Method::POST, "/data/miner_block/epoch").body(r#"{"epoch":0}"#);
         request.header("content-type", "application/json")
     };
     let tag = send(post()).await.headers()["etag"].clone();
@@ -74,8 +74,8 @@ async fn conditions_are_honoured() {
 #[case("/nowhere", "text/html", 404)]
 #[tokio::test]
 async fn accept_means_the_same_on_all_routes(#[case] path: &str, #[case] accept: &str, #[case] status: u16) {
-    let door = open(Terms::default()).await;
-    let response = send(door.public(Method::GET, path).header("accept", accept)).await;
+    let listeners = open(ListenerOptions::default()).await;
+    let response = send(listeners.public(Method::GET, path).header("accept", accept)).await;
     assert_eq!(response.status(), status);
     if status == 406 {
         assert_eq!(code(response).await, "not_acceptable");
@@ -84,8 +84,8 @@ async fn accept_means_the_same_on_all_routes(#[case] path: &str, #[case] accept:
 
 #[tokio::test]
 async fn a_member_that_is_there_twice_is_refused() {
-    let door = open(Terms::default()).await;
-    let post = door.public(Method::POST, "/data/miner_block/epoch").header("content-type", "application/json");
+    let listeners = open(ListenerOptions::default()).await;
+    let post = listeners.public(Method::POST, "/data/miner_block/epoch").header("content-type", "application/json");
     let refused = send(post.body(r#"{"epoch":0,"epoch":1}"#)).await;
     assert_eq!(refused.status(), 400);
     let error = refused.json::<Value>().await.unwrap();
@@ -94,10 +94,10 @@ async fn a_member_that_is_there_twice_is_refused() {
 
 #[tokio::test]
 async fn preflights_are_answered_whatever_the_path_and_the_limits() {
-    let door = limited(1, 100).await;
-    while ask(&door, "192.0.2.1", EPOCH).await.status() == 200 {}
+    let listeners = limited(1, 100).await;
+    while ask(&listeners, "192.0.2.1", EPOCH).await.status() == 200 {}
     for path in [EPOCH, "/nowhere"] {
-        let preflight = door.public(Method::OPTIONS, path).header("x-forwarded-for", "192.0.2.1");
+        let preflight = listeners.public(Method::OPTIONS, path).header("x-forwarded-for", "192.0.2.1");
         let preflight = preflight.header("origin", "https://a.example").header("access-control-request-method", "GET");
         let answer = send(preflight).await;
         assert_eq!(
@@ -110,8 +110,8 @@ async fn preflights_are_answered_whatever_the_path_and_the_limits() {
 #[tokio::test]
 async fn a_browser_that_follows_events_is_asked_to_come_back() {
     let settings = Settings { addresses: proxy_here(), ..Settings::default() };
-    let door = open(Terms { settings, ..Terms::default() }).await;
-    let follow = || door.public(Method::GET, "/events").header("x-forwarded-for", "192.0.2.1");
+    let listeners = open(ListenerOptions { settings, ..ListenerOptions::default() }).await;
+    let follow = || listeners.public(Method::GET, "/events").header("x-forwarded-for", "192.0.2.1");
     let mut streams = Vec::new();
     for _ in 0..16 {
         streams.push(send(follow()).await);
@@ -128,8 +128,8 @@ async fn a_browser_that_follows_events_is_asked_to_come_back() {
 #[tokio::test]
 async fn answers_for_shared_caches_name_no_tip() {
     // 61 blocks, of which those of the first 20 are final.
-    let door = open(Terms::default()).await;
-    let read = async |path: &str| send(door.public(Method::GET, path)).await.headers().clone();
+    let listeners = open(ListenerOptions::default()).await;
+    let read = async |path: &str| send(listeners.public(Method::GET, path)).await.headers().clone();
     let settled = read("/data/miner_block/range?from_index=0&to_index=9").await;
     let recent = read("/data/miner_block/range?from_index=50&to_index=59").await;
     let public =

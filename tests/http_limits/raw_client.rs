@@ -11,9 +11,9 @@ use tokio::{
 use crate::support::gateway::PATIENCE;
 
 /// A connection.
-pub struct Wire<S = TcpStream>(pub S);
+pub struct RawClient<S = TcpStream>(pub S);
 
-impl Wire {
+impl RawClient {
     pub async fn connect(address: SocketAddr) -> Self {
         Self(TcpStream::connect(address).await.unwrap())
     }
@@ -26,7 +26,7 @@ impl Wire {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> RawClient<S> {
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).await.unwrap();
     }

@@ -25,11 +25,11 @@ use tokio_rustls::{
 
 use crate::{
     open,
+    raw_client::{RawClient, h2_get, h2_preface},
     support::{
-        door::{Door, Terms, unlimited},
         gateway::PATIENCE,
+        listeners::{ListenerOptions, Listeners, unlimited},
     },
-    wire::{Wire, h2_get, h2_preface},
 };
 
 /// Writes a fresh certificate and key into a folder; returns the certificate.
@@ -44,41 +44,41 @@ fn load(folder: &Path) -> Tls {
     Tls::load(folder.join("cert.pem"), folder.join("key.pem")).unwrap()
 }
 
-async fn https(folder: &Path, limits: ConnectionLimits) -> Door {
+async fn https(folder: &Path, limits: ConnectionLimits) -> Listeners {
     let settings = Settings { tls: true, ..unlimited() };
-    open(Terms { tls: Some(Arc::new(load(folder))), settings, limits, ..Terms::default() }).await
+    open(ListenerOptions { tls: Some(Arc::new(load(folder))), settings, limits, ..ListenerOptions::default() }).await
 }
 
 /// Connects as a client that knows only this certificate.
 async fn connect(
-    door: &Door,
+    listeners: &Listeners,
     known: &CertificateDer<'static>,
     protocol: &[u8],
-) -> std::io::Result<Wire<TlsStream<TcpStream>>> {
+) -> std::io::Result<RawClient<TlsStream<TcpStream>>> {
     let mut roots = RootCertStore::empty();
     roots.add(known.clone()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let mut config =
         config.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![protocol.to_vec()];
-    let stream = TcpStream::connect(door.public).await?;
+    let stream = TcpStream::connect(listeners.public).await?;
     let name = "localhost".try_into().unwrap();
-    Ok(Wire(TlsConnector::from(Arc::new(config)).connect(name, stream).await?))
+    Ok(RawClient(TlsConnector::from(Arc::new(config)).connect(name, stream).await?))
 }
 
 #[tokio::test]
-async fn http2_is_spoken_to_who_begins_with_it() {
-    let door = open(Terms::default()).await;
+async fn http2_is_used_with_clients_that_begin_with_it() {
+    let listeners = open(ListenerOptions::default()).await;
     let client = Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
-    let get = |path: &str| client.get(format!("http://{}{path}", door.public)).send();
+    let get = |path: &str| client.get(format!("http://{}{path}", listeners.public)).send();
     let answers = futures::future::try_join_all((0..50).map(|_| get("/data/miner_block/epoch?epoch=0"))).await.unwrap();
     for answer in answers {
         assert_eq!((answer.status().as_u16(), answer.version()), (200, Version::HTTP_2));
     }
-    assert_eq!(door.counters.public.open(), 1, "over one connection");
+    assert_eq!(listeners.counters.public.open(), 1, "over one connection");
     let whole = get("/data/miner_block/canonical").await.unwrap().bytes().await.unwrap();
     assert!(whole.ends_with(b"\"errors\":null}"));
-    let post = client.post(format!("http://{}/ping", door.public)).json(&[1, 2]).send().await.unwrap();
+    let post = client.post(format!("http://{}/ping", listeners.public)).json(&[1, 2]).send().await.unwrap();
     assert_eq!(post.json::<serde_json::Value>().await.unwrap()["data"], serde_json::json!([1, 2]));
 }
 
@@ -86,11 +86,11 @@ async fn http2_is_spoken_to_who_begins_with_it() {
 async fn both_protocols_are_offered_over_tls() {
     let folder = tempfile::tempdir().unwrap();
     let certificate = write_certificate(folder.path());
-    let door = https(folder.path(), ConnectionLimits::default()).await;
-    let mut plain = connect(&door, &certificate, b"http/1.1").await.unwrap();
+    let listeners = https(folder.path(), ConnectionLimits::default()).await;
+    let mut plain = connect(&listeners, &certificate, b"http/1.1").await.unwrap();
     let (head, _) = plain.get("/health/live").await;
     assert!(head.starts_with("http/1.1 200") && head.contains("strict-transport-security: max-age="), "{head}");
-    let mut h2 = connect(&door, &certificate, b"h2").await.unwrap();
+    let mut h2 = connect(&listeners, &certificate, b"h2").await.unwrap();
     assert_eq!(h2.0.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
     h2.send(h2_preface(65_535)).await;
     h2.send(h2_get(1, "/health/live")).await;
@@ -106,53 +106,53 @@ async fn a_slow_handshake_times_out() {
     let folder = tempfile::tempdir().unwrap();
     write_certificate(folder.path());
     let limits = ConnectionLimits { header_timeout: Duration::from_millis(500), ..ConnectionLimits::default() };
-    let door = https(folder.path(), limits).await;
-    let mut silent = Wire::connect(door.public).await;
-    let mut half = Wire::connect(door.public).await;
+    let listeners = https(folder.path(), limits).await;
+    let mut silent = RawClient::connect(listeners.public).await;
+    let mut half = RawClient::connect(listeners.public).await;
     half.send([22, 3, 1, 0, 200, 1]).await;
     for wire in [&mut silent, &mut half] {
         let (bytes, after) = wire.closed().await;
         assert!(bytes.is_empty() && after < Duration::from_secs(4), "{after:?}");
     }
-    assert_eq!(door.counters.public.closed(CloseReason::HeaderTimeout), 2);
-    let mut plain = Wire::connect(door.public).await;
+    assert_eq!(listeners.counters.public.closed(CloseReason::HeaderTimeout), 2);
+    let mut plain = RawClient::connect(listeners.public).await;
     plain.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
     plain.closed().await;
-    assert_eq!(door.counters.public.closed(CloseReason::TlsFailed), 1);
+    assert_eq!(listeners.counters.public.closed(CloseReason::TlsFailed), 1);
 }
 
 #[tokio::test]
 async fn a_new_certificate_is_used_and_a_bad_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let old = write_certificate(folder.path());
-    let door = https(folder.path(), ConnectionLimits::default()).await;
-    let mut before = connect(&door, &old, b"http/1.1").await.unwrap();
+    let listeners = https(folder.path(), ConnectionLimits::default()).await;
+    let mut before = connect(&listeners, &old, b"http/1.1").await.unwrap();
     assert!(before.get("/health/live").await.0.starts_with("http/1.1 200"));
     // A key without its certificate, then neither: what was there stays.
     let key = std::fs::read(folder.path().join("key.pem")).unwrap();
     std::fs::write(folder.path().join("key.pem"), "nothing").unwrap();
-    assert!(connect(&door, &old, b"http/1.1").await.is_ok());
+    assert!(connect(&listeners, &old, b"http/1.1").await.is_ok());
     std::fs::write(folder.path().join("key.pem"), key).unwrap();
     let new = write_certificate(folder.path());
     let mut ticks = tokio::time::interval(Duration::from_millis(50));
     let taken_over = async {
-        while connect(&door, &new, b"http/1.1").await.is_err() {
+        while connect(&listeners, &new, b"http/1.1").await.is_err() {
             ticks.tick().await;
         }
     };
     timeout(PATIENCE, taken_over).await.expect("the new certificate in time");
-    assert!(connect(&door, &old, b"http/1.1").await.is_err());
+    assert!(connect(&listeners, &old, b"http/1.1").await.is_err());
     assert!(before.get("/health/live").await.0.starts_with("http/1.1 200"), "who is connected stays so");
     // Long enough for the bad file to be looked at: the next good one is taken over after it.
     std::fs::write(folder.path().join("cert.pem"), "nothing").unwrap();
     let until = tokio::time::Instant::now() + Duration::from_secs(5);
     while tokio::time::Instant::now() < until {
         ticks.tick().await;
-        assert!(connect(&door, &new, b"http/1.1").await.is_ok());
+        assert!(connect(&listeners, &new, b"http/1.1").await.is_ok());
     }
     let newest = write_certificate(folder.path());
     let taken_over = async {
-        while connect(&door, &newest, b"http/1.1").await.is_err() {
+        while connect(&listeners, &newest, b"http/1.1").await.is_err() {
             ticks.tick().await;
         }
     };

@@ -153,11 +153,11 @@ async fn attack(target: Multiaddr, number: usize, begun: Arc<AtomicUsize>, ids: 
 }
 
 /// A gateway that is a process of its own.
-fn gateway(place: &TestStore, peer: &Multiaddr) -> Process {
-    let folder = place.folder.path();
+fn gateway(test_store: &TestStore, peer: &Multiaddr) -> Process {
+    let folder = test_store.folder.path();
     std::fs::write(folder.join("network.toml"), format!("public = false\n{NETWORK_FILE}")).unwrap();
     let mut serve = program(folder, SERVE);
-    serve.args(["--database-url", &place.url, "--verify", "linked", "--peer", &format!("healthy={peer}")]);
+    serve.args(["--database-url", &test_store.url, "--verify", "linked", "--peer", &format!("healthy={peer}")]);
     serve.args(["--network", "network.toml", "--identity", "key", "--sync-interval", "1s", "--rate-limit", "0"]);
     // So that no two answers share their memory.
     serve.env("MODAL_GATEWAY_CACHE_MIB", "0").env("RUST_LOG", "off");
@@ -172,11 +172,11 @@ fn memory(gateway: &Process) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_stalled_requests_takes_little_memory_and_none_of_our_own_calls() {
     let chain: Vec<MinerBlock> = linked(None, 12_000, "main");
-    let place = TestStore::create(Backend::Sqlite).await;
-    place.append(chain.clone(), Level::Linked).await;
+    let test_store = TestStore::create(Backend::Sqlite).await;
+    test_store.append(chain.clone(), Level::Linked).await;
     let node = Serving::of(&chain);
     let healthy = ScriptedPeer::start(node.script()).await;
-    let gateway = gateway(&place, &healthy.address);
+    let gateway = gateway(&test_store, &healthy.address);
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
     let get = async |path: String| {
         let response = http.get(format!("{}{path}", gateway.http)).send().await.unwrap();

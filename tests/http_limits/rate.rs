@@ -8,24 +8,24 @@ use rstest::rstest;
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
-    before, open, open_long,
+    listen, open, open_long,
     support::{
-        door::{Door, Terms, proxy_here, send, unlimited},
         gateway::{Backend, TestStore, synthetic},
+        listeners::{ListenerOptions, Listeners, proxy_here, send, unlimited},
     },
 };
 
 pub const EPOCH: &str = "/data/miner_block/epoch?epoch=0";
 
-/// Doors behind a proxy on this machine, where a client has so much.
-pub async fn limited(rate: u32, burst: u32) -> Door {
+/// Listeners behind a proxy on this machine, where a client has so much.
+pub async fn limited(rate: u32, burst: u32) -> Listeners {
     let addresses = proxy_here();
     let settings = Settings { addresses, rate_limit: rate, rate_burst: burst, ..Settings::default() };
-    open(Terms { settings, ..Terms::default() }).await
+    open(ListenerOptions { settings, ..ListenerOptions::default() }).await
 }
 
-pub async fn ask(door: &Door, client: &str, path: &str) -> Response {
-    send(door.public(Method::GET, path).header("x-forwarded-for", client)).await
+pub async fn ask(listeners: &Listeners, client: &str, path: &str) -> Response {
+    send(listeners.public(Method::GET, path).header("x-forwarded-for", client)).await
 }
 
 /// A member of `ratelimit` or `ratelimit-policy`.
@@ -38,10 +38,10 @@ fn member(response: &Response, header: &str, name: &str) -> u64 {
 
 #[tokio::test]
 async fn over_the_rate_a_client_learns_when_to_retry_and_then_may() {
-    let door = limited(50, 100).await;
+    let listeners = limited(50, 100).await;
     let (mut answered, started) = (0, Instant::now());
     let refused = loop {
-        let response = ask(&door, "192.0.2.1", EPOCH).await;
+        let response = ask(&listeners, "192.0.2.1", EPOCH).await;
         assert_eq!((member(&response, "ratelimit-policy", "q"), member(&response, "ratelimit-policy", "w")), (100, 2));
         let left = member(&response, "ratelimit", "r");
         if response.status() == 429 {
@@ -54,7 +54,7 @@ async fn over_the_rate_a_client_learns_when_to_retry_and_then_may() {
         assert!(answered < 2000, "there is no limit");
     };
     assert!(answered >= 100, "{answered}");
-    assert_eq!(door.counters.rate_limited.get(), 1);
+    assert_eq!(listeners.counters.rate_limited.get(), 1);
     assert_eq!(member(&refused, "ratelimit", "r"), 0);
     let wait: u64 = refused.headers()["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((1..=2).contains(&wait), "{wait}");
@@ -62,11 +62,11 @@ async fn over_the_rate_a_client_learns_when_to_retry_and_then_may() {
     let body: serde_json::Value = refused.json().await.unwrap();
     assert_eq!(body["errors"]["code"], "rate_limited");
     // Others are not concerned, nor is the word of the gateway's own health.
-    assert_eq!(ask(&door, "192.0.2.2", EPOCH).await.status(), 200);
-    let health = ask(&door, "192.0.2.1", "/health/ready").await;
+    assert_eq!(ask(&listeners, "192.0.2.2", EPOCH).await.status(), 200);
+    let health = ask(&listeners, "192.0.2.1", "/health/ready").await;
     assert_eq!((health.status().as_u16(), health.headers().get("ratelimit")), (200, None));
     sleep_until(until).await;
-    assert_eq!(ask(&door, "192.0.2.1", EPOCH).await.status(), 200);
+    assert_eq!(ask(&listeners, "192.0.2.1", EPOCH).await.status(), 200);
 }
 
 #[rstest]
@@ -75,37 +75,37 @@ async fn over_the_rate_a_client_learns_when_to_retry_and_then_may() {
 #[case::one_address_in_two_forms("192.0.2.1", "::ffff:192.0.2.1", 429)]
 #[case::made_up_by_the_client("192.0.2.1", "198.51.100.7, 192.0.2.1", 429)]
 #[tokio::test]
-async fn clients_are_told_apart_by_what_they_can_not_choose(
+async fn clients_are_identified_by_an_address_that_they_cannot_choose(
     #[case] first: &str,
     #[case] second: &str,
     #[case] status: u16,
 ) {
-    let door = limited(1, 100).await;
-    while ask(&door, first, EPOCH).await.status() == 200 {}
-    assert_eq!(ask(&door, second, EPOCH).await.status(), status);
+    let listeners = limited(1, 100).await;
+    while ask(&listeners, first, EPOCH).await.status() == 200 {}
+    assert_eq!(ask(&listeners, second, EPOCH).await.status(), status);
 }
 
 #[tokio::test]
 async fn forwarding_headers_of_untrusted_clients_are_ignored() {
     // No proxy is trusted: what comes from this machine for another client counts as this machine's, but is limited.
     let settings = Settings { rate_limit: 1, rate_burst: 100, ..unlimited() };
-    let door = open(Terms { settings, ..Terms::default() }).await;
+    let listeners = open(ListenerOptions { settings, ..ListenerOptions::default() }).await;
     for number in 0..150 {
-        let response = send(door.public(Method::GET, EPOCH)).await;
+        let response = send(listeners.public(Method::GET, EPOCH)).await;
         assert_eq!((response.status().as_u16(), response.headers().get("ratelimit")), (200, None));
-        _ = ask(&door, &format!("192.0.2.{number}"), EPOCH).await;
+        _ = ask(&listeners, &format!("192.0.2.{number}"), EPOCH).await;
     }
-    assert_eq!(ask(&door, "192.0.2.200", EPOCH).await.status(), 429);
+    assert_eq!(ask(&listeners, "192.0.2.200", EPOCH).await.status(), 429);
 }
 
 #[tokio::test]
 async fn clients_on_this_machine_are_limited_as_all_others() {
     let settings = Settings { rate_limit: 1, rate_burst: 100, ..Settings::default() };
-    let door = open(Terms { settings, ..Terms::default() }).await;
+    let listeners = open(ListenerOptions { settings, ..ListenerOptions::default() }).await;
     for _ in 0..100 {
-        assert_eq!(send(door.public(Method::GET, EPOCH)).await.status(), 200);
+        assert_eq!(send(listeners.public(Method::GET, EPOCH)).await.status(), 200);
     }
-    let statuses = [send(door.public(Method::GET, EPOCH)).await, send(door.public(Method::GET, EPOCH)).await];
+    let statuses = [send(listeners.public(Method::GET, EPOCH)).await, send(listeners.public(Method::GET, EPOCH)).await];
     assert!(statuses.iter().any(|refused| refused.status() == 429), "{statuses:?}");
 }
 
@@ -116,22 +116,22 @@ async fn clients_on_this_machine_are_limited_as_all_others() {
 #[case::an_error("/nowhere", 1)]
 #[tokio::test]
 async fn forwarded_reads_cost_more(#[case] path: &str, #[case] cost: u64) {
-    let door = limited(1, 1000).await;
-    assert_eq!(member(&ask(&door, "192.0.2.1", path).await, "ratelimit", "r"), 1000 - cost);
+    let listeners = limited(1, 1000).await;
+    assert_eq!(member(&ask(&listeners, "192.0.2.1", path).await, "ratelimit", "r"), 1000 - cost);
 }
 
 #[tokio::test]
 async fn large_answers_cost_more_also_those_of_unknown_size() {
     let addresses = proxy_here();
     let settings = Settings { addresses, rate_limit: 1, rate_burst: 1000, ..Settings::default() };
-    let door = open_long(Terms { settings, ..Terms::default() }).await;
-    let range = ask(&door, "192.0.2.1", "/data/miner_block/range?from_index=0&to_index=999").await;
+    let listeners = open_long(ListenerOptions { settings, ..ListenerOptions::default() }).await;
+    let range = ask(&listeners, "192.0.2.1", "/data/miner_block/range?from_index=0&to_index=999").await;
     assert!(!range.headers().contains_key("ratelimit"), "any cache may keep it, and give it to others");
     let size = range.bytes().await.unwrap().len() as u64;
     assert!(size > 5 << 16, "{size}");
-    let left = async |client| member(&ask(&door, client, "/data/miner_block/chain_info").await, "ratelimit", "r");
+    let left = async |client| member(&ask(&listeners, client, "/data/miner_block/chain_info").await, "ratelimit", "r");
     assert_eq!(left("192.0.2.1").await, 1000 - 2 - size / (64 << 10));
-    let stream = ask(&door, "192.0.2.2", "/data/miner_block/canonical").await;
+    let stream = ask(&listeners, "192.0.2.2", "/data/miner_block/canonical").await;
     assert_eq!(member(&stream, "ratelimit", "r"), 999, "nobody knows yet");
     let size = stream.bytes().await.unwrap().len() as u64;
     let left = left("192.0.2.2").await;
@@ -146,19 +146,19 @@ async fn the_end_of_a_stream_is_charged_too() {
     let settings = Settings { addresses, rate_limit: 1, rate_burst: 1000, ..Settings::default() };
     let store = TestStore::create(Backend::Sqlite).await;
     store.append(synthetic(1000), Level::None).await;
-    let door = before(store, Terms { settings, ..Terms::default() }).await;
-    let size = ask(&door, "192.0.2.1", "/data/miner_block/canonical").await.bytes().await.unwrap().len() as u64;
+    let listeners = listen(store, ListenerOptions { settings, ..ListenerOptions::default() }).await;
+    let size = ask(&listeners, "192.0.2.1", "/data/miner_block/canonical").await.bytes().await.unwrap().len() as u64;
     let units = size / (64 << 10);
     assert!((4..16).contains(&units), "{size}: less than what is paid for at once");
-    let left = member(&ask(&door, "192.0.2.1", "/data/miner_block/chain_info").await, "ratelimit", "r");
+    let left = member(&ask(&listeners, "192.0.2.1", "/data/miner_block/chain_info").await, "ratelimit", "r");
     assert!((998 - units..=999 - units).contains(&left), "{left} left after {units} units");
 }
 
 #[tokio::test]
 async fn bytes_of_requests_are_charged_too() {
-    let door = limited(1, 1000).await;
+    let listeners = limited(1, 1000).await;
     let list = serde_json::json!({"local_block_hashes": vec!["0".repeat(64); 8000]});
-    let post = door.public(Method::POST, "/data/miner_block/chain_info").json(&list);
+    let post = listeners.public(Method::POST, "/data/miner_block/chain_info").json(&list);
     let answer = send(post.header("x-forwarded-for", "192.0.2.1")).await;
     assert_eq!(answer.status(), 200);
     let size = list.to_string().len() as u64;
@@ -169,9 +169,9 @@ async fn bytes_of_requests_are_charged_too() {
 async fn an_answer_pauses_while_its_client_is_in_debt() {
     let addresses = proxy_here();
     let settings = Settings { addresses, rate_limit: 100, rate_burst: 50, ..Settings::default() };
-    let door = open_long(Terms { settings, ..Terms::default() }).await;
+    let listeners = open_long(ListenerOptions { settings, ..ListenerOptions::default() }).await;
     let start = Instant::now();
-    let size = ask(&door, "192.0.2.1", "/data/miner_block/canonical").await.bytes().await.unwrap().len() as f64;
+    let size = ask(&listeners, "192.0.2.1", "/data/miner_block/canonical").await.bytes().await.unwrap().len() as f64;
     // All but the last instalment, of 16 units, are waited for.
     let seconds = (size / f64::from(64 << 10) - 50.0 - 2.0 * 16.0) / 100.0;
     assert!(seconds > 0.5, "{size} is too little");
@@ -180,8 +180,8 @@ async fn an_answer_pauses_while_its_client_is_in_debt() {
 
 #[tokio::test]
 async fn a_request_without_its_clients_address_is_refused() {
-    let door = limited(0, 0).await;
+    let listeners = limited(0, 0).await;
     let request = axum::extract::Request::get("/status").body(axum::body::Body::empty()).unwrap();
-    let response = tower::ServiceExt::oneshot(door.router.clone(), request).await.unwrap();
+    let response = tower::ServiceExt::oneshot(listeners.router.clone(), request).await.unwrap();
     assert_eq!(response.status(), 500);
 }

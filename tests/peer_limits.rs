@@ -1,25 +1,25 @@
-//! The door to other nodes, attacked: floods, addresses that lead inwards, liars, and peers that ask too much.
+//! The limits of the libp2p listeners against floods, private addresses, false claims and too many requests.
 
 mod support;
 
-#[path = "peer_door/admin.rs"]
+#[path = "peer_limits/address_forms.rs"]
+mod address_forms;
+#[path = "peer_limits/admin.rs"]
 mod admin;
-#[path = "peer_door/flood.rs"]
+#[path = "peer_limits/connection_counter.rs"]
+mod connection_counter;
+#[path = "peer_limits/flood.rs"]
 mod flood;
-#[path = "peer_door/forms.rs"]
-mod forms;
-#[path = "peer_door/harm.rs"]
-mod harm;
-#[path = "peer_door/hostile.rs"]
-mod hostile;
-#[path = "peer_door/inward.rs"]
-mod inward;
-#[path = "peer_door/limits.rs"]
-mod limits;
-#[path = "peer_door/trust.rs"]
+#[path = "peer_limits/hostile_peer.rs"]
+mod hostile_peer;
+#[path = "peer_limits/private_addresses.rs"]
+mod private_addresses;
+#[path = "peer_limits/requests.rs"]
+mod requests;
+#[path = "peer_limits/requests_to_nodes.rs"]
+mod requests_to_nodes;
+#[path = "peer_limits/trust.rs"]
 mod trust;
-#[path = "peer_door/watcher.rs"]
-mod watcher;
 
 use std::sync::Arc;
 use std::time::Duration;

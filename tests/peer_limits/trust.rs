@@ -19,7 +19,7 @@ use crate::{Node, until};
 #[case(Trust::Listed, true, false)]
 #[case(Trust::Closed, false, false)]
 #[tokio::test]
-async fn strangers_are_let_in_and_asked_as_far_as_they_are_trusted(
+async fn strangers_are_admitted_and_asked_as_far_as_they_are_trusted(
     #[case] mode: Trust,
     #[case] admitted: bool,
     #[case] asked: bool,
@@ -58,7 +58,7 @@ fn refused(node: &Node, why: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_denied_peer_is_refused_in_both_directions_and_is_nobody() {
+async fn a_denied_peer_is_refused_in_both_directions_and_unknown() {
     let foe = Node::start(|_| {}).await;
     let node = Node::start(|config| {
         config.trust.deny = [foe.id()].into();
@@ -81,7 +81,7 @@ async fn a_denied_peer_is_refused_in_both_directions_and_is_nobody() {
 }
 
 #[tokio::test]
-async fn a_liar_is_disconnected_and_cannot_come_back_while_its_ban_lasts() {
+async fn a_banned_peer_is_disconnected_and_refused_until_the_ban_ends() {
     let (node, liar, slow) = (Node::start(|_| {}).await, Node::start(|_| {}).await, Node::start(|_| {}).await);
     liar.meet(&node).await;
     slow.meet(&node).await;
@@ -107,7 +107,7 @@ async fn a_liar_is_disconnected_and_cannot_come_back_while_its_ban_lasts() {
 #[case(Backend::Postgres)]
 #[tokio::test]
 async fn scores_and_bans_outlive_a_restart(#[case] backend: Backend) {
-    let place = TestStore::create(backend).await;
+    let test_store = TestStore::create(backend).await;
     let keypair = Keypair::generate_ed25519();
     let config = Config {
         listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
@@ -116,7 +116,8 @@ async fn scores_and_bans_outlive_a_restart(#[case] backend: Backend) {
         ..Config::default()
     };
     let start = async |keypair: &Keypair| {
-        let store = store::open(&place.url, &OpenOptions { connections: 2, ..OpenOptions::default() }).await.unwrap();
+        let store =
+            store::open(&test_store.url, &OpenOptions { connections: 2, ..OpenOptions::default() }).await.unwrap();
         let node = app::Node::start_with(&config, Arc::clone(&store), keypair.clone()).await.unwrap();
         let (client, stop) = (node.p2p.clone(), CancellationToken::new());
         (client, tokio::spawn(node.run(stop.clone())), stop)
