@@ -83,7 +83,9 @@ async fn three_liars_cost_at_most_half_the_time_more(#[values(Backend::Sqlite, B
 async fn a_trusted_peer_that_falls_silent_does_not_delay_the_next_poll() {
     let _alone = ALONE.lock().await;
     let chain = linked(None, 100, "honest");
-    let (serving, is_silent) = (Serving::of(&chain), AtomicBool::new(false));
+    // Its claim is the greatest, so that it is asked first.
+    let serving = Serving::of(&chain).info(|info| info["cumulative_difficulty"] = "9".repeat(30).into());
+    let is_silent = AtomicBool::new(false);
     let silent = ScriptedPeer::start(move |request| {
         is_silent.fetch_or(request["path"] == "/data/miner_block/find_ancestor", Ordering::Relaxed);
         if is_silent.load(Ordering::Relaxed) { Reply::Silence } else { serving.answer(&request) }
