@@ -1,6 +1,6 @@
 # One command for each thing a newcomer or CI wants; `make` lists them. All but `bench` share Cargo's
 # dev profile, so that little is built twice.
-.PHONY: help setup-build setup-test demo test lint bench soak openapi compose-test
+.PHONY: help setup-build setup-test demo test lint bench load soak openapi compose-test
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -17,6 +17,9 @@ lint: setup-build ## formatting and clippy, warnings denied
 
 bench: setup-test ## the tables of docs/benchmarks.md
 	cargo bench
+
+load: setup-test ## the tests that measure times, judged: the machine must be idle
+	JUDGE_TIMES=1 cargo test --test overload --test faults --test sync_figures --test http_limits --test peer_limits -- --nocapture
 
 soak: setup-test ## an hour of mining nodes, restarts and reorganisations, watched
 	SOAK_SECONDS=3600 cargo test --test soak -- --nocapture

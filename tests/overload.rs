@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use load::{Connection, Samples, Tally, address, median, serve};
 use modal_gateway::chain::Level;
-use support::gateway::{Backend, TestStore, synthetic};
+use support::{
+    clock::judge,
+    gateway::{Backend, TestStore, synthetic},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -125,8 +128,8 @@ async fn two_thousand_slow_sockets_are_closed_and_do_not_slow_other_clients() {
          attacked, {ratio:.2} times"
     );
     assert!(shortest > Duration::from_secs(4), "they were let in, and waited for");
-    assert!(longest < PUT_UP, "{longest:?}");
-    assert!(ratio <= 1.5, "{ratio}");
+    judge(longest < PUT_UP, format_args!("{longest:?}"));
+    judge(ratio <= 1.5, ratio);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -156,7 +159,7 @@ async fn a_gateway_out_of_files_goes_on_and_does_not_spin() {
     let (took, share) = (start.elapsed(), (worked() - before) as f64 / 100.0 / start.elapsed().as_secs_f64());
     eprintln!("out of files: answered after {took:.1?}, {share:.2} of a core");
     assert!(took > Duration::from_millis(500), "there were files enough: {took:?}");
-    assert!(share < 0.5, "{share}");
+    judge(share < 0.5, share);
     drop(idle);
     assert_eq!(Connection::open(address(&program)).await.get("/health/ready").await, 200);
 }
@@ -254,7 +257,7 @@ async fn ten_times_its_capacity_costs_a_gateway_little() {
             if slice.shed.is_empty() && slice.good.rate(Duration::from_millis(400)) > 0.8 * peak {
                 break ended.elapsed();
             }
-            assert!(ended.elapsed() < 5 * RECOVERY, "never");
+            assert!(ended.elapsed() < 20 * RECOVERY, "it never recovers");
         };
         let ratio = overloaded.good.rate(MEASURE) / peak;
         eprintln!(
@@ -269,7 +272,7 @@ async fn ten_times_its_capacity_costs_a_gateway_little() {
     eprintln!(
         "10 times capacity: goodput {ratio:.2} of peak, p99 of shed answers {shed:.1?}, recovered in {recovered:.1?}"
     );
-    assert!(ratio >= 0.8, "{ratio}");
-    assert!(shed <= SHED_WITHIN, "{shed:?}");
-    assert!(recovered <= RECOVERY, "{recovered:?}");
+    judge(ratio >= 0.8, ratio);
+    judge(shed <= SHED_WITHIN, format_args!("{shed:?}"));
+    judge(recovered <= RECOVERY, format_args!("{recovered:?}"));
 }

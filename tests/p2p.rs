@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 #[path = "support/bytes_codec.rs"]
 mod bytes_codec;
+#[path = "support/clock.rs"]
+mod clock;
 #[path = "p2p/closing.rs"]
 mod closing;
 #[path = "p2p/compressed.rs"]

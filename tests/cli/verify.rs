@@ -56,8 +56,8 @@ async fn raising_needs_the_store_for_itself(#[case] backend: Backend) {
     &["block 60 (", "rule `data_hash`"]
 )]
 #[case::schedule(
-    "UPDATE block SET document = json_set(document, '$.target_difficulty', '2', '$.difficulty', '2') WHERE idx = 45",
-    &["block 45 (", "rule `schedule`"]
+    "UPDATE block SET document = json_set(document, '$.target_difficulty', '2', '$.difficulty', '2') WHERE idx = 48",
+    &["block 48 (", "rule `schedule`"]
 )]
 #[case::missing("DELETE FROM block WHERE idx = 30", &["block 30 is missing"])]
 #[case::cut_off("DELETE FROM block WHERE idx >= 50", &["block 50 is missing"])]

@@ -7,6 +7,7 @@ use modal_gateway::p2p::{P2pConfig, P2pError};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
+use crate::clock::judge;
 use crate::peer::{Reply, ScriptedPeer};
 use crate::{Node, PATIENCE, eventually};
 
@@ -62,7 +63,8 @@ async fn shutdown_does_not_wait_longer_than_its_timeout() {
     let began = Instant::now();
     node.shutdown.cancel();
     node.task.await.unwrap();
-    assert!((BRIEF..PATIENCE / 2).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert!(began.elapsed() >= BRIEF, "{:?}", began.elapsed());
+    judge(began.elapsed() < PATIENCE / 2, format_args!("{:?}", began.elapsed()));
     assert_eq!(asked.await.unwrap(), Err(P2pError::Stopped));
     peer.until(|figures| figures.connections == 0).await;
     assert_eq!(P2pConfig::new(Keypair::generate_ed25519()).closing_timeout, Duration::from_secs(10));

@@ -6,6 +6,7 @@ use futures::future::join_all;
 use modal_gateway::p2p::BLOCK_BYTES;
 use serde_json::Value;
 
+use crate::support::clock::judge;
 use crate::support::gateway::PATIENCE;
 use crate::{Node, until};
 
@@ -34,7 +35,8 @@ async fn a_peer_over_its_limit_waits_or_is_refused_and_others_are_answered() {
     let given = answers.iter().filter(|answer| code(answer).is_none()).count();
     assert_eq!(given + refused, 40);
     assert!((10..20).contains(&given), "{given} answers of 100 blocks");
-    assert!((DELAY..DELAY + Duration::from_secs(2)).contains(&took), "{took:?}");
+    assert!(took >= DELAY, "{took:?}");
+    judge(took < DELAY + Duration::from_secs(2), format_args!("{took:?}"));
     let inbound = server.client.inbound_stats();
     assert_eq!((inbound.rate_limited, inbound.dropped), (refused as u64, 0));
     let answer = modest.client.request(server.id(), "7".into(), PATIENCE).await.unwrap();

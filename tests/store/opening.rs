@@ -1,6 +1,7 @@
 //! Opening, closing, schema versions, and stores that are damaged, missing or gone.
 
 use super::*;
+use crate::support::{clock::judge, gateway::PATIENCE};
 
 #[rstest]
 #[tokio::test]
@@ -178,10 +179,11 @@ async fn a_stopped_postgres_is_unreachable_until_it_returns() {
     let state = loop {
         match store.state().await {
             Ok(state) => break state,
-            Err(error) => assert!(returned.elapsed() < Duration::from_secs(3), "{error:?}"),
+            Err(error) => assert!(returned.elapsed() < PATIENCE, "{error:?}"),
         }
         tokio::task::yield_now().await;
     };
+    judge(returned.elapsed() < Duration::from_secs(3), format_args!("{:?}", returned.elapsed()));
     assert_eq!((state.version, state.length), (1, 3));
     assert_eq!(append(&store, branch("new", "block_hash_002", 3, 5)).await.length, 5);
 }

@@ -4,6 +4,7 @@
 
 pub mod bytes_codec;
 pub mod chain;
+pub mod clock;
 pub mod cluster;
 pub mod disk;
 pub mod follower;

@@ -193,7 +193,7 @@ async fn an_announcer_without_blocks_does_not_delay_the_sync(
     eventually(async || (unresponsive.requests().len() > before).then_some(())).await;
     honest.publish(announcement(chain.tip()));
     // The unresponsive one hangs up after 10 s; it is waited for 3 s.
-    tokio::time::timeout(Duration::from_secs(5), syncing.wait_for_tip(chain.tip())).await.expect("it is held up");
+    tokio::time::timeout(PATIENCE, syncing.wait_for_tip(chain.tip())).await.expect("it is held up");
 }
 
 #[rstest]

@@ -271,8 +271,8 @@ async fn a_wrong_difficulty_is_no_offence_where_hashes_are_not_computed(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     #[values(Mode::Headers, Mode::Delta)] mode: Mode,
 ) {
-    // It follows from timestamps that somebody else may have forged.
-    let chain = changed(|block| block.target_difficulty = 2);
+    // The scheduled one follows from timestamps that somebody else may have forged. The block meets its own target.
+    let chain = followed(|block| mine(MinerBlock { target_difficulty: 2, ..block }, &MIDDLE));
     let peer = serve(&Serving::of(&chain).headers(|_| {})).await;
     let syncing = Syncing::at(backend, &honest()[..HELD], Level::Linked).await;
     syncing.meet(&peer).await;
