@@ -1,4 +1,4 @@
-//! Errors as both doors report them: the network's own text, a stable code, and where it helps a detail.
+//! Errors as HTTP and libp2p report them: the network's own text, a stable code, and where it helps a detail.
 
 use std::borrow::Cow;
 
