@@ -1,8 +1,7 @@
 //! The composition root: what starts, in which order; what stops, in reverse.
 //!
-//! A node is a store, a source, a swarm and a sync with the network; a gateway is a node with an HTTP
-//! listener. Each is started by a function that returns once every address is bound, so that tests run on port 0 and know
-//! where.
+//! A node is a store, a source, a swarm and a sync with the network; a gateway is a node with an HTTP listener. Each is
+//! started by a function that returns once every address is bound, so that tests run on port 0 and know where.
 
 use tokio_util::sync::CancellationToken;
 

@@ -27,6 +27,7 @@ pub mod verify;
 
 pub use block::{Deviation, Header, MAX_BLOCK_BYTES, MinerBlock};
 pub use difficulty::CumulativeDifficulty;
+pub(crate) use encoding::{Decimal, expected, words};
 pub use epoch::{BLOCKS_PER_EPOCH, EpochNumbering};
 pub use fork_choice::Weight;
 pub use locator::{Locator, Step};

@@ -69,28 +69,25 @@ async fn dispatch(command: Command, config: Config, shutdown: CancellationToken)
         Command::Request { to, path, data, timeout } => {
             request::run(&config, &to, &path, data, std::time::Duration::from_secs(timeout), &shutdown).await
         }
-        command => {
-            let work = async {
-                match command {
-                    Command::Import { file } => Ok(import::run(&config, &file).await?),
-                    Command::Export { file } => Ok(export::run(&config, &file).await?),
-                    Command::Migrate => Ok(migrate::run(&config).await?),
-                    Command::Health { url } => Ok(health::run(&config, url).await?),
-                    Command::Verify { no_raise } => Ok(verify::run(&config, !no_raise).await?),
-                    Command::Openapi { .. }
-                    | Command::Serve
-                    | Command::Node(_)
-                    | Command::Demo
-                    | Command::Sync { .. }
-                    | Command::Request { .. } => Ok(()),
-                }
-            };
-            tokio::select! {
-                outcome = work => outcome,
-                () = shutdown.cancelled() => Err(CliError::Interrupted),
-            }
-        }
+        Command::Import { file } => interruptible(&shutdown, import::run(&config, &file)).await,
+        Command::Export { file } => interruptible(&shutdown, export::run(&config, &file)).await,
+        Command::Migrate => interruptible(&shutdown, migrate::run(&config)).await,
+        Command::Health { url } => interruptible(&shutdown, health::run(&config, url)).await,
+        Command::Verify { no_raise } => interruptible(&shutdown, verify::run(&config, !no_raise)).await,
+        // Needs no settings: done before.
+        Command::Openapi { .. } => Ok(()),
     }
+}
+
+/// Runs a command that may be dropped at any point.
+async fn interruptible<E>(
+    shutdown: &CancellationToken,
+    command: impl Future<Output = Result<(), E>>,
+) -> Result<(), CliError>
+where
+    CliError: From<E>,
+{
+    shutdown.run_until_cancelled(command).await.map_or(Err(CliError::Interrupted), |outcome| Ok(outcome?))
 }
 
 /// The first Ctrl-C, SIGTERM or hangup cancels `shutdown`; the second ends the process at once.
@@ -116,7 +113,7 @@ fn watch_signals(shutdown: CancellationToken) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the process was started with hangups ignored, as `nohup` does: it shall outlive its terminal then.
+/// Whether the process was started with hangups ignored, as `nohup` does: it is to outlive its terminal then.
 fn ignores_hangup() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

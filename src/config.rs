@@ -49,15 +49,16 @@ pub struct Config {
     /// File of the libp2p key; created when missing. Default `modal-gateway.key`.
     pub identity: PathBuf,
     /// The network that blocks must belong to: a built-in name ([`Network::NAMES`]), a TOML file with the fields of
-    /// [`Network`], or the network's own JSON description. Default `devnet`, that of the bundled chain, which dials nobody.
+    /// [`Network`], or the network's own JSON description. Default `devnet`, that of the bundled chain, which dials no
+    /// peer.
     #[serde(deserialize_with = "value::network")]
     pub network: Network,
     /// The nodes that newcomers meet first, in place of the network's own; an empty list means none. Default: the
     /// network's.
     #[serde(deserialize_with = "value::some_peers")]
     pub bootstrap: Option<Vec<PeerAddress>>,
-    /// Hash of the network's genesis, or `any` to take that of the operator's own or the bootstrap peers once and keep it.
-    /// Default: the network's.
+    /// Hash of the network's genesis, or `any` to take that of the operator's own or the bootstrap peers once and keep
+    /// it. Default: the network's.
     #[serde(deserialize_with = "value::genesis")]
     pub genesis_hash: Option<String>,
     /// What becomes of target difficulties that don't follow the schedule: `enforce`, `report` or `off`. Default: the
@@ -83,8 +84,8 @@ pub struct Config {
     /// Whether to look for peers on the local network by multicast DNS, and be found. Default false.
     #[serde(deserialize_with = "value::switch")]
     pub mdns: bool,
-    /// Connections that we care to have, at most 64: while there are fewer, peers that the network tells of are dialled;
-    /// 0 dials none of them. Default 8.
+    /// Connections that we care to have, at most 64: while there are fewer, peers that the network tells of are
+    /// dialled; 0 dials none of them. Default 8.
     #[serde(deserialize_with = "value::within::<0, 64, _, _>")]
     pub target_peers: usize,
     /// Log format on stderr: `text` or `json`. Default `text`. `RUST_LOG` says what is logged.
@@ -105,8 +106,8 @@ pub struct Config {
     #[serde(deserialize_with = "value::within::<1, 1000, _, _>")]
     pub store_connections: u32,
 
-    /// File of the certificate chain in PEM; with [`tls_key`](Self::tls_key) the public listener speaks HTTPS. Both are read
-    /// again when they change. Default none.
+    /// File of the certificate chain in PEM; with [`tls_key`](Self::tls_key) the public listener speaks HTTPS. Both are
+    /// read again when they change. Default none.
     pub tls_cert: Option<PathBuf>,
     /// File of the certificate's private key in PEM. Default none.
     pub tls_key: Option<PathBuf>,
@@ -128,7 +129,8 @@ pub struct Config {
     #[serde(deserialize_with = "value::origins")]
     pub cors_origin: Vec<String>,
     /// What a client may ask per second, on average: an answer from the store costs 1 and more by its size, one from a
-    /// peer 5 times as much. Clients are distinguished by their address, IPv6 ones by their /64. 0 is no limit. Default 100.
+    /// peer 5 times as much. Clients are distinguished by their address, IPv6 ones by their /64. 0 is no limit. Default
+    /// 100.
     #[serde(deserialize_with = "value::within::<0, 1_000_000, _, _>")]
     pub rate_limit: u32,
     /// What a client may ask at once after a pause, in the same units; at least 100. Default 1000.
@@ -163,19 +165,20 @@ pub struct Config {
     /// Peers that we have nothing to do with, by id, whatever `trust` says. Default none.
     #[serde(deserialize_with = "value::peer_ids")]
     pub deny_peer: Vec<PeerId>,
-    /// Whether addresses that the network tells of may be private ones. Configured peers may be anywhere. Default: false
-    /// on a network that is [public](Network::public), else true.
+    /// Whether addresses that the network tells of may be private ones. Configured peers may be anywhere. Default:
+    /// false on a network that is [public](Network::public), else true.
     #[serde(deserialize_with = "value::some_switch")]
     pub private_addresses: Option<bool>,
     /// Requests of ours in flight to one node of the network, those of clients included; more wait for their turn. 1 to
     /// 64. Default 2.
     #[serde(deserialize_with = "value::within::<1, 64, _, _>")]
     pub node_requests: usize,
-    /// Blocks that one peer is given per second, on average; a request costs one more, and ten seconds' worth may be asked
-    /// for at once. 0 is no limit. Default 10000.
+    /// Blocks that one peer is given per second, on average; a request costs one more, and ten seconds' worth may be
+    /// asked for at once. 0 is no limit. Default 10000.
     #[serde(deserialize_with = "value::within::<0, 10_000_000, _, _>")]
     pub peer_rate_limit: u32,
-    /// Memory for answers on their way to peers, in MiB, 10 to 65536: who would exceed it gets none. Default 24.
+    /// Memory for answers on their way to peers, in MiB, 10 to 65536; a request over it waits, and is refused in the
+    /// end. Default 24.
     #[serde(deserialize_with = "value::within::<10, 65_536, _, _>")]
     pub peer_answer_mib: usize,
     /// Memory of this process, in MiB, from which on no more libp2p connections are made; 0 is nine tenths of the

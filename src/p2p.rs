@@ -37,7 +37,7 @@ pub use error::P2pError;
 pub use identity::{IdentityError, load_or_create};
 pub use node::client::P2pClient;
 pub use node::start;
-pub use node::worker::Responder;
+pub use node::worker::{Accepted, MAX_INLINE_BYTES, Responder};
 pub use peers::claims::{PeerChain, Standing};
 pub use peers::info::PeerInfo;
 pub use peers::record::Reputation;

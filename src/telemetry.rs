@@ -104,8 +104,8 @@ pub fn set_format(format: LogFormat) {
     let _ = FORMAT.set(format);
 }
 
-/// Writes a message of a command to stderr: a line of text, or an object as the log has them where the log is JSON. A line
-/// that can't be written is dropped, since stderr may be closed or full and the command's work goes on.
+/// Writes a message of a command to stderr: a line of text, or an object as the log has them where the log is JSON. A
+/// line that can't be written is dropped, since stderr may be closed or full and the command's work goes on.
 pub fn notice(message: impl Display) {
     write_line(Level::INFO, &message.to_string());
 }
@@ -158,12 +158,14 @@ pub struct ProcessStats {
     pub cpu_seconds: Option<u64>,
 }
 
-/// Clock ticks per second of the times in `/proc`: `USER_HZ`, which is 100 on every architecture of Linux that we build for.
+/// Clock ticks per second of the times in `/proc`: `USER_HZ`, which is 100 on every architecture of Linux that we build
+/// for.
 const USER_HZ: u64 = 100;
 
 /// Reads the process's figures from `/proc`.
 pub fn process() -> ProcessStats {
-    // The program's name, in brackets, may hold spaces; fields are numbered from 1 in proc(5), and these begin with the 3rd.
+    // The program's name, in brackets, may hold spaces; fields are numbered from 1 in proc(5), and these begin with the
+    // 3rd.
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<_> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
@@ -182,7 +184,8 @@ pub fn process() -> ProcessStats {
 }
 
 /// Logs to stderr from now on, in `format`, what `RUST_LOG` or else `default_filter` lets through. Colours only on a
-/// terminal that can show them, and never with `NO_COLOR`. What can't be written is dropped. Panics are counted, and logged in the same way: each once.
+/// terminal that can show them, and never with `NO_COLOR`. What can't be written is dropped. Panics are counted, and
+/// logged in the same way: each once.
 ///
 /// # Errors
 /// [`TelemetryError::Filter`] for a malformed `RUST_LOG`, [`TelemetryError::Init`] when called twice.

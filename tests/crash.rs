@@ -120,14 +120,14 @@ async fn audit(url: &str) -> (u64, String) {
         (CumulativeDifficulty::default(), "0".to_owned(), 0, Sha256::new());
     while count <= tip.index {
         let blocks = store.range(count, count + 999).await.unwrap();
-        hash.update(&blocks.json);
-        for block in serde_json::from_str::<Vec<MinerBlock>>(&format!("[{}]", blocks.json)).unwrap() {
+        hash.update(&blocks.list.json);
+        for block in blocks.list.parse::<MinerBlock>().unwrap() {
             assert_eq!((block.index, &block.previous_hash), (count, &previous), "the chain is broken");
             assert!(block.is_canonical && !block.is_orphaned);
             work = work + block.actualized_difficulty;
             (previous, count) = (block.hash, count + 1);
         }
-        assert!(blocks.count > 0, "blocks are missing from {count} on");
+        assert!(blocks.list.count > 0, "blocks are missing from {count} on");
     }
     assert_eq!((state.length, &state.cumulative_difficulty, &tip.hash), (count, &work, &previous));
     assert_eq!(store.work_at(tip.index).await.unwrap(), Some(work));

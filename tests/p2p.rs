@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId};
-use modal_gateway::p2p::{self, P2pClient, P2pConfig, P2pError, Responder};
+use modal_gateway::p2p::{self, Accepted, P2pClient, P2pConfig, P2pError, Responder};
 use modal_gateway::protocol::MAX_RESPONSE_BYTES;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -47,28 +47,25 @@ const WEBSOCKET: &str = "/ip4/127.0.0.1/tcp/0/ws";
 /// Answers with the request; `wait…` only after a permit; `long` with more than the protocol allows. Knows the swarm's task.
 struct Echo(Arc<Semaphore>, Arc<OnceLock<tokio::task::Id>>);
 
-#[async_trait::async_trait]
 impl Responder for Echo {
-    async fn respond(&self, _: PeerId, request: Bytes) -> Bytes {
-        if request.starts_with(b"wait") {
-            self.0.acquire().await.unwrap().forget();
-        }
-        match &request[..] {
-            b"long" => vec![b'x'; MAX_RESPONSE_BYTES + 1].into(),
-            b"full" => vec![b'x'; MAX_RESPONSE_BYTES].into(),
-            b"panic" => panic!("the responder of a test"),
-            _ => {
-                let own = tokio::task::try_id() == self.1.get().copied();
-                assert!(!own || request.len() <= 32 << 10, "long ones keep the swarm's task from its work");
-                request
-            }
-        }
-    }
-
-    /// Is called by the swarm's own task.
-    fn estimated_bytes(&self, request: &Bytes) -> usize {
+    fn accept(self: Arc<Self>, request: Bytes) -> Accepted {
+        // Called by the swarm's own task.
         assert_ne!(&request[..], b"die", "the swarm of a test");
-        0
+        Accepted::short(async move {
+            if request.starts_with(b"wait") {
+                self.0.acquire().await.unwrap().forget();
+            }
+            match &request[..] {
+                b"long" => vec![b'x'; MAX_RESPONSE_BYTES + 1].into(),
+                b"full" => vec![b'x'; MAX_RESPONSE_BYTES].into(),
+                b"panic" => panic!("the responder of a test"),
+                _ => {
+                    let own = tokio::task::try_id() == self.1.get().copied();
+                    assert!(!own || request.len() <= 32 << 10, "long ones keep the swarm's task from its work");
+                    request
+                }
+            }
+        })
     }
 }
 

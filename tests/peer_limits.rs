@@ -27,7 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId};
-use modal_gateway::p2p::{self, P2pClient, P2pConfig, Responder};
+use modal_gateway::p2p::{self, Accepted, P2pClient, P2pConfig, Responder};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use support::gateway::PATIENCE;
@@ -35,15 +35,11 @@ use support::gateway::PATIENCE;
 /// Answers with as many bytes as it is asked for, at once.
 struct Long;
 
-#[async_trait::async_trait]
 impl Responder for Long {
-    async fn respond(&self, _: PeerId, request: Bytes) -> Bytes {
+    fn accept(self: Arc<Self>, request: Bytes) -> Accepted {
         let length = std::str::from_utf8(&request).ok().and_then(|text| text.parse().ok());
-        length.map_or(request, |length| vec![b'x'; length].into())
-    }
-
-    fn estimated_bytes(&self, request: &Bytes) -> usize {
-        std::str::from_utf8(request).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+        let answer = async move { length.map_or(request, |length| vec![b'x'; length].into()) };
+        Accepted { cost: length.unwrap_or(0), answer: Box::pin(answer) }
     }
 }
 

@@ -11,9 +11,10 @@ use modal_gateway::{
         ChainEnd, CumulativeDifficulty, Deviation, Enforcement, EpochNumbering, Level, MinerBlock, Network, Position,
         PowOptions, VerifiedBlocks, Verifier,
     },
+    protocol::BlockList,
     store::{
         self, Anchor, BlockStore, ChainState, EventKind, KEPT_EVENTS, KEPT_JOBS, Lease, MAX_BLOCKS_PER_INDEX,
-        OpenOptions, QUEUED, Reorganisation, StoreError, Tip,
+        OpenOptions, QUEUED, Reorganisation, Snapshot, StoreError, Tip,
     },
 };
 use rstest::rstest;
@@ -168,7 +169,7 @@ fn tip_of(block: &MinerBlock) -> Option<Tip> {
 async fn recount(store: &Arc<dyn BlockStore>) -> ChainState {
     let state = store.state().await.unwrap();
     let read = store.range(0, u64::MAX).await.unwrap();
-    let blocks: Vec<MinerBlock> = serde_json::from_str(&format!("[{}]", read.json)).unwrap();
+    let blocks: Vec<MinerBlock> = read.list.parse().unwrap();
     let distinct = |values: Vec<String>| values.into_iter().collect::<std::collections::HashSet<_>>().len() as u64;
     let deviating = |deviation| blocks.iter().filter(|block| block.deviations.contains(&deviation)).count() as u64;
     ChainState {
@@ -180,7 +181,7 @@ async fn recount(store: &Arc<dyn BlockStore>) -> ChainState {
         bytes: blocks.iter().map(|block| block.to_json().len() as u64).sum(),
         epochs: distinct(blocks.iter().map(|block| block.epoch.to_string()).collect()),
         miners: distinct(blocks.iter().map(|block| block.nominated_peer_id.clone()).collect()),
-        level: read.level,
+        level: read.snapshot.level,
         // Blocks that are gone count too.
         largest: state.largest.max(blocks.iter().map(|block| block.to_json().len() as u64).max().unwrap_or_default()),
         off_schedule: deviating(Deviation::Schedule),

@@ -63,11 +63,11 @@ impl Plain {
                 tokio::select! {
                     event = swarm.select_next_some() => {
                         if let SwarmEvent::Behaviour(BehaviourEvent::Requests(Event::Message {
-                            peer, message: Message::Request { request, channel, .. }, ..
+                            message: Message::Request { request, channel, .. }, ..
                         })) = event {
                             let (source, finished) = (source.clone(), finished.clone());
                             tokio::spawn(async move {
-                                let _ = finished.send((channel, source.respond(peer, request).await)).await;
+                                let _ = finished.send((channel, source.accept(request).answer.await)).await;
                             });
                         }
                     }

@@ -183,10 +183,10 @@ async fn bare_insertion(kind: Kind, full: &dyn BlockStore) -> Outcome<f64> {
     let mut next = 0;
     while next < LENGTH as u64 {
         let page = full.range(next, next + 999).await?;
-        for block in serde_json::from_str::<Vec<MinerBlock>>(&format!("[{}]", page.json))? {
+        for block in page.list.parse::<MinerBlock>()? {
             rows.push((block.to_json(), block));
         }
-        next += page.count;
+        next += page.list.count;
     }
     macro_rules! insert {
         ($connection:ident) => {{

@@ -2,13 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use libp2p::{Multiaddr, PeerId, identity::Keypair};
+use libp2p::{Multiaddr, identity::Keypair};
 use modal_gateway::{
     app::Node,
     config::Config,
-    p2p::{self, P2pClient, P2pConfig, PeerAddress, Responder},
+    p2p::{self, Accepted, P2pClient, P2pConfig, PeerAddress, Responder},
     protocol::{Query, encode_request},
 };
 use tokio::task::JoinHandle;
@@ -42,10 +41,9 @@ pub struct Nodes {
 /// Nobody asks the client.
 pub struct Mute;
 
-#[async_trait]
 impl Responder for Mute {
-    async fn respond(&self, _: PeerId, _: Bytes) -> Bytes {
-        Bytes::new()
+    fn accept(self: Arc<Self>, _: Bytes) -> Accepted {
+        Accepted::short(async { Bytes::new() })
     }
 }
 

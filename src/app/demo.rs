@@ -26,8 +26,8 @@ use crate::{
 /// Blocks 0 to 60 of a chain that the network's own miner made, one a line.
 pub const BUNDLED_CHAIN: &str = include_str!("../../tests/fixtures/randomx-chain-61.ndjson");
 
-/// Runs a node and a gateway until `shutdown`, on stores of their own that are gone afterwards. The network is that of the
-/// bundled chain, whatever the settings say.
+/// Runs a node and a gateway until `shutdown`, on stores of their own that are gone afterwards. The network is that of
+/// the bundled chain, whatever the settings say.
 ///
 /// # Errors
 /// Whatever keeps them from starting or ends them early.

@@ -81,8 +81,8 @@ impl Gateway {
         format!("{}://{}", if self.tls { "https" } else { "http" }, self.http)
     }
 
-    /// Runs until `shutdown`, then stops: no new requests, those in progress finish, then the node. The same when a part
-    /// ends before that: what is left is stopped in order, so that a supervisor can start the process anew.
+    /// Runs until `shutdown`, then stops: no new requests, those in progress finish, then the node. The same when a
+    /// part ends before that: what is left is stopped in order, so that a supervisor can start the process anew.
     ///
     /// # Errors
     /// What the part ended with; [`AppError::Ended`] where it says nothing.

@@ -20,7 +20,8 @@ use crate::{
     telemetry::notice,
 };
 
-/// How long the libp2p part may take to stop: it waits for answers that are on their way, and closes no connection before.
+/// How long the libp2p part may take to stop: it waits for answers that are on their way, and closes no connection
+/// before.
 const SWARM_DRAIN: Duration = Duration::from_secs(15);
 
 /// How a node mines.
@@ -178,8 +179,8 @@ impl Node {
         }
     }
 
-    /// Stops the parts, the last one first, and closes the store. The libp2p part is the first one: it stops when nobody
-    /// asks anything any more.
+    /// Stops the parts, the last one first, and closes the store. The libp2p part is the first one: it stops when
+    /// nobody asks anything any more.
     pub async fn stop(self) {
         for Part { name, stop, task, drain } in self.parts.into_iter().rev() {
             stop.cancel();

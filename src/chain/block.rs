@@ -4,28 +4,28 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     difficulty::actualized,
-    encoding::{Decimal, sha256_hex},
+    encoding::{Decimal, sha256_hex, words},
 };
 
 mod json;
 
-/// Longest JSON text of a block that is taken in: what a block can have that came in one gossip message, which is at most
-/// 64 KiB. The other 1024 bytes are for the members that gossip lacks and for numbers that gossip may write in fewer digits. No
-/// text of a message becomes longer: what JSON must escape came as an escape of the same length or more, `\\u0000` for one.
-/// Blocks of the network have some 700 bytes.
+/// Longest JSON text of a block that is taken in: what a block can have that came in one gossip message, which is at
+/// most 64 KiB. The other 1024 bytes are for the members that gossip lacks and for numbers that gossip may write in
+/// fewer digits. No text of a message becomes longer: what JSON must escape came as an escape of the same length or
+/// more, `\\u0000` for one. Blocks of the network have some 700 bytes.
 pub const MAX_BLOCK_BYTES: usize = (64 << 10) + 1024;
 
-/// Longest hash, previous hash and orphan reason of a block that is taken in: databases keep these as they are, and can't
-/// index texts much longer than twice this.
+/// Longest hash, previous hash and orphan reason of a block that is taken in: databases keep these as they are, and
+/// can't index texts much longer than twice this.
 pub const MAX_KEY_BYTES: usize = 1024;
 
 /// A miner block as one node sends it to another: header, miner, and the sender's view of its place in the chain.
 ///
 /// Deserialises from either dialect of the network: the first release sends `difficulty`, the current one
 /// `target_difficulty` and `actualized_difficulty`. Both difficulties of the target may be there if they agree. Members
-/// that follow from others may be missing: the data hash is empty then, the epoch that of the network's usual numbering,
-/// the actualized difficulty computed. Unknown fields are ignored. The nonce and the difficulties are decimal strings.
-/// Serialises to the union of both, which either parses.
+/// that follow from others may be missing: the data hash is empty then, the epoch that of the network's usual
+/// numbering, the actualized difficulty computed. Unknown fields are ignored. The nonce and the difficulties are
+/// decimal strings. Serialises to the union of both, which either parses.
 ///
 /// Hashes are text: the network's are 64 hex digits, but [`Level::None`](super::Level::None) takes any.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -66,8 +66,8 @@ pub struct MinerBlock {
     pub height_at_time: Option<u64>,
     /// Hash of the block that won against it.
     pub competing_hash: Option<String>,
-    /// Rules that it deviates from and that the network doesn't enforce, as far as they were looked at. In JSON the member is
-    /// there only if there are any.
+    /// Rules that it deviates from and that the network doesn't enforce, as far as they were looked at. In JSON the
+    /// member is there only if there are any.
     pub deviations: Vec<Deviation>,
 }
 
@@ -81,18 +81,7 @@ pub enum Deviation {
     Timestamp,
 }
 
-impl Deviation {
-    /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Schedule, Self::Timestamp];
-
-    /// The name: one lower-case word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Schedule => "schedule",
-            Self::Timestamp => "timestamp",
-        }
-    }
-}
+words!(Deviation { Schedule = "schedule", Timestamp = "timestamp" });
 
 impl MinerBlock {
     /// [`Header::header_text`] of its header.

@@ -1,9 +1,51 @@
-//! How numbers and hashes are written as text.
+//! How numbers, hashes and enums are written as text.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 use sha2::{Digest, Sha256};
+
+/// Gives an enum its words, as JSON, settings and messages have them: `ALL`, `as_str`, `Display` and `FromStr`. Words
+/// behind a `|` are read too.
+macro_rules! words {
+    ($type:ident { $($variant:ident = $word:literal $(| $other:literal)*),+ $(,)? }) => {
+        impl $type {
+            /// Every variant, in order.
+            pub const ALL: [Self; [$($word),+].len()] = [$(Self::$variant),+];
+
+            /// The variant's word: snake_case, stable.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($word $(| $other)* => Ok(Self::$variant),)+
+                    _ => Err($crate::chain::expected(&[$($word),+])),
+                }
+            }
+        }
+    };
+}
+pub(crate) use words;
+
+/// The message for a text that is none of these words.
+pub(crate) fn expected(words: &[&str]) -> String {
+    match words {
+        [others @ .., last] if !others.is_empty() => format!("expected {} or {last}", others.join(", ")),
+        words => format!("expected {}", words.concat()),
+    }
+}
 
 /// Lower-case hex of the SHA-256 of `bytes`.
 pub(super) fn sha256_hex(bytes: &[u8]) -> String {
@@ -21,16 +63,16 @@ pub(super) fn is_decimal(text: &str) -> bool {
 }
 
 /// A u128 as a string of decimal digits.
-pub(super) struct Decimal(pub(super) u128);
+pub(crate) struct Decimal(pub(super) u128);
 
 impl Decimal {
     /// For `#[serde(with = "Decimal")]` on a u128.
-    pub(super) fn serialize<S: Serializer>(value: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &u128, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(value)
     }
 
     /// For `#[serde(with = "Decimal")]` on a u128.
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
         <Self as Deserialize>::deserialize(deserializer).map(|Self(value)| value)
     }
 }

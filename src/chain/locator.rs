@@ -16,8 +16,8 @@ pub enum Step {
 ///
 /// Chains that share a block share all before it, so that an honest peer's answers are those of a threshold. The first
 /// request goes back from our tip in strides that double, which finds recent forks at once; each further one divides
-/// the gap that is left by 65. A chain of 100,000 blocks takes at most four. Whatever a liar says, each answer shrinks
-/// the gap: the search ends.
+/// the gap that is left by 65. A chain of 100,000 blocks takes at most four. Each answer shrinks the gap, also a
+/// false one: the search ends.
 #[derive(Debug, Clone)]
 pub struct Locator {
     /// All indexes below this one are shared.

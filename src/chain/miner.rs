@@ -37,8 +37,8 @@ pub fn genesis(network: &Network) -> Result<MinerBlock, PowError> {
     Ok(solved(genesis, 0, hash))
 }
 
-/// The block to mine after `parent`, all but its nonce and hash: for [`Miner::mine`]. `nominee` is the peer that the miner
-/// nominates, `number` of its choice. `now`, unix seconds, becomes the timestamp, unless the parent's is later.
+/// The block to mine after `parent`, all but its nonce and hash: for [`Miner::mine`]. `nominee` is the peer that the
+/// miner nominates, `number` of its choice. `now`, unix seconds, becomes the timestamp, unless the parent's is later.
 pub fn next_template(network: &Network, parent: &ChainEnd, nominee: &str, number: u64, now: i64) -> MinerBlock {
     let index = parent.index.saturating_add(1);
     let block = MinerBlock {
@@ -81,8 +81,9 @@ impl Miner {
         Ok(Self { hashing: Hashing::new(&network.pow, options.memory), threads: options.threads() })
     }
 
-    /// Mines `template`: the first nonce found with which its hash meets its target difficulty, or `None` if `stop` became
-    /// true before. Blocking, on threads of its own. It stops within a hash, but not within the set-up of the memory.
+    /// Mines `template`: the first nonce found with which its hash meets its target difficulty, or `None` if `stop`
+    /// became true before. Blocking, on threads of its own. It stops within a hash, but not within the set-up of the
+    /// memory.
     ///
     /// # Errors
     /// Any [`PowError`], unless another thread has found a nonce.

@@ -2,7 +2,12 @@
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
-use super::{encoding::Decimal, epoch::EpochNumbering, position::Position, pow::PowAlgorithm};
+use super::{
+    encoding::{Decimal, words},
+    epoch::EpochNumbering,
+    position::Position,
+    pow::PowAlgorithm,
+};
 
 pub(super) mod description;
 
@@ -18,29 +23,8 @@ pub enum Enforcement {
     Off,
 }
 
-impl Enforcement {
-    /// The name: one lower-case word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Enforce => "enforce",
-            Self::Report => "report",
-            Self::Off => "off",
-        }
-    }
-}
-
-impl std::str::FromStr for Enforcement {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "enforce" | "true" => Ok(Self::Enforce),
-            "report" => Ok(Self::Report),
-            "off" | "false" => Ok(Self::Off),
-            _ => Err("expected enforce, report or off"),
-        }
-    }
-}
+// Earlier releases had truth values.
+words!(Enforcement { Enforce = "enforce" | "true", Report = "report", Off = "off" | "false" });
 
 /// A network's rules and where its nodes meet. Built in by [name](Self::named), or described by a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,15 +35,15 @@ pub struct Network {
     pub pow: PowAlgorithm,
     /// How epochs are numbered.
     pub epoch_numbering: EpochNumbering,
-    /// Hash of the only genesis that is accepted. `None`: the first sync takes that of the operator's own or the network's
-    /// bootstrap peers, and keeps it.
+    /// Hash of the only genesis that is accepted. `None`: the first sync takes that of the operator's own or the
+    /// network's bootstrap peers, and keeps it.
     pub genesis_hash: Option<String>,
-    /// What becomes of a target difficulty that isn't that of [`next_difficulty`](Self::next_difficulty). The network's own
-    /// nodes don't check it.
+    /// What becomes of a target difficulty that isn't that of [`next_difficulty`](Self::next_difficulty). The network's
+    /// own nodes don't check it.
     pub difficulty_schedule: Enforcement,
     /// Target difficulty of genesis and of the first epoch, above zero.
     pub initial_difficulty: u128,
-    /// How long a block shall take, seconds, above zero.
+    /// How long a block should take, seconds, above zero.
     pub target_block_time: u64,
     /// Blocks that any chain of the network must contain.
     pub checkpoints: Vec<Position>,
@@ -70,7 +54,7 @@ pub struct Network {
     pub minimum_block_timestamp: Option<i64>,
     /// Multiaddrs of the nodes that newcomers meet first.
     pub bootstrap: Vec<String>,
-    /// Whether its nodes meet on the internet, so that nobody on it has business with private addresses.
+    /// Whether its nodes meet on the internet, so that no private address is of use on it.
     pub public: bool,
 }
 
@@ -114,8 +98,8 @@ impl Network {
         }
     }
 
-    /// A network of the usual kind on the internet: what a file that names nothing else describes. Initial difficulty and
-    /// block time are those that the network's nodes assume.
+    /// A network of the usual kind on the internet: what a file that names nothing else describes. Initial difficulty
+    /// and block time are those that the network's nodes assume.
     fn public(name: &str, bootstrap: &[&str]) -> Self {
         Self {
             name: name.into(),
@@ -162,7 +146,7 @@ impl Network {
 }
 
 impl Default for Network {
-    /// That of the bundled chain: it dials nobody.
+    /// The network of the bundled chain, which dials no peer.
     fn default() -> Self {
         Self::devnet()
     }

@@ -14,9 +14,9 @@ const FASTER: [(Ratio, Ratio); 5] =
 /// The same for an epoch that takes more.
 const SLOWER: [(Ratio, Ratio); 3] = [((2, 1), (1, 2)), ((3, 2), (2, 3)), ((11, 10), (9, 10))];
 
-/// The target difficulty of the epoch after one whose blocks had the target difficulty `current` and whose first and last
-/// block have these timestamps (unix seconds). `target_block_time` is in seconds; an epoch should take 40 times that, and
-/// counts as having taken at least a second. Rounded down, from 1 to 2^128 - 1.
+/// The target difficulty of the epoch after one whose blocks had the target difficulty `current` and whose first and
+/// last block have these timestamps (unix seconds). `target_block_time` is in seconds; an epoch should take 40 times
+/// that, and counts as having taken at least a second. Rounded down, from 1 to 2^128 - 1.
 pub fn next_difficulty(current: u128, first_timestamp: i64, last_timestamp: i64, target_block_time: u64) -> u128 {
     let actual = i128::from(last_timestamp) - i128::from(first_timestamp);
     let actual = actual.max(1).unsigned_abs();

@@ -12,12 +12,10 @@ use super::{
 };
 
 pub(super) mod derived;
-mod level;
-mod violation;
+mod rules;
 
-pub use level::{Level, ParseLevelError};
-use violation::shorten;
-pub use violation::{Rule, VerifyError, Violation};
+use rules::shorten;
+pub use rules::{Level, Rule, VerifyError, Violation};
 
 /// Blocks that a [`Verifier`] has passed: a contiguous, linked run, possibly empty.
 #[derive(Debug, Clone)]
@@ -125,7 +123,7 @@ impl Verifier {
     }
 
     /// Says how many blocks are still to be verified, as far as one knows: what [`PowMemory::Auto`](super::PowMemory)
-    /// goes by. With 0 the large memory is given back, by each thread when it hashes next. Cheap.
+    /// goes by. With 0 the large memory is released, by each thread when it hashes next. Cheap.
     pub fn expect(&self, hashes: u64) {
         self.pool.expect(hashes);
     }

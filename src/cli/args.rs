@@ -6,7 +6,9 @@ use clap::{
     Args, Parser, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
+use figment::value::Value;
 use libp2p::PeerId;
+use serde::Serialize;
 
 use super::{health, request};
 use crate::{
@@ -37,7 +39,7 @@ Start here:
   modal-gateway serve --peer node=/dns4/HOST/tcp/10001
   curl 'http://127.0.0.1:8080/data/miner_block/epoch?epoch=0'";
 
-#[derive(Debug, Args)]
+#[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Shared options")]
 pub(super) struct SharedArgs {
     /// The store: sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE [default: sqlite://modal-gateway.db]
@@ -58,7 +60,8 @@ pub(super) struct SharedArgs {
     /// File of the libp2p key, created when missing [default: modal-gateway.key]
     #[arg(long, global = true, value_name = "FILE")]
     identity: Option<String>,
-    /// The network: testnet, mainnet, devnet (the bundled chain's), devnet1, devnet2, devnet3, devnet5, or a file [default: devnet]
+    /// The network: testnet, mainnet, devnet (the bundled chain's), devnet1, devnet2, devnet3, devnet5, or a file
+    /// [default: devnet]
     #[arg(long, global = true, value_name = "NAME-OR-FILE")]
     network: Option<String>,
     /// A node to meet first, in place of the network's own; repeatable, and empty for none
@@ -126,6 +129,7 @@ pub(super) struct SharedArgs {
     log: Option<String>,
     /// The file of settings [default: modal-gateway.toml, if it is there] [env: MODAL_GATEWAY_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
+    #[serde(skip)]
     config: Option<PathBuf>,
 }
 
@@ -138,41 +142,15 @@ impl SharedArgs {
 
     /// What the flags say, with the environment and the file that is named.
     pub(super) fn into_sources(self) -> Sources {
-        let single = [
-            ("database_url", self.database_url),
-            ("http", self.http),
-            ("admin", self.admin),
-            ("identity", self.identity),
-            ("network", self.network),
-            ("genesis_hash", self.genesis_hash),
-            ("difficulty_schedule", self.difficulty_schedule),
-            ("verify", self.verify),
-            ("sync", self.sync),
-            ("sync_interval", self.sync_interval),
-            ("pow_threads", self.pow_threads),
-            ("pow_memory", self.pow_memory),
-            ("mdns", self.mdns),
-            ("target_peers", self.target_peers),
-            ("tls_cert", self.tls_cert),
-            ("tls_key", self.tls_key),
-            ("admin_token_file", self.admin_token_file),
-            ("rate_limit", self.rate_limit),
-            ("trust", self.trust),
-            ("private_addresses", self.private_addresses),
-            ("log", self.log),
-        ];
-        let single = single.into_iter().filter_map(|(key, value)| Some((key, vec![value?])));
-        let lists = [
-            ("listen", self.listen),
-            ("peer", self.peer),
-            ("bootstrap", self.bootstrap),
-            ("trusted_proxy", self.trusted_proxy),
-            ("cors_origin", self.cors_origin),
-            ("allow_peer", self.allow_peer),
-            ("deny_peer", self.deny_peer),
-        ];
-        let lists = lists.into_iter().filter(|(_, values)| !values.is_empty());
-        Sources { file: self.config, env: std::env::vars_os().collect(), flags: single.chain(lists).collect() }
+        // Texts and lists of texts, which never fail to be serialised.
+        let flags = Value::serialize(&self).ok().and_then(Value::into_dict).unwrap_or_default();
+        let is_given = |value: &Value| match value {
+            Value::Empty(..) => false,
+            Value::Array(_, values) => !values.is_empty(),
+            _ => true,
+        };
+        let flags = flags.into_iter().filter(|(_, value)| is_given(value)).collect();
+        Sources { file: self.config, env: std::env::vars_os().collect(), flags }
     }
 }
 
@@ -190,10 +168,10 @@ Examples:
     Serve,
     /// Run a block-serving libp2p peer without HTTP, which may mine
     ///
-    /// Mining begins once the store is in sync with the configured peers, or at once where there are none, and announces each new
-    /// block to the peers. A network without genesis is begun only where it is not public. Its difficulty follows the
-    /// network's `initial_difficulty` and `target_block_time`: --network names a file for others. Where another chain has
-    /// more work, the node goes over to it.
+    /// Mining begins once the store is in sync with the configured peers, or at once where there are none, and
+    /// announces each new block to the peers. A network without genesis is begun only where it is not public. Its
+    /// difficulty follows the network's `initial_difficulty` and `target_block_time`: --network names a file for
+    /// others. Where another chain has more work, the node goes over to it.
     #[command(after_help = "\
 Examples:
   modal-gateway node --listen /ip4/0.0.0.0/tcp/10001 --database-url sqlite://node.db
@@ -203,9 +181,9 @@ Examples:
     Demo,
     /// Sync the store with peers, once
     ///
-    /// Blocks are fetched, verified as --verify says, and written as they come, so that a sync that was interrupted goes
-    /// on where it was. A chain with more work than the store's takes its place. `serve` and `node` do the same all the
-    /// time. Exits with 0 once no peer given has a better chain.
+    /// Blocks are fetched, verified as --verify says, and written as they come, so that a sync that was interrupted
+    /// goes on where it was. A chain with more work than the store's takes its place. `serve` and `node` do the same
+    /// all the time. Exits with 0 once no peer given has a better chain.
     #[command(after_help = "\
 Examples:
   modal-gateway sync /dns4/node.example/tcp/10001
@@ -216,16 +194,17 @@ Examples:
         // Not `peer`: clap would take it for the shared option of that name.
         #[arg(value_name = "PEER", required = true)]
         from: Vec<String>,
-        /// How blocks are fetched: the whole chain in one answer, by ranges, epoch by epoch, headers first, or only what is
-        /// missing from several peers at once
+        /// How blocks are fetched: the whole chain in one answer, by ranges, epoch by epoch, headers first, or only
+        /// what is missing from several peers at once
         #[arg(long, default_value_t, value_parser = PossibleValuesParser::new(Mode::ALL.map(Mode::as_str))
             .try_map(|name| name.parse::<Mode>()))]
         mode: Mode,
     },
     /// Audit the chain in the store against the network's rules
     ///
-    /// Every block is verified again as --verify says, and the store's account of the chain is compared with its blocks.
-    /// The first bad block is named with the rule that it breaks. What is good counts as verified that far from then on.
+    /// Every block is verified again as --verify says, and the store's account of the chain is compared with its
+    /// blocks. The first bad block is named with the rule that it breaks. What is good counts as verified that far from
+    /// then on.
     #[command(after_help = "\
 Examples:
   modal-gateway verify
@@ -295,7 +274,8 @@ Examples:
   modal-gateway health http://127.0.0.1:8080/health/ready?synced=true
   modal-gateway health http://127.0.0.1:8080/health/live")]
     Health {
-        /// What to get; /health/ready where there is no path [default: /health/ready at the configured HTTP address, or at the admin address where the former speaks HTTPS]
+        /// What to get; /health/ready where there is no path [default: /health/ready at the configured HTTP address, or
+        /// at the admin address where the former speaks HTTPS]
         #[arg(value_parser = health::parse_url)]
         url: Option<url::Url>,
     },
@@ -316,7 +296,7 @@ pub(super) struct NodeArgs {
 }
 
 impl NodeArgs {
-    /// How the node shall mine, if it shall.
+    /// How the node is to mine, if at all.
     pub(super) fn into_mine(self) -> Option<Mine> {
         let threads = usize::try_from(self.mine_threads).unwrap_or(1);
         self.mine.then_some(Mine { nominee: self.mine_nominee, threads })
@@ -324,4 +304,46 @@ impl NodeArgs {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_tells_the_true_defaults() {
+        let help = Cli::command().render_long_help().to_string();
+        let joined = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        let config = Config::default();
+        let Config { database_url, http, admin, listen, identity, network, verify, .. } = config;
+        for default in [
+            database_url.to_string(),
+            http.to_string(),
+            admin.to_string(),
+            format!("{} and {}", listen[0], listen[1]),
+            identity.display().to_string(),
+            network.name,
+            verify.to_string(),
+            "text".into(),
+        ] {
+            assert!(joined.contains(&format!("[default: {default}]")), "{default} in {joined}");
+        }
+        for (flag, default) in [
+            ("sync", config.sync.to_string()),
+            ("sync-interval", format!("{}s", config.sync_interval.as_secs())),
+            ("pow-threads", config.pow_threads.to_string()),
+            ("pow-memory", config.pow_memory.to_string()),
+            ("mdns", config.mdns.to_string()),
+            ("target-peers", config.target_peers.to_string()),
+        ] {
+            let about = joined.split(&format!("--{flag} <")).nth(1).unwrap();
+            let told = about.split("[default: ").nth(1).unwrap();
+            assert!(told.starts_with(&format!("{default}]")), "{flag}: {told}");
+        }
+    }
+}

@@ -40,14 +40,12 @@ pub(super) async fn run(config: &Config, file: &Path) -> Result<(), CliError> {
     let options = OpenOptions { create: false, migrate: false, ..open_options(config) };
     let store = store::open(config.database_url.as_str(), &options).await?;
     let outcome = match fs::metadata(file) {
-        _ if file == Path::new("-") => to_writer(&*store, io::stdout(), "stdout").await.map(|(tip, _)| tip),
+        _ if file == Path::new("-") => to_writer(&*store, io::stdout(), "stdout").await,
         // A device or a pipe: there is nothing to replace.
         Ok(metadata) if !metadata.is_file() => {
             let name = file.display().to_string();
             let opened = fs::OpenOptions::new().write(true).open(file);
-            to_writer(&*store, opened.map_err(|error| ExportError::Write(name.clone(), error))?, &name)
-                .await
-                .map(|(tip, _)| tip)
+            to_writer(&*store, opened.map_err(|error| ExportError::Write(name.clone(), error))?, &name).await
         }
         _ => to_file(&*store, file).await,
     };
@@ -74,14 +72,14 @@ async fn to_file(store: &dyn BlockStore, file: &Path) -> Result<Option<Tip>, Exp
     builder.prefix(".modal-gateway-export-");
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as for any new file
-    let temporary = builder.tempfile_in(folder).map_err(failed)?;
-    let (tip, temporary) = to_writer(store, temporary, &name).await?;
+    let mut temporary = builder.tempfile_in(folder).map_err(failed)?;
+    let tip = to_writer(store, &mut temporary, &name).await?;
     temporary.as_file().sync_all().map_err(failed)?;
     temporary.persist(&target).map_err(|error| failed(error.error))?;
     Ok(tip)
 }
 
-async fn to_writer<W: Write>(store: &dyn BlockStore, writer: W, name: &str) -> Result<(Option<Tip>, W), ExportError> {
+async fn to_writer<W: Write>(store: &dyn BlockStore, writer: W, name: &str) -> Result<Option<Tip>, ExportError> {
     let failed = |error| ExportError::Write(name.into(), error);
     let mut out = Hashing { writer: BufWriter::with_capacity(256 * 1024, writer), hasher: Sha256::new() };
     let state = store.state().await?;
@@ -95,12 +93,12 @@ async fn to_writer<W: Write>(store: &dyn BlockStore, writer: W, name: &str) -> R
         while count < total {
             let to = (count + most - 1).min(end.index);
             let page = store.range(count, to).await?;
+            let blocks: Vec<Box<RawValue>> = page.list.parse()?;
             // What replaces a block replaces all above it, so links show whether the pages are of one chain.
-            if page.count != to - count + 1 || !links(&page.json, last_hash.as_deref())? {
+            if page.list.count != to - count + 1 || !follow(&blocks, last_hash.as_deref())? {
                 return Err(ExportError::Changed(to));
             }
-            let json = format!("[{}]", page.json);
-            for block in serde_json::from_str::<Vec<&RawValue>>(&json)? {
+            for block in blocks {
                 out.line(block.get()).map_err(failed)?;
             }
             (count, last_hash) = (to + 1, page.last_hash);
@@ -110,21 +108,18 @@ async fn to_writer<W: Write>(store: &dyn BlockStore, writer: W, name: &str) -> R
     }
     let record = Record { count, sha256: hex::encode(out.hasher.clone().finalize()) };
     out.line(&serde_json::to_string(&record)?).map_err(failed)?;
-    let writer = out.writer.into_inner().map_err(|error| failed(error.into_error()))?;
-    Ok((tip, writer))
+    out.writer.flush().map_err(failed)?;
+    Ok(tip)
 }
 
 /// Whether the first of these blocks has `previous` as its parent.
-fn links(json: &str, previous: Option<&str>) -> Result<bool, serde_json::Error> {
+fn follow(blocks: &[Box<RawValue>], previous: Option<&str>) -> Result<bool, serde_json::Error> {
     #[derive(Deserialize)]
     struct Link {
         previous_hash: String,
     }
-    let Some(previous) = previous else { return Ok(true) };
-    match serde_json::Deserializer::from_str(json).into_iter::<Link>().next() {
-        Some(link) => Ok(link?.previous_hash == previous),
-        None => Ok(false),
-    }
+    let (Some(previous), Some(first)) = (previous, blocks.first()) else { return Ok(previous.is_none()) };
+    Ok(serde_json::from_str::<Link>(first.get())?.previous_hash == previous)
 }
 
 struct Hashing<W: Write> {

@@ -1,5 +1,5 @@
-//! `import`: blocks from a file into the store, in one transaction: all of them or none. It begins with the first block,
-//! since other writers wait for its end.
+//! `import`: blocks from a file into the store, in one transaction: all of them or none. The transaction begins with the
+//! first block, since other writers wait for its end.
 
 use std::{fmt, io, path::Path};
 
@@ -26,7 +26,7 @@ use problem::Problem;
 /// Blocks verified and written at once.
 const BATCH: usize = 1000;
 
-/// The same at [`Level::Pow`], where a block takes some 40 ms of a core: progress shall be seen.
+/// The same at [`Level::Pow`], where a block takes some 40 ms of a core: so that progress is seen.
 const POW_BATCH: usize = 100;
 
 fn blocks(count: u64) -> &'static str {
@@ -66,7 +66,7 @@ impl fmt::Display for Summary {
 
 /// Imports `file` (`-`: stdin) and says on stderr what came of it.
 pub(super) async fn run(config: &Config, file: &Path) -> Result<(), ImportError> {
-    // Before the store is opened: a mistyped name shall not leave an empty database behind.
+    // Before the store is opened: a mistyped name must not leave an empty database behind.
     let (name, reader, size) = open(file).await?;
     let store = store::open(config.database_url.as_str(), &open_options(config)).await?;
     let outcome = import(&*store, config, Lines::new(reader), &name, size).await;

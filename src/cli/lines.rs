@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt};
 
 /// Longest line that is read, in bytes without the line's end. A block has at most
-/// [`MAX_BLOCK_BYTES`](crate::chain::MAX_BLOCK_BYTES) as we write it, but others may write more spaces and fields, and each
-/// character as an escape of six.
+/// [`MAX_BLOCK_BYTES`](crate::chain::MAX_BLOCK_BYTES) as we write it, but others may write more spaces and fields, and
+/// each character as an escape of six.
 pub(super) const MAX_LINE_BYTES: usize = 512 * 1024;
 
 /// The last line of an export.

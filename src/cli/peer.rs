@@ -1,9 +1,11 @@
 //! The PEER of a command, and the node that lives only to talk to it.
 
-use bytes::Bytes;
-use libp2p::{Multiaddr, PeerId, identity::Keypair};
+use std::sync::Arc;
 
-use crate::p2p::{P2pConfig, PeerAddress, Responder};
+use bytes::Bytes;
+use libp2p::{Multiaddr, identity::Keypair};
+
+use crate::p2p::{Accepted, P2pConfig, PeerAddress, Responder};
 
 /// What is wrong with a PEER.
 #[derive(Debug, thiserror::Error)]
@@ -38,10 +40,10 @@ pub(super) fn config() -> P2pConfig {
 /// Answers every request with `Unknown path`.
 pub(super) struct NoPaths;
 
-#[async_trait::async_trait]
 impl Responder for NoPaths {
-    async fn respond(&self, _: PeerId, _: Bytes) -> Bytes {
-        Bytes::from_static(br#"{"ok":false,"data":null,"errors":{"error":"Unknown path"}}"#)
+    fn accept(self: Arc<Self>, _: Bytes) -> Accepted {
+        let answer = Bytes::from_static(br#"{"ok":false,"data":null,"errors":{"error":"Unknown path"}}"#);
+        Accepted::short(std::future::ready(answer))
     }
 }
 

@@ -4,7 +4,7 @@ use std::{io::IsTerminal, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use libp2p::Multiaddr;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     config::Config,
     p2p::{self, P2pConfig, P2pError},
+    protocol::Request,
 };
 
 /// How much of an answer that can't be read is shown.
@@ -46,12 +47,6 @@ pub(super) fn parse_json(text: &str) -> Result<Json, String> {
     parsed.map_err(|error| format!("not JSON: {} (text needs its quotes: '\"hello\"')", without_line(&error)))
 }
 
-#[derive(Serialize)]
-struct Request<'a> {
-    path: &'a str,
-    data: Option<&'a RawValue>,
-}
-
 #[derive(Deserialize)]
 struct Envelope {
     ok: bool,
@@ -67,7 +62,7 @@ pub(super) async fn run(
     shutdown: &CancellationToken,
 ) -> Result<(), CliError> {
     let address = resolve(&config.peers(), peer)?;
-    let request = Request { path, data: data.as_ref().map(|Json(data)| &**data) };
+    let request = Request { path: path.into(), data: data.as_ref().map(|Json(data)| &**data) };
     let request = serde_json::to_vec(&request).map_err(RequestError::Encode)?;
     let answer = match ask(address, request.into(), limit, shutdown).await {
         Some(Ok(answer)) => answer,
@@ -97,8 +92,9 @@ pub(super) async fn run(
     }
 }
 
-/// Connects with an identity made for the occasion, asks, and leaves; `None` if `shutdown` came first. A request that was
-/// sent is waited for, 10 s more at most, even if nobody wants its answer: the peer may not bear its connection to close.
+/// Connects with an identity made for the occasion, asks, and leaves; `None` if `shutdown` came first. A request that
+/// was sent is waited for, 10 s more at most, even if nobody wants its answer: the peer may not bear its connection to
+/// close.
 async fn ask(
     address: Multiaddr,
     request: Bytes,

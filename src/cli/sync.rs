@@ -106,8 +106,8 @@ async fn sync(
     };
     let outcome = work.await;
     stop.cancel();
-    // It waits for the answers that are on their way, 10 s at most: a peer may not bear its connection to close before. A
-    // swarm that panicked has nothing to add to the outcome.
+    // It waits for the answers that are on their way, 10 s at most: a peer may not bear its connection to close before.
+    // A swarm that panicked has nothing to add to the outcome.
     let _ = swarm.await;
     outcome
 }

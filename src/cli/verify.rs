@@ -11,14 +11,14 @@ use crate::{
         VerifyError, Violation,
     },
     config::Config,
-    store::{self, BlockStore, ChainState, EventKind, Lease, OpenOptions, StoreError, Tip},
+    store::{self, BlockStore, Blocks, ChainState, EventKind, Lease, OpenOptions, StoreError, Tip},
     telemetry::notice,
 };
 
 /// Blocks audited at once, and raised in one transaction.
 const BATCH: u64 = 1000;
 
-/// The same where each takes a RandomX hash, some 40 ms of a core: progress shall be seen.
+/// The same where each takes a RandomX hash, some 40 ms of a core: so that progress is seen.
 const RANDOMX_BATCH: u64 = 32;
 
 /// Why the store isn't known to be good.
@@ -95,16 +95,8 @@ async fn audit(config: &Config, store: &dyn BlockStore, raise: bool) -> Result<S
         false => None,
     };
     let state = store.state().await?;
-    let mut audit = Audit {
-        store,
-        verifier: Verifier::new(&config.network, config.verify, config.pow())?,
-        lease,
-        end: None,
-        work: CumulativeDifficulty::default(),
-        level: None,
-        raised: 0,
-        deviating: Deviating::new(),
-    };
+    let verifier = Verifier::new(&config.network, config.verify, config.pow())?;
+    let mut audit = Audit::new(store, verifier, lease);
     let batch = match (config.verify, &config.network.pow) {
         (Level::Pow, PowAlgorithm::RandomX { .. }) => RANDOMX_BATCH,
         _ => BATCH,
@@ -143,7 +135,12 @@ struct Audit<'a> {
     deviating: Deviating,
 }
 
-impl Audit<'_> {
+impl<'a> Audit<'a> {
+    fn new(store: &'a dyn BlockStore, verifier: Verifier, lease: Option<Box<dyn Lease>>) -> Self {
+        let (work, deviating) = (CumulativeDifficulty::default(), Deviating::new());
+        Self { store, verifier, lease, end: None, work, level: None, raised: 0, deviating }
+    }
+
     /// Audits the chain up to the tip that `state` names, and then its account.
     async fn chain(&mut self, state: &ChainState, batch: u64) -> Result<(), AuditError> {
         let length = state.tip.as_ref().map_or(0, |tip| tip.index.saturating_add(1));
@@ -193,9 +190,8 @@ impl Audit<'_> {
 
     /// The blocks from `from` to `to`, and the weakest level among them.
     async fn read(&self, from: u64, to: u64) -> Result<(Vec<MinerBlock>, Level), AuditError> {
-        let page = self.store.range(from, to).await?;
-        let json = format!("[{}]", page.json);
-        let texts = match serde_json::from_str::<Vec<&RawValue>>(&json) {
+        let Blocks { snapshot, list: page, .. } = self.store.range(from, to).await?;
+        let texts: Vec<Box<RawValue>> = match page.parse() {
             Ok(texts) => texts,
             Err(error) if from == to => return Err(AuditError::Text { index: from, problem: error.to_string() }),
             Err(_) => {
@@ -219,7 +215,7 @@ impl Audit<'_> {
                 Some(_) => blocks.push(block),
             }
         }
-        match page.level {
+        match snapshot.level {
             Some(level) if page.count == to - from + 1 => Ok((blocks, level)),
             _ => Err(AuditError::Missing(from + page.count)),
         }
@@ -251,8 +247,8 @@ impl Audit<'_> {
             return Err(AuditError::Leased);
         }
         let mut writer = self.store.write().await?;
-        // Nobody else writes from here on. While that was waited for, the lease may have been lost and another chain have
-        // come; as each block names its parent, the last one tells.
+        // Nobody else writes from here on. While that was waited for, the lease may have been lost and another chain
+        // have come; as each block names its parent, the last one tells.
         let last = writer.canonical_at(to).await?.map(|(hash, _)| hash);
         if last.as_ref() != self.end.as_ref().map(|end| &end.hash) {
             return Err(AuditError::Reorganised);
@@ -312,16 +308,8 @@ mod tests {
         writer.commit().await.unwrap();
 
         let end = ChainEnd::new(&blocks[2], &blocks[1]);
-        let mut audit = Audit {
-            store: &*store,
-            verifier: verifier(Level::Linked),
-            lease: None,
-            end: Some(ChainEnd { hash: "another".into(), ..end.clone() }),
-            work: CumulativeDifficulty::default(),
-            level: None,
-            raised: 0,
-            deviating: Deviating::new(),
-        };
+        let mut audit = Audit::new(&*store, verifier(Level::Linked), None);
+        audit.end = Some(ChainEnd { hash: "another".into(), ..end.clone() });
         let error = audit.raise(0, 2).await.unwrap_err();
         assert!(matches!(error, AuditError::Reorganised), "{error:?}");
         assert_eq!(store.state().await.unwrap().level, Some(Level::None));

@@ -58,8 +58,9 @@ pub struct Sources {
     pub file: Option<PathBuf>,
     /// Environment variables; those that don't concern us are ignored.
     pub env: Vec<(OsString, OsString)>,
-    /// Key and values of each flag given; several values for the flags that may be repeated.
-    pub flags: Vec<(&'static str, Vec<String>)>,
+    /// The flags given, by key: a text, or an array for a flag that may be repeated, since commas separate nothing
+    /// there.
+    pub flags: Dict,
 }
 
 impl Sources {
@@ -80,22 +81,11 @@ impl Sources {
                 Some(key) => variables.push(Layer::one(origin, key, value.into())),
             }
         }
-        let flags = self.flags.iter().map(|(key, values)| {
-            // An array even for one value: commas in a flag separate nothing.
-            let value = match (&values[..], is_list(key)) {
-                ([value], false) => Value::from(value.as_str()),
-                (values, _) => Value::from(values.to_vec()),
-            };
-            Layer::one(format!("--{}", key.replace('_', "-")), key, value)
-        });
+        let flag =
+            |(key, value): (&String, &Value)| Layer::one(format!("--{}", key.replace('_', "-")), key, value.clone());
+        let flags = self.flags.iter().map(flag);
         Ok(read_file(file)?.into_iter().chain(database_url).chain(variables).chain(flags).collect())
     }
-}
-
-fn is_list(key: &str) -> bool {
-    const LISTS: &[&str] =
-        &["listen", "peer", "bootstrap", "trusted_proxy", "unlimited_client", "cors_origin", "allow_peer", "deny_peer"];
-    LISTS.contains(&key)
 }
 
 fn read_file(named: Option<PathBuf>) -> Result<Option<Layer>, ConfigError> {

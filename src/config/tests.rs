@@ -1,11 +1,16 @@
 use std::path::Path;
 
+use figment::value::{Dict, Value};
 use rstest::rstest;
 
 use super::*;
 
 fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     pairs.iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+fn flags<const N: usize>(given: [(&str, Value); N]) -> Dict {
+    given.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// Writes `text` as the file of settings.
@@ -44,7 +49,7 @@ fn each_layer_wins_over_those_below() {
         .env
         .extend(env(&[("MODAL_GATEWAY_DATABASE_URL", "postgres://h/ours"), ("MODAL_GATEWAY_HTTP", "0.0.0.0:2")]));
     assert_eq!(url(&sources), "postgres://h/ours");
-    sources.flags = vec![("database_url", vec!["sqlite::memory:".into()]), ("admin", vec!["[::1]:0".into()])];
+    sources.flags = flags([("database_url", "sqlite::memory:".into()), ("admin", "[::1]:0".into())]);
     let config = Config::load(sources).unwrap();
     assert_eq!(config.database_url.as_str(), "sqlite::memory:");
     assert_eq!((config.http.to_string(), config.admin.to_string()), ("0.0.0.0:2".into(), "[::1]:0".into()));
@@ -60,7 +65,7 @@ fn lists_are_arrays_strings_with_commas_or_repeated_flags() {
     assert_eq!(config.peer[0].alias.as_deref(), Some("a"));
     assert_eq!(config.peer[1], PeerAddress { alias: None, address: "/ip4/1.2.3.4/tcp/2/ws".parse().unwrap() });
     sources.env = env(&[("MODAL_GATEWAY_LISTEN", "/ip4/1.1.1.1/tcp/0, /ip6/::1/tcp/0")]);
-    sources.flags = vec![("peer", vec!["b=/ip4/5.6.7.8/tcp/3".into()])];
+    sources.flags = flags([("peer", vec!["b=/ip4/5.6.7.8/tcp/3"].into())]);
     let config = Config::load(sources).unwrap();
     assert_eq!((config.listen.len(), config.peer.len()), (2, 1));
     assert_eq!(config.peer[0].alias.as_deref(), Some("b"));
@@ -157,7 +162,7 @@ fn the_sync_is_set_by_words_numbers_and_switches() {
     let dir = tempfile::tempdir().unwrap();
     let mut sources = sources(dir.path(), "sync = false\nmdns = true\npow_threads = 2\nsync_interval = '250ms'");
     sources.env = env(&[("MODAL_GATEWAY_MDNS", "false"), ("MODAL_GATEWAY_TARGET_PEERS", "0")]);
-    sources.flags = vec![("pow_memory", vec!["full".into()]), ("pow_threads", vec!["3".into()])];
+    sources.flags = flags([("pow_memory", "full".into()), ("pow_threads", "3".into())]);
     let config = Config::load(sources).unwrap();
     assert_eq!((config.sync, config.mdns, config.target_peers), (false, false, 0));
     assert_eq!(config.sync_interval, Duration::from_millis(250));
@@ -206,9 +211,9 @@ fn a_networks_bootstrap_genesis_and_schedule_may_be_replaced() {
     let config = Config::load(sources(dir.path(), text)).unwrap();
     let peers: Vec<_> = config.peers().iter().map(ToString::to_string).collect();
     assert_eq!(peers, ["own=/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2/ws"], "each once");
-    let mut flags = sources(dir.path(), "network = 'testnet'\ngenesis_hash = 'any'");
-    flags.flags = vec![("bootstrap", vec![String::new()])];
-    assert!(Config::load(flags).unwrap().peers().is_empty());
+    let mut none = sources(dir.path(), "network = 'testnet'\ngenesis_hash = 'any'");
+    none.flags = flags([("bootstrap", vec![""].into())]);
+    assert!(Config::load(none).unwrap().peers().is_empty());
     for (name, value, problem) in [
         ("MODAL_GATEWAY_GENESIS_HASH", "first", "genesis_hash: `first`: expected any, or a hash"),
         ("MODAL_GATEWAY_DIFFICULTY_SCHEDULE", "maybe", "difficulty_schedule: expected enforce, report or off"),

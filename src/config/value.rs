@@ -1,7 +1,7 @@
 //! The values that settings hold: parsing them, with messages that say what was expected.
 
 use std::{
-    fmt,
+    fmt, iter,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     path::Path,
     str::FromStr,
@@ -14,7 +14,6 @@ use serde::{
     Deserialize, Deserializer,
     de::{Error, SeqAccess, Visitor},
 };
-
 use url::Url;
 
 use super::{DatabaseUrl, layer::where_and_why};
@@ -26,14 +25,7 @@ use crate::{
 /// Longest timeout that may be set.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
-fn multiaddr(text: &str) -> Result<Multiaddr, String> {
-    match text.parse::<Multiaddr>() {
-        Ok(address) if !address.is_empty() => Ok(address),
-        _ => Err(format!("`{text}` is no multiaddr; expected one such as /ip4/127.0.0.1/tcp/10001")),
-    }
-}
-
-/// A string, or a number or a truth value for those who write one without quotes.
+/// A string, or a number or a truth value without quotes.
 struct Text(String);
 
 impl<'de> Deserialize<'de> for Text {
@@ -139,20 +131,16 @@ pub(super) fn some_switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
 
 /// Networks in CIDR notation, or single addresses.
 pub(super) fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
-    let network = |word: &String| {
-        let address = || word.parse::<IpAddr>().map(IpNet::from);
-        let expected = "expected an address or a network such as 10.0.0.0/8 or fd00::/8";
-        word.parse().or_else(|_| address()).map_err(|_| D::Error::custom(format!("`{word}`: {expected}")))
-    };
-    words(deserializer)?.iter().map(network).collect()
+    each(deserializer, |word| {
+        let network = word.parse().or_else(|_| word.parse::<IpAddr>().map(IpNet::from));
+        network.map_err(|_| format!("`{word}`: expected an address or a network such as 10.0.0.0/8 or fd00::/8"))
+    })
 }
 
 pub(super) fn peer_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PeerId>, D::Error> {
-    let id = |word: &String| {
-        let expected = "expected a peer id such as 12D3KooW…, without address";
-        word.parse().map_err(|_| D::Error::custom(format!("`{word}`: {expected}")))
-    };
-    words(deserializer)?.iter().map(id).collect()
+    each(deserializer, |word| {
+        word.parse().map_err(|_| format!("`{word}`: expected a peer id such as 12D3KooW…, without address"))
+    })
 }
 
 /// `*`, or origins as browsers send them: scheme, host, and a port that is not the scheme's own.
@@ -178,23 +166,29 @@ pub(super) fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<St
             Ok(v.split(',').map(str::trim).filter(|word| !word.is_empty()).map(Into::into).collect())
         }
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<String>, A::Error> {
-            let mut words = Vec::new();
-            while let Some(word) = seq.next_element()? {
-                words.push(word);
-            }
-            Ok(words)
+            iter::from_fn(|| seq.next_element().transpose()).collect()
         }
     }
     deserializer.deserialize_any(ListVisitor)
 }
 
+/// A list of words, each read by `read`.
+fn each<'de, T, D: Deserializer<'de>, E: fmt::Display>(
+    deserializer: D,
+    read: impl Fn(&str) -> Result<T, E>,
+) -> Result<Vec<T>, D::Error> {
+    words(deserializer)?.iter().map(|word| read(word).map_err(D::Error::custom)).collect()
+}
+
 pub(super) fn multiaddrs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Multiaddr>, D::Error> {
-    words(deserializer)?.iter().map(|word| multiaddr(word).map_err(D::Error::custom)).collect()
+    each(deserializer, |word| match word.parse::<Multiaddr>() {
+        Ok(address) if !address.is_empty() => Ok(address),
+        _ => Err(format!("`{word}` is no multiaddr; expected one such as /ip4/127.0.0.1/tcp/10001")),
+    })
 }
 
 pub(super) fn peers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PeerAddress>, D::Error> {
-    let peers: Vec<PeerAddress> =
-        words(deserializer)?.iter().map(|word| word.parse().map_err(D::Error::custom)).collect::<Result<_, _>>()?;
+    let peers = each(deserializer, str::parse::<PeerAddress>)?;
     let mut aliases: Vec<_> = peers.iter().filter_map(|peer| peer.alias.as_deref()).collect();
     aliases.sort_unstable();
     match aliases.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -203,8 +197,8 @@ pub(super) fn peers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Pe
     }
 }
 
-/// A built-in network by name, or the one that a file describes: TOML with the fields of [`Network`], or the network's own
-/// JSON.
+/// A built-in network by name, or the one that a file describes: TOML with the fields of [`Network`], or the network's
+/// own JSON.
 pub(super) fn network<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Network, D::Error> {
     let Text(name) = Text::deserialize(deserializer)?;
     if let Some(network) = Network::named(&name) {

@@ -20,10 +20,9 @@ use super::{
     numbers::Numbers,
 };
 use crate::{
-    chain::Level,
-    protocol::{CLOSING, Code, Failure, OPENING, Query},
+    protocol::{BlockList, CLOSING, Code, Failure, OPENING, Query},
     source::{AnsweredBy, EncodedAnswer, Origin, Source, SourceError, with_deadline},
-    store::{Blocks, ChainState, Tip},
+    store::{Blocks, ChainState, Snapshot},
 };
 
 /// Final blocks: any cache may keep them for a day.
@@ -48,8 +47,10 @@ pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> 
         None => source.answer(read.query, &read.origin, read.client).await?,
     };
     // A shared cache keeps a settled answer for a day, and the tip would be as old.
-    let tip = served.tip.as_ref().filter(|_| !served.settled);
-    let mut headers = provenance(served.answered_by, tip, served.level);
+    let mut headers = provenance(served.answered_by, &served.snapshot);
+    if served.settled {
+        headers.remove(TIP);
+    }
     let tag = cached(&mut headers, served.tag(), (read.format, read.numbers), served.settled);
     let mut response = match (read.conditions.evaluate(&tag), read.format) {
         (Outcome::Failed, _) => precondition_failed(),
@@ -83,8 +84,8 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
     if let Some(anchor) = &read.anchor {
         source.check_anchor_in(state, anchor).await?;
     }
-    let mut headers = provenance(AnsweredBy::Local, state.tip.as_ref(), state.level);
-    let tag = chain_tag(state.length, state.tip.as_ref().map_or("", |tip| &tip.hash));
+    let mut headers = provenance(AnsweredBy::Local, &state.snapshot(state.level));
+    let tag = chain_tag(state.length, state.tip_hash().unwrap_or_default());
     let tag = cached(&mut headers, &tag, (read.format, read.numbers), false);
     match read.conditions.evaluate(&tag) {
         Outcome::Answer => {}
@@ -94,7 +95,10 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
     let numbers = read.numbers;
     let pages = source.pages(state).map_ok(move |page| match numbers {
         Numbers::Number => page,
-        Numbers::String => Blocks { json: Numbers::quoted(&page.json), ..page },
+        Numbers::String => {
+            let list = BlockList { json: Numbers::quoted(&page.list.json), ..page.list };
+            Blocks { list, ..page }
+        }
     });
     let mut pages = Box::pin(pages.peekable());
     // A store that fails at once still gets its status; later the body can only break off.
@@ -103,7 +107,7 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
     }
     let body = match read.format {
         Format::Json => Body::from_stream(envelope_of(pages)),
-        Format::Ndjson => Body::from_stream(pages.map(|page| lines(&page?.json))),
+        Format::Ndjson => Body::from_stream(pages.map(|page| lines(&page?.list.json))),
     };
     Ok((headers, body).into_response())
 }
@@ -127,7 +131,7 @@ fn envelope_of(
         Ok(match pages.try_next().await? {
             Some(page) => {
                 let comma = if count == 0 { "" } else { "," };
-                Some((format!("{comma}{}", page.json), (pages, count + page.count, false)))
+                Some((format!("{comma}{}", page.list.json), (pages, count + page.list.count, false)))
             }
             None => Some((format!(r#"],"count":{count}}}{CLOSING}"#), (pages, count, true))),
         })
@@ -135,16 +139,17 @@ fn envelope_of(
     opening.chain(blocks)
 }
 
-fn provenance(answered_by: AnsweredBy, tip: Option<&Tip>, level: Option<Level>) -> HeaderMap {
+fn provenance(answered_by: AnsweredBy, snapshot: &Snapshot) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
     if let Some(source) = source_name(answered_by) {
         headers.insert(SOURCE, source);
     }
     // Hashes of unverified chains may be any text: one that can't be a header's value is left out.
-    if let Some(Ok(tip)) = tip.map(|tip| HeaderValue::try_from(format!("{}:{}", tip.index, tip.hash))) {
+    if let Some(Ok(tip)) = snapshot.tip.as_ref().map(|tip| HeaderValue::try_from(format!("{}:{}", tip.index, tip.hash)))
+    {
         headers.insert(TIP, tip);
     }
-    if let Some(level) = level {
+    if let Some(level) = snapshot.level {
         headers.insert(VERIFICATION, HeaderValue::from_static(level.as_str()));
     }
     headers

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::limits::{CLOSING, MAX_CHUNK, OPENING};
 use crate::chain::MinerBlock;
@@ -26,6 +26,14 @@ impl BlockList {
     pub fn of(blocks: &[MinerBlock]) -> Self {
         let texts: Vec<String> = blocks.iter().map(MinerBlock::to_json).collect();
         Self { json: texts.join(","), count: blocks.len() as u64 }
+    }
+
+    /// Reads each block as a `T`.
+    ///
+    /// # Errors
+    /// The first block's that is no `T`.
+    pub fn parse<T: DeserializeOwned>(&self) -> serde_json::Result<Vec<T>> {
+        serde_json::from_str(&format!("[{}]", self.json))
     }
 }
 
@@ -66,8 +74,8 @@ pub enum Answer {
     Headers(HeadersData),
     /// The tip and its work.
     ChainInfo {
-        /// All but the blocks.
-        info: ChainInfo,
+        /// All but the blocks: it has none.
+        info: ChainInfoData,
         /// The blocks, if they were asked for.
         blocks: Option<BlockList>,
     },
@@ -114,12 +122,13 @@ impl Answer {
                 )
             }
             Self::ChainInfo { info, blocks } => {
-                let _ = write_json(out, info);
-                out.pop();
-                match blocks {
-                    Some(blocks) => write!(out, r#","blocks":[{}]}}"#, blocks.json),
-                    None => out.write_str(r#","blocks":null}"#),
+                let written = write_json(out, info);
+                if let Some(blocks) = blocks {
+                    // The last member is `"blocks":null`.
+                    out.truncate(out.len() - "null}".len());
+                    let _ = write!(out, "[{}]}}", blocks.json);
                 }
+                written
             }
             Self::Headers(data) => write_json(out, data),
             Self::FindAncestor(data) => write_json(out, data),

@@ -5,12 +5,13 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::chain::{MinerBlock, difficulty::actualized};
+use crate::chain::{Decimal, MinerBlock, difficulty::actualized};
 
 /// The topic. On the wire it is this text, not a hash of it.
 pub const BLOCK_TOPIC: &str = "/miner/block";
 
-/// What travels: no data hash, which follows from the miner's data, and numbers of more than 64 bits as decimal strings.
+/// What travels: no data hash, which follows from the miner's data, and numbers of more than 64 bits as decimal
+/// strings.
 #[derive(Serialize, Deserialize)]
 struct Message<'a> {
     hash: Cow<'a, str>,
@@ -18,8 +19,10 @@ struct Message<'a> {
     epoch: u64,
     nominated_peer_id: Cow<'a, str>,
     previous_hash: Cow<'a, str>,
-    difficulty: String,
-    nonce: String,
+    #[serde(with = "Decimal")]
+    difficulty: u128,
+    #[serde(with = "Decimal")]
+    nonce: u128,
     timestamp: String,
     miner_number: u64,
 }
@@ -32,8 +35,8 @@ pub fn encode(block: &MinerBlock) -> Bytes {
         epoch: block.epoch,
         nominated_peer_id: block.nominated_peer_id.as_str().into(),
         previous_hash: block.previous_hash.as_str().into(),
-        difficulty: block.target_difficulty.to_string(),
-        nonce: block.nonce.to_string(),
+        difficulty: block.target_difficulty,
+        nonce: block.nonce,
         timestamp: block.timestamp.to_string(),
         miner_number: block.miner_number,
     };
@@ -47,16 +50,15 @@ pub fn encode(block: &MinerBlock) -> Bytes {
 /// What is wrong with the message.
 pub fn decode(message: &[u8], seen_at: i64) -> Result<MinerBlock, String> {
     let message: Message<'_> = serde_json::from_slice(message).map_err(|error| error.to_string())?;
-    let target_difficulty = decimal("difficulty", &message.difficulty)?;
     let mut block = MinerBlock {
-        actualized_difficulty: actualized(&message.hash, target_difficulty),
+        actualized_difficulty: actualized(&message.hash, message.difficulty),
         hash: message.hash.into_owned(),
         index: message.index,
         epoch: message.epoch,
         timestamp: message.timestamp.parse().map_err(|_| "timestamp: expected decimal digits".to_owned())?,
         previous_hash: message.previous_hash.into_owned(),
-        nonce: decimal("nonce", &message.nonce)?,
-        target_difficulty,
+        nonce: message.nonce,
+        target_difficulty: message.difficulty,
         nominated_peer_id: message.nominated_peer_id.into_owned(),
         miner_number: message.miner_number,
         is_canonical: true,
@@ -65,12 +67,6 @@ pub fn decode(message: &[u8], seen_at: i64) -> Result<MinerBlock, String> {
     };
     block.data_hash = block.expected_data_hash();
     Ok(block)
-}
-
-fn decimal(name: &str, text: &str) -> Result<u128, String> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = if digits { text.parse().ok() } else { None };
-    number.ok_or_else(|| format!("{name}: expected decimal digits of a number below 2^128"))
 }
 
 #[cfg(test)]

@@ -56,8 +56,8 @@ pub struct Block {
     /// Hash of the block that won against it.
     #[schema(required)]
     competing_hash: Option<String>,
-    /// Rules that it deviates from and that the network doesn't enforce, `schedule` and `timestamp`; absent where there are
-    /// none.
+    /// Rules that it deviates from and that the network doesn't enforce, `schedule` and `timestamp`; absent where there
+    /// are none.
     #[schema(required = false)]
     deviations: Vec<String>,
 }

@@ -7,9 +7,8 @@ use libp2p::PeerId;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    chain::Level,
     protocol::{Answer, CLOSING, Code, Failure, MAX_RESPONSE_BYTES, OPENING},
-    store::{ChainState, Tip},
+    store::Snapshot,
 };
 
 /// Where a query goes.
@@ -51,16 +50,13 @@ pub struct EncodedAnswer {
     pub body: Bytes,
     /// Where it came from.
     pub answered_by: AnsweredBy,
-    /// The store's tip at the time of the answer.
-    pub tip: Option<Tip>,
-    /// The lowest verification level of its blocks; `None` for an answer without blocks.
-    pub level: Option<Level>,
+    /// The store's chain at the time of the answer, and how far the answer's blocks are verified. The version is 0 for
+    /// a peer's answer.
+    pub snapshot: Snapshot,
     /// Whether every block that the answer can hold is deeper than the finality depth.
     pub settled: bool,
     /// See [`Self::tag`].
     pub(super) tag: OnceLock<String>,
-    /// The version of the chain that it was read from; 0 for a peer's answer.
-    pub(super) version: u64,
     /// Whether the store had everything that was requested.
     pub(super) complete: bool,
 }
@@ -76,18 +72,13 @@ impl EncodedAnswer {
         self.tag.get_or_init(|| hex::encode(&Sha256::digest(&self.body)[..16]))
     }
 
-    /// Whether it was read from the same chain as `state`.
-    pub(super) fn is_of(&self, state: &ChainState) -> bool {
-        (self.version, &self.tip) == (state.version, &state.tip)
-    }
-
-    pub(super) fn new(answer: &Answer, answered_by: AnsweredBy, tip: Option<Tip>) -> Result<Self, Failure> {
+    pub(super) fn new(answer: &Answer, answered_by: AnsweredBy, snapshot: Snapshot) -> Result<Self, Failure> {
         let body = answer.encode();
         if body.len() > MAX_RESPONSE_BYTES {
             return Err(Failure::new(Code::AnswerTooLarge));
         }
         let (body, tag) = (body.into(), OnceLock::new());
-        Ok(Self { body, answered_by, tip, level: None, settled: false, tag, version: 0, complete: true })
+        Ok(Self { body, answered_by, snapshot, settled: false, tag, complete: true })
     }
 }
 

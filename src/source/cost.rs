@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::{
-    p2p::BLOCK_BYTES,
-    protocol::{MAX_CHUNK, MAX_RESPONSE_BYTES, Query, Request},
+    p2p::{BLOCK_BYTES, MAX_INLINE_BYTES},
+    protocol::{Failure, MAX_CHUNK, MAX_RESPONSE_BYTES, Query, Request},
     store::ChainState,
 };
 
@@ -13,43 +13,46 @@ const WORKING_FACTOR: usize = 2;
 /// Most blocks of an epoch: epoch 0 has 41.
 const EPOCH_BLOCKS: u64 = 41;
 
-/// Longest request that is parsed for its estimate, in bytes. For a longer one the path decides.
-const MAX_READ_BYTES: usize = 32 << 10;
-
 /// Longest block that counts as [`BLOCK_BYTES`]. With a longer one in the chain, every block counts as its longest.
 const ORDINARY_BYTES: u64 = 8192;
 
-/// Most bytes of the answer to `request`, estimated from the chain's state; `None`: not known yet.
-pub(super) fn estimated_bytes(request: &Bytes, state: Option<&ChainState>) -> usize {
+/// Parses a request.
+pub(super) fn parse(request: &Bytes) -> Result<Query, Failure> {
+    Request::parse(request)?.query()
+}
+
+/// Most bytes of the answer to `request`, estimated from the chain's state (`None`: not known yet); and the parsed
+/// request, unless it is longer than [`MAX_INLINE_BYTES`]: then its path decides.
+pub(super) fn estimate(request: &Bytes, state: Option<&ChainState>) -> (usize, Option<Result<Query, Failure>>) {
     let length = state.map_or(u64::MAX, |state| state.length);
     let largest = state.map(|state| state.largest).filter(|largest| *largest > ORDINARY_BYTES);
     let bytes_of = |blocks| bytes_of(blocks, largest.map_or(BLOCK_BYTES, |largest| largest as usize));
     // One very long block takes as much as many ordinary ones.
-    let single = if largest.is_some() { bytes_of(1) } else { 0 };
-    let Ok(parsed) = Request::parse(request) else { return 0 };
-    if request.len() > MAX_READ_BYTES {
-        return match &*parsed.path {
+    let single = || if largest.is_some() { bytes_of(1) } else { 0 };
+    if request.len() > MAX_INLINE_BYTES {
+        let bytes = Request::parse(request).map_or(0, |parsed| match &*parsed.path {
             "/ping" | "/data/miner_block/find_ancestor" => request.len(),
             "/data/miner_block/canonical" => bytes_of(length),
-            "/data/miner_block/get" => single,
+            "/data/miner_block/get" => single(),
             "/inspect" | "/data/miner_block/debug_index" => 0,
             _ => bytes_of(length.min(MAX_CHUNK)),
-        };
+        });
+        return (bytes, None);
     }
-    let Ok(query) = parsed.query() else { return 0 };
-    let blocks = match query {
+    let parsed = parse(request);
+    let bytes = match &parsed {
         // The parsed check points.
-        Query::FindAncestor { .. } => return request.len(),
-        Query::Canonical => length,
-        Query::ChainInfo { include_blocks: true, .. } => length.min(MAX_CHUNK),
-        Query::Range { from_index, to_index, chunk_size } | Query::Headers { from_index, to_index, chunk_size } => {
-            (to_index.saturating_sub(from_index).saturating_add(1)).min(chunk_size).min(length)
+        Ok(Query::FindAncestor { .. }) => request.len(),
+        Ok(Query::Canonical) => bytes_of(length),
+        Ok(Query::ChainInfo { include_blocks: true, .. }) => bytes_of(length.min(MAX_CHUNK)),
+        Ok(Query::Range { from_index, to_index, chunk_size } | Query::Headers { from_index, to_index, chunk_size }) => {
+            bytes_of(to_index.saturating_sub(*from_index).saturating_add(1).min(*chunk_size).min(length))
         }
-        Query::Epoch { .. } => EPOCH_BLOCKS,
-        Query::Get { .. } => return single,
+        Ok(Query::Epoch { .. }) => bytes_of(EPOCH_BLOCKS),
+        Ok(Query::Get { .. }) => single(),
         _ => 0,
     };
-    bytes_of(blocks)
+    (bytes, Some(parsed))
 }
 
 fn bytes_of(blocks: u64, each: usize) -> usize {
@@ -61,6 +64,10 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    fn estimated_bytes(request: &Bytes, state: Option<&ChainState>) -> usize {
+        estimate(request, state).0
+    }
 
     #[rstest]
     #[case("range", r#"{"from_index":5,"to_index":14}"#, 10)]
@@ -102,7 +109,8 @@ mod tests {
     fn the_data_of_a_long_request_is_not_parsed() {
         let deep = format!(r#"{{"path":"/ping","data":[{}]}}"#, vec!["[0]"; 100_000].join(","));
         let request = Bytes::from(deep);
-        assert_eq!(estimated_bytes(&request, None), request.len());
+        let (bytes, parsed) = estimate(&request, None);
+        assert!(bytes == request.len() && parsed.is_none());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::stream::Stream;
+use futures::{TryFutureExt, stream::Stream};
 use libp2p::PeerId;
 
 use super::{
@@ -17,7 +17,7 @@ use crate::{
     chain::Level,
     p2p::{P2pClient, P2pError},
     protocol::{Answer, Code, Failure, Query},
-    store::{self, Blocks, ChainState, Job},
+    store::{self, Blocks, ChainState, Job, Snapshot},
     telemetry::Durations,
 };
 
@@ -66,7 +66,7 @@ impl Source {
 
     /// A source without peers: every other origin fails with [`Code::NoPeer`] or [`Code::UnknownPeer`].
     pub fn local_only(local: Arc<LocalSource>) -> Self {
-        let events = EventReader::new(local.store());
+        let events = EventReader::new(local.store().clone());
         Self { local, p2p: None, status: CachedRead::new(), genesis: CachedRead::new(), events, stages: Arc::default() }
     }
 
@@ -154,9 +154,9 @@ impl Source {
     /// # Errors
     /// [`Code::AnchorNotCanonical`] with the common ancestor, [`Code::BlockNotFound`].
     pub async fn check_anchor_in(&self, state: &ChainState, anchor: &str) -> Result<(), Failure> {
-        let version = self.local.check_anchor(anchor).await?;
+        let version = self.local.answers.check_anchor(anchor).await?;
         match &state.tip {
-            Some(tip) if version != state.version && self.local.check_anchor(&tip.hash).await? != version => {
+            Some(tip) if version != state.version && self.local.answers.check_anchor(&tip.hash).await? != version => {
                 Err(store_answers::chain_changed())
             }
             _ => Ok(()),
@@ -166,7 +166,7 @@ impl Source {
     /// The canonical chain in pages, for streamed answers of any length. If the tip of `state` is reorganised away
     /// meanwhile, the stream ends with [`Code::AnchorNotCanonical`]: two chains are never mixed.
     pub fn pages(&self, state: &ChainState) -> impl Stream<Item = Result<Blocks, Failure>> + Send + use<> {
-        store_answers::pages(self.local.store(), state)
+        store_answers::pages(self.local.store().clone(), state)
     }
 
     /// The events after `after`, oldest first, at most 100; empty if there are none. One `reset` to the current state
@@ -222,7 +222,7 @@ impl Source {
         let tip = state.ok().and_then(Result::ok).and_then(|state| state.tip.clone());
         let encoded = answer.and_then(|answer| {
             let level = peer::holds_blocks(&answer).then_some(Level::None);
-            Ok(EncodedAnswer { level, ..EncodedAnswer::new(&answer, answered_by, tip)? })
+            EncodedAnswer::new(&answer, answered_by, Snapshot { version: 0, tip, level })
         });
         encoded.map(Arc::new).map_err(|failure| SourceError { failure, answered_by })
     }
@@ -232,8 +232,8 @@ impl Source {
     /// # Errors
     /// [`Code::StoreUnavailable`].
     pub async fn sync_jobs(&self) -> Result<Vec<SyncJob>, Failure> {
-        let store = self.local.store();
-        let jobs = with_deadline(async { store.jobs(MAX_LISTED_JOBS).await.map_err(store_failure) }).await?;
+        let jobs = self.local.store().jobs(MAX_LISTED_JOBS).map_err(store_failure);
+        let jobs = with_deadline(jobs).await?;
         let readable = |job: Job| {
             let id = job.id;
             let read = SyncJob::try_from(job);
@@ -247,8 +247,7 @@ impl Source {
     /// # Errors
     /// [`Code::UnknownJob`], [`Code::StoreUnavailable`].
     pub async fn sync_job(&self, id: u64) -> Result<SyncJob, Failure> {
-        let store = self.local.store();
-        let job = with_deadline(async { store.job(id).await.map_err(store_failure) }).await?;
+        let job = with_deadline(self.local.store().job(id).map_err(store_failure)).await?;
         job.ok_or_else(|| Failure::new(Code::UnknownJob))?.try_into().map_err(store_failure)
     }
 
@@ -284,8 +283,8 @@ impl Source {
     /// # Errors
     /// [`Code::StoreUnavailable`].
     pub async fn sync_status(&self) -> Result<SyncStatus, Failure> {
-        let store = self.local.store();
-        let read = async { SyncStatus::read(&*store, self.local.settings.sync).await.map_err(store_failure) };
+        let read =
+            async { SyncStatus::read(&**self.local.store(), self.local.settings.sync).await.map_err(store_failure) };
         with_deadline(self.status.get(read)).await.map(Arc::unwrap_or_clone)
     }
 
@@ -295,8 +294,7 @@ impl Source {
     /// # Errors
     /// [`Code::StoreUnavailable`].
     pub async fn genesis(&self, pinned: Option<&str>) -> Result<Option<Genesis>, Failure> {
-        let store = self.local.store();
-        let read = async { Genesis::read(&*store, pinned).await.map_err(store_failure) };
+        let read = async { Genesis::read(&**self.local.store(), pinned).await.map_err(store_failure) };
         with_deadline(self.genesis.get(read)).await.map(Arc::unwrap_or_clone)
     }
 }

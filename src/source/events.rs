@@ -10,10 +10,11 @@ use moka::future::Cache;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::store_answers::{store_failure, tip_hash};
+use super::store_answers::store_failure;
 use crate::{
+    chain::Position,
     protocol::{Code, Failure},
-    store::{BlockStore, ChainState, Event},
+    store::{BlockStore, ChainState, Event, Snapshot},
 };
 
 /// Most events of one answer.
@@ -34,10 +35,10 @@ pub struct ChainEvent {
     pub data: String,
 }
 
-/// Reads events, and keeps the latest batches by cursor, version and tip of the chain.
+/// Reads events, and keeps the latest batches by cursor and chain.
 pub(super) struct EventReader {
     store: Arc<dyn BlockStore>,
-    pub(super) cache: Cache<(Cursor, u64, Option<String>), Arc<[ChainEvent]>>,
+    pub(super) cache: Cache<(Cursor, Snapshot), Arc<[ChainEvent]>>,
 }
 
 impl EventReader {
@@ -47,11 +48,10 @@ impl EventReader {
 
     /// The events after `after`, where `state` is the chain's latest state; empty if there are none.
     pub(super) async fn since(&self, after: Cursor, state: &ChainState) -> Result<Arc<[ChainEvent]>, Failure> {
-        let tip_hash = tip_hash(state);
-        if state.version == after.version() && after.matches_tip(tip_hash.as_deref()) {
+        if state.version == after.version() && after.matches_tip(state.tip_hash()) {
             return Ok([].into());
         }
-        let key = (after, state.version, tip_hash);
+        let key = (after, state.snapshot(None));
         self.cache.try_get_with(key, self.read(after, state)).await.map_err(Arc::unwrap_or_clone)
     }
 
@@ -76,7 +76,7 @@ impl EventReader {
         let oldest = oldest.first().map_or(state.version, |oldest| oldest.id.saturating_sub(1));
         let passed = (oldest..=state.version).contains(&after.version());
         // An event that was deleted can't be compared; the current tip can.
-        let matches_tip = after.matches_tip(tip_hash(&state).as_deref());
+        let matches_tip = after.matches_tip(state.tip_hash());
         let reset = replaced || !passed || state.version == after.version() && !matches_tip;
         let nothing = events.is_empty() && !reset;
         // The batch is kept by the state `seen`, and the chain may come to that state again. A store that is behind it,
@@ -88,7 +88,7 @@ impl EventReader {
         }
         if reset {
             let id = Cursor::from(&state);
-            let tip = state.tip.map(|tip| json!({"index": tip.index, "hash": tip.hash}));
+            let tip = state.tip.as_ref().map(Position::from);
             return Ok([ChainEvent { id, name: "reset", data: json!({ "tip": tip }).to_string() }].into());
         }
         events.into_iter().map(chain_event).collect()
@@ -102,7 +102,7 @@ fn chain_event(event: Event) -> Result<ChainEvent, Failure> {
         Failure::new(Code::Internal)
     })?;
     data.insert("at".into(), event.at.into());
-    data.insert("tip".into(), event.tip.map_or(Value::Null, |tip| json!({"index": tip.index, "hash": tip.hash})));
+    data.insert("tip".into(), json!(event.tip));
     Ok(ChainEvent { id, name: event.kind.as_str(), data: Value::Object(data).to_string() })
 }
 
@@ -158,7 +158,7 @@ fn tip_digest(tip: Option<&str>) -> u64 {
 
 impl From<&ChainState> for Cursor {
     fn from(state: &ChainState) -> Self {
-        Self::of(state.version, state.tip.as_ref().map(|tip| tip.hash.as_str()))
+        Self::of(state.version, state.tip_hash())
     }
 }
 

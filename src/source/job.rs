@@ -1,13 +1,11 @@
 //! Sync jobs and the sync's status, as the store keeps them. The sync writes them; HTTP and other processes read them.
 //! So the model is below both, with the source that reads it.
 
-use std::{fmt, str::FromStr};
-
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    chain::Level,
+    chain::{Level, words},
     store::{Job, StoreError},
 };
 
@@ -34,35 +32,7 @@ pub enum Mode {
     Delta,
 }
 
-impl Mode {
-    /// Every mode.
-    pub const ALL: [Self; 5] = [Self::Full, Self::Incremental, Self::Epoch, Self::Headers, Self::Delta];
-
-    /// The name: one lower-case word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Full => "full",
-            Self::Incremental => "incremental",
-            Self::Epoch => "epoch",
-            Self::Headers => "headers",
-            Self::Delta => "delta",
-        }
-    }
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for Mode {
-    type Err = &'static str;
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        let mut modes = Self::ALL.into_iter();
-        modes.find(|mode| mode.as_str() == name).ok_or("expected full, incremental, epoch, headers or delta")
-    }
-}
+words!(Mode { Full = "full", Incremental = "incremental", Epoch = "epoch", Headers = "headers", Delta = "delta" });
 
 /// A job's settings.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
@@ -103,20 +73,17 @@ pub enum Phase {
     Cancelled,
 }
 
-impl Phase {
-    /// The name: one lower-case word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "queued",
-            Self::Planning => "planning",
-            Self::Headers => "headers",
-            Self::Blocks => "blocks",
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
+words!(Phase {
+    Queued = "queued",
+    Planning = "planning",
+    Headers = "headers",
+    Blocks = "blocks",
+    Done = "done",
+    Failed = "failed",
+    Cancelled = "cancelled",
+});
 
+impl Phase {
     /// Whether the job has ended.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Done | Self::Failed | Self::Cancelled)

@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use libp2p::PeerId;
 use moka::future::Cache;
@@ -10,13 +9,13 @@ use tokio::sync::watch;
 
 use super::{
     answer::EncodedAnswer,
-    cost::estimated_bytes,
-    store_answers::{self, StoreAnswers, store_failure, tip_hash},
+    cost::{estimate, parse},
+    store_answers::{self, StoreAnswers, store_failure},
 };
 use crate::{
-    p2p::Responder,
-    protocol::{Code, Failure, Query, Request},
-    store::{BlockStore, ChainState},
+    p2p::{Accepted, Responder},
+    protocol::{Code, Failure, Query},
+    store::{BlockStore, ChainState, Snapshot},
     telemetry::Durations,
 };
 
@@ -43,9 +42,8 @@ pub struct Settings {
     pub sync: bool,
 }
 
-/// A query and the chain that its answer was read from: its version, and the hash of its tip, since a store that lost
-/// its last writes, or was replaced, uses versions again.
-type Key = (u64, Option<String>, Query);
+/// The chain that an answer was read from, and the query.
+type Key = (Snapshot, Query);
 
 /// One value of the store, read again at the first use after [`MAX_AGE`]. Concurrent callers share one read, its
 /// failure too; a failure is not kept.
@@ -64,7 +62,7 @@ impl<T: Send + Sync + 'static> CachedRead<T> {
 
 /// Answers queries from the store.
 pub struct LocalSource {
-    answers: StoreAnswers,
+    pub(super) answers: StoreAnswers,
     pub(super) state: CachedRead<ChainState>,
     /// The latest state that was read, of any age.
     last_state: watch::Sender<Option<Arc<ChainState>>>,
@@ -93,8 +91,8 @@ impl LocalSource {
         }
     }
 
-    pub(super) fn store(&self) -> Arc<dyn BlockStore> {
-        self.answers.store()
+    pub(super) fn store(&self) -> &Arc<dyn BlockStore> {
+        &self.answers.store
     }
 
     /// The state of the chain, at most [`MAX_AGE`] old.
@@ -124,17 +122,20 @@ impl LocalSource {
         if !cacheable(&query) {
             return self.read(&query, state).await;
         }
-        let key = (state.version, tip_hash(state), query);
+        let chain = state.snapshot(None);
+        let key = (chain.clone(), query);
         if let Some(encoded) = self.cache.get(&key).await {
             return Ok(encoded);
         }
         // Concurrent callers share one read. An answer that must not be kept is returned as an error: one that is too
         // large, or not of the key's chain. A standby that takes over may be behind that chain and reach it later: the
         // old answer would then be encoded for as long as the chain stays there.
-        let query = key.2.clone();
+        let query = key.1.clone();
         let read = async {
             match self.read(&query, state).await {
-                Ok(encoded) if encoded.body.len() <= MAX_CACHED_BYTES && encoded.is_of(state) => Ok(encoded),
+                Ok(encoded) if encoded.body.len() <= MAX_CACHED_BYTES && encoded.snapshot.same_chain(&chain) => {
+                    Ok(encoded)
+                }
                 other => Err(other),
             }
         };
@@ -145,21 +146,13 @@ impl LocalSource {
         self.reads.measure(self.answers.answer(query, state)).await.map(Arc::new)
     }
 
-    /// Checks that `hash` is canonical; returns the chain's version at that time.
-    ///
-    /// # Errors
-    /// [`Code::AnchorNotCanonical`] with the common ancestor, [`Code::BlockNotFound`].
-    pub(super) async fn check_anchor(&self, hash: &str) -> Result<u64, Failure> {
-        self.answers.check_anchor(hash).await
-    }
-
     /// Answers a list query from a chain that holds the block `anchor`.
     pub(super) async fn answer_anchored(&self, query: Query, anchor: &str) -> Result<Arc<EncodedAnswer>, Failure> {
         let mut state = self.state().await?;
         for _ in 0..store_answers::MAX_ATTEMPTS {
-            if self.check_anchor(anchor).await? == state.version {
+            if self.answers.check_anchor(anchor).await? == state.version {
                 let encoded = self.answer_at(&state, query.clone()).await?;
-                if encoded.is_of(&state) {
+                if encoded.snapshot.same_chain(&state.snapshot(None)) {
                     return Ok(encoded);
                 }
             }
@@ -194,18 +187,16 @@ fn cacheable(query: &Query) -> bool {
 }
 
 /// Answers the requests of libp2p peers.
-#[async_trait]
 impl Responder for LocalSource {
-    async fn respond(&self, _: PeerId, request: Bytes) -> Bytes {
-        let query = Request::parse(&request).and_then(|request| request.query());
-        let answer = match query {
-            Ok(query) => self.answer(query).await,
-            Err(failure) => Err(failure),
+    fn accept(self: Arc<Self>, request: Bytes) -> Accepted {
+        let (cost, parsed) = estimate(&request, self.last_state.borrow().as_deref());
+        let answer = async move {
+            let answer = match parsed.unwrap_or_else(|| parse(&request)) {
+                Ok(query) => self.answer(query).await,
+                Err(failure) => Err(failure),
+            };
+            answer.map_or_else(|failure| failure.encode(), |encoded| encoded.body.clone())
         };
-        answer.map_or_else(|failure| failure.encode(), |encoded| encoded.body.clone())
-    }
-
-    fn estimated_bytes(&self, request: &Bytes) -> usize {
-        estimated_bytes(request, self.last_state.borrow().as_deref())
+        Accepted { cost, answer: Box::pin(answer) }
     }
 }

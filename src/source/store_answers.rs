@@ -11,11 +11,11 @@ use super::answer::{AnsweredBy, EncodedAnswer};
 use crate::{
     chain::{Header, Level},
     protocol::{
-        Ancestor, Answer, BlockList, Code, Failure, MAX_CHUNK, MAX_RESPONSE_BYTES, Query,
-        answer::{self, ChainInfo, Datastore, DebugBlock, FindAncestorData, HeadersData, InspectData, Match},
+        Ancestor, Answer, Code, Failure, MAX_CHUNK, MAX_RESPONSE_BYTES, Query,
+        answer::{self, ChainInfoData, Datastore, DebugBlock, FindAncestorData, HeadersData, InspectData, Match},
         query::CheckPoint,
     },
-    store::{Anchor, BlockStore, Blocks, ChainState, StoreError, Tip},
+    store::{Anchor, BlockStore, Blocks, ChainState, Snapshot, StoreError},
 };
 
 /// Bytes of blocks that are read for one answer: the rest is for the envelope and the other members.
@@ -29,7 +29,7 @@ pub(super) const MAX_ATTEMPTS: u32 = 5;
 
 /// Answers queries from the store, without a cache.
 pub(super) struct StoreAnswers {
-    store: Arc<dyn BlockStore>,
+    pub(super) store: Arc<dyn BlockStore>,
     peer_id: String,
     finality_depth: u64,
 }
@@ -39,33 +39,27 @@ impl StoreAnswers {
         Self { store, peer_id, finality_depth }
     }
 
-    pub(super) fn store(&self) -> Arc<dyn BlockStore> {
-        self.store.clone()
-    }
-
     /// Answers from the store as it is now. `known`, which may be a little older, sets how many blocks are read at
     /// once.
     pub(super) async fn answer(&self, query: &Query, known: &ChainState) -> Result<EncodedAnswer, Failure> {
         let most = max_blocks(known);
         match query {
-            Query::Ping { data } => EncodedAnswer::new(&Answer::Ping(data.clone()), AnsweredBy::Local, None),
+            Query::Ping { data } => encode(&Answer::Ping(data.clone()), Snapshot::default()),
             Query::Inspect => {
                 let state = self.store.state().await.map_err(store_failure)?;
-                encode(&Answer::Inspect(self.inspect(&state)), state.into())
+                encode(&Answer::Inspect(self.inspect(&state)), state.snapshot(None))
             }
             Query::Get { hash } => {
                 let found = self.store.get(hash).await.map_err(store_failure)?;
                 let found = found.ok_or_else(|| Failure::new(Code::BlockNotFound))?;
-                let settled = found.canonical && self.settled(found.tip.as_ref(), found.index);
-                let snapshot = Snapshot { version: found.version, tip: found.tip, level: Some(found.level) };
-                Ok(EncodedAnswer { settled, ..encode(&Answer::Get(found.json), snapshot)? })
+                let settled = found.canonical && self.settled(&found.snapshot, found.index);
+                Ok(EncodedAnswer { settled, ..encode(&Answer::Get(found.json), found.snapshot)? })
             }
             Query::Canonical => self.canonical().await,
             Query::Epoch { epoch } => {
-                let blocks = self.epoch(*epoch, known).await?;
-                let settled = blocks.last_index.is_some_and(|last| self.settled(blocks.tip.as_ref(), last));
+                let Blocks { snapshot, list: blocks, last_index, .. } = self.epoch(*epoch, known).await?;
+                let settled = last_index.is_some_and(|last| self.settled(&snapshot, last));
                 let complete = blocks.count > 0;
-                let (blocks, snapshot) = split(blocks);
                 Ok(EncodedAnswer { settled, complete, ..encode(&Answer::Epoch { epoch: *epoch, blocks }, snapshot)? })
             }
             Query::Range { from_index, to_index, chunk_size } => {
@@ -77,20 +71,24 @@ impl StoreAnswers {
             Query::ChainInfo { local_block_hashes, include_blocks, from_index } => {
                 let read = |state| self.chain_info(state, local_block_hashes, *include_blocks, *from_index);
                 let (state, (answer, level)) = self.read_consistently(read).await?;
-                encode(&answer, Snapshot { level, ..state.into() })
+                encode(&answer, state.snapshot(level))
             }
             Query::FindAncestor { check_points } => {
                 let (state, answer) = self.read_consistently(|state| self.find_ancestor(state, check_points)).await?;
-                encode(&answer, state.into())
+                encode(&answer, state.snapshot(None))
             }
             Query::DebugIndex { index } => {
                 let (state, answer) = self.read_consistently(|_| self.debug_index(*index)).await?;
                 let complete = !matches!(&answer, Answer::DebugIndex(data) if data.blocks.is_empty());
-                Ok(EncodedAnswer { complete, ..encode(&answer, state.into())? })
+                Ok(EncodedAnswer { complete, ..encode(&answer, state.snapshot(None))? })
             }
         }
     }
 
+    /// Checks that `hash` is canonical; returns the chain's version at that time.
+    ///
+    /// # Errors
+    /// [`Code::AnchorNotCanonical`] with the common ancestor, [`Code::BlockNotFound`].
     pub(super) async fn check_anchor(&self, hash: &str) -> Result<u64, Failure> {
         let (anchor, version) = self.store.anchor(hash).await.map_err(store_failure)?;
         match anchor {
@@ -109,8 +107,8 @@ impl StoreAnswers {
             return Err(Failure::new(Code::AnswerTooLarge));
         }
         let last = state.tip.map_or(0, |tip| tip.index);
-        let (blocks, snapshot) = split(self.store.range(0, last).await.map_err(store_failure)?);
-        encode(&Answer::Canonical(blocks), snapshot)
+        let Blocks { snapshot, list, .. } = self.store.range(0, last).await.map_err(store_failure)?;
+        encode(&Answer::Canonical(list), snapshot)
     }
 
     /// The blocks of an epoch. Any number of blocks may claim one epoch, and all of them may be long.
@@ -121,16 +119,15 @@ impl StoreAnswers {
             false => MAX_EPOCH_BLOCKS,
         };
         let blocks = self.store.epoch(epoch, most).await.map_err(store_failure)?;
-        if blocks.count == most { Err(Failure::new(Code::AnswerTooLarge)) } else { Ok(blocks) }
+        if blocks.list.count == most { Err(Failure::new(Code::AnswerTooLarge)) } else { Ok(blocks) }
     }
 
     async fn range(&self, from_index: u64, requested_to: u64, chunk_size: u64) -> Result<EncodedAnswer, Failure> {
         let end = answer::clamped_end(from_index, requested_to, chunk_size);
-        let blocks = self.store.range(from_index, end).await.map_err(store_failure)?;
-        let height = blocks.tip.as_ref().map(|tip| tip.index);
+        let Blocks { snapshot, list: blocks, .. } = self.store.range(from_index, end).await.map_err(store_failure)?;
+        let height = snapshot.tip.as_ref().map(|tip| tip.index);
         let has_more = requested_to > end && height.is_some_and(|height| height > end);
-        let settled = self.settled(blocks.tip.as_ref(), end);
-        let (blocks, snapshot) = split(blocks);
+        let settled = self.settled(&snapshot, end);
         let answer = Answer::Range { from_index, to_index: end, requested_to, chunk_size, has_more, blocks };
         let complete = height.is_some_and(|height| height >= end);
         Ok(EncodedAnswer { settled, complete, ..encode(&answer, snapshot)? })
@@ -147,17 +144,14 @@ impl StoreAnswers {
     ) -> Result<EncodedAnswer, Failure> {
         let to_index = answer::clamped_end(from_index, requested_to, chunk_size);
         let mut headers: Vec<Header> = Vec::new();
-        let (mut next, mut first) = (from_index, None);
+        let (mut next, mut first) = (from_index, None::<Snapshot>);
         let snapshot = loop {
             let end = to_index.min(next.saturating_add(most - 1));
-            let blocks = self.store.range(next, end).await.map_err(store_failure)?;
-            let read: Result<Vec<Header>, _> = serde_json::from_str(&format!("[{}]", blocks.json));
-            headers.extend(read.map_err(|error| store_failure(StoreError::Damaged(error.to_string())))?);
-            let (_, snapshot) = split(blocks);
+            let Blocks { snapshot, list, .. } = self.store.range(next, end).await.map_err(store_failure)?;
+            let read = list.parse::<Header>().map_err(|error| StoreError::Damaged(error.to_string()));
+            headers.extend(read.map_err(store_failure)?);
             // Headers of two chains are no answer.
-            if *first.get_or_insert((snapshot.version, snapshot.tip.clone()))
-                != (snapshot.version, snapshot.tip.clone())
-            {
+            if !first.get_or_insert_with(|| snapshot.clone()).same_chain(&snapshot) {
                 return Err(chain_changed());
             }
             match end < to_index && snapshot.tip.as_ref().is_some_and(|tip| tip.index > end) {
@@ -178,23 +172,22 @@ impl StoreAnswers {
         from_index: Option<u64>,
     ) -> Result<(Answer, Option<Level>), StoreError> {
         let common_ancestor_index = if hashes.is_empty() { None } else { self.store.highest_canonical(hashes).await? };
-        let mut level = None;
-        let mut list = None;
+        let (mut level, mut blocks) = (None, None);
         if include_blocks {
             let from = from_index.or(common_ancestor_index.map(|index| index.saturating_add(1))).unwrap_or(0);
-            let blocks = self.store.range(from, from.saturating_add(max_blocks(&state) - 1)).await?;
-            level = blocks.level;
-            list = Some(BlockList { json: blocks.json, count: blocks.count });
+            let read = self.store.range(from, from.saturating_add(max_blocks(&state) - 1)).await?;
+            (level, blocks) = (read.snapshot.level, Some(read.list));
         }
-        let info = ChainInfo {
+        let info = ChainInfoData {
             cumulative_difficulty: state.cumulative_difficulty.to_string(),
             chain_length: state.length,
             chain_height: state.tip.as_ref().map_or(0, |tip| tip.index),
             tip_epoch: state.tip.as_ref().map_or(0, |tip| tip.epoch),
             tip_hash: state.tip.map(|tip| tip.hash),
             common_ancestor_index,
+            blocks: None,
         };
-        Ok((Answer::ChainInfo { info, blocks: list }, level))
+        Ok((Answer::ChainInfo { info, blocks }, level))
     }
 
     async fn find_ancestor(&self, state: ChainState, check_points: &[CheckPoint]) -> Result<Answer, StoreError> {
@@ -247,8 +240,8 @@ impl StoreAnswers {
         }
     }
 
-    fn settled(&self, tip: Option<&Tip>, index: u64) -> bool {
-        tip.is_some_and(|tip| index.saturating_add(self.finality_depth) <= tip.index)
+    fn settled(&self, chain: &Snapshot, index: u64) -> bool {
+        chain.tip.as_ref().is_some_and(|tip| index.saturating_add(self.finality_depth) <= tip.index)
     }
 
     /// Runs reads that must see one chain, again if the chain changed between the first and the last.
@@ -263,8 +256,7 @@ impl StoreAnswers {
             let state = self.store.state().await.map_err(store_failure)?;
             let read = read(state.clone()).await.map_err(store_failure)?;
             let after = self.store.state().await.map_err(store_failure)?;
-            // A replaced store may have another chain of the same version.
-            if (after.version, &after.tip) == (state.version, &state.tip) {
+            if after.snapshot(None) == state.snapshot(None) {
                 return Ok((state, read));
             }
         }
@@ -283,17 +275,17 @@ pub(super) fn pages(
     store: Arc<dyn BlockStore>,
     state: &ChainState,
 ) -> impl Stream<Item = Result<Blocks, Failure>> + Send + use<> {
-    let (version, tip, most) = (state.version, state.tip.clone(), max_blocks(state));
-    stream::try_unfold((0, version, tip.clone()), move |(from, version, last_tip)| {
+    let (tip, most) = (state.tip.clone(), max_blocks(state));
+    stream::try_unfold((0, state.snapshot(None)), move |(from, last)| {
         let (store, tip) = (store.clone(), tip.clone());
         async move {
             let Some(tip) = tip.filter(|tip| from <= tip.index) else { return Ok(None) };
             let page = store.range(from, tip.index.min(from + most - 1)).await.map_err(store_failure)?;
-            let same_chain = (version, &last_tip) == (page.version, &page.tip)
-                || store.anchor(&tip.hash).await.map_err(store_failure)? == (Anchor::Canonical, page.version);
+            let same_chain = page.snapshot.same_chain(&last)
+                || store.anchor(&tip.hash).await.map_err(store_failure)? == (Anchor::Canonical, page.snapshot.version);
             match page.last_index.filter(|_| same_chain) {
                 Some(last_index) => {
-                    let next = (last_index + 1, page.version, page.tip.clone());
+                    let next = (last_index + 1, page.snapshot.clone());
                     Ok(Some((page, next)))
                 }
                 None => Err(Failure::new(Code::AnchorNotCanonical)),
@@ -307,26 +299,8 @@ pub(super) fn chain_changed() -> Failure {
     Failure::with_detail(Code::StoreUnavailable, "the chain is changing too fast to be read; try again")
 }
 
-/// The chain that an answer was read from, and the verification level of its blocks.
-struct Snapshot {
-    version: u64,
-    tip: Option<Tip>,
-    level: Option<Level>,
-}
-
-impl From<ChainState> for Snapshot {
-    fn from(state: ChainState) -> Self {
-        Self { version: state.version, tip: state.tip, level: None }
-    }
-}
-
-fn split(blocks: Blocks) -> (BlockList, Snapshot) {
-    let snapshot = Snapshot { version: blocks.version, tip: blocks.tip, level: blocks.level };
-    (BlockList { json: blocks.json, count: blocks.count }, snapshot)
-}
-
-fn encode(answer: &Answer, Snapshot { version, tip, level }: Snapshot) -> Result<EncodedAnswer, Failure> {
-    Ok(EncodedAnswer { version, level, ..EncodedAnswer::new(answer, AnsweredBy::Local, tip)? })
+fn encode(answer: &Answer, snapshot: Snapshot) -> Result<EncodedAnswer, Failure> {
+    EncodedAnswer::new(answer, AnsweredBy::Local, snapshot)
 }
 
 /// The failure that a client gets for a fault of the store, without its details. The log has them, once a second: a
@@ -340,8 +314,4 @@ pub(super) fn store_failure(error: StoreError) -> Failure {
     }
     // A damaged store too: it can be repaired or restored, and other gateways have their own.
     Failure::new(Code::StoreUnavailable)
-}
-
-pub(super) fn tip_hash(state: &ChainState) -> Option<String> {
-    state.tip.as_ref().map(|tip| tip.hash.clone())
 }

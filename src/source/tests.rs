@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::{
     events::EventReader,
     local::{CachedRead, MAX_AGE},
-    store_answers::{self, StoreAnswers, tip_hash},
+    store_answers::{self, StoreAnswers},
     *,
 };
 use crate::{
@@ -84,13 +84,13 @@ async fn only_an_answer_of_the_keys_chain_is_cached() {
     let (_folder, _, store) = three_blocks().await;
     let source = source(store.clone());
     let before = source.state_now().await.unwrap();
-    let last = async |state: &ChainState| source.answer_at(state, all()).await.unwrap().tip.clone();
+    let last = async |state: &ChainState| source.answer_at(state, all()).await.unwrap().snapshot.tip.clone();
     // Seen on a server that had the next block, requested from one that lacks it.
     let later = ChainState { version: before.version + 1, tip: tip(3, "main-3"), ..before.clone() };
     assert_eq!(last(&later).await, tip(2, "main-2"));
     let other = ChainState { tip: tip(2, "other-2"), ..before.clone() };
     assert_eq!(last(&other).await, tip(2, "main-2"));
-    assert!(source.cache.get(&(other.version, tip_hash(&other), all())).await.is_none());
+    assert!(source.cache.get(&(other.snapshot(None), all())).await.is_none());
 
     let state = append(&*store, 3..4).await;
     assert_eq!((state.version, &state.tip), (later.version, &later.tip), "the chain comes to what was seen");
@@ -137,7 +137,7 @@ async fn an_anchored_answer_is_read_from_the_current_chain() {
     // The cached state is used while it is not too old.
     let _ = source.state.get(async { Ok(lost) }).await;
     let served = source.answer_anchored(all(), "main-1").await.unwrap();
-    assert_eq!(served.tip, now.tip);
+    assert_eq!(served.snapshot.tip, now.tip);
     assert_eq!(source.answer_anchored(all(), "lost-1").await.unwrap_err().code, Code::BlockNotFound);
 }
 
@@ -166,7 +166,10 @@ async fn pages_end_where_the_version_has_another_tip() {
     let state = store.state().await.unwrap();
     let pages = async |tip: Option<Tip>| {
         let pages = store_answers::pages(store.clone(), &ChainState { tip, ..state.clone() });
-        pages.map(|page| page.map_or_else(|failure| Err(failure.code), |page| Ok(page.count))).collect::<Vec<_>>().await
+        pages
+            .map(|page| page.map_or_else(|failure| Err(failure.code), |page| Ok(page.list.count)))
+            .collect::<Vec<_>>()
+            .await
     };
     assert_eq!(pages(state.tip.clone()).await, [Ok(3)]);
     assert_eq!(pages(tip(2, "lost-2")).await, [Err(Code::AnchorNotCanonical)]);

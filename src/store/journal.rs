@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, query, query_as};
 use super::{
     backend::{
         Backend,
-        rows::{EventRow, JobRow, StagedBranchRow, block, clamp},
+        rows::{EventRow, StagedBranchRow, block, clamp},
         statements,
     },
     error::{Result, StoreError},
@@ -21,6 +21,19 @@ use crate::chain::{ChainEnd, EpochNumbering};
 macro_rules! finished {
     () => {
         "phase IN ('done', 'failed', 'cancelled')"
+    };
+}
+
+/// Selects jobs, as [`Job`] has them.
+macro_rules! jobs {
+    ($rest:expr) => {
+        concat!(
+            "SELECT id, phase, ",
+            finished!(),
+            " AS finished, cancelled_at IS NOT NULL AS cancel_requested, spec, progress, created_at, updated_at ",
+            "FROM job ",
+            $rest
+        )
     };
 }
 
@@ -66,20 +79,15 @@ impl<DB: Backend> SyncStore for SqlStore<DB> {
     }
 
     async fn jobs(&self, limit: u64) -> Result<Vec<Job>> {
-        let sql = "SELECT * FROM job ORDER BY id DESC LIMIT CAST($1 AS BIGINT)";
-        let rows: Vec<JobRow> = read!(self.fetch_all(sql, clamp(limit)))?;
-        Ok(rows.into_iter().map(Job::from).collect())
+        read!(self.fetch_all(jobs!("ORDER BY id DESC LIMIT CAST($1 AS BIGINT)"), clamp(limit)))
     }
 
     async fn unfinished_jobs(&self) -> Result<Vec<Job>> {
-        let rows: Vec<JobRow> =
-            read!(self.fetch_all(concat!("SELECT * FROM job WHERE NOT ", finished!(), " ORDER BY id")))?;
-        Ok(rows.into_iter().map(Job::from).collect())
+        read!(self.fetch_all(concat!(jobs!("WHERE NOT "), finished!(), " ORDER BY id")))
     }
 
     async fn job(&self, id: u64) -> Result<Option<Job>> {
-        let row: Option<JobRow> = read!(self.fetch_optional("SELECT * FROM job WHERE id = $1", clamp(id)))?;
-        Ok(row.map(Job::from))
+        read!(self.fetch_optional(jobs!("WHERE id = $1"), clamp(id)))
     }
 
     async fn create_job(&self, spec: &str) -> Result<u64> {
@@ -136,9 +144,8 @@ impl<DB: Backend> SyncStore for SqlStore<DB> {
     }
 
     async fn get_note(&self, key: &str) -> Result<Option<Note>> {
-        let sql = format!("SELECT value, at, {} - at FROM note WHERE key = $1", DB::NOW);
-        let row: Option<(String, i64, i64)> = read!(self.fetch_optional(AssertSqlSafe(sql.clone()), key.to_owned()))?;
-        Ok(row.map(|(value, at, age)| Note { value, at, age }))
+        let sql = format!("SELECT value, at, {} - at AS age FROM note WHERE key = $1", DB::NOW);
+        read!(self.fetch_optional(AssertSqlSafe(sql.clone()), key.to_owned()))
     }
 
     async fn now(&self) -> Result<i64> {

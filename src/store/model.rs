@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use sqlx::FromRow;
 
-use crate::chain::{CumulativeDifficulty, Level, MinerBlock, Position};
+use crate::{
+    chain::{CumulativeDifficulty, Level, MinerBlock, Position, words},
+    protocol::BlockList,
+};
 
 /// Most blocks that [`BlockStore::at_index`](super::BlockStore::at_index) returns.
 pub const MAX_BLOCKS_PER_INDEX: u64 = 1000;
@@ -22,7 +26,7 @@ pub const QUEUED: &str = "queued";
 pub const FINISHED_PHASES: [&str; 3] = ["done", "failed", "cancelled"];
 
 /// The last block of the canonical chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Tip {
     /// Index (height) of the block.
     pub index: u64,
@@ -35,6 +39,25 @@ pub struct Tip {
 impl From<&Tip> for Position {
     fn from(tip: &Tip) -> Self {
         Self { index: tip.index, hash: tip.hash.clone() }
+    }
+}
+
+/// The chain that something was read from, and how far the blocks that were read are verified.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Snapshot {
+    /// See [`ChainState::version`].
+    pub version: u64,
+    /// The tip at the time of reading.
+    pub tip: Option<Tip>,
+    /// The weakest verification level among the blocks that were read; `None` where none was.
+    pub level: Option<Level>,
+}
+
+impl Snapshot {
+    /// Whether both were read from the same chain. A store that was replaced may have another chain of the same
+    /// version.
+    pub fn same_chain(&self, other: &Self) -> bool {
+        (self.version, &self.tip) == (other.version, &other.tip)
     }
 }
 
@@ -70,6 +93,16 @@ pub struct ChainState {
 }
 
 impl ChainState {
+    /// This chain, as blocks of this level were read from it.
+    pub fn snapshot(&self, level: Option<Level>) -> Snapshot {
+        Snapshot { version: self.version, tip: self.tip.clone(), level }
+    }
+
+    /// Hash of the tip.
+    pub fn tip_hash(&self) -> Option<&str> {
+        self.tip.as_ref().map(|tip| tip.hash.as_str())
+    }
+
     /// Number of blocks of this chain that certainly fit `bytes`, joined by commas: at least one.
     pub fn blocks_within(&self, bytes: u64) -> u64 {
         (bytes / self.largest.saturating_add(1)).max(1)
@@ -79,37 +112,27 @@ impl ChainState {
 /// A run of canonical blocks in ascending index order.
 #[derive(Debug, Clone, Default)]
 pub struct Blocks {
-    /// The chain's version at the time of reading.
-    pub version: u64,
-    /// The tip at the time of reading.
-    pub tip: Option<Tip>,
-    /// The blocks as JSON objects joined by commas: what goes between `[` and `]`.
-    pub json: String,
-    /// Number of blocks.
-    pub count: u64,
+    /// The chain that the blocks were read from.
+    pub snapshot: Snapshot,
+    /// The blocks.
+    pub list: BlockList,
     /// Index of the last block.
     pub last_index: Option<u64>,
     /// Hash of the last block.
     pub last_hash: Option<String>,
-    /// The weakest verification level among the blocks.
-    pub level: Option<Level>,
 }
 
 /// One block, found by its hash.
 #[derive(Debug, Clone)]
 pub struct FoundBlock {
-    /// The chain's version at the time of reading.
-    pub version: u64,
-    /// The tip at the time of reading.
-    pub tip: Option<Tip>,
+    /// The chain at the time of reading, and the block's verification level.
+    pub snapshot: Snapshot,
     /// The block as a JSON object.
     pub json: String,
     /// Index of the block.
     pub index: u64,
     /// Whether the block is on the canonical chain.
     pub canonical: bool,
-    /// The level that the block was verified to.
-    pub level: Level,
 }
 
 /// A block as `debug_index` reports it.
@@ -182,20 +205,7 @@ pub enum EventKind {
     Reorganised,
 }
 
-impl EventKind {
-    /// The name: snake_case, stable.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Extended => "extended",
-            Self::Reorganised => "reorganised",
-        }
-    }
-
-    /// The kind with this [`name`](Self::as_str).
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Extended, Self::Reorganised].into_iter().find(|kind| kind.as_str() == name)
-    }
-}
+words!(EventKind { Extended = "extended", Reorganised = "reorganised" });
 
 /// One committed change of the canonical chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,9 +224,10 @@ pub struct Event {
 }
 
 /// A synchronisation that was requested.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct Job {
     /// Number of the job: ascending, never used again.
+    #[sqlx(try_from = "i64")]
     pub id: u64,
     /// [`QUEUED`], then what the job reports, in the end one of [`FINISHED_PHASES`].
     pub phase: String,
@@ -235,7 +246,7 @@ pub struct Job {
 }
 
 /// A value stored under a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
 pub struct Note {
     /// The value.
     pub value: String,

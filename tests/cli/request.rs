@@ -3,8 +3,8 @@
 use std::{fs, sync::Arc};
 
 use bytes::Bytes;
-use libp2p::{PeerId, identity::Keypair};
-use modal_gateway::p2p::{self, P2pClient, P2pConfig, Responder};
+use libp2p::identity::Keypair;
+use modal_gateway::p2p::{self, Accepted, P2pClient, P2pConfig, Responder};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::WorkDir;
@@ -12,15 +12,15 @@ use crate::WorkDir;
 /// Answers `/ping` with the data it got, and anything else with its path and `ok: false`.
 struct Echo;
 
-#[async_trait::async_trait]
 impl Responder for Echo {
-    async fn respond(&self, _: PeerId, request: Bytes) -> Bytes {
+    fn accept(self: Arc<Self>, request: Bytes) -> Accepted {
         let request: serde_json::Value = serde_json::from_slice(&request).unwrap();
-        match request["path"].as_str().unwrap() {
-            "/ping" => serde_json::json!({"ok": true, "data": request["data"], "errors": null}).to_string().into(),
+        let answer = match request["path"].as_str().unwrap() {
+            "/ping" => serde_json::json!({"ok": true, "data": request["data"], "errors": null}).to_string(),
             "/garbage" => "garbage\u{7}".into(),
-            _ => serde_json::json!({"ok": false, "data": null, "errors": {"error": "Unknown path"}}).to_string().into(),
-        }
+            _ => serde_json::json!({"ok": false, "data": null, "errors": {"error": "Unknown path"}}).to_string(),
+        };
+        Accepted::short(std::future::ready(answer.into()))
     }
 }
 

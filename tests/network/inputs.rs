@@ -170,9 +170,8 @@ async fn an_empty_store_with_mine_and_a_peer() {
     assert!(heard.iter().all(|block| block["index"].as_u64() > Some(3)), "{heard:#?}");
     let url = format!("sqlite://{}", folder.path().join("store.db").display());
     let store = store::open(&url, &OpenOptions::default()).await.unwrap();
-    let blocks: serde_json::Value =
-        serde_json::from_str(&format!("[{}]", store.range(0, 3).await.unwrap().json)).unwrap();
-    let hashes: Vec<_> = blocks.as_array().unwrap().iter().map(|block| block["hash"].clone()).collect();
+    let blocks: Vec<serde_json::Value> = store.range(0, 3).await.unwrap().list.parse().unwrap();
+    let hashes: Vec<_> = blocks.iter().map(|block| block["hash"].clone()).collect();
     assert_eq!(hashes, node.chain()[..4].iter().map(|block| json!(block.hash)).collect::<Vec<_>>());
     store.close().await;
     assert_lives(&node).await;

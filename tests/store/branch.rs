@@ -37,7 +37,7 @@ async fn a_staged_branch_is_not_seen_by_readers(#[values(Sqlite, Postgres)] kind
     stage(&store, Some(&at(4, "block_hash_004")), Level::None, heavier()).await;
 
     assert_eq!(store.state().await.unwrap(), before);
-    assert_eq!(store.range(0, 99).await.unwrap().json, joined(&plain(10)));
+    assert_eq!(store.range(0, 99).await.unwrap().list.json, joined(&plain(10)));
     assert!(store.get("new_007").await.unwrap().is_none());
     assert_eq!(store.at_index(7).await.unwrap().1, 1);
     assert_eq!(store.anchor("new_007").await.unwrap(), (Anchor::Unknown, before.version));
@@ -69,7 +69,7 @@ async fn an_adopted_branch_is_the_chain(#[values(Sqlite, Postgres)] kind: Kind) 
     assert_eq!((state.version, state.length, state.total_blocks), (2, 12, 17));
     assert_eq!(state, recount(&store).await);
     let chain: Vec<_> = plain(5).into_iter().chain(heavier()).collect();
-    assert_eq!(store.range(0, 99).await.unwrap().json, joined(&chain));
+    assert_eq!(store.range(0, 99).await.unwrap().list.json, joined(&chain));
     assert_eq!(store.staged().await.unwrap(), None);
 
     // What left stays readable.
@@ -87,7 +87,7 @@ async fn an_adopted_branch_is_the_chain(#[values(Sqlite, Postgres)] kind: Kind) 
     let state = store.state().await.unwrap();
     assert_eq!((state.length, state.total_blocks), (10, 17));
     assert_eq!(state, recount(&store).await);
-    assert_eq!(store.range(0, 99).await.unwrap().json, joined(&plain(10)));
+    assert_eq!(store.range(0, 99).await.unwrap().list.json, joined(&plain(10)));
 }
 
 #[rstest]
@@ -138,7 +138,7 @@ async fn a_branch_is_resumed_after_reopening(#[values(Sqlite, Postgres)] kind: K
     assert_eq!(adopt(&store).await.adopted, 19);
     let state = store.state().await.unwrap();
     assert_eq!(state, recount(&store).await);
-    assert_eq!(store.range(0, 99).await.unwrap().json, joined(&chain[..50]));
+    assert_eq!(store.range(0, 99).await.unwrap().list.json, joined(&chain[..50]));
     assert_eq!(store.block_at(34).await.unwrap().unwrap().1, Level::Linked);
     assert_eq!(store.block_at(35).await.unwrap().unwrap().1, Level::None);
 }
@@ -225,7 +225,7 @@ async fn a_deep_reorganisation_is_one_transaction(#[values(Sqlite, Postgres)] ki
     let done = writer.adopt_stage("deep", 1).await.unwrap();
     assert_eq!((done.orphaned, done.adopted), (2900, 3400));
     assert_eq!(store.state().await.unwrap(), before);
-    assert_eq!(store.range(0, 9999).await.unwrap().json, joined(&plain(3000)));
+    assert_eq!(store.range(0, 9999).await.unwrap().list.json, joined(&plain(3000)));
     drop(writer);
     assert_eq!(store.state().await.unwrap(), before);
     assert_eq!(store.staged().await.unwrap().unwrap().count, 3400);
@@ -235,7 +235,7 @@ async fn a_deep_reorganisation_is_one_transaction(#[values(Sqlite, Postgres)] ki
     assert_eq!((state.length, state.total_blocks), (3500, 6400));
     assert_eq!(state, recount(&store).await);
     let chain: Vec<_> = plain(100).into_iter().chain(new).collect();
-    assert_eq!(store.range(0, 9999).await.unwrap().json, joined(&chain));
+    assert_eq!(store.range(0, 9999).await.unwrap().list.json, joined(&chain));
 }
 
 #[rstest]
@@ -280,7 +280,7 @@ async fn levels_are_raised_and_never_lowered(#[values(Sqlite, Postgres)] kind: K
     let (raised, state) = raise(2, u64::MAX, Level::Linked).await;
     assert_eq!((raised, state.level, state.version), (6, Some(Level::Linked), 3));
     assert_eq!(store.block_at(3).await.unwrap().unwrap().1, Level::Pow);
-    assert_eq!(store.range(0, 3).await.unwrap().level, Some(Level::Pow));
+    assert_eq!(store.range(0, 3).await.unwrap().snapshot.level, Some(Level::Pow));
     let (raised, state) = raise(0, 9, Level::Linked).await;
     assert_eq!((raised, state.version), (0, 3), "nothing changed");
     let (raised, state) = raise(4, 9, Level::Pow).await;

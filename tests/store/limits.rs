@@ -41,8 +41,8 @@ async fn a_nominee_is_any_text_that_gossip_carries(#[values(Sqlite, Postgres)] k
         assert_eq!((found.json, found.index), (canonical_text(block), block.index));
         assert_eq!(store.block_at(block.index).await.unwrap().unwrap().0, *block);
     }
-    assert_eq!(store.range(0, 99).await.unwrap().json, joined(&chain));
-    assert_eq!(store.epoch(0, 99).await.unwrap().json, joined(&chain));
+    assert_eq!(store.range(0, 99).await.unwrap().list.json, joined(&chain));
+    assert_eq!(store.epoch(0, 99).await.unwrap().list.json, joined(&chain));
 
     let mut writer = store.write().await.unwrap();
     assert_eq!(writer.rewind(Some(1), "a turn", Some("other"), 1).await.unwrap(), chain.len() as u64 - 2);
@@ -52,7 +52,7 @@ async fn a_nominee_is_any_text_that_gossip_carries(#[values(Sqlite, Postgres)] k
     let again = append(&store, chain[2..].to_vec()).await;
     assert_eq!(again, ChainState { version: 3, ..stored });
     assert_eq!(again, recount(&store).await);
-    assert_eq!(store.range(0, 99).await.unwrap().json, joined(&chain));
+    assert_eq!(store.range(0, 99).await.unwrap().list.json, joined(&chain));
 }
 
 #[rstest]
@@ -74,7 +74,7 @@ async fn long_blocks_may_be_staged_or_orphans(#[values(Sqlite, Postgres)] kind: 
     let adopted = writer.commit().await.unwrap();
     assert_eq!(adopted.largest, canonical_text(&aside[2]).len() as u64);
     assert_eq!(adopted, recount(&store).await);
-    assert_eq!(store.range(1, 99).await.unwrap().json, joined(&aside));
+    assert_eq!(store.range(1, 99).await.unwrap().list.json, joined(&aside));
     let kept: MinerBlock = serde_json::from_str(&store.get("beside_002").await.unwrap().unwrap().json).unwrap();
     assert_eq!(kept.nominated_peer_id, beside[0].nominated_peer_id);
 }

@@ -13,7 +13,7 @@ async fn a_store_that_is_opened_again_has_kept_everything(#[values(Sqlite, Postg
     assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
     let store = test.open().await;
     assert_eq!(store.state().await.unwrap(), state);
-    assert_eq!(store.range(0, 99).await.unwrap().json, joined(&fixture()));
+    assert_eq!(store.range(0, 99).await.unwrap().list.json, joined(&fixture()));
 }
 
 #[rstest]
@@ -71,7 +71,7 @@ async fn a_read_only_store_can_be_read(#[values(Sqlite, Postgres)] kind: Kind) {
         }
     };
     let store = store::open(&url, &impatient()).await.unwrap();
-    assert_eq!(store.range(0, 9).await.unwrap().json, joined(&plain(3)));
+    assert_eq!(store.range(0, 9).await.unwrap().list.json, joined(&plain(3)));
     let error = store.write().await.err().unwrap();
     assert!(matches!(error, StoreError::ReadOnly), "{error:?}");
 }
@@ -129,8 +129,8 @@ async fn a_store_in_memory_is_read_while_it_is_written() {
             tokio::spawn(async move {
                 loop {
                     let read = store.range(0, 9999).await.unwrap();
-                    assert_eq!(read.count, 250 * read.version);
-                    if read.version == 8 {
+                    assert_eq!(read.list.count, 250 * read.snapshot.version);
+                    if read.snapshot.version == 8 {
                         break;
                     }
                 }

@@ -10,8 +10,8 @@ async fn an_empty_store_answers_everything(#[values(Sqlite, Postgres)] kind: Kin
     assert_eq!(store.state().await.unwrap(), ChainState::default());
     assert!(store.get("nope").await.unwrap().is_none());
     for blocks in [store.epoch(0, 100).await.unwrap(), store.range(0, u64::MAX).await.unwrap()] {
-        assert_eq!((blocks.json.as_str(), blocks.count, blocks.tip, blocks.version), ("", 0, None, 0));
-        assert_eq!((blocks.last_index, blocks.last_hash, blocks.level), (None, None, None));
+        assert_eq!((blocks.snapshot, blocks.list), (Snapshot::default(), BlockList::default()));
+        assert_eq!((blocks.last_index, blocks.last_hash), (None, None));
     }
     assert_eq!(store.at_index(0).await.unwrap(), (vec![], 0, None));
     assert!(store.canonical_hashes(&[0, 1, u64::MAX]).await.unwrap().is_empty());
@@ -34,22 +34,23 @@ async fn the_network_s_chain_comes_back_as_it_went_in(#[values(Sqlite, Postgres)
     for block in &chain {
         let found = store.get(&block.hash).await.unwrap().unwrap();
         assert_eq!(found.json, canonical_text(block));
-        assert_eq!((found.index, found.canonical, found.version, &found.tip), (block.index, true, 1, &state.tip));
+        assert_eq!((found.index, found.canonical), (block.index, true));
+        assert_eq!(found.snapshot, state.snapshot(Some(Level::None)));
     }
     let first = store.epoch(0, 1000).await.unwrap();
-    assert_eq!((first.json, first.count, first.last_index), (joined(&chain[..41]), 41, Some(40)));
+    assert_eq!((first.list.json, first.list.count, first.last_index), (joined(&chain[..41]), 41, Some(40)));
     let second = store.epoch(1, 3).await.unwrap();
-    assert_eq!((second.json, second.count, second.last_index), (joined(&chain[41..44]), 3, Some(43)));
-    assert_eq!(store.epoch(2, 1000).await.unwrap().count, 0);
+    assert_eq!((second.list.json, second.list.count, second.last_index), (joined(&chain[41..44]), 3, Some(43)));
+    assert_eq!(store.epoch(2, 1000).await.unwrap().list.count, 0);
 
     let middle = store.range(3, 7).await.unwrap();
-    assert_eq!((middle.json, middle.count, middle.version), (joined(&chain[3..8]), 5, 1));
+    assert_eq!((middle.list.json, middle.list.count), (joined(&chain[3..8]), 5));
     assert_eq!((middle.last_index, middle.last_hash.as_ref()), (Some(7), Some(&chain[7].hash)));
-    assert_eq!((middle.tip, middle.level), (state.tip.clone(), Some(Level::None)));
+    assert_eq!(middle.snapshot, state.snapshot(Some(Level::None)));
     let end = store.range(59, u64::MAX).await.unwrap();
-    assert_eq!((end.json, end.count), (joined(&chain[59..]), 2));
+    assert_eq!((end.list.json, end.list.count), (joined(&chain[59..]), 2));
     let beyond = store.range(61, 100).await.unwrap();
-    assert_eq!((beyond.json.as_str(), beyond.count, beyond.tip), ("", 0, state.tip));
+    assert_eq!((beyond.list, beyond.snapshot), (BlockList::default(), state.snapshot(None)));
 
     let hashes = store.canonical_hashes(&[60, 5, 61, u64::MAX]).await.unwrap();
     assert_eq!(hashes, HashMap::from([(60, chain[60].hash.clone()), (5, chain[5].hash.clone())]));
@@ -111,16 +112,16 @@ async fn every_number_comes_back_exactly(#[values(Sqlite, Postgres)] kind: Kind)
     writer.commit().await.unwrap();
 
     let found = store.get(&extreme.hash).await.unwrap().unwrap();
-    assert_eq!((found.index, found.canonical, found.level), (u64::MAX, false, Level::None));
+    assert_eq!((found.index, found.canonical, found.snapshot.level), (u64::MAX, false, Some(Level::None)));
     let read: MinerBlock = serde_json::from_str(&found.json).unwrap();
     assert_eq!(read, MinerBlock { is_orphaned: true, ..extreme.clone() });
     let (entries, total, next) = store.at_index(u64::MAX).await.unwrap();
     assert_eq!((entries[0].index, &entries[0].hash, total, next), (u64::MAX, &extreme.hash, 1, None));
     assert_eq!(store.anchor(&extreme.hash).await.unwrap().0, Anchor::Orphaned(None));
     // It is beside the chain, and so in none of these.
-    assert_eq!(store.epoch(u64::MAX, 10).await.unwrap().count, 0);
-    assert_eq!(store.range(2, u64::MAX).await.unwrap().count, 0);
-    assert_eq!(store.range(u64::MAX, u64::MAX).await.unwrap().count, 0);
+    assert_eq!(store.epoch(u64::MAX, 10).await.unwrap().list.count, 0);
+    assert_eq!(store.range(2, u64::MAX).await.unwrap().list.count, 0);
+    assert_eq!(store.range(u64::MAX, u64::MAX).await.unwrap().list.count, 0);
     assert_eq!(store.highest_canonical(&[extreme.hash]).await.unwrap(), None);
 }
 
@@ -132,7 +133,7 @@ async fn the_epoch_is_the_one_that_the_block_claims(#[values(Sqlite, Postgres)] 
     chain[2].epoch = 1 << 63;
     let (_database, store) = holding(kind, chain.clone()).await;
     for block in &chain {
-        assert_eq!(store.epoch(block.epoch, 10).await.unwrap().json, canonical_text(block));
+        assert_eq!(store.epoch(block.epoch, 10).await.unwrap().list.json, canonical_text(block));
     }
     let state = store.state().await.unwrap();
     assert_eq!((state.epochs, state.tip), (3, tip_of(&chain[2])));
@@ -150,7 +151,7 @@ async fn the_database_keeps_one_canonical_block_per_index(#[values(Sqlite, Postg
     let error = test.execute("UPDATE block SET canonical = true WHERE hash = 'second'").await.unwrap_err();
     assert!(error.as_database_error().is_some_and(|error| error.is_unique_violation()), "{error}");
     assert!(test.execute("UPDATE block SET idx = -1 WHERE hash = 'block_hash_001'").await.is_err());
-    assert_eq!(store.range(0, 9).await.unwrap().json, joined(&plain(3)));
+    assert_eq!(store.range(0, 9).await.unwrap().list.json, joined(&plain(3)));
 }
 
 #[rstest]

@@ -22,7 +22,7 @@ async fn a_reorganisation_is_seen_whole_or_not_at_all(#[values(Sqlite, Postgres)
     assert_eq!((within.length, within.total_blocks, within.tip.unwrap().hash.as_str()), (12, 17, "new_011"));
 
     assert_eq!(store.state().await.unwrap(), before);
-    assert_eq!(store.range(0, 99).await.unwrap().json, joined(&plain(10)));
+    assert_eq!(store.range(0, 99).await.unwrap().list.json, joined(&plain(10)));
     assert_eq!(store.get("block_hash_007").await.unwrap().unwrap().json, canonical_text(&plain(10)[7]));
     assert!(store.get("new_007").await.unwrap().is_none());
 
@@ -31,7 +31,7 @@ async fn a_reorganisation_is_seen_whole_or_not_at_all(#[values(Sqlite, Postgres)
     assert_eq!(store.state().await.unwrap(), after);
     assert_eq!(recount(&store).await, after);
     let chain: Vec<_> = plain(5).into_iter().chain(branch("new", "block_hash_004", 5, 12)).collect();
-    assert_eq!(store.range(0, 99).await.unwrap().json, joined(&chain));
+    assert_eq!(store.range(0, 99).await.unwrap().list.json, joined(&chain));
     let orphan = store.get("block_hash_007").await.unwrap().unwrap();
     assert_eq!((orphan.canonical, orphan.index), (false, 7));
     let told = MinerBlock {
@@ -70,9 +70,9 @@ async fn readers_never_see_a_chain_that_is_half_reorganised(#[values(Sqlite, Pos
     let mut reads = 0;
     while !writing.is_finished() || reads == 0 {
         let read = store.range(0, 99).await.unwrap();
-        let tip = read.tip.unwrap().hash;
+        let tip = read.snapshot.tip.unwrap().hash;
         assert_eq!(Some(&tip), read.last_hash.as_ref());
-        assert_eq!(expected[tip.as_str()], read.json);
+        assert_eq!(expected[tip.as_str()], read.list.json);
         reads += 1;
     }
     writing.await.unwrap();
@@ -107,7 +107,7 @@ async fn orphans_are_adopted_again(#[values(Sqlite, Postgres)] kind: Kind) {
     let after = writer.commit().await.unwrap();
     assert_eq!(after, ChainState { version: 3, total_blocks: 17, ..before });
     assert_eq!(after, recount(&store).await);
-    assert_eq!(store.range(0, 99).await.unwrap().json, joined(&plain(10)));
+    assert_eq!(store.range(0, 99).await.unwrap().list.json, joined(&plain(10)));
 }
 
 #[rstest]
@@ -140,9 +140,9 @@ async fn the_weakest_level_is_known(#[values(Sqlite, Postgres)] kind: Kind) {
     writer.append(verified(chain[41..].to_vec())).await.unwrap();
     assert_eq!(writer.canonical_at(40).await.unwrap(), Some((chain[40].hash.clone(), Level::Linked)));
     assert_eq!(writer.commit().await.unwrap().level, Some(Level::None));
-    assert_eq!(store.epoch(0, 100).await.unwrap().level, Some(Level::Linked));
-    assert_eq!(store.range(40, 41).await.unwrap().level, Some(Level::None));
-    assert_eq!(store.get(&chain[40].hash).await.unwrap().unwrap().level, Level::Linked);
+    assert_eq!(store.epoch(0, 100).await.unwrap().snapshot.level, Some(Level::Linked));
+    assert_eq!(store.range(40, 41).await.unwrap().snapshot.level, Some(Level::None));
+    assert_eq!(store.get(&chain[40].hash).await.unwrap().unwrap().snapshot.level, Some(Level::Linked));
     let mut writer = store.write().await.unwrap();
     writer.rewind(Some(40), "weak", None, 1).await.unwrap();
     assert_eq!(writer.commit().await.unwrap().level, Some(Level::Linked));
@@ -168,7 +168,7 @@ async fn orphans_are_kept_beside_the_chain(#[values(Sqlite, Postgres)] kind: Kin
     assert_eq!(after, ChainState { version: 2, total_blocks: 7, ..before });
     assert_eq!(after, recount(&store).await);
 
-    assert_eq!(store.get("side_003").await.unwrap().unwrap().level, Level::Linked);
+    assert_eq!(store.get("side_003").await.unwrap().unwrap().snapshot.level, Some(Level::Linked));
 
     // 1000 + 1001 of the chain below, then 1002 and 1003.
     let known = "UPDATE block SET level = level WHERE hash = 'side_003' AND cumulative_difficulty = '4006'";
@@ -212,7 +212,7 @@ async fn a_second_writer_waits_and_then_gives_up(#[values(Sqlite, Postgres)] kin
         assert!(matches!(error, StoreError::Busy(_)), "{error:?}");
     }
     let held = other.range(0, 9).await.unwrap();
-    assert_eq!((held.count, held.version), (3, 1));
+    assert_eq!((held.list.count, held.snapshot.version), (3, 1));
 
     let waiting = tokio::spawn(async move { patient.write().await.map(|writer| writer.state().version) });
     writer.commit().await.unwrap();

@@ -9,7 +9,7 @@ use modal_gateway::{
     app::{BUNDLED_CHAIN, Gateway},
     chain::{ChainEnd, Enforcement, Level, MinerBlock, Network, PowOptions, Verifier},
     config::Config,
-    p2p::{self, P2pClient, P2pConfig, PeerAddress, Responder},
+    p2p::{self, Accepted, P2pClient, P2pConfig, PeerAddress, Responder},
     store::{self, BlockStore, OpenOptions},
 };
 use serde_json::Value;
@@ -132,10 +132,9 @@ pub struct TestGateway {
 /// Answers each request with nothing, for nodes that nobody asks.
 pub struct EmptyResponder;
 
-#[async_trait::async_trait]
 impl Responder for EmptyResponder {
-    async fn respond(&self, _: PeerId, _: Bytes) -> Bytes {
-        Bytes::new()
+    fn accept(self: Arc<Self>, _: Bytes) -> Accepted {
+        Accepted::short(async { Bytes::new() })
     }
 }
 

@@ -154,8 +154,7 @@ impl Syncing {
 
     /// The canonical chain in the store.
     pub async fn chain(&self) -> Vec<MinerBlock> {
-        let blocks = self.store.range(0, u64::MAX >> 1).await.unwrap();
-        serde_json::from_str(&format!("[{}]", blocks.json)).unwrap()
+        self.store.range(0, u64::MAX >> 1).await.unwrap().list.parse().unwrap()
     }
 
     /// That the store holds this chain, block by block and nothing else, and has come to know it by verifying it.

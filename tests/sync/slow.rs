@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use libp2p::{PeerId, identity::Keypair};
+use libp2p::identity::Keypair;
 use modal_gateway::{
-    p2p::{self, P2pConfig, Responder},
+    p2p::{self, Accepted, P2pConfig, Responder},
     source::job::{Mode, SyncState},
 };
 use rstest::rstest;
@@ -21,15 +21,16 @@ const TAKES: Duration = Duration::from_secs(1);
 /// A peer that is slow to tell its tip.
 struct Slow(Serving);
 
-#[async_trait::async_trait]
 impl Responder for Slow {
-    async fn respond(&self, _: PeerId, request: Bytes) -> Bytes {
-        let request: serde_json::Value = serde_json::from_slice(&request).unwrap();
-        if request["path"] == "/data/miner_block/chain_info" {
-            let _ = tokio::time::timeout(TAKES, std::future::pending::<()>()).await;
-        }
-        let Reply::Json(answer) = self.0.answer(&request) else { panic!("no answer to {request}") };
-        serde_json::to_vec(&answer).unwrap().into()
+    fn accept(self: Arc<Self>, request: Bytes) -> Accepted {
+        Accepted::short(async move {
+            let request: serde_json::Value = serde_json::from_slice(&request).unwrap();
+            if request["path"] == "/data/miner_block/chain_info" {
+                let _ = tokio::time::timeout(TAKES, std::future::pending::<()>()).await;
+            }
+            let Reply::Json(answer) = self.0.answer(&request) else { panic!("no answer to {request}") };
+            serde_json::to_vec(&answer).unwrap().into()
+        })
     }
 }
 

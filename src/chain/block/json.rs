@@ -1,4 +1,5 @@
-//! A block as JSON, read and written by hand: a derived reader would not say in which field a value of the wrong type is.
+//! A block as JSON, read and written by hand: a derived reader would not say in which field a value of the wrong type
+//! is.
 
 use std::fmt;
 

@@ -1,8 +1,10 @@
 //! Which hash proves work, what it may use of the machine, and why it can't be computed.
 
-use std::{fmt, str::FromStr, thread};
+use std::thread;
 
 use serde::{Deserialize, Serialize};
+
+use crate::chain::words;
 
 /// Most threads that compute RandomX hashes.
 pub const MAX_POW_THREADS: usize = 256;
@@ -75,28 +77,7 @@ pub enum PowMemory {
     Full,
 }
 
-impl fmt::Display for PowMemory {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Auto => "auto",
-            Self::Light => "light",
-            Self::Full => "full",
-        })
-    }
-}
-
-impl FromStr for PowMemory {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "light" => Ok(Self::Light),
-            "full" => Ok(Self::Full),
-            _ => Err("expected auto, light or full"),
-        }
-    }
-}
+words!(PowMemory { Auto = "auto", Light = "light", Full = "full" });
 
 /// Why proof-of-work hashes can't be computed. No block is at fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -143,6 +124,6 @@ mod tests {
         for memory in [PowMemory::Auto, PowMemory::Light, PowMemory::Full] {
             assert_eq!(memory.to_string().parse(), Ok(memory));
         }
-        assert_eq!("large".parse::<PowMemory>(), Err("expected auto, light or full"));
+        assert_eq!("large".parse::<PowMemory>(), Err("expected auto, light or full".into()));
     }
 }

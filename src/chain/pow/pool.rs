@@ -12,9 +12,8 @@ use std::{
 };
 
 use super::{
-    hashing::Hashing,
+    hashing::{Hasher, Hashing},
     options::{PowAlgorithm, PowError, PowOptions},
-    randomx::Hasher,
 };
 use crate::chain::encoding::sha256_hex;
 
@@ -53,7 +52,7 @@ impl HashPool {
         let hashing = Hashing::new(algorithm, options.memory);
         let make: Option<Arc<MakeHasher>> = match hashing.clone() {
             Hashing::Sha256 => None,
-            Hashing::RandomX(randomx) => Some(Arc::new(move || randomx.clone().hasher())),
+            randomx => Some(Arc::new(move || randomx.hasher())),
         };
         Self { hashing, make, threads: options.threads(), jobs: Arc::default() }
     }
@@ -140,7 +139,7 @@ fn work(make: &MakeHasher, queue: &Mutex<Receiver<Job>>) {
             hasher = Some(ready);
             Ok((hash != wanted).then_some(hash))
         }));
-        // Nobody waits any more when an earlier text was wrong.
+        // No caller waits any more when an earlier text was wrong.
         let _ = reply.send((at, outcome.unwrap_or_else(|panic| Err(PowError::panicked(&*panic)))));
     }
 }

@@ -1,7 +1,7 @@
 //! Members of a block that follow from others: computed when a block is read, whatever was sent.
 //!
-//! The network's nodes send them in several ways, and all of them are honest: a block that was heard by gossip has no
-//! data hash, and an epoch that is numbered otherwise than at its miner.
+//! The network's nodes send them in several ways, and all of them are honest: a block that came by gossip has no data
+//! hash, and an epoch that is numbered otherwise than at its miner.
 
 use std::ops::AddAssign;
 

@@ -236,7 +236,7 @@ pub(crate) struct InboundRequest {
     pub body: Bytes,
     pub channel: ResponseChannel<WireResponse>,
     /// Estimated memory, answer included; `None` until the request is charged.
-    pub estimated_bytes: Option<usize>,
+    pub cost: Option<usize>,
 }
 
 /// An inbound request over a limit.

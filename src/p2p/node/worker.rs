@@ -13,7 +13,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use libp2p::gossipsub::{self, IdentTopic, MessageId, PublishError};
 use libp2p::request_response::{InboundRequestId, ResponseChannel};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
@@ -54,21 +55,32 @@ const MIN_DISCOVERY_INTERVAL: Duration = Duration::from_millis(1);
 /// Distance of a timer without work.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Service that answers inbound requests.
-#[async_trait::async_trait]
-pub trait Responder: Send + Sync + 'static {
-    /// Returns the encoded answer to an encoded request, at most
-    /// [`MAX_RESPONSE_BYTES`](crate::protocol::MAX_RESPONSE_BYTES) long: a longer one is not sent, and the stream ends.
-    ///
-    /// For a request of at most 32 KiB the future is first polled on the swarm's task, so that an answer which is ready
-    /// (from a cache) costs no task. Long work belongs behind the first `await`.
-    async fn respond(&self, peer: PeerId, request: Bytes) -> Bytes;
+/// Longest request that is parsed on the swarm's task: parsing longer ones takes long, and they are rare.
+pub const MAX_INLINE_BYTES: usize = 32 << 10;
 
-    /// Estimates the bytes of the answer, which count for the memory limit before any work is done. A longer answer is
-    /// sent if it is within the limit then. Called on the swarm's task: it must be quick for a request of 1 MiB.
-    /// Default 0: short answers.
-    fn estimated_bytes(&self, _request: &Bytes) -> usize {
-        0
+/// Service that answers inbound requests.
+pub trait Responder: Send + Sync + 'static {
+    /// Accepts an encoded request. Called on the swarm's task: it must be quick for a request of 1 MiB.
+    fn accept(self: Arc<Self>, request: Bytes) -> Accepted;
+}
+
+/// A request that a [`Responder`] has accepted.
+pub struct Accepted {
+    /// Estimated bytes of the answer, which count for the memory limit before any work is done. A longer answer is sent
+    /// if it is within the limit then.
+    pub cost: usize,
+    /// The encoded answer, at most [`MAX_RESPONSE_BYTES`](crate::protocol::MAX_RESPONSE_BYTES) long: a longer one is
+    /// not sent, and the stream ends.
+    ///
+    /// For a request of at most [`MAX_INLINE_BYTES`] the future is first polled on the swarm's task, so that an answer
+    /// which is ready (from a cache) costs no task. Long work belongs behind the first `await`.
+    pub answer: BoxFuture<'static, Bytes>,
+}
+
+impl Accepted {
+    /// A request whose answer is short: it costs nothing.
+    pub fn short(answer: impl Future<Output = Bytes> + Send + 'static) -> Self {
+        Self { cost: 0, answer: answer.boxed() }
     }
 }
 
@@ -312,10 +324,9 @@ pub(super) mod test {
     /// Responder with empty answers.
     pub struct Silent;
 
-    #[async_trait::async_trait]
     impl Responder for Silent {
-        async fn respond(&self, _: PeerId, _: Bytes) -> Bytes {
-            Bytes::new()
+        fn accept(self: Arc<Self>, _: Bytes) -> Accepted {
+            Accepted::short(async { Bytes::new() })
         }
     }
 }

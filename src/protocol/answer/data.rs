@@ -106,25 +106,8 @@ pub struct HeadersData {
     pub has_more: bool,
 }
 
-/// The tip of a chain and its work.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChainInfo {
-    /// Sum of the blocks' actualized difficulties, in decimal.
-    pub cumulative_difficulty: String,
-    /// Number of blocks.
-    pub chain_length: u64,
-    /// Index of the tip; 0 for an empty chain.
-    pub chain_height: u64,
-    /// Hash of the tip; null for an empty chain.
-    pub tip_hash: Option<String>,
-    /// Epoch of the tip; 0 for an empty chain.
-    pub tip_epoch: u64,
-    /// Highest index of the asker's blocks on this chain; null if there is none or none were named.
-    pub common_ancestor_index: Option<u64>,
-}
-
 /// `data` of `/data/miner_block/chain_info`.
-#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ChainInfoData {
     /// Sum of the blocks' actualized difficulties, in decimal.
     pub cumulative_difficulty: String,

@@ -3,13 +3,13 @@
 use serde::Deserialize;
 
 use super::data::{CanonicalData, ChainInfoData, DebugIndexData, EpochData, FindAncestorData, HeadersData, RangeData};
-use super::{Answer, BlockList, ChainInfo};
+use super::{Answer, BlockList};
 use crate::{chain::MinerBlock, protocol::Query};
 
 impl Answer {
-    /// Reads a peer's `data` as the answer to `query`, in either dialect. What the peer says is passed on: several blocks at
-    /// an index, gaps, any order; counts are those of the lists. Headers, which only gateways give, are to be without gaps
-    /// and in order.
+    /// Reads a peer's `data` as the answer to `query`, in either dialect. What the peer says is passed on: several
+    /// blocks at an index, gaps, any order; counts are those of the lists. Headers, which only gateways give, are to be
+    /// without gaps and in order.
     ///
     /// # Errors
     /// Why it is no answer to the question, for the log and the client: it has another shape; a block of another hash,
@@ -60,21 +60,13 @@ impl Answer {
                 Ok(Self::Headers(data))
             }
             Query::ChainInfo { include_blocks, .. } => {
-                let data: ChainInfoData = parse(data)?;
+                let mut data: ChainInfoData = parse(data)?;
                 let number = &data.cumulative_difficulty;
                 expect(!number.is_empty() && number.len() <= 78 && number.bytes().all(|b| b.is_ascii_digit()), || {
                     "a cumulative_difficulty that is no number".into()
                 })?;
-                let blocks = data.blocks.filter(|_| *include_blocks).map(|blocks| BlockList::of(&blocks));
-                let info = ChainInfo {
-                    cumulative_difficulty: data.cumulative_difficulty,
-                    chain_length: data.chain_length,
-                    chain_height: data.chain_height,
-                    tip_hash: data.tip_hash,
-                    tip_epoch: data.tip_epoch,
-                    common_ancestor_index: data.common_ancestor_index,
-                };
-                Ok(Self::ChainInfo { info, blocks })
+                let blocks = data.blocks.take().filter(|_| *include_blocks).map(|blocks| BlockList::of(&blocks));
+                Ok(Self::ChainInfo { info: data, blocks })
             }
             Query::FindAncestor { check_points } => {
                 let data: FindAncestorData = parse(data)?;

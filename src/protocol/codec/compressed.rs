@@ -1,5 +1,5 @@
-//! Documents on streams of [`COMPRESSED_PROTOCOL`](crate::protocol::COMPRESSED_PROTOCOL): long ones as zstd frames, short
-//! ones as they are. Which it is shows in the first bytes, since no JSON document begins like a frame.
+//! Documents on streams of [`COMPRESSED_PROTOCOL`](crate::protocol::COMPRESSED_PROTOCOL): long ones as zstd frames,
+//! short ones as they are. Which it is shows in the first bytes, since no JSON document begins like a frame.
 
 use std::{
     borrow::Cow,

@@ -64,8 +64,9 @@ fn chunk_sizes_are_clamped_and_zero_is_refused() {
 #[test]
 fn text_becomes_data_by_kind() {
     let row = path("/data/miner_block/chain_info").unwrap();
+    let read = |pairs: &[(&'static str, &'static str)]| data_from_text(row.path, row.parameters, pairs.iter().copied());
     let pairs = [("local_block_hashes", "aa,bb"), ("include_blocks", "true"), ("from_index", "18446744073709551615")];
-    let data = row.data_from_text(pairs.into_iter()).unwrap();
+    let data = read(&pairs).unwrap();
     assert_eq!(
         data,
         serde_json::json!({"local_block_hashes": ["aa", "bb"], "include_blocks": true, "from_index": u64::MAX})
@@ -79,24 +80,25 @@ fn text_becomes_data_by_kind() {
         ("from_index", "18446744073709551616"),
         ("include_blocks", "yes"),
     ] {
-        let failure = row.data_from_text([(name, text)].into_iter()).unwrap_err();
+        let failure = read(&[(name, text)]).unwrap_err();
         assert_eq!(failure.code, Code::InvalidParameter, "{name}={text}");
         assert!(failure.detail.unwrap().starts_with(name));
     }
-    let unknown = row.data_from_text([("epohc", "1")].into_iter()).unwrap_err();
+    let unknown = read(&[("epohc", "1")]).unwrap_err();
     assert_eq!(unknown.code, Code::UnknownParameter);
-    let twice = row.data_from_text([("from_index", "1"), ("from_index", "2")].into_iter()).unwrap_err();
+    let twice = read(&[("from_index", "1"), ("from_index", "2")]).unwrap_err();
     assert_eq!(twice.detail.unwrap(), "\"from_index\" is given twice");
 }
 
 #[test]
 fn a_body_is_checked_member_by_member() {
     let row = path("/data/miner_block/epoch").unwrap();
-    assert_eq!(row.check(&serde_json::json!({"epoch": 1})), Ok(()));
-    let wrong = row.check(&serde_json::json!({"epoch": "1"})).unwrap_err();
+    let check = |data: serde_json::Value| check(row.path, row.parameters.unwrap(), &data);
+    assert_eq!(check(serde_json::json!({"epoch": 1})), Ok(()));
+    let wrong = check(serde_json::json!({"epoch": "1"})).unwrap_err();
     assert_eq!((wrong.code, &*wrong.error), (Code::InvalidParameter, "Missing 'epoch' parameter"));
-    assert_eq!(row.check(&serde_json::json!({"epohc": 1})).unwrap_err().code, Code::UnknownParameter);
-    assert_eq!(row.check(&serde_json::json!([1])).unwrap_err().code, Code::MalformedBody);
+    assert_eq!(check(serde_json::json!({"epohc": 1})).unwrap_err().code, Code::UnknownParameter);
+    assert_eq!(check(serde_json::json!([1])).unwrap_err().code, Code::MalformedBody);
 }
 
 #[test]

@@ -96,8 +96,8 @@ impl Query {
         }
     }
 
-    /// The `data` that asks this, as JSON text. `range` and `headers` always say `max_chunk_size`: today's nodes give 50 blocks
-    /// to those who don't.
+    /// The `data` that asks this, as JSON text. `range` and `headers` always say `max_chunk_size`: today's nodes give
+    /// 50 blocks otherwise.
     pub fn data(&self) -> String {
         use serde_json::json;
         match self {
@@ -121,8 +121,8 @@ impl Query {
         }
     }
 
-    /// Bytes that an answer to this has at most, in whatever way a node writes JSON. The protocol's limit wherever there
-    /// may be a list: nodes of the first release give whole ranges, whatever the chunk asked for.
+    /// Bytes that an answer to this has at most, in whatever way a node writes JSON. The protocol's limit wherever
+    /// there may be a list: nodes of the first release give whole ranges, whatever the chunk asked for.
     pub fn most_bytes(&self) -> usize {
         let more = match self {
             Self::Inspect | Self::ChainInfo { include_blocks: false, .. } => 0,

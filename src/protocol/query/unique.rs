@@ -5,14 +5,18 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::table::shown;
-
 /// Reads JSON as [`serde_json::from_slice`] does, without members that are there twice.
 ///
 /// # Errors
 /// The parser's error; the name of a member that is there twice, and where.
 pub fn from_slice(json: &[u8]) -> serde_json::Result<Value> {
     serde_json::from_slice(json).map(|Unique(value)| value)
+}
+
+/// A client's own word as part of an error: cut to 64 characters, control characters escaped.
+pub(super) fn shown(word: &str) -> String {
+    let cut: String = word.chars().take(64).collect();
+    format!("{cut:?}")
 }
 
 struct Unique(Value);

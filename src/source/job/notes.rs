@@ -4,7 +4,10 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::store::{BlockStore, Note, StoreError};
+use crate::{
+    chain::words,
+    store::{BlockStore, Note, StoreError},
+};
 
 /// Key of the [`SyncStatus`] in the store.
 const STATUS_KEY: &str = "sync_status";
@@ -45,20 +48,7 @@ pub struct SyncStatus {
     pub checked_at: Option<i64>,
 }
 
-impl SyncState {
-    /// Every state.
-    pub const ALL: [Self; 4] = [Self::Synced, Self::Syncing, Self::Stalled, Self::Off];
-
-    /// The name: one lower-case word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Synced => "synced",
-            Self::Syncing => "syncing",
-            Self::Stalled => "stalled",
-            Self::Off => "off",
-        }
-    }
-}
+words!(SyncState { Synced = "synced", Syncing = "syncing", Stalled = "stalled", Off = "off" });
 
 impl SyncStatus {
     /// A stalled sync, with the reason.

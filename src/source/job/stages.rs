@@ -4,7 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc::Sender;
 
-use crate::{chain::Differences, telemetry::Durations};
+use crate::{
+    chain::{Differences, words},
+    telemetry::Durations,
+};
 
 /// A stage of the sync that has a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,18 +18,7 @@ pub enum Stage {
     Commit,
 }
 
-impl Stage {
-    /// Every stage, in order.
-    pub const ALL: [Self; 2] = [Self::Verify, Self::Commit];
-
-    /// The name: one lower-case word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Verify => "verify",
-            Self::Commit => "commit",
-        }
-    }
-}
+words!(Stage { Verify = "verify", Commit = "commit" });
 
 /// The number of messages in a channel; 0 once it is closed.
 type Gauge = Box<dyn Fn() -> usize + Send>;

@@ -5,12 +5,10 @@ use sqlx::FromRow;
 
 use crate::{
     chain::{CumulativeDifficulty, Level, MinerBlock, Position},
+    protocol::BlockList,
     store::{
         error::{Result, StoreError},
-        model::{
-            Anchor, Blocks, ChainState, Event, EventKind, FINISHED_PHASES, FoundBlock, IndexEntry, Job, StagedBranch,
-            Tip,
-        },
+        model::{Anchor, Blocks, ChainState, Event, EventKind, FoundBlock, IndexEntry, Snapshot, StagedBranch, Tip},
     },
 };
 
@@ -66,23 +64,24 @@ pub fn known_work((hash, decimal): (String, Option<String>)) -> Result<(String, 
     Ok((hash, decimal.as_deref().map(work).transpose()?))
 }
 
-/// Columns of `chain` that every read of blocks returns.
+/// Columns of `chain` that every read of blocks returns, with the level of what was read.
 #[derive(FromRow)]
-struct VersionColumns {
+struct SnapshotColumns {
     version: i64,
     tip_index: Option<i64>,
     tip_hash: Option<String>,
     tip_epoch: Option<i64>,
+    level: Option<i64>,
 }
 
-impl VersionColumns {
-    fn decode(self) -> Result<(u64, Option<Tip>)> {
+impl SnapshotColumns {
+    fn decode(self) -> Result<Snapshot> {
         let tip = match (self.tip_index, self.tip_hash, self.tip_epoch) {
             (Some(index), Some(hash), Some(epoch)) => Some(Tip { index: index as u64, hash, epoch: epoch as u64 }),
             (None, None, None) => None,
             _ => return Err(StoreError::Damaged("the tip of the chain is incomplete".into())),
         };
-        Ok((self.version as u64, tip))
+        Ok(Snapshot { version: self.version as u64, tip, level: self.level.map(level).transpose()? })
     }
 }
 
@@ -90,14 +89,13 @@ impl VersionColumns {
 #[derive(FromRow)]
 pub struct ChainRow {
     #[sqlx(flatten)]
-    version: VersionColumns,
+    snapshot: SnapshotColumns,
     length: i64,
     total_blocks: i64,
     cumulative_difficulty: String,
     bytes: i64,
     epochs: i64,
     miners: i64,
-    level: Option<i64>,
     largest: i64,
     off_schedule: i64,
     off_timestamp: i64,
@@ -106,17 +104,17 @@ pub struct ChainRow {
 impl TryFrom<ChainRow> for ChainState {
     type Error = StoreError;
     fn try_from(row: ChainRow) -> Result<Self> {
-        let (version, tip) = row.version.decode()?;
+        let Snapshot { version, tip, level } = row.snapshot.decode()?;
         Ok(Self {
             version,
             tip,
+            level,
             length: row.length as u64,
             total_blocks: row.total_blocks as u64,
             cumulative_difficulty: work(&row.cumulative_difficulty)?,
             bytes: row.bytes as u64,
             epochs: row.epochs as u64,
             miners: row.miners as u64,
-            level: row.level.map(level).transpose()?,
             largest: row.largest as u64,
             off_schedule: row.off_schedule as u64,
             off_timestamp: row.off_timestamp as u64,
@@ -128,19 +126,17 @@ impl TryFrom<ChainRow> for ChainState {
 #[derive(FromRow)]
 pub struct FoundRow {
     #[sqlx(flatten)]
-    version: VersionColumns,
+    snapshot: SnapshotColumns,
     document: String,
     idx: i64,
     canonical: bool,
-    level: i64,
 }
 
 impl TryFrom<FoundRow> for FoundBlock {
     type Error = StoreError;
     fn try_from(row: FoundRow) -> Result<Self> {
-        let (version, tip) = row.version.decode()?;
-        let level = level(row.level)?;
-        Ok(Self { version, tip, json: row.document, index: row.idx as u64, canonical: row.canonical, level })
+        let snapshot = row.snapshot.decode()?;
+        Ok(Self { snapshot, json: row.document, index: row.idx as u64, canonical: row.canonical })
     }
 }
 
@@ -148,26 +144,21 @@ impl TryFrom<FoundRow> for FoundBlock {
 #[derive(FromRow)]
 pub struct BlocksRow {
     #[sqlx(flatten)]
-    version: VersionColumns,
+    snapshot: SnapshotColumns,
     json: Option<String>,
     count: i64,
     last_index: Option<i64>,
     last_hash: Option<String>,
-    level: Option<i64>,
 }
 
 impl TryFrom<BlocksRow> for Blocks {
     type Error = StoreError;
     fn try_from(row: BlocksRow) -> Result<Self> {
-        let (version, tip) = row.version.decode()?;
         Ok(Self {
-            version,
-            tip,
-            json: row.json.unwrap_or_default(),
-            count: row.count as u64,
+            snapshot: row.snapshot.decode()?,
+            list: BlockList { json: row.json.unwrap_or_default(), count: row.count as u64 },
             last_index: row.last_index.map(|index| index as u64),
             last_hash: row.last_hash,
-            level: row.level.map(level).transpose()?,
         })
     }
 }
@@ -258,36 +249,9 @@ pub struct EventRow {
 impl TryFrom<EventRow> for Event {
     type Error = StoreError;
     fn try_from(row: EventRow) -> Result<Self> {
-        let kind = EventKind::from_name(&row.kind);
-        let kind = kind.ok_or_else(|| StoreError::Damaged(format!("an event of kind `{}`", row.kind)))?;
+        let unknown = |_| StoreError::Damaged(format!("an event of kind `{}`", row.kind));
+        let kind: EventKind = row.kind.parse().map_err(unknown)?;
         let tip = position(row.tip_index, row.tip_hash);
         Ok(Self { id: row.id as u64, at: row.at, kind, tip, document: row.document })
-    }
-}
-
-/// A row of `job`.
-#[derive(FromRow)]
-pub struct JobRow {
-    id: i64,
-    phase: String,
-    spec: String,
-    progress: String,
-    cancelled_at: Option<i64>,
-    created_at: i64,
-    updated_at: i64,
-}
-
-impl From<JobRow> for Job {
-    fn from(row: JobRow) -> Self {
-        Self {
-            id: row.id as u64,
-            finished: FINISHED_PHASES.contains(&row.phase.as_str()),
-            phase: row.phase,
-            cancel_requested: row.cancelled_at.is_some(),
-            spec: row.spec,
-            progress: row.progress,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-        }
     }
 }

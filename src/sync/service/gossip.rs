@@ -159,7 +159,9 @@ impl Service {
         // relayed, nor unverified ones, nor a genesis.
         let may_relay = block.index > 0 && block.index >= tip;
         if let Some(known) = self.store.get(&block.hash).await? {
-            let may_relay = may_relay && known.level == Level::Pow && adds_nothing(&message.data, &block, &known.json);
+            let may_relay = may_relay
+                && known.snapshot.level == Some(Level::Pow)
+                && adds_nothing(&message.data, &block, &known.json);
             return Ok((relay(may_relay), false));
         }
         // One read: between two the chain may change, and the block would be verified after the wrong parent.

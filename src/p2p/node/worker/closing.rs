@@ -116,7 +116,7 @@ mod tests {
 
     use bytes::Bytes;
     use futures::StreamExt;
-    use libp2p::{PeerId, identity::Keypair};
+    use libp2p::identity::Keypair;
     use tokio::sync::Semaphore;
     use tokio_util::sync::CancellationToken;
 
@@ -125,8 +125,8 @@ mod tests {
     use crate::p2p::error::P2pError;
     use crate::p2p::node::outbound::ReplySender;
     use crate::p2p::node::queue::Origin;
-    use crate::p2p::node::worker::Responder;
     use crate::p2p::node::worker::test::Silent;
+    use crate::p2p::node::worker::{Accepted, Responder};
     use crate::p2p::{self, P2pConfig, node::build};
     use crate::protocol::codec::WireRequest;
 
@@ -177,11 +177,12 @@ mod tests {
     /// Answers with the request, after a permit.
     struct Late(Arc<Semaphore>);
 
-    #[async_trait::async_trait]
     impl Responder for Late {
-        async fn respond(&self, _: PeerId, request: Bytes) -> Bytes {
-            self.0.acquire().await.unwrap().forget();
-            request
+        fn accept(self: Arc<Self>, request: Bytes) -> Accepted {
+            Accepted::short(async move {
+                self.0.acquire().await.unwrap().forget();
+                request
+            })
         }
     }
 

@@ -11,16 +11,12 @@ use futures::FutureExt;
 use libp2p::PeerId;
 use libp2p::request_response::{Event, InboundRequestId, Message, ResponseChannel};
 
-use super::Worker;
+use super::{Accepted, MAX_INLINE_BYTES, Worker};
 use crate::p2p::address::scope::{Subnet, ip};
 use crate::p2p::admission::inbound::{DelayedRequest, InboundRequest};
 use crate::p2p::rate::Requester;
 use crate::protocol::codec::{WireRequest, WireResponse};
 use crate::protocol::{Code, Failure, MAX_RESPONSE_BYTES};
-
-/// Longest request whose responder is first polled on the swarm's task: parsing longer ones takes long, and they are
-/// rare.
-const MAX_INLINE_BYTES: usize = 32 << 10;
 
 /// Interval of retries of delayed requests, beside the retries after each answer.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);
@@ -55,7 +51,7 @@ impl Worker {
 
     fn serve(&mut self, peer: PeerId, id: InboundRequestId, body: Bytes, channel: ResponseChannel<WireResponse>) {
         self.shared.counters.requests.increment();
-        let request = InboundRequest { id, requester: self.requester(peer), body, channel, estimated_bytes: None };
+        let request = InboundRequest { id, requester: self.requester(peer), body, channel, cost: None };
         let now = Instant::now();
         // Requests of one peer stay in order.
         let refused = match self.delayed.reason(&peer) {
@@ -69,29 +65,32 @@ impl Worker {
 
     /// Starts the responder on a request, or returns the request with the limit that it exceeds.
     pub fn try_serve(&mut self, mut request: InboundRequest, now: Instant) -> Option<(InboundRequest, Code)> {
-        let bytes = match request.estimated_bytes {
-            Some(bytes) => bytes,
+        let length = request.body.len();
+        let (cost, accepted) = match request.cost {
+            Some(cost) => (cost, None),
             None => {
-                if let Err(reason) = self.inbound.charge_request(&request.requester, request.body.len(), now) {
+                if let Err(reason) = self.inbound.charge_request(&request.requester, length, now) {
                     return Some((request, reason));
                 }
+                let Accepted { cost, answer } = self.accept(&request.body);
                 // Capped, so that with the least memory limit one answer still fits.
-                let bytes = request.body.len().saturating_add(self.responder.estimated_bytes(&request.body));
-                *request.estimated_bytes.insert(bytes.min(MAX_RESPONSE_BYTES))
+                (length.saturating_add(cost).min(MAX_RESPONSE_BYTES), Some(answer))
             }
         };
-        if let Err(reason) = self.inbound.admit(request.id, request.requester, bytes) {
+        if let Err(reason) = self.inbound.admit(request.id, request.requester, cost) {
+            // A parsed request may take more memory than its bytes, for which the limit of delayed ones is: it is
+            // dropped.
+            request.cost = Some(cost);
             return Some((request, reason));
         }
         self.update_inbound_gauges();
-        let InboundRequest { id, requester, body, channel, .. } = request;
-        let (responder, long) = (Arc::clone(&self.responder), body.len() > MAX_INLINE_BYTES);
-        let work = AssertUnwindSafe(async move { responder.respond(requester.peer, body).await }).catch_unwind();
-        let mut work = Box::pin(work);
+        let InboundRequest { id, body, channel, .. } = request;
+        let answer = accepted.unwrap_or_else(|| self.accept(&body).answer);
+        let (mut work, long) = (AssertUnwindSafe(answer).catch_unwind(), length > MAX_INLINE_BYTES);
         // Most answers are ready at once. The waker does nothing: a pending future is polled again by its own task.
         let first = match long {
             true => Poll::Pending,
-            false => work.as_mut().poll(&mut Context::from_waker(Waker::noop())),
+            false => work.poll_unpin(&mut Context::from_waker(Waker::noop())),
         };
         match first {
             Poll::Ready(answer) => self.answer(id, channel, answer.ok()),
@@ -104,6 +103,10 @@ impl Worker {
             }
         }
         None
+    }
+
+    fn accept(&self, request: &Bytes) -> Accepted {
+        Arc::clone(&self.responder).accept(request.clone())
     }
 
     pub fn answer(&mut self, id: InboundRequestId, channel: ResponseChannel<WireResponse>, answer: Option<Bytes>) {

@@ -1,17 +1,39 @@
-//! The rules by name, and what is said about who breaks one.
+//! The rules, the levels of verification, and violations.
 
-use std::fmt;
+use serde::{Deserialize, Serialize};
 
-use serde::Serialize;
-
-#[cfg(doc)]
-use super::Level;
 #[cfg(doc)]
 use crate::chain::{
     Network,
     block::{MAX_BLOCK_BYTES, MAX_KEY_BYTES},
 };
-use crate::chain::{block::Deviation, pow::PowError};
+use crate::chain::{block::Deviation, encoding::words, pow::PowError};
+
+/// How far blocks are verified. Each level includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// What a store relies on: contiguous indexes, links, sizes. For sources that are trusted.
+    None,
+    /// All that shows without the proof-of-work hash: whether the hash belongs to the header stays open.
+    Linked,
+    /// The hash of each header is computed.
+    Pow,
+}
+
+words!(Level { None = "none", Linked = "linked", Pow = "pow" });
+
+impl Level {
+    /// The number that a store keeps: 0, 1 or 2, in the order of the levels.
+    pub fn code(self) -> i64 {
+        self as i64
+    }
+
+    /// The level with this [`code`](Self::code).
+    pub fn from_code(code: i64) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.code() == code)
+    }
+}
 
 /// A rule that a block can violate. The first six hold at every level, [`Hash`](Rule::Hash) at [`Level::Pow`] only, the
 /// others from [`Level::Linked`] on.
@@ -58,28 +80,6 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// The name: snake_case, stable.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Size => "size",
-            Self::Text => "text",
-            Self::Index => "index",
-            Self::Link => "link",
-            Self::Checkpoint => "checkpoint",
-            Self::Genesis => "genesis",
-            Self::HashForm => "hash_form",
-            Self::Epoch => "epoch",
-            Self::DataHash => "data_hash",
-            Self::Difficulty => "difficulty",
-            Self::Timestamp => "timestamp",
-            Self::MinimumTimestamp => "minimum_timestamp",
-            Self::Schedule => "schedule",
-            Self::ActualizedDifficulty => "actualized_difficulty",
-            Self::Target => "target",
-            Self::Hash => "hash",
-        }
-    }
-
     /// Whether a block that breaks the rule must have been forged. An honest node may be on another network,
     /// or another branch of this one; its clock, or ours, may be wrong; and limits of size are ours.
     pub fn proves_forgery(self) -> bool {
@@ -109,11 +109,24 @@ impl Rule {
     }
 }
 
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
+words!(Rule {
+    Size = "size",
+    Text = "text",
+    Index = "index",
+    Link = "link",
+    Checkpoint = "checkpoint",
+    Genesis = "genesis",
+    HashForm = "hash_form",
+    Epoch = "epoch",
+    DataHash = "data_hash",
+    Difficulty = "difficulty",
+    Timestamp = "timestamp",
+    MinimumTimestamp = "minimum_timestamp",
+    Schedule = "schedule",
+    ActualizedDifficulty = "actualized_difficulty",
+    Target = "target",
+    Hash = "hash",
+});
 
 /// A block that breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
