@@ -67,7 +67,7 @@ impl Admission {
         if let Some(peer) = peer {
             self.check_peer(&peer, by_operator)?;
         }
-        self.connections.begin_outgoing(connection).map_err(ConnectionDenied::new)?;
+        self.connections.begin_outgoing(connection)?;
         let known = self.inner.handle_pending_outbound_connection(connection, peer, addresses, role)?;
         if by_operator {
             return Ok(Vec::new());
@@ -75,18 +75,18 @@ impl Admission {
         // The dialer dials configured peers, at their configured addresses: discovered addresses of them are not
         // dialled, and don't use up attempts.
         if peer.is_some_and(|peer| self.shared.book().is_configured(&peer)) {
-            return Err(ConnectionDenied::new(Refusal::AddressNotAllowed));
+            return Err(Refusal::AddressNotAllowed.into());
         }
         let now = Instant::now();
         // Discovery has filtered the addresses of its dials.
         if addresses.iter().any(|address| !self.dials.allows_now(address, now)) {
-            return Err(ConnectionDenied::new(Refusal::AddressNotAllowed));
+            return Err(Refusal::AddressNotAllowed.into());
         }
-        self.dials.begin(connection).map_err(ConnectionDenied::new)?;
+        self.dials.begin(connection)?;
         let count = known.len();
         let selected = self.dials.select(known, now);
         if selected.is_empty() && count > 0 && addresses.is_empty() {
-            return Err(ConnectionDenied::new(Refusal::AddressNotAllowed));
+            return Err(Refusal::AddressNotAllowed.into());
         }
         Ok(selected)
     }
@@ -94,28 +94,28 @@ impl Admission {
     /// Counts a refusal. Refused dials of the inner behaviours are reported nowhere else.
     fn counted<T>(&self, outcome: Result<T, ConnectionDenied>) -> Result<T, ConnectionDenied> {
         if let Some(reason) = outcome.as_ref().err().and_then(Refusal::of) {
-            self.shared.counters.count_refusal(reason);
+            self.shared.stats().count_refusal(reason);
         }
         outcome
     }
 
     /// Checks whether the peer book admits the peer.
-    fn check_peer(&self, peer: &PeerId, by_operator: bool) -> Result<(), ConnectionDenied> {
+    fn check_peer(&self, peer: &PeerId, by_operator: bool) -> Result<(), Refusal> {
         if self.closed {
-            return Err(ConnectionDenied::new(Refusal::LimitExceeded));
+            return Err(Refusal::LimitExceeded);
         }
         match self.shared.book().admits(peer, Instant::now()) {
             // The operator may dial every peer that is not on the deny-list.
             Err(Refusal::Banned | Refusal::Untrusted) if by_operator => Ok(()),
-            admitted => admitted.map_err(ConnectionDenied::new),
+            admitted => admitted,
         }
     }
 
     /// Checks the peer of a connection whose handshake is done, and the limits on established connections.
-    fn establish(&mut self, connection: ConnectionId, peer: PeerId, by_operator: bool) -> Result<(), ConnectionDenied> {
+    fn establish(&mut self, connection: ConnectionId, peer: PeerId, by_operator: bool) -> Result<(), Refusal> {
         self.check_peer(&peer, by_operator)?;
         let trusted = self.shared.book().is_trusted(&peer);
-        self.connections.establish(connection, peer, trusted).map_err(ConnectionDenied::new)
+        self.connections.establish(connection, peer, trusted)
     }
 }
 
@@ -131,7 +131,7 @@ impl NetworkBehaviour for Admission {
     ) -> Result<(), ConnectionDenied> {
         let ip = ip(remote);
         let exempt = ip.is_some_and(|ip| self.shared.book().is_at_configured_address(ip));
-        let permitted = self.connections.begin_incoming(connection, ip, exempt).map_err(ConnectionDenied::new);
+        let permitted = self.connections.begin_incoming(connection, ip, exempt).map_err(ConnectionDenied::from);
         let accepted = permitted.and_then(|()| self.inner.handle_pending_inbound_connection(connection, local, remote));
         if accepted.is_err() {
             self.connections.release(&connection);
@@ -146,7 +146,7 @@ impl NetworkBehaviour for Admission {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let permitted = self.establish(connection, peer, false);
+        let permitted = self.establish(connection, peer, false).map_err(ConnectionDenied::from);
         let handler =
             permitted.and_then(|()| self.inner.handle_established_inbound_connection(connection, peer, local, remote));
         self.counted(handler)
@@ -171,7 +171,8 @@ impl NetworkBehaviour for Admission {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let permitted = self.establish(connection, peer, self.dials.is_operator_dial(&connection));
+        let by_operator = self.dials.is_operator_dial(&connection);
+        let permitted = self.establish(connection, peer, by_operator).map_err(ConnectionDenied::from);
         let handler = permitted
             .and_then(|()| self.inner.handle_established_outbound_connection(connection, peer, address, role, port));
         self.counted(handler)
