@@ -190,7 +190,7 @@ mod tests {
         let now = Instant::now();
         let mut book = PeerBook::new(&[]);
         let id = PeerId::random();
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let since = unix(now);
         let text = format!(
             r#"[{{"peer_id":"{id}","score":60.0,"since":{since},"banned_until":null,"penalties":2,"last_penalty":"false_claim"}}]"#
         );

@@ -195,7 +195,7 @@ impl Worker {
     }
 
     pub fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
-        self.update_connection_gauges();
+        let listen = &self.shared.listen;
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
                 tracing::debug!(peer = %peer_id, outbound = endpoint.is_dialer(), "connected");
@@ -225,17 +225,15 @@ impl Worker {
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 tracing::debug!(%error, "a connection was not accepted");
             }
-            SwarmEvent::NewListenAddr { address, .. } => {
-                self.update_listen_addresses(|addresses| addresses.push(address))
-            }
+            SwarmEvent::NewListenAddr { address, .. } => listen.send_modify(|addresses| addresses.push(address)),
             SwarmEvent::ExpiredListenAddr { address, .. } => {
-                self.update_listen_addresses(|addresses| addresses.retain(|known| *known != address));
+                listen.send_modify(|addresses| addresses.retain(|known| *known != address));
             }
             SwarmEvent::ListenerClosed { addresses: closed, reason, .. } => {
                 if let Err(error) = reason {
                     tracing::error!(%error, addresses = ?closed, "a listener failed");
                 }
-                self.update_listen_addresses(|addresses| addresses.retain(|known| !closed.contains(known)));
+                listen.send_modify(|addresses| addresses.retain(|known| !closed.contains(known)));
             }
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener reports an error"),
             _ => {}
@@ -273,20 +271,7 @@ impl Worker {
         self.notify_change();
     }
 
-    fn update_connection_gauges(&self) {
-        let info = self.swarm.network_info();
-        let (now, counters) = (info.connection_counters(), &self.shared.counters);
-        counters.connections_in.set(now.num_established_incoming() as usize);
-        counters.connections_out.set(now.num_established_outgoing() as usize);
-        counters.pending_in.set(now.num_pending_incoming() as usize);
-        counters.dials.set(now.num_pending_outgoing() as usize);
-    }
-
-    fn update_listen_addresses(&self, change: impl FnOnce(&mut Vec<Multiaddr>)) {
-        change(&mut self.shared.listen.write().unwrap_or_else(std::sync::PoisonError::into_inner));
-    }
-
     fn notify_change(&self) {
-        self.shared.changes.send_modify(|count| *count = count.wrapping_add(1));
+        self.shared.changes.send_replace(());
     }
 }

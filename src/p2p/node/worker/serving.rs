@@ -13,8 +13,7 @@ use libp2p::request_response::{Event, InboundRequestId, Message, ResponseChannel
 
 use super::Worker;
 use crate::p2p::address::scope::{Subnet, ip};
-use crate::p2p::admission::inbound::{DelayedRequest, InboundRequest};
-use crate::p2p::rate::Requester;
+use crate::p2p::admission::inbound::{DelayedRequest, InboundRequest, Requester};
 use crate::protocol::codec::{WireRequest, WireResponse};
 use crate::protocol::{Code, Failure, MAX_RESPONSE_BYTES};
 
@@ -33,12 +32,12 @@ impl Worker {
             }
             Event::InboundFailure { peer, request_id, error, .. } => {
                 tracing::debug!(%peer, %error, "an answer was not sent");
-                self.shared.counters.failed.increment();
-                self.stream_closed(&request_id);
+                self.shared.stats().inbound.failed += 1;
+                self.inbound.stream_closed(&request_id);
                 self.serve_delayed();
             }
             Event::ResponseSent { request_id, .. } => {
-                self.stream_closed(&request_id);
+                self.inbound.stream_closed(&request_id);
                 self.serve_delayed();
             }
             // This behaviour has inbound requests only.
@@ -54,7 +53,7 @@ impl Worker {
     }
 
     fn serve(&mut self, peer: PeerId, id: InboundRequestId, body: Bytes, channel: ResponseChannel<WireResponse>) {
-        self.shared.counters.requests.increment();
+        self.shared.stats().inbound.requests += 1;
         let request = InboundRequest { id, requester: self.requester(peer), body, channel, estimated_bytes: None };
         let now = Instant::now();
         // Requests of one peer stay in order.
@@ -83,7 +82,6 @@ impl Worker {
         if let Err(reason) = self.inbound.admit(request.id, request.requester, bytes) {
             return Some((request, reason));
         }
-        self.update_inbound_gauges();
         let InboundRequest { id, requester, body, channel, .. } = request;
         let (responder, long) = (Arc::clone(&self.responder), body.len() > MAX_INLINE_BYTES);
         let work = AssertUnwindSafe(async move { responder.respond(requester.peer, body).await }).catch_unwind();
@@ -111,8 +109,8 @@ impl Worker {
             Some(answer) if self.inbound.answer_ready(&id, answer.len(), Instant::now()) => {
                 // Fails when the stream has closed or timed out; an `InboundFailure` event counts that.
                 match self.swarm.behaviour_mut().inner.inbound.send_response(channel, answer.into()) {
-                    Ok(()) => self.shared.counters.answered.increment(),
-                    Err(_) => self.stream_closed(&id),
+                    Ok(()) => self.shared.stats().inbound.answered += 1,
+                    Err(_) => self.inbound.stream_closed(&id),
                 }
             }
             Some(_) => self.refuse(channel, Code::Busy),
@@ -122,30 +120,16 @@ impl Worker {
                 self.inbound.work_done(&id);
             }
         }
-        self.update_inbound_gauges();
     }
 
     /// Answers with a failure, which is too short to count for the memory limit.
     pub fn refuse(&mut self, channel: ResponseChannel<WireResponse>, code: Code) {
-        let counters = &self.shared.counters;
-        if code == Code::RateLimited {
-            counters.rate_limited.increment()
-        } else {
-            counters.dropped.increment()
+        match code {
+            Code::RateLimited => self.shared.stats().inbound.rate_limited += 1,
+            _ => self.shared.stats().inbound.dropped += 1,
         }
         // As in `answer`.
         let _ = self.swarm.behaviour_mut().inner.inbound.send_response(channel, Failure::new(code).encode().into());
-    }
-
-    fn stream_closed(&mut self, id: &InboundRequestId) {
-        self.inbound.stream_closed(id);
-        self.update_inbound_gauges();
-    }
-
-    pub fn update_inbound_gauges(&self) {
-        self.shared.counters.inbound.set(self.inbound.len());
-        self.shared.counters.inbound_waiting.set(self.delayed.len());
-        self.shared.counters.answer_bytes.set(self.inbound.bytes());
     }
 
     /// Delays a request over a limit, or refuses it where too many wait.
@@ -156,9 +140,8 @@ impl Worker {
         }
         let now = Instant::now();
         self.delayed.waiting.push_back(DelayedRequest { request, until: now + limit, reason });
-        self.shared.counters.delayed.increment();
+        self.shared.stats().endpoint.delayed += 1;
         self.wake_at(now + RETRY_INTERVAL.min(limit));
-        self.update_inbound_gauges();
     }
 
     /// Serves delayed requests up to the limits: one of each peer, in rounds.
@@ -168,7 +151,6 @@ impl Worker {
         if self.delayed.len() > 0 {
             self.wake_at(now + RETRY_INTERVAL);
         }
-        self.update_inbound_gauges();
     }
 
     /// Tries the first delayed request of each peer. Returns whether one was served.
