@@ -60,7 +60,7 @@ struct Peer {
     /// Its claims about its chain.
     chain: Option<PeerChain>,
     /// Error of the latest dial, if it failed.
-    dial_error: Option<String>,
+    dial_error: Option<P2pError>,
     last_error: Option<&'static str>,
     last_seen: Option<i64>,
     /// Addresses that the operator configured or dialled.
@@ -266,13 +266,14 @@ impl PeerBook {
 
     pub fn record_dial_failure(&mut self, id: &PeerId, reason: String) {
         if let Some(peer) = self.peers.get_mut(id) {
-            peer.last_error = Some(P2pError::Unreachable(String::new()).code());
-            peer.dial_error = Some(reason);
+            let error = P2pError::Unreachable(reason);
+            peer.last_error = Some(error.code());
+            peer.dial_error = Some(error);
         }
     }
 
-    pub fn dial_error(&self, id: &PeerId) -> Option<&str> {
-        self.peers.get(id)?.dial_error.as_deref()
+    pub fn dial_error(&self, id: &PeerId) -> Option<P2pError> {
+        self.peers.get(id)?.dial_error.clone()
     }
 
     pub fn record_identify(&mut self, id: PeerId, agent: &str, protocols: &[libp2p::StreamProtocol]) {

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
-use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageId, PublishError};
 use libp2p::request_response::{InboundRequestId, ResponseChannel};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm};
@@ -37,7 +36,6 @@ use crate::p2p::config::P2pConfig;
 use crate::p2p::error::P2pError;
 use crate::p2p::shared::Shared;
 use crate::protocol::codec::WireResponse;
-use crate::protocol::gossip::BLOCK_TOPIC;
 
 mod closing;
 mod connections;
@@ -115,7 +113,7 @@ pub(super) struct Worker {
     /// Whether the node shuts down: nothing new is begun.
     stopping: bool,
     /// Dials that a command waits for.
-    operator_dials: HashMap<ConnectionId, (Multiaddr, oneshot::Sender<Result<PeerId, P2pError>>)>,
+    dial_commands: HashMap<ConnectionId, (Multiaddr, oneshot::Sender<Result<PeerId, P2pError>>)>,
     dialer: Dialer,
     redial_timer: Pin<Box<Sleep>>,
     discovery: Discovery,
@@ -159,7 +157,7 @@ impl Worker {
             closing: HashMap::new(),
             closing_timeout: config.closing_timeout,
             stopping: false,
-            operator_dials: HashMap::new(),
+            dial_commands: HashMap::new(),
             dialer: Dialer::new(&config.peers, config.redial_min, config.redial_max, now),
             redial_timer: Box::pin(tokio::time::sleep_until(now.into())),
             discovery: Discovery::new(config),
@@ -198,17 +196,18 @@ impl Worker {
         self.commands.close();
         // Dropping a command fails it.
         while self.commands.try_recv().is_ok() {}
-        self.operator_dials.clear();
+        self.dial_commands.clear();
         self.drop_unsent();
     }
 
+    /// Polls everything, and publishes the gauges once rather than at each change.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let poll = self.poll_all(context);
+        let poll = self.poll_rounds(context);
         self.update_gauges();
         poll
     }
 
-    fn poll_all(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll_rounds(&mut self, context: &mut Context<'_>) -> Poll<()> {
         for _ in 0..ROUNDS_PER_POLL {
             let mut idle = true;
             if let Poll::Ready(event) = self.swarm.poll_next_unpin(context) {
@@ -295,34 +294,6 @@ impl Worker {
             Command::EnforceAdmission => self.enforce_admission(),
             Command::Publish { data } => self.publish(data),
             Command::ReportVerdict { id, from, verdict } => self.report_verdict(&id, &from, verdict),
-        }
-    }
-
-    /// Delivers a gossip message to the client that took the receiver, or drops it.
-    pub fn on_gossip(&mut self, from: PeerId, id: MessageId, message: gossipsub::Message) {
-        self.shared.stats().gossip.received += 1;
-        let gossip = Gossip { from, author: message.source, data: message.data.into(), id: id.clone() };
-        let (requester, now) = (self.requester(from), Instant::now());
-        let is_eligible = self.shared.book().is_eligible(&from, now);
-        if !is_eligible || !self.gossip_rate.take(&requester, now) || self.gossip_sender.try_send(gossip).is_err() {
-            self.shared.stats().gossip.dropped += 1;
-            self.shared.gossip_missed.notify_one();
-            self.report_verdict(&id, &from, MessageAcceptance::Ignore);
-        }
-    }
-
-    pub fn publish(&mut self, data: Bytes) {
-        let Some(gossip) = self.swarm.behaviour_mut().inner.gossip.as_mut() else { return };
-        match gossip.publish(IdentTopic::new(BLOCK_TOPIC), data) {
-            Ok(_) => self.shared.stats().gossip.published += 1,
-            Err(PublishError::NoPeersSubscribedToTopic) => tracing::debug!("no peer is subscribed to gossip"),
-            Err(error) => tracing::warn!(%error, "a block was not published by gossip"),
-        }
-    }
-
-    pub fn report_verdict(&mut self, id: &MessageId, from: &PeerId, verdict: MessageAcceptance) {
-        if let Some(gossip) = self.swarm.behaviour_mut().inner.gossip.as_mut() {
-            gossip.report_message_validation_result(id, from, verdict);
         }
     }
 }

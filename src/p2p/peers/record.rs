@@ -145,7 +145,7 @@ mod tests {
     use libp2p::StreamProtocol;
 
     use super::*;
-    use crate::p2p::peers::tests::{OURS, connected};
+    use crate::p2p::peers::tests::{OURS, connected, info};
     use crate::protocol::COMPRESSED_PROTOCOL;
 
     #[test]
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(book.candidates(now), [bad]);
         let remembered: Vec<_> = book.reputations(now).into_iter().map(|known| known.peer_id).collect();
         assert_eq!(remembered, [other.to_string()]);
-        let info = book.infos(now).into_iter().find(|info| info.peer_id == Some(bad.to_string())).unwrap();
+        let info = info(&book, bad, now);
         assert_eq!((info.score, info.banned_until, info.penalties, info.last_penalty), (0.0, None, 0, None));
         assert_eq!(book.peers[&bad].recent_failures.at(now, FAILURE_HALF_LIFE), 0.0);
     }

@@ -1,5 +1,6 @@
 use libp2p::StreamProtocol;
 
+use super::info::PeerInfo;
 use super::record::Reputation;
 use super::*;
 use crate::p2p::config::Trust;
@@ -12,6 +13,10 @@ pub(super) fn connected(book: &mut PeerBook, protocols: &[StreamProtocol]) -> Pe
     book.connected(id, 1, "/ip4/192.0.2.7/tcp/4001".parse().unwrap());
     book.record_identify(id, "agent", protocols);
     id
+}
+
+pub(super) fn info(book: &PeerBook, id: PeerId, now: Instant) -> PeerInfo {
+    book.infos(now).into_iter().find(|info| info.peer_id == Some(id.to_string())).unwrap()
 }
 
 #[test]
@@ -109,9 +114,7 @@ fn a_shunned_peer_is_no_candidate_until_its_score_has_decayed() {
     assert_eq!(book.candidates(now), [bad, good], "slow is not malicious");
     (0..2).for_each(|_| _ = book.penalise(bad, Offence::Unreliable, now));
     assert_eq!(book.candidates(now), [good]);
-    let info =
-        |book: &PeerBook| book.infos(now).into_iter().find(|info| info.peer_id == Some(bad.to_string())).unwrap();
-    let info = info(&book);
+    let info = info(&book, bad, now);
     assert_eq!((info.score, info.shunned, info.penalties, info.last_penalty), (55.0, true, 11, Some("unreliable")));
 }
 
@@ -185,8 +188,7 @@ fn a_provable_offence_bans_until_the_score_has_decayed_also_over_a_restart() {
     assert_eq!(book.admits(&bad, now), Err(Refusal::Banned));
     assert!(book.admits(&configured, now).is_ok() && book.is_shunned(&configured, now));
     assert!(book.admits(&slow, now).is_ok() && book.is_shunned(&slow, now));
-    let info = book.infos(now).into_iter().find(|info| info.peer_id == Some(bad.to_string())).unwrap();
-    let left = info.banned_until.unwrap() - unix_now().unsigned_abs();
+    let left = info(&book, bad, now).banned_until.unwrap() - unix_now().unsigned_abs();
     assert!((1195..=1201).contains(&left), "{left} s");
     assert!(book.admits(&bad, now + Duration::from_secs(1199)).is_err());
     assert!(
@@ -212,7 +214,7 @@ fn a_provable_offence_bans_until_the_score_has_decayed_also_over_a_restart() {
     later.restore(&old, now);
     assert!(later.admits(&bad, now + Duration::from_secs(595)).is_err());
     assert!(later.admits(&bad, now + Duration::from_secs(602)).is_ok(), "time counts while the node is down");
-    let info = later.infos(now).into_iter().find(|info| info.peer_id == Some(bad.to_string())).unwrap();
+    let info = info(&later, bad, now);
     assert!((99.0..101.0).contains(&info.score) && info.last_penalty == Some("invalid_block"), "{}", info.score);
     for known in &mut old {
         known.since += 4200;

@@ -22,7 +22,7 @@ use crate::p2p::node::dialer::{DialProblem, dial_address_now, dial_error_text};
 use crate::p2p::transport::check_free;
 
 /// Dials that commands wait for.
-const MAX_OPERATOR_DIALS: usize = 32;
+const MAX_DIAL_COMMANDS: usize = 32;
 /// Timeout of binding an address.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -94,7 +94,7 @@ impl Worker {
                 Some(Ok(peer))
             }
             _ if !is_dialable(&address) => Some(Err(P2pError::Unreachable("no transport for this address".into()))),
-            _ if self.operator_dials.len() >= MAX_OPERATOR_DIALS => Some(Err(P2pError::Busy)),
+            _ if self.dial_commands.len() >= MAX_DIAL_COMMANDS => Some(Err(P2pError::Busy)),
             _ => None,
         };
         if let Some(result) = result {
@@ -103,7 +103,7 @@ impl Worker {
         }
         let options = dial_address_now(address.clone());
         let connection = options.connection_id();
-        self.operator_dials.insert(connection, (address, reply));
+        self.dial_commands.insert(connection, (address, reply));
         if let Err(error) = self.dial_for_operator(options) {
             self.dial_failed(connection, None, &error);
         }
@@ -138,7 +138,7 @@ impl Worker {
 
     fn dial_failed(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
         tracing::debug!(?peer, %error, "a dial failed");
-        if let Some((address, reply)) = self.operator_dials.remove(&connection) {
+        if let Some((address, reply)) = self.dial_commands.remove(&connection) {
             // Another connection may have been made meanwhile, in either direction.
             let connected = peer_id(&address).filter(|peer| self.swarm.is_connected(peer));
             if let Some(peer) = connected {
@@ -173,7 +173,7 @@ impl Worker {
                 book.assign_id(index, peer);
             }
         }
-        if let Some((address, reply)) = self.operator_dials.remove(&connection) {
+        if let Some((address, reply)) = self.dial_commands.remove(&connection) {
             self.shared.book_mut().record_dialled(peer, &address);
             let _ = reply.send(Ok(peer));
         }

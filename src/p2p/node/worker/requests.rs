@@ -140,7 +140,8 @@ impl Worker {
     fn failure(&self, peer: &PeerId, error: OutboundFailure) -> P2pError {
         match error {
             OutboundFailure::DialFailure => {
-                P2pError::Unreachable(self.shared.book().dial_error(peer).unwrap_or("no connection").into())
+                let error = self.shared.book().dial_error(peer);
+                error.unwrap_or_else(|| P2pError::Unreachable("no connection".into()))
             }
             OutboundFailure::ConnectionClosed => {
                 P2pError::Unreachable("the connection closed before the answer".into())

@@ -1,4 +1,4 @@
-//! Inbound requests in the worker.
+//! Inbound requests and gossip in the worker.
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::FutureExt;
 use libp2p::PeerId;
+use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageId, PublishError};
 use libp2p::request_response::{Event, InboundRequestId, Message, ResponseChannel};
 
 use super::Worker;
 use crate::p2p::address::scope::{Subnet, ip};
 use crate::p2p::admission::inbound::{DelayedRequest, InboundRequest, Requester};
+use crate::p2p::behaviour::gossip::Gossip;
 use crate::protocol::codec::{WireRequest, WireResponse};
+use crate::protocol::gossip::BLOCK_TOPIC;
 use crate::protocol::{Code, Failure, MAX_RESPONSE_BYTES};
 
 /// Longest request whose responder is first polled on the swarm's task: parsing longer ones takes long, and they are
@@ -176,5 +179,33 @@ impl Worker {
             }
         }
         served
+    }
+
+    /// Delivers a gossip message to the client that took the receiver, or drops it.
+    pub fn on_gossip(&mut self, from: PeerId, id: MessageId, message: gossipsub::Message) {
+        self.shared.stats().gossip.received += 1;
+        let gossip = Gossip { from, author: message.source, data: message.data.into(), id: id.clone() };
+        let (requester, now) = (self.requester(from), Instant::now());
+        let is_eligible = self.shared.book().is_eligible(&from, now);
+        if !is_eligible || !self.gossip_rate.take(&requester, now) || self.gossip_sender.try_send(gossip).is_err() {
+            self.shared.stats().gossip.dropped += 1;
+            self.shared.gossip_missed.notify_one();
+            self.report_verdict(&id, &from, MessageAcceptance::Ignore);
+        }
+    }
+
+    pub fn publish(&mut self, data: Bytes) {
+        let Some(gossip) = self.swarm.behaviour_mut().inner.gossip.as_mut() else { return };
+        match gossip.publish(IdentTopic::new(BLOCK_TOPIC), data) {
+            Ok(_) => self.shared.stats().gossip.published += 1,
+            Err(PublishError::NoPeersSubscribedToTopic) => tracing::debug!("no peer is subscribed to gossip"),
+            Err(error) => tracing::warn!(%error, "a block was not published by gossip"),
+        }
+    }
+
+    pub fn report_verdict(&mut self, id: &MessageId, from: &PeerId, verdict: MessageAcceptance) {
+        if let Some(gossip) = self.swarm.behaviour_mut().inner.gossip.as_mut() {
+            gossip.report_message_validation_result(id, from, verdict);
+        }
     }
 }
