@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use libp2p::PeerId;
 use libp2p::core::transport::PortUse;
-use libp2p::core::{ConnectedPoint, Endpoint, Multiaddr};
+use libp2p::core::{Endpoint, Multiaddr};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
-use libp2p::{PeerId, swarm};
 
 use super::address::scope::ip;
 use super::behaviour::{Behaviour, BehaviourEvent};
@@ -67,7 +67,7 @@ impl Admission {
         if let Some(peer) = peer {
             self.check_peer(&peer, by_operator)?;
         }
-        self.connections.begin_outgoing(connection)?;
+        self.connections.begin_outgoing(connection, !by_operator)?;
         let known = self.inner.handle_pending_outbound_connection(connection, peer, addresses, role)?;
         if by_operator {
             return Ok(Vec::new());
@@ -82,7 +82,6 @@ impl Admission {
         if addresses.iter().any(|address| !self.dials.allows_now(address, now)) {
             return Err(Refusal::AddressNotAllowed.into());
         }
-        self.dials.begin(connection)?;
         let count = known.len();
         let selected = self.dials.select(known, now);
         if selected.is_empty() && count > 0 && addresses.is_empty() {
@@ -181,16 +180,8 @@ impl NetworkBehaviour for Admission {
     fn on_swarm_event(&mut self, event: FromSwarm) {
         let now = Instant::now();
         match &event {
-            FromSwarm::ConnectionEstablished(swarm::behaviour::ConnectionEstablished {
-                connection_id,
-                endpoint,
-                ..
-            }) => {
-                let (remote, dialled) = match endpoint {
-                    ConnectedPoint::Dialer { address, .. } => (address, true),
-                    ConnectedPoint::Listener { send_back_addr, .. } => (send_back_addr, false),
-                };
-                self.dials.established(*connection_id, remote, dialled);
+            FromSwarm::ConnectionEstablished(new) => {
+                self.dials.established(new.connection_id, new.endpoint.get_remote_address());
             }
             FromSwarm::ConnectionClosed(closed) => {
                 self.dials.ended(&closed.connection_id, now);

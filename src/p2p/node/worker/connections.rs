@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
-use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::TransportError;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
@@ -199,13 +198,10 @@ impl Worker {
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
                 tracing::debug!(peer = %peer_id, outbound = endpoint.is_dialer(), "connected");
-                let remote = match endpoint {
-                    ConnectedPoint::Dialer { address, .. } => {
-                        self.discovery.connected(peer_id, connection_id);
-                        address
-                    }
-                    ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
-                };
+                if endpoint.is_dialer() {
+                    self.discovery.connected(peer_id, connection_id);
+                }
+                let remote = endpoint.get_remote_address().clone();
                 self.connected(peer_id, connection_id, num_established.get(), remote);
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established, cause, .. } => {
