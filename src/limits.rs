@@ -12,9 +12,9 @@ use std::{
 /// of, networks are not.
 pub const MEMBERS_PER_NETWORK: u32 = 4;
 
-/// Buckets that are remembered. Where there are more keys, the fuller half of the buckets is forgotten: these keys lose
+/// Most buckets that are remembered. Where there are more keys, the fuller half of the buckets is forgotten: these keys lose
 /// their small debts, and the large debts remain.
-pub const MAX_BUCKETS: usize = 16_384;
+const MAX_BUCKETS: usize = 16_384;
 
 /// Tokens that a bucket gains and holds.
 #[derive(Debug, Clone, Copy)]

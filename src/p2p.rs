@@ -25,16 +25,17 @@ mod error;
 mod identity;
 mod node;
 mod peers;
-mod rate;
 mod shared;
 mod transport;
 
 pub use address::{AddressError, PeerAddress};
 pub use admission::inbound::BLOCK_BYTES;
-pub use behaviour::gossip::{Gossip, MAX_GOSSIP_BYTES, Verdict};
+pub use behaviour::gossip::{Gossip, MAX_GOSSIP_BYTES};
 pub use config::{P2pConfig, Trust, TrustList};
 pub use error::P2pError;
 pub use identity::{IdentityError, load_or_create};
+/// Result of validating a [`Gossip`] message: only an accepted one is forwarded.
+pub use libp2p::gossipsub::MessageAcceptance as Verdict;
 pub use node::client::P2pClient;
 pub use node::start;
 pub use node::worker::{Accepted, MAX_INLINE_BYTES, Responder};

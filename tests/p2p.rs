@@ -109,7 +109,7 @@ impl Node {
     }
 
     async fn ask(&self, alias: &str, request: impl Into<Bytes>) -> Result<Bytes, P2pError> {
-        self.client.request(self.client.resolve(alias).unwrap(), request.into(), PATIENCE).await
+        self.client.request(self.client.find(alias).unwrap(), request.into(), PATIENCE).await
     }
 
     async fn stop(self) {

@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use libp2p::PeerId;
 use libp2p::core::transport::PortUse;
-use libp2p::core::{ConnectedPoint, Endpoint, Multiaddr};
+use libp2p::core::{Endpoint, Multiaddr};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
-use libp2p::{PeerId, swarm};
 
 use super::address::scope::ip;
 use super::behaviour::{Behaviour, BehaviourEvent};
@@ -67,7 +67,7 @@ impl Admission {
         if let Some(peer) = peer {
             self.check_peer(&peer, by_operator)?;
         }
-        self.connections.begin_outgoing(connection).map_err(ConnectionDenied::new)?;
+        self.connections.begin_outgoing(connection, !by_operator)?;
         let known = self.inner.handle_pending_outbound_connection(connection, peer, addresses, role)?;
         if by_operator {
             return Ok(Vec::new());
@@ -75,18 +75,17 @@ impl Admission {
         // The dialer dials configured peers, at their configured addresses: discovered addresses of them are not
         // dialled, and don't use up attempts.
         if peer.is_some_and(|peer| self.shared.book().is_configured(&peer)) {
-            return Err(ConnectionDenied::new(Refusal::AddressNotAllowed));
+            return Err(Refusal::AddressNotAllowed.into());
         }
         let now = Instant::now();
         // Discovery has filtered the addresses of its dials.
         if addresses.iter().any(|address| !self.dials.allows_now(address, now)) {
-            return Err(ConnectionDenied::new(Refusal::AddressNotAllowed));
+            return Err(Refusal::AddressNotAllowed.into());
         }
-        self.dials.begin(connection).map_err(ConnectionDenied::new)?;
         let count = known.len();
         let selected = self.dials.select(known, now);
         if selected.is_empty() && count > 0 && addresses.is_empty() {
-            return Err(ConnectionDenied::new(Refusal::AddressNotAllowed));
+            return Err(Refusal::AddressNotAllowed.into());
         }
         Ok(selected)
     }
@@ -94,28 +93,28 @@ impl Admission {
     /// Counts a refusal. Refused dials of the inner behaviours are reported nowhere else.
     fn counted<T>(&self, outcome: Result<T, ConnectionDenied>) -> Result<T, ConnectionDenied> {
         if let Some(reason) = outcome.as_ref().err().and_then(Refusal::of) {
-            self.shared.counters.count_refusal(reason);
+            self.shared.stats().count_refusal(reason);
         }
         outcome
     }
 
     /// Checks whether the peer book admits the peer.
-    fn check_peer(&self, peer: &PeerId, by_operator: bool) -> Result<(), ConnectionDenied> {
+    fn check_peer(&self, peer: &PeerId, by_operator: bool) -> Result<(), Refusal> {
         if self.closed {
-            return Err(ConnectionDenied::new(Refusal::LimitExceeded));
+            return Err(Refusal::LimitExceeded);
         }
         match self.shared.book().admits(peer, Instant::now()) {
             // The operator may dial every peer that is not on the deny-list.
             Err(Refusal::Banned | Refusal::Untrusted) if by_operator => Ok(()),
-            admitted => admitted.map_err(ConnectionDenied::new),
+            admitted => admitted,
         }
     }
 
     /// Checks the peer of a connection whose handshake is done, and the limits on established connections.
-    fn establish(&mut self, connection: ConnectionId, peer: PeerId, by_operator: bool) -> Result<(), ConnectionDenied> {
+    fn establish(&mut self, connection: ConnectionId, peer: PeerId, by_operator: bool) -> Result<(), Refusal> {
         self.check_peer(&peer, by_operator)?;
         let trusted = self.shared.book().is_trusted(&peer);
-        self.connections.establish(connection, peer, trusted).map_err(ConnectionDenied::new)
+        self.connections.establish(connection, peer, trusted)
     }
 }
 
@@ -131,7 +130,7 @@ impl NetworkBehaviour for Admission {
     ) -> Result<(), ConnectionDenied> {
         let ip = ip(remote);
         let exempt = ip.is_some_and(|ip| self.shared.book().is_at_configured_address(ip));
-        let permitted = self.connections.begin_incoming(connection, ip, exempt).map_err(ConnectionDenied::new);
+        let permitted = self.connections.begin_incoming(connection, ip, exempt).map_err(ConnectionDenied::from);
         let accepted = permitted.and_then(|()| self.inner.handle_pending_inbound_connection(connection, local, remote));
         if accepted.is_err() {
             self.connections.release(&connection);
@@ -146,7 +145,7 @@ impl NetworkBehaviour for Admission {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let permitted = self.establish(connection, peer, false);
+        let permitted = self.establish(connection, peer, false).map_err(ConnectionDenied::from);
         let handler =
             permitted.and_then(|()| self.inner.handle_established_inbound_connection(connection, peer, local, remote));
         self.counted(handler)
@@ -171,7 +170,8 @@ impl NetworkBehaviour for Admission {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let permitted = self.establish(connection, peer, self.dials.is_operator_dial(&connection));
+        let by_operator = self.dials.is_operator_dial(&connection);
+        let permitted = self.establish(connection, peer, by_operator).map_err(ConnectionDenied::from);
         let handler = permitted
             .and_then(|()| self.inner.handle_established_outbound_connection(connection, peer, address, role, port));
         self.counted(handler)
@@ -180,16 +180,8 @@ impl NetworkBehaviour for Admission {
     fn on_swarm_event(&mut self, event: FromSwarm) {
         let now = Instant::now();
         match &event {
-            FromSwarm::ConnectionEstablished(swarm::behaviour::ConnectionEstablished {
-                connection_id,
-                endpoint,
-                ..
-            }) => {
-                let (remote, dialled) = match endpoint {
-                    ConnectedPoint::Dialer { address, .. } => (address, true),
-                    ConnectedPoint::Listener { send_back_addr, .. } => (send_back_addr, false),
-                };
-                self.dials.established(*connection_id, remote, dialled);
+            FromSwarm::ConnectionEstablished(new) => {
+                self.dials.established(new.connection_id, new.endpoint.get_remote_address());
             }
             FromSwarm::ConnectionClosed(closed) => {
                 self.dials.ended(&closed.connection_id, now);

@@ -21,8 +21,6 @@ use keep_alive::KeepAlive;
 /// Inbound request streams of one connection: twice the requests that a peer may have in flight, so that requests over
 /// that limit are refused with an answer. libp2p's nodes open at most 100.
 const MAX_INBOUND_STREAMS: usize = 128;
-/// Records in the Kademlia store; the network's protocol uses none.
-const MAX_KAD_RECORDS: usize = 128;
 /// Interval of Kademlia's bootstrap (lookups of the local and of random ids).
 const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// Idle timeout of connections without streams, except those held by [`KeepAlive`].
@@ -68,17 +66,9 @@ impl Behaviour {
         );
         let mut kad_config = kad::Config::new(kad::PROTOCOL_NAME);
         kad_config.set_periodic_bootstrap_interval(Some(BOOTSTRAP_INTERVAL));
-        // Records of other nodes are filtered and never stored.
+        // Records of other nodes are filtered: the store stays empty.
         kad_config.set_record_filtering(kad::StoreInserts::FilterBoth);
-        let store = kad::store::MemoryStore::with_config(
-            local,
-            kad::store::MemoryStoreConfig {
-                max_records: MAX_KAD_RECORDS,
-                max_provided_keys: MAX_KAD_RECORDS,
-                ..Default::default()
-            },
-        );
-        let mut kad = kad::Behaviour::with_config(local, store, kad_config);
+        let mut kad = kad::Behaviour::with_config(local, kad::store::MemoryStore::new(local), kad_config);
         kad.set_mode(Some(kad::Mode::Server));
         let failed = |error: std::io::Error| P2pError::Setup { part: "mDNS", reason: error.to_string() };
         let mdns = config.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local));

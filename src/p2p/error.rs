@@ -125,3 +125,9 @@ impl Refusal {
         memory.or_else(|| cause.downcast_ref::<Self>().copied())
     }
 }
+
+impl From<Refusal> for ConnectionDenied {
+    fn from(refusal: Refusal) -> Self {
+        Self::new(refusal)
+    }
+}

@@ -1,11 +1,12 @@
 //! Identity of the node: an ed25519 key pair in a file, in libp2p's protobuf encoding.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use libp2p::identity::Keypair;
+use tempfile::NamedTempFile;
 
 /// Error with the identity file.
 #[derive(Debug, thiserror::Error)]
@@ -68,15 +69,8 @@ fn create(path: &Path) -> Result<Keypair, IdentityError> {
     let bytes = keypair
         .to_protobuf_encoding()
         .map_err(|error| IdentityError::NotAKey { path: path.into(), reason: error.to_string() })?;
-    // Written to a temporary file and linked into place: no reader sees half a key, and a link never replaces a file.
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{:016x}.new", fastrand::u64(..)));
-    let temporary = PathBuf::from(temporary);
-    let written = write_new(&temporary, &bytes).and_then(|()| fs::hard_link(&temporary, path));
-    let removed = fs::remove_file(&temporary);
-    match written {
+    match write_new(path, directory, &bytes) {
         Ok(()) => {
-            removed.map_err(|error| io_error(&temporary, error))?;
             tracing::info!(path = %path.display(), peer = %keypair.public().to_peer_id(), "made a new identity");
             Ok(keypair)
         }
@@ -87,10 +81,13 @@ fn create(path: &Path) -> Result<Keypair, IdentityError> {
     }
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+/// Writes a file with mode 0600 that must not exist: no reader sees half of it.
+fn write_new(path: &Path, directory: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = NamedTempFile::new_in(directory)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    file.as_file().sync_all()?;
+    file.persist_noclobber(path)?;
+    Ok(())
 }
 
 fn io_error(path: &Path, error: io::Error) -> IdentityError {

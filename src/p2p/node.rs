@@ -1,6 +1,6 @@
 //! The running node: the [`worker`] owns the swarm, and each [`client`] is a handle to the worker.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -15,7 +15,7 @@ use super::behaviour::{Behaviour, IDLE_TIMEOUT};
 use super::config::P2pConfig;
 use super::error::P2pError;
 use super::peers::PeerBook;
-use super::shared::{Counters, Shared};
+use super::shared::{Shared, Stats};
 use super::transport;
 use crate::telemetry::Durations;
 
@@ -47,47 +47,45 @@ pub async fn start(
     responder: Arc<dyn Responder>,
     shutdown: CancellationToken,
 ) -> Result<(P2pClient, JoinHandle<()>), P2pError> {
-    let listen = config.listen.clone();
-    let (client, mut worker) = build(config, responder)?;
-    worker.listen(&listen).await?;
+    let (client, mut worker) = build(&config, responder)?;
+    worker.listen(&config.listen).await?;
     Ok((client, tokio::spawn(worker.run(shutdown))))
 }
 
 /// Builds a node that neither listens nor runs yet.
-fn build(config: P2pConfig, responder: Arc<dyn Responder>) -> Result<(P2pClient, Worker), P2pError> {
-    let mut aliases = HashMap::new();
+fn build(config: &P2pConfig, responder: Arc<dyn Responder>) -> Result<(P2pClient, Worker), P2pError> {
+    let mut aliases = HashSet::new();
     for alias in config.peers.iter().filter_map(|peer| peer.alias.as_deref()) {
-        if aliases.insert(alias, ()).is_some() {
+        if !aliases.insert(alias) {
             return Err(P2pError::DuplicateAlias(alias.into()));
         }
     }
     let (gossip_sender, gossip) = mpsc::channel(GOSSIP_QUEUE);
     let shared = Arc::new(Shared {
-        request_durations: Durations::default(),
         local: config.keypair.public().to_peer_id(),
         book: RwLock::new(PeerBook::new(&config.peers).with_trust(config.trust.clone())),
-        listen: RwLock::default(),
-        counters: Counters::default(),
-        gossip_sender: config.gossip.then(|| gossip_sender.downgrade()),
+        listen: watch::Sender::default(),
+        stats: Mutex::new(Stats::new()),
+        request_durations: Durations::default(),
         gossip: Mutex::new(config.gossip.then_some(gossip)),
         gossip_missed: Notify::new(),
-        changes: watch::Sender::new(0),
+        changes: watch::Sender::default(),
     });
     let (commands, queue) = mpsc::channel(config.command_queue.max(1));
-    let memory_limit = memory::limit(config.memory_limit);
-    let swarm = swarm(&config, memory_limit, Arc::clone(&shared))?;
-    let worker = Worker::new(&config, swarm, memory_limit, Arc::clone(&shared), responder, queue, gossip_sender);
+    let swarm = swarm(config, Arc::clone(&shared))?;
+    let worker = Worker::new(config, swarm, Arc::clone(&shared), responder, queue, gossip_sender);
     Ok((P2pClient::new(commands, shared), worker))
 }
 
 /// Builds the swarm, without listeners and connections.
-fn swarm(config: &P2pConfig, memory_limit: usize, shared: Arc<Shared>) -> Result<Swarm<Admission>, P2pError> {
+fn swarm(config: &P2pConfig, shared: Arc<Shared>) -> Result<Swarm<Admission>, P2pError> {
     let transport = transport::build(config).map_err(|error| P2pError::Identity(error.to_string()))?;
     let settings = swarm::Config::with_tokio_executor()
         .with_idle_connection_timeout(IDLE_TIMEOUT)
         .with_notify_handler_buffer_size(NonZeroUsize::new(CONNECTION_BUFFER).unwrap_or(NonZeroUsize::MIN))
         .with_per_connection_event_buffer_size(CONNECTION_BUFFER)
         .with_max_negotiating_inbound_streams(MAX_NEGOTIATING);
-    let admission = Admission::new(Behaviour::new(config, memory_limit)?, config, shared);
-    Ok(Swarm::new(transport, admission, config.keypair.public().to_peer_id(), settings))
+    let local = shared.local;
+    let behaviour = Behaviour::new(config, memory::limit(config.memory_limit))?;
+    Ok(Swarm::new(transport, Admission::new(behaviour, config, shared), local, settings))
 }

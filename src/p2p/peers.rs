@@ -1,14 +1,14 @@
 //! Peer book: known peers, their names, trust, and how they behaved.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId};
 
 use super::address::PeerAddress;
 use super::config::TrustList;
 use super::error::P2pError;
-use crate::chain::CumulativeDifficulty;
+use crate::chain::{CumulativeDifficulty, unix_now};
 use crate::protocol::{COMPRESSED_PROTOCOL, PROTOCOL};
 
 mod admission;
@@ -60,7 +60,7 @@ struct Peer {
     /// Its claims about its chain.
     chain: Option<PeerChain>,
     /// Error of the latest dial, if it failed.
-    dial_error: Option<String>,
+    dial_error: Option<P2pError>,
     last_error: Option<&'static str>,
     last_seen: Option<i64>,
     /// Addresses that the operator configured or dialled.
@@ -72,7 +72,7 @@ struct Peer {
 impl Peer {
     /// Sets the time at which the peer was last seen.
     fn touch(&mut self) {
-        self.last_seen = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs() as i64);
+        self.last_seen = Some(unix_now());
     }
 
     fn add_address(&mut self, address: &Multiaddr) {
@@ -144,7 +144,7 @@ impl PeerBook {
     /// Makes the peer with this alias or id an untrusted one. Returns its id, unless it was never reached, and the
     /// removed indexes of the list, last one first; `None` for an unknown peer.
     pub fn remove(&mut self, name: &str) -> Option<(Option<PeerId>, Vec<usize>)> {
-        let id = self.resolve_known(name);
+        let id = self.find_any(name);
         let matches = |peer: &Configured| match id {
             Some(_) => peer.peer == id,
             None => peer.peer.is_none() && peer.alias.as_deref() == Some(name),
@@ -202,12 +202,10 @@ impl PeerBook {
         self.peers.entry(id).or_default()
     }
 
-    /// Resolves an alias or a base58 id; `None` for an unknown peer.
-    pub fn resolve(&self, name: &str) -> Option<PeerId> {
-        self.find(name).ok()
-    }
-
-    /// Like [`resolve`](Self::resolve), with an error of its own for a configured peer that was never reached.
+    /// Finds the peer of an alias or a base58 id.
+    ///
+    /// # Errors
+    /// [`P2pError::UnknownPeer`]; [`P2pError::Unreachable`] for a configured peer that was never reached.
     pub fn find(&self, name: &str) -> Result<PeerId, P2pError> {
         if let Some(configured) = self.configured.iter().find(|peer| peer.alias.as_deref() == Some(name)) {
             let id = configured.peer.ok_or_else(|| P2pError::Unreachable("it has not been reached yet".into()))?;
@@ -217,8 +215,8 @@ impl PeerBook {
         if self.peers.contains_key(&id) && self.may_be_asked(&id) { Ok(id) } else { Err(P2pError::UnknownPeer) }
     }
 
-    /// Resolves an alias or a base58 id of any known peer, denied ones included: for the operator.
-    pub fn resolve_known(&self, name: &str) -> Option<PeerId> {
+    /// Finds the peer of an alias or a base58 id, denied ones included: for the operator.
+    pub fn find_any(&self, name: &str) -> Option<PeerId> {
         let named = self.configured.iter().find(|peer| peer.alias.as_deref() == Some(name));
         let id = named.map_or_else(|| name.parse().ok(), |configured| configured.peer)?;
         (self.peers.contains_key(&id) || self.trust.allow.contains(&id)).then_some(id)
@@ -268,13 +266,14 @@ impl PeerBook {
 
     pub fn record_dial_failure(&mut self, id: &PeerId, reason: String) {
         if let Some(peer) = self.peers.get_mut(id) {
-            peer.last_error = Some(P2pError::Unreachable(String::new()).code());
-            peer.dial_error = Some(reason);
+            let error = P2pError::Unreachable(reason);
+            peer.last_error = Some(error.code());
+            peer.dial_error = Some(error);
         }
     }
 
-    pub fn dial_error(&self, id: &PeerId) -> Option<&str> {
-        self.peers.get(id)?.dial_error.as_deref()
+    pub fn dial_error(&self, id: &PeerId) -> Option<P2pError> {
+        self.peers.get(id)?.dial_error.clone()
     }
 
     pub fn record_identify(&mut self, id: PeerId, agent: &str, protocols: &[libp2p::StreamProtocol]) {

@@ -1,10 +1,8 @@
-//! State shared between the worker and its clients: peer book, listen addresses and counters.
+//! State shared between the worker and its clients: peer book, listen addresses and statistics.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use libp2p::{Multiaddr, PeerId};
-use serde::Serialize;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::behaviour::gossip::Gossip;
@@ -13,7 +11,7 @@ use super::peers::PeerBook;
 use crate::telemetry::Durations;
 
 /// Counters of inbound requests since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InboundStats {
     /// Requests read.
     pub requests: u64,
@@ -61,7 +59,7 @@ pub struct EndpointStats {
 }
 
 /// Counters of gossip since the start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GossipStats {
     /// Distinct messages received.
     pub received: u64,
@@ -71,96 +69,24 @@ pub struct GossipStats {
     pub published: u64,
 }
 
-/// Counter or gauge, changed from any thread.
-#[derive(Default)]
-pub(super) struct Counter(AtomicU64);
-
-impl Counter {
-    pub fn increment(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Sets a gauge.
-    pub fn set(&self, value: usize) {
-        self.0.store(value as u64, Ordering::Relaxed);
-    }
-
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
+/// Statistics that the worker keeps.
+pub(super) struct Stats {
+    pub inbound: InboundStats,
+    pub endpoint: EndpointStats,
+    pub gossip: GossipStats,
 }
 
-/// All counters and gauges of the node.
-#[derive(Default)]
-pub(super) struct Counters {
-    pub requests: Counter,
-    pub answered: Counter,
-    pub dropped: Counter,
-    pub rate_limited: Counter,
-    pub failed: Counter,
-    pub gossip_received: Counter,
-    pub gossip_dropped: Counter,
-    pub gossip_published: Counter,
-    /// In the order of [`Refusal::ALL`].
-    pub refused: [Counter; Refusal::ALL.len()],
-    pub connections_in: Counter,
-    pub connections_out: Counter,
-    pub pending_in: Counter,
-    pub dials: Counter,
-    pub inbound: Counter,
-    pub answer_bytes: Counter,
-    pub outbound: Counter,
-    pub outbound_given_up: Counter,
-    pub inbound_waiting: Counter,
-    pub delayed: Counter,
-    pub outbound_waiting: Counter,
-}
-
-impl Counters {
-    pub fn count_refusal(&self, refusal: Refusal) {
-        if let Some(index) = Refusal::ALL.iter().position(|reason| *reason == refusal) {
-            self.refused[index].increment();
-        }
+impl Stats {
+    pub fn new() -> Self {
+        let refused = Refusal::ALL.map(|reason| (reason.as_str(), 0)).into();
+        let endpoint = EndpointStats { refused, ..EndpointStats::default() };
+        Self { inbound: InboundStats::default(), endpoint, gossip: GossipStats::default() }
     }
 
-    /// Returns the endpoint's state without the queues.
-    pub fn endpoint(&self) -> EndpointStats {
-        EndpointStats {
-            connections_in: self.connections_in.get(),
-            connections_out: self.connections_out.get(),
-            pending_in: self.pending_in.get(),
-            dials: self.dials.get(),
-            refused: Refusal::ALL
-                .iter()
-                .zip(&self.refused)
-                .map(|(reason, count)| (reason.as_str(), count.get()))
-                .collect(),
-            inbound: self.inbound.get(),
-            answer_bytes: self.answer_bytes.get(),
-            inbound_waiting: self.inbound_waiting.get(),
-            delayed: self.delayed.get(),
-            outbound: self.outbound.get(),
-            outbound_given_up: self.outbound_given_up.get(),
-            outbound_waiting: self.outbound_waiting.get(),
-            ..EndpointStats::default()
-        }
-    }
-
-    pub fn inbound(&self) -> InboundStats {
-        InboundStats {
-            requests: self.requests.get(),
-            answered: self.answered.get(),
-            dropped: self.dropped.get(),
-            rate_limited: self.rate_limited.get(),
-            failed: self.failed.get(),
-        }
-    }
-
-    pub fn gossip(&self) -> GossipStats {
-        GossipStats {
-            received: self.gossip_received.get(),
-            dropped: self.gossip_dropped.get(),
-            published: self.gossip_published.get(),
+    pub fn count_refusal(&mut self, refusal: Refusal) {
+        let counts = &mut self.endpoint.refused;
+        if let Some((_, count)) = counts.iter_mut().find(|(reason, _)| *reason == refusal.as_str()) {
+            *count += 1;
         }
     }
 }
@@ -170,22 +96,20 @@ pub(super) struct Shared {
     /// Id of this node.
     pub local: PeerId,
     pub book: RwLock<PeerBook>,
-    pub listen: RwLock<Vec<Multiaddr>>,
-    pub counters: Counters,
+    pub listen: watch::Sender<Vec<Multiaddr>>,
+    pub stats: Mutex<Stats>,
     /// Durations of requests to peers.
     pub request_durations: Durations,
     /// Receiver of gossip, until a client takes it.
     pub gossip: Mutex<Option<mpsc::Receiver<Gossip>>>,
-    /// Sender to the receiver, for the length of the queue; `None` where gossip is off.
-    pub gossip_sender: Option<mpsc::WeakSender<Gossip>>,
     /// Notified when a gossip message is dropped.
     pub gossip_missed: Notify,
-    /// Counts connections made and lost, and identifications.
-    pub changes: watch::Sender<u64>,
+    /// Notified when a peer connects, disconnects or identifies itself.
+    pub changes: watch::Sender<()>,
 }
 
 impl Shared {
-    // A poisoned lock is used on: no call leaves the book half changed.
+    // A poisoned lock is used on: no call leaves the book or the statistics half changed.
     pub fn book(&self) -> RwLockReadGuard<'_, PeerBook> {
         self.book.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -194,9 +118,7 @@ impl Shared {
         self.book.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the number of gossip messages in the receiver's queue.
-    pub fn gossip_queue(&self) -> usize {
-        let sender = self.gossip_sender.as_ref().and_then(mpsc::WeakSender::upgrade);
-        sender.map_or(0, |sender| sender.max_capacity() - sender.capacity())
+    pub fn stats(&self) -> MutexGuard<'_, Stats> {
+        self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

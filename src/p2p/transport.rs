@@ -49,35 +49,27 @@ pub(super) fn check_free(address: &Multiaddr) -> io::Result<()> {
 ///
 /// Nagle's algorithm is off: with it every small answer waits for a delayed ACK, some 40 ms.
 pub(super) fn build(config: &P2pConfig) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
-    let (noise, tick) = (noise::Config::new(&config.keypair)?, config.ping_interval);
-    let plain = resolving(tcp_transport)
-        .map(move |io, _| Socket::new(io, tick))
-        .upgrade(Version::V1Lazy)
-        .authenticate(noise.clone())
-        .multiplex(Yamux::default())
-        .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    let mut websocket = websocket::Config::new(resolving(tcp_transport).map(move |io, _| Socket::new(io, tick)));
+    let tick = config.ping_interval;
+    let tcp = || resolving_tcp().map(move |io, _| Socket::new(io, tick));
+    let mut websocket = websocket::Config::new(tcp());
     websocket.set_max_data_size(MAX_WEBSOCKET_BYTES);
-    let websocket = websocket
+    // WebSocket first: plain TCP refuses `…/ws`, while it would take a bare `…/tcp/N` of either.
+    let upgraded = websocket
+        .or_transport(tcp())
         .upgrade(Version::V1Lazy)
-        .authenticate(noise)
+        .authenticate(noise::Config::new(&config.keypair)?)
         .multiplex(Yamux::default())
         .map(|(peer, muxer), _| (peer, StreamMuxerBox::new(muxer)));
-    // WebSocket first: plain TCP refuses `…/ws`, while it would take a bare `…/tcp/N` of either.
-    let either = websocket.or_transport(plain).map(|either, _| either.into_inner());
-    Ok(TransportTimeout::new(either, CONNECT_TIMEOUT).boxed())
+    Ok(TransportTimeout::new(upgraded, CONNECT_TIMEOUT).boxed())
 }
 
-fn tcp_transport() -> tcp::tokio::Transport {
-    tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
-}
-
-/// Adds the system's DNS resolver. Without DNS configuration (a container without `/etc/resolv.conf`) only ip addresses
-/// work, which is better than not starting.
-fn resolving(inner: fn() -> tcp::tokio::Transport) -> dns::tokio::Transport<tcp::tokio::Transport> {
-    dns::tokio::Transport::system(inner()).unwrap_or_else(|error| {
+/// TCP with the system's DNS resolver. Without DNS configuration (a container without `/etc/resolv.conf`) only ip
+/// addresses work, which is better than not starting.
+fn resolving_tcp() -> dns::tokio::Transport<tcp::tokio::Transport> {
+    let tcp = || tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+    dns::tokio::Transport::system(tcp()).unwrap_or_else(|error| {
         tracing::warn!(%error, "no DNS configuration: peers can be reached by ip address only");
         let empty = dns::ResolverConfig::from_parts(None, vec![], vec![]);
-        dns::tokio::Transport::custom(inner(), empty, dns::ResolverOpts::default())
+        dns::tokio::Transport::custom(tcp(), empty, dns::ResolverOpts::default())
     })
 }

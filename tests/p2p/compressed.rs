@@ -13,10 +13,11 @@ async fn two_gateways_compress_requests_and_answers() {
     let far = Node::listening(TCP).await;
     let near = Node::knowing("far", &far.address()).await;
     let id = far.client.local_peer_id();
-    let (body, wire_bytes) = near.client.request_counted(id, "full".into(), PATIENCE).await.unwrap();
+    let (body, wire_bytes) = near.client.request_within(id, "full".into(), MAX_RESPONSE_BYTES, PATIENCE).await.unwrap();
     assert_eq!(body.len(), MAX_RESPONSE_BYTES);
     assert!(wire_bytes > 0 && wire_bytes < MAX_RESPONSE_BYTES / 1000, "{wire_bytes} bytes on the wire");
-    let (body, wire_bytes) = near.client.request_counted(id, "short".into(), PATIENCE).await.unwrap();
+    let (body, wire_bytes) =
+        near.client.request_within(id, "short".into(), MAX_RESPONSE_BYTES, PATIENCE).await.unwrap();
     assert_eq!((&body[..], wire_bytes), (&b"short"[..], 5), "short ones are not worth it");
 }
 
@@ -25,8 +26,8 @@ async fn other_nodes_are_sent_plain_json() {
     let peer = ScriptedPeer::start(|_| Reply::Json(json!("plain"))).await;
     let node = Node::knowing("peer", &peer.address).await;
     let request = json!({"path": "/ping", "data": 1});
-    let (body, wire_bytes) =
-        node.client.request_counted(peer.peer_id, request.to_string().into(), PATIENCE).await.unwrap();
+    let answer = node.client.request_within(peer.peer_id, request.to_string().into(), MAX_RESPONSE_BYTES, PATIENCE);
+    let (body, wire_bytes) = answer.await.unwrap();
     assert_eq!((&body[..], wire_bytes), (&b"\"plain\""[..], 7));
     assert_eq!(peer.requests(), [request], "it could read what it was asked");
 

@@ -96,7 +96,7 @@ async fn a_delayed_request_whose_stream_closed_is_not_served() {
     let rest = async {
         eventually(async || (far.client.endpoint_stats().inbound == 1).then_some(())).await;
         let asked = tokio::spawn(async move {
-            let far = client.resolve("far").unwrap();
+            let far = client.find("far").unwrap();
             client.request(far, "wait for nobody".into(), PATIENCE).await
         });
         waiting(&far, 1).await;

@@ -38,7 +38,7 @@ async fn an_alias_without_an_id_gets_it_on_connecting() {
     let far = Node::listening(TCP).await;
     let bare = far.client.listen_addresses()[0].clone();
     let near = Node::knowing("far", &bare).await;
-    assert_eq!(near.client.resolve("far"), Some(far.client.local_peer_id()));
+    assert_eq!(near.client.find("far"), Ok(far.client.local_peer_id()));
     assert_eq!(near.ask("far", "hello").await.unwrap(), "hello");
 }
 
@@ -46,7 +46,7 @@ async fn an_alias_without_an_id_gets_it_on_connecting() {
 async fn names_are_resolved_when_dialling() {
     let far = Node::listening(TCP).await;
     let near = Node::knowing("far", &format!("/dns4/localhost/tcp/{}", socket(&far).port()).parse().unwrap()).await;
-    assert_eq!(near.client.resolve("far"), Some(far.client.local_peer_id()));
+    assert_eq!(near.client.find("far"), Ok(far.client.local_peer_id()));
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn unreachable_and_unknown_peers_have_their_errors() {
     assert!(matches!(&error, P2pError::Unreachable(reason) if reason.contains("refused")), "{error:?}");
     assert!(matches!(node.client.find("bare"), Err(P2pError::Unreachable(_))));
     assert_eq!(node.client.find("nobody"), Err(P2pError::UnknownPeer));
-    assert_eq!(node.client.resolve(&PeerId::random().to_string()), None);
+    assert_eq!(node.client.find(&PeerId::random().to_string()), Err(P2pError::UnknownPeer));
     let unknown = node.client.request(PeerId::random(), "{}".into(), PATIENCE).await;
     assert_eq!(unknown, Err(P2pError::UnknownPeer));
     let error = node.client.dial(format!("/ip4/127.0.0.1/tcp/{free}").parse().unwrap()).await.unwrap_err();
@@ -161,7 +161,7 @@ async fn the_own_address_among_the_peers_is_ignored() {
     node.client.wait_connected("good", PATIENCE).await.unwrap();
     assert!(matches!(node.client.find("self"), Err(P2pError::Unreachable(_))));
     let own = node.client.local_peer_id();
-    assert_eq!(node.client.resolve(&own.to_string()), None);
+    assert_eq!(node.client.find(&own.to_string()), Err(P2pError::UnknownPeer));
     assert_eq!(node.client.request(own, "{}".into(), PATIENCE).await, Err(P2pError::UnknownPeer));
     own_address_is_noticed(&node, &format!("/dns4/localhost/tcp/{port}").parse().unwrap()).await;
 }

@@ -162,7 +162,7 @@ async fn an_inbound_request_counts_until_its_work_is_done() {
     })
     .await;
     gone.client.wait_connected("far", PATIENCE).await.unwrap();
-    let (client, id) = (gone.client.clone(), gone.client.resolve("far").unwrap());
+    let (client, id) = (gone.client.clone(), gone.client.find("far").unwrap());
     let (asked, ()) = tokio::join!(client.request(id, "wait".into(), PATIENCE), async {
         while far.client.inbound_stats().requests == 0 {
             tokio::task::yield_now().await;
@@ -206,7 +206,7 @@ async fn shutdown_ends_the_task_and_fails_all_calls() {
     .await;
     near.client.wait_connected("far", PATIENCE).await.unwrap();
     let client = near.client.clone();
-    let id = client.resolve("far").unwrap();
+    let id = client.find("far").unwrap();
     let (asked, ()) = tokio::join!(client.request(id, "wait".into(), PATIENCE), async {
         while far.client.inbound_stats().requests == 0 {
             tokio::task::yield_now().await;

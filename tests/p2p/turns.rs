@@ -29,7 +29,7 @@ async fn held(change: impl FnOnce(&mut P2pConfig)) -> (ScriptedPeer, Node) {
 
 /// Asks in a task of its own; the request is a number.
 fn ask(client: &P2pClient, number: u64, limit: Duration) -> tokio::task::JoinHandle<Result<Bytes, P2pError>> {
-    let (client, peer) = (client.clone(), client.resolve("peer").unwrap());
+    let (client, peer) = (client.clone(), client.find("peer").unwrap());
     tokio::spawn(async move { client.request(peer, number.to_string().into(), limit).await })
 }
 

@@ -1,4 +1,4 @@
-//! Limits on connections: in all, of untrusted peers, per peer and per subnet.
+//! Limits on connections: in all, of untrusted peers, of discovered peers, per peer and per subnet.
 //!
 //! libp2p's `connection_limits` (0.7.0) keeps an entry for every peer id that it ever saw. Here each connection has one
 //! entry, and a check scans all of them: the limits keep them few.
@@ -17,6 +17,11 @@ use crate::p2p::error::Refusal;
 const MAX_INCOMING: usize = 256;
 /// Outgoing connections: to configured peers, to discovered peers, and Kademlia's.
 const MAX_OUTGOING: usize = 64;
+/// Connections of [`MAX_OUTGOING`] that dials of discovered peers may make, pending ones included: the others are
+/// reserved for the operator's dials.
+const MAX_DISCOVERED: usize = 48;
+/// Pending dials of discovered peers, each with several addresses.
+const MAX_PENDING_DISCOVERED: usize = 16;
 /// Pending connections (handshake not finished), in each direction.
 const MAX_PENDING: usize = 64;
 /// Connections with one peer: each side may dial the other, over TCP and over WebSocket.
@@ -37,6 +42,8 @@ pub(super) struct ConnectionLimits(HashMap<ConnectionId, Connection>);
 #[derive(Clone, Copy)]
 struct Connection {
     incoming: bool,
+    /// Whether this node dialled it by itself.
+    discovered: bool,
     /// Subnet whose limits the connection counts for.
     subnet: Option<Subnet>,
     /// Peer at the other end, once the handshake is finished.
@@ -79,16 +86,23 @@ impl ConnectionLimits {
         if self.count(pending) >= MAX_PENDING {
             return Err(Refusal::LimitExceeded);
         }
-        self.0.insert(connection, Connection { incoming: true, subnet, peer: None, untrusted: false });
+        let new = Connection { incoming: true, discovered: false, subnet, peer: None, untrusted: false };
+        self.0.insert(connection, new);
         Ok(())
     }
 
-    /// Takes a permit for a dial.
-    pub fn begin_outgoing(&mut self, connection: ConnectionId) -> Result<(), Refusal> {
-        if self.count(|connection| !connection.incoming && connection.peer.is_none()) >= MAX_PENDING {
+    /// Takes a permit for a dial, of the operator or of a `discovered` peer.
+    pub fn begin_outgoing(&mut self, connection: ConnectionId, discovered: bool) -> Result<(), Refusal> {
+        let pending = |connection: &Connection| !connection.incoming && connection.peer.is_none();
+        if self.count(pending) >= MAX_PENDING
+            || discovered
+                && (self.count(|connection| connection.discovered) >= MAX_DISCOVERED
+                    || self.count(|connection| connection.discovered && pending(connection)) >= MAX_PENDING_DISCOVERED)
+        {
             return Err(Refusal::LimitExceeded);
         }
-        self.0.insert(connection, Connection { incoming: false, subnet: None, peer: None, untrusted: false });
+        self.0
+            .insert(connection, Connection { incoming: false, discovered, subnet: None, peer: None, untrusted: false });
         Ok(())
     }
 
@@ -176,13 +190,17 @@ mod tests {
         }
         assert_eq!(limits.begin_incoming(id(1000), ip("127.0.0.1".into()), false), Err(Refusal::LimitExceeded));
         for n in 2000..2000 + MAX_PENDING {
-            limits.begin_outgoing(id(n)).unwrap();
+            limits.begin_outgoing(id(n), false).unwrap();
         }
-        assert_eq!(limits.begin_outgoing(id(1000)), Err(Refusal::LimitExceeded), "dials have a limit of their own");
+        assert_eq!(
+            limits.begin_outgoing(id(1000), false),
+            Err(Refusal::LimitExceeded),
+            "dials have a limit of their own"
+        );
         establish(&mut limits, 0, false).unwrap();
         establish(&mut limits, 2000, false).unwrap();
         assert_eq!(limits.begin_incoming(id(1000), ip("10.0.0.200".into()), false), Ok(()), "a handshake is done");
-        assert_eq!(limits.begin_outgoing(id(1001)), Ok(()));
+        assert_eq!(limits.begin_outgoing(id(1001), false), Ok(()));
     }
 
     #[test]
@@ -205,11 +223,34 @@ mod tests {
     }
 
     #[test]
+    fn connections_are_reserved_for_dials_of_the_operator() {
+        let mut limits = ConnectionLimits::default();
+        for n in 0..MAX_PENDING_DISCOVERED {
+            limits.begin_outgoing(id(n), true).unwrap();
+        }
+        assert_eq!(limits.begin_outgoing(id(100), true), Err(Refusal::LimitExceeded));
+        limits.release(&id(0));
+        limits.begin_outgoing(id(100), true).unwrap();
+        for n in 0..=100 {
+            limits.release(&id(n));
+        }
+        for n in 200..200 + MAX_DISCOVERED {
+            limits.begin_outgoing(id(n), true).unwrap();
+            if n == 199 + MAX_DISCOVERED {
+                assert_eq!(limits.begin_outgoing(id(101), true), Err(Refusal::LimitExceeded), "pending ones count");
+            }
+            establish(&mut limits, n, false).unwrap();
+        }
+        assert_eq!(limits.begin_outgoing(id(101), true), Err(Refusal::LimitExceeded));
+        assert_eq!(limits.begin_outgoing(id(101), false), Ok(()), "a dial of the operator");
+    }
+
+    #[test]
     fn outgoing_connections_and_those_of_one_peer_are_limited_and_closed_ones_forgotten() {
         let mut limits = ConnectionLimits::default();
         let one = PeerId::random();
         for n in 0..=MAX_OUTGOING {
-            limits.begin_outgoing(id(n)).unwrap();
+            limits.begin_outgoing(id(n), false).unwrap();
             let peer = if n < MAX_PER_PEER { one } else { PeerId::random() };
             let expected = if n < MAX_OUTGOING { Ok(()) } else { Err(Refusal::LimitExceeded) };
             assert_eq!(limits.establish(id(n), peer, true), expected);

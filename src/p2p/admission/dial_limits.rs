@@ -15,15 +15,9 @@ use libp2p::swarm::ConnectionId;
 use crate::limits::{Rate, TokenBuckets};
 use crate::p2p::address::is_dialable;
 use crate::p2p::address::scope::{AddressScope, ip};
-use crate::p2p::error::Refusal;
 
 /// Addresses of one peer that are dialled in parallel.
 pub(crate) const MAX_ADDRESSES: usize = 8;
-/// Pending dials of discovered peers, each with up to [`MAX_ADDRESSES`] addresses.
-const MAX_PENDING: usize = 16;
-/// Connections made by dials of discovered peers, pending ones included; the other outgoing connections are reserved
-/// for the operator's dials.
-const MAX_OPEN: usize = 48;
 /// Discovered addresses dialled: limited, so that no peer can use this node to scan or flood others.
 const RATE: Rate = Rate { per_second: 8, burst: 128 };
 /// Dials to one ip address within [`WINDOW`], over all ports.
@@ -34,15 +28,13 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// a minute.
 const REMOTE_GRACE: Duration = Duration::from_secs(120);
 
-/// Pending dials and open connections, and the budget for dialling discovered addresses.
+/// The operator's dials, and the addresses and the budget of all others.
 pub(crate) struct DialLimits {
     private_addresses: bool,
     own_ports: Vec<u16>,
     /// Addresses of this node's listeners.
     own_addresses: HashSet<IpAddr>,
     operator_dials: HashSet<ConnectionId>,
-    pending: HashSet<ConnectionId>,
-    open: HashSet<ConnectionId>,
     /// Connections with other machines.
     remote_connections: HashSet<ConnectionId>,
     /// End of the grace period after the latest of them closed.
@@ -59,8 +51,6 @@ impl DialLimits {
             own_ports: own_ports.to_vec(),
             own_addresses: HashSet::new(),
             operator_dials: HashSet::new(),
-            pending: HashSet::new(),
-            open: HashSet::new(),
             remote_connections: HashSet::new(),
             remote_until: None,
             budget: TokenBuckets::new(RATE, 0),
@@ -106,15 +96,6 @@ impl DialLimits {
         matches!(address.iter().next(), Some(Protocol::P2p(_))) || self.allows(address, true)
     }
 
-    /// Takes a permit for a dial of a discovered peer; [`ended`](Self::ended) gives it back.
-    pub fn begin(&mut self, connection: ConnectionId) -> Result<(), Refusal> {
-        if self.pending.len() >= MAX_PENDING || self.pending.len() + self.open.len() >= MAX_OPEN {
-            return Err(Refusal::LimitExceeded);
-        }
-        self.pending.insert(connection);
-        Ok(())
-    }
-
     /// Returns those of the `known` addresses that may be dialled now, and charges the budget for them.
     pub fn select(&mut self, known: Vec<Multiaddr>, now: Instant) -> Vec<Multiaddr> {
         let mut selected = Vec::new();
@@ -142,11 +123,8 @@ impl DialLimits {
     }
 
     /// Records an established connection.
-    pub fn established(&mut self, connection: ConnectionId, remote: &Multiaddr, dialled: bool) {
-        self.pending.remove(&connection);
-        if dialled && !self.operator_dials.remove(&connection) {
-            self.open.insert(connection);
-        }
+    pub fn established(&mut self, connection: ConnectionId, remote: &Multiaddr) {
+        self.operator_dials.remove(&connection);
         if ip(remote).is_none_or(|ip| !ip.is_loopback()) {
             self.remote_connections.insert(connection);
         }
@@ -155,8 +133,6 @@ impl DialLimits {
     /// Records that a dial failed or a connection closed.
     pub fn ended(&mut self, connection: &ConnectionId, now: Instant) {
         self.operator_dials.remove(connection);
-        self.pending.remove(connection);
-        self.open.remove(connection);
         if self.remote_connections.remove(connection) {
             self.remote_until = Some(now + REMOTE_GRACE);
         }
@@ -222,9 +198,9 @@ mod tests {
     fn loopback_is_dialled_only_while_all_peers_are_local() {
         let (mut dials, now, here) = (dials(true), Instant::now(), address("/ip4/127.0.0.1/tcp/1"));
         assert!(dials.allows_now(&here, now));
-        dials.established(id(1), &here, false);
+        dials.established(id(1), &here);
         assert!(dials.allows_now(&here, now));
-        dials.established(id(2), &address("/ip4/10.0.0.1/tcp/1"), false);
+        dials.established(id(2), &address("/ip4/10.0.0.1/tcp/1"));
         assert!(!dials.allows_now(&here, now));
         dials.ended(&id(2), now);
         assert!(!dials.allows_now(&here, now + REMOTE_GRACE / 2), "addresses from it may still arrive");
@@ -244,29 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn permits_are_reserved_for_dials_of_the_operator() {
+    fn a_dial_is_the_operators_until_it_ends() {
         let (mut dials, now) = (dials(false), Instant::now());
-        for n in 0..MAX_PENDING {
-            dials.begin(id(n)).unwrap();
+        for n in [1, 2] {
+            dials.permit(id(n));
+            assert!(dials.is_operator_dial(&id(n)));
         }
-        assert_eq!(dials.begin(id(100)), Err(Refusal::LimitExceeded));
-        dials.ended(&id(0), now);
-        dials.begin(id(100)).unwrap();
-        for n in 0..=100 {
-            dials.ended(&id(n), now);
-        }
-        for n in 200..200 + MAX_OPEN {
-            dials.begin(id(n)).unwrap();
-            assert!(
-                n < 199 + MAX_OPEN || dials.begin(id(101)) == Err(Refusal::LimitExceeded),
-                "pending ones count as well"
-            );
-            dials.established(id(n), &address("/ip4/1.1.1.1/tcp/1"), true);
-        }
-        assert_eq!(dials.begin(id(101)), Err(Refusal::LimitExceeded));
-        dials.permit(id(102));
-        assert!(dials.is_operator_dial(&id(102)));
-        dials.established(id(102), &address("/ip4/1.1.1.1/tcp/1"), true);
-        assert_eq!((dials.open.len(), dials.is_operator_dial(&id(102))), (MAX_OPEN, false));
+        dials.established(id(1), &address("/ip4/1.1.1.1/tcp/1"));
+        dials.ended(&id(2), now);
+        assert!(dials.operator_dials.is_empty());
     }
 }

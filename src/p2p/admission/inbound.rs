@@ -1,21 +1,21 @@
-//! Limits on inbound requests: number, memory and rate.
+//! Limits on inbound requests and gossip: number, memory and rate.
 //!
 //! A request is in flight from its arrival until its answer is sent or its stream has closed, and in any case until the
 //! work on it is done: a peer that hangs up and comes back under a new id gains nothing. A request over a limit waits
 //! ([`DelayedRequests`]) or is answered with a failure, which costs next to nothing.
+//!
+//! No sums are kept: a check scans the requests, and their limits keep them few.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use libp2p::PeerId;
 use libp2p::request_response::{InboundRequestId, ResponseChannel};
 
-use crate::limits::Rate;
+use crate::limits::{Rate, RateLimit};
 use crate::p2p::address::scope::Subnet;
 use crate::p2p::config::P2pConfig;
-use crate::p2p::rate::{PeerRateLimit, Requester};
 use crate::protocol::codec::WireResponse;
 use crate::protocol::{Code, MAX_RESPONSE_BYTES};
 
@@ -25,6 +25,94 @@ pub const BLOCK_BYTES: usize = 700;
 const SHORT_BYTES: usize = 64 << 10;
 /// Burst of a peer, in seconds of its rate.
 const BURST_SECONDS: u32 = 10;
+
+/// Peer that sends requests or gossip, as limits see it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Requester {
+    pub peer: PeerId,
+    /// `None` for this machine.
+    pub subnet: Option<Subnet>,
+    /// Whether the operator trusts the peer: no rate limit, and reserved memory.
+    pub trusted: bool,
+}
+
+/// Rate limit per untrusted peer, and per subnet for all of its untrusted peers. A debt is at most a burst.
+pub(crate) struct PeerRateLimit(Option<RateLimit<PeerId, Subnet>>);
+
+impl PeerRateLimit {
+    pub fn new(rate: Rate) -> Self {
+        Self(RateLimit::new(rate, rate.burst))
+    }
+
+    /// Takes one token. Returns false, and takes none, where the peer or its subnet has none.
+    pub fn take(&mut self, requester: &Requester, now: Instant) -> bool {
+        self.limit(requester).is_none_or(|limit| limit.take(requester.peer, requester.subnet, 1, now).is_ok())
+    }
+
+    /// Charges a cost to the peer and its subnet.
+    fn charge(&mut self, requester: &Requester, cost: u64, now: Instant) {
+        if let Some(limit) = self.limit(requester) {
+            limit.charge(requester.peer, requester.subnet, cost, now);
+        }
+    }
+
+    fn limit(&mut self, requester: &Requester) -> Option<&mut RateLimit<PeerId, Subnet>> {
+        self.0.as_mut().filter(|_| !requester.trusted)
+    }
+}
+
+/// Number and bytes of requests.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    count: usize,
+    bytes: usize,
+}
+
+impl Sum {
+    fn add(&mut self, bytes: usize) {
+        self.count += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// Requests that share limits with those of one peer.
+#[derive(Default)]
+struct Usage {
+    all: Sum,
+    of_peer: Sum,
+    /// Of the untrusted peers of an untrusted peer's subnet.
+    of_subnet: Sum,
+    /// Bytes of long answers to untrusted peers.
+    long_bytes: usize,
+}
+
+impl Usage {
+    /// Sums up requests, each with its bytes.
+    fn new<'a>(requester: &Requester, requests: impl Iterator<Item = (&'a Requester, usize)>) -> Self {
+        let mut usage = Self::default();
+        for (other, bytes) in requests {
+            usage.all.add(bytes);
+            if other.peer == requester.peer {
+                usage.of_peer.add(bytes);
+            }
+            if !requester.trusted && !other.trusted && other.subnet.is_some() && other.subnet == requester.subnet {
+                usage.of_subnet.add(bytes);
+            }
+            if !other.trusted && bytes > SHORT_BYTES {
+                usage.long_bytes += bytes;
+            }
+        }
+        usage
+    }
+
+    /// Whether one more request would be over a limit on their number. A quarter of all is reserved for trusted peers;
+    /// one subnet may have half of the rest.
+    fn is_full(&self, trusted: bool, max: usize, max_per_peer: usize) -> bool {
+        let untrusted = max - max / 4;
+        let max = if trusted { max } else { untrusted };
+        self.all.count >= max || self.of_peer.count >= max_per_peer || self.of_subnet.count >= untrusted.div_ceil(2)
+    }
+}
 
 /// A request that is being answered.
 struct InFlight {
@@ -44,28 +132,6 @@ pub(crate) struct InboundLimits {
     max_bytes: usize,
     rate: PeerRateLimit,
     in_flight: HashMap<InboundRequestId, InFlight>,
-    /// Requests in flight and their bytes.
-    by_peer: HashMap<PeerId, (usize, usize)>,
-    /// The same, of untrusted peers.
-    by_subnet: HashMap<Subnet, (usize, usize)>,
-    /// Bytes of long answers to untrusted peers.
-    long: usize,
-    bytes: usize,
-}
-
-/// Counts `bytes` where the answer is long.
-fn long(bytes: usize) -> usize {
-    if bytes > SHORT_BYTES { bytes } else { 0 }
-}
-
-/// Subtracts one request of a peer or subnet.
-fn decrement<K: Eq + Hash>(counts: &mut HashMap<K, (usize, usize)>, key: &K) {
-    if let Some((requests, _)) = counts.get_mut(key) {
-        *requests -= 1;
-        if *requests == 0 {
-            counts.remove(key);
-        }
-    }
 }
 
 impl InboundLimits {
@@ -78,10 +144,6 @@ impl InboundLimits {
             max_bytes: config.answer_bytes.max(MAX_RESPONSE_BYTES),
             rate: PeerRateLimit::new(rate),
             in_flight: HashMap::new(),
-            by_peer: HashMap::new(),
-            by_subnet: HashMap::new(),
-            long: 0,
-            bytes: 0,
         }
     }
 
@@ -92,7 +154,7 @@ impl InboundLimits {
 
     /// Memory of the requests in flight and their answers.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.in_flight.values().map(|request| request.bytes).sum()
     }
 
     /// Charges a request of `length` bytes, before it is parsed.
@@ -117,26 +179,21 @@ impl InboundLimits {
     /// # Errors
     /// [`Code::Busy`] where a limit is exceeded.
     pub fn admit(&mut self, id: InboundRequestId, requester: Requester, bytes: usize) -> Result<(), Code> {
-        let (of_peer, _) = self.by_peer.get(&requester.peer).copied().unwrap_or_default();
-        let subnet = requester.limited_subnet().and_then(|subnet| self.by_subnet.get(&subnet));
-        let (of_subnet, _) = subnet.copied().unwrap_or_default();
-        // A quarter is reserved for trusted peers; one subnet may have half of the rest.
-        let untrusted = self.max - self.max / 4;
-        let max = if requester.trusted { self.max } else { untrusted };
-        let full = self.in_flight.len() >= max || of_peer >= self.max_per_peer || of_subnet >= untrusted.div_ceil(2);
-        if full || !self.fits(&requester, 0, bytes) {
+        let usage = self.usage(&requester, None);
+        if usage.is_full(requester.trusted, self.max, self.max_per_peer) || !self.fits(&requester, &usage, bytes) {
             return Err(Code::Busy);
         }
         self.in_flight.insert(id, InFlight { requester, bytes, in_progress: true, stream_closed: false });
-        self.by_peer.entry(requester.peer).or_default().0 += 1;
-        if let Some(subnet) = requester.limited_subnet() {
-            self.by_subnet.entry(subnet).or_default().0 += 1;
-        }
-        self.resize(&requester, 0, bytes);
         Ok(())
     }
 
-    /// Whether a request that has `before` bytes may have `bytes` instead. In eighths of the memory:
+    /// Sums up the requests in flight `except` one.
+    fn usage(&self, requester: &Requester, except: Option<&InboundRequestId>) -> Usage {
+        let others = self.in_flight.iter().filter(|(id, _)| Some(*id) != except);
+        Usage::new(requester, others.map(|(_, request)| (&request.requester, request.bytes)))
+    }
+
+    /// Whether a request may have `bytes` beside the `usage` of the others. In eighths of the memory:
     ///
     /// | | all untrusted peers | one peer | one subnet |
     /// |---|---|---|---|
@@ -144,38 +201,21 @@ impl InboundLimits {
     /// | long answers | 5 | 2 | 4 |
     ///
     /// A peer and subnet with nothing else in flight may have one answer of any length.
-    fn fits(&self, requester: &Requester, before: usize, bytes: usize) -> bool {
-        let all = self.bytes - before + bytes;
+    fn fits(&self, requester: &Requester, usage: &Usage, bytes: usize) -> bool {
+        let Usage { all, of_peer, of_subnet, long_bytes } = usage;
         if requester.trusted {
-            return all <= self.max_bytes;
+            return all.bytes + bytes <= self.max_bytes;
         }
         let eighths = |count: usize| self.max_bytes / 8 * count;
-        let of_peer = self.by_peer.get(&requester.peer).map_or(0, |(_, sum)| *sum - before);
-        let subnet = requester.subnet.and_then(|subnet| self.by_subnet.get(&subnet));
-        let of_subnet = subnet.map_or(0, |(_, sum)| *sum - before);
-        let alone = of_peer == 0 && of_subnet == 0;
-        let all_long = self.long - long(before) + long(bytes);
+        let is_long = bytes > SHORT_BYTES;
+        let alone = of_peer.bytes == 0 && of_subnet.bytes == 0;
         // A peer that receives a long answer may still ask for short ones.
-        let (max_of_peer, max_of_subnet) = if bytes <= SHORT_BYTES { (4, 5) } else { (2, 4) };
+        let (max_of_peer, max_of_subnet) = if is_long { (2, 4) } else { (4, 5) };
         // One answer always fits.
-        all <= eighths(6).max(MAX_RESPONSE_BYTES)
-            && (bytes <= SHORT_BYTES || all_long <= eighths(5).max(MAX_RESPONSE_BYTES))
-            && (alone || of_peer + bytes <= eighths(max_of_peer) && of_subnet + bytes <= eighths(max_of_subnet))
-    }
-
-    /// Replaces the memory of a request.
-    fn resize(&mut self, requester: &Requester, before: usize, bytes: usize) {
-        self.bytes = self.bytes - before + bytes;
-        if let Some((_, sum)) = self.by_peer.get_mut(&requester.peer) {
-            *sum = *sum - before + bytes;
-        }
-        if requester.trusted {
-            return;
-        }
-        self.long = self.long - long(before) + long(bytes);
-        if let Some((_, sum)) = requester.subnet.and_then(|subnet| self.by_subnet.get_mut(&subnet)) {
-            *sum = *sum - before + bytes;
-        }
+        all.bytes + bytes <= eighths(6).max(MAX_RESPONSE_BYTES)
+            && (!is_long || long_bytes + bytes <= eighths(5).max(MAX_RESPONSE_BYTES))
+            && (alone
+                || of_peer.bytes + bytes <= eighths(max_of_peer) && of_subnet.bytes + bytes <= eighths(max_of_subnet))
     }
 
     /// Records that the answer is ready and charges its `bytes`. Returns false where they exceed the memory limit.
@@ -188,10 +228,9 @@ impl InboundLimits {
         if stream_closed {
             return true;
         }
-        if bytes > reserved && !self.fits(&requester, reserved, bytes) {
+        if bytes > reserved && !self.fits(&requester, &self.usage(&requester, Some(id)), bytes) {
             return false;
         }
-        self.resize(&requester, reserved, bytes);
         if let Some(request) = self.in_flight.get_mut(id) {
             request.bytes = bytes;
         }
@@ -200,28 +239,20 @@ impl InboundLimits {
 
     /// Records that the responder has finished, with an answer or without.
     pub fn work_done(&mut self, id: &InboundRequestId) {
-        let Some(request) = self.in_flight.get_mut(id) else { return };
-        request.in_progress = false;
-        if request.stream_closed {
-            self.release(id);
-        }
+        self.update(id, |request| request.in_progress = false);
     }
 
     /// Records that the request's stream has closed.
     pub fn stream_closed(&mut self, id: &InboundRequestId) {
-        let Some(request) = self.in_flight.get_mut(id) else { return };
-        request.stream_closed = true;
-        if !request.in_progress {
-            self.release(id);
-        }
+        self.update(id, |request| request.stream_closed = true);
     }
 
-    fn release(&mut self, id: &InboundRequestId) {
-        let Some(InFlight { requester, bytes, .. }) = self.in_flight.remove(id) else { return };
-        self.resize(&requester, bytes, 0);
-        decrement(&mut self.by_peer, &requester.peer);
-        if let Some(subnet) = requester.limited_subnet() {
-            decrement(&mut self.by_subnet, &subnet);
+    /// Changes a request, which ends once its work is done and its stream has closed.
+    fn update(&mut self, id: &InboundRequestId, change: impl FnOnce(&mut InFlight)) {
+        let Some(request) = self.in_flight.get_mut(id) else { return };
+        change(request);
+        if request.stream_closed && !request.in_progress {
+            self.in_flight.remove(id);
         }
     }
 }
@@ -273,26 +304,14 @@ impl DelayedRequests {
         self.waiting.iter().find(|waiting| waiting.request.requester.peer == *peer).map(|waiting| waiting.reason)
     }
 
-    /// Whether one more request of `bytes` may wait.
+    /// Whether one more request of `bytes` may wait. Of their number, the shares are those of the requests in flight.
     pub fn fits(&self, requester: &Requester, bytes: usize) -> bool {
-        let usage = |matches: &dyn Fn(&Requester) -> bool| {
-            let theirs =
-                self.waiting.iter().map(|waiting| &waiting.request).filter(|request| matches(&request.requester));
-            theirs.fold((0, bytes), |(count, sum), request| (count + 1, sum + request.body.len()))
-        };
-        let fits = |(count, sum): (usize, usize), max: usize, max_bytes: usize| count < max && sum <= max_bytes;
-        // The same shares as of the requests in flight.
-        let untrusted = self.max - self.max / 4;
-        let subnet = requester.subnet;
-        fits(usage(&|_| true), if requester.trusted { self.max } else { untrusted }, MAX_DELAYED_BYTES)
-            && fits(usage(&|other| other.peer == requester.peer), self.max_per_peer, MAX_DELAYED_BYTES / 8)
-            && (requester.trusted
-                || subnet.is_none()
-                || fits(
-                    usage(&|other| !other.trusted && other.subnet == subnet),
-                    untrusted.div_ceil(2),
-                    MAX_DELAYED_BYTES / 2,
-                ))
+        let waiting = self.waiting.iter().map(|waiting| (&waiting.request.requester, waiting.request.body.len()));
+        let usage = Usage::new(requester, waiting);
+        !usage.is_full(requester.trusted, self.max, self.max_per_peer)
+            && usage.all.bytes + bytes <= MAX_DELAYED_BYTES
+            && usage.of_peer.bytes + bytes <= MAX_DELAYED_BYTES / 8
+            && usage.of_subnet.bytes + bytes <= MAX_DELAYED_BYTES / 2
     }
 }
 

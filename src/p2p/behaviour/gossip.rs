@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use libp2p::gossipsub::{
-    self, ConfigBuilder, IdentTopic, IdentityTransform, MessageAcceptance, MessageAuthenticity, MessageId,
-    ValidationMode, WhitelistSubscriptionFilter,
+    self, ConfigBuilder, IdentTopic, IdentityTransform, MessageAuthenticity, MessageId, ValidationMode,
+    WhitelistSubscriptionFilter,
 };
 use libp2p::{PeerId, identity::Keypair};
 
@@ -33,27 +33,6 @@ pub struct Gossip {
     pub data: Bytes,
     /// Id of the message until its verdict is reported.
     pub id: MessageId,
-}
-
-/// Result of validating a [`Gossip`] message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Valid: forwarded to peers.
-    Accept,
-    /// Not forwarded, without penalty.
-    Ignore,
-    /// Invalid: not forwarded, and its sender is penalised.
-    Reject,
-}
-
-impl From<Verdict> for MessageAcceptance {
-    fn from(verdict: Verdict) -> Self {
-        match verdict {
-            Verdict::Accept => Self::Accept,
-            Verdict::Ignore => Self::Ignore,
-            Verdict::Reject => Self::Reject,
-        }
-    }
 }
 
 /// Gossipsub that accepts subscriptions to one topic only.

@@ -4,17 +4,17 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use libp2p::gossipsub::MessageId;
+use libp2p::gossipsub::{MessageAcceptance, MessageId};
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::outbound::ReplySender;
+use super::outbound::Reply;
 use super::queue::Origin;
 use crate::chain::CumulativeDifficulty;
 use crate::p2p::address::PeerAddress;
-use crate::p2p::behaviour::gossip::{Gossip, MAX_GOSSIP_BYTES, Verdict};
+use crate::p2p::behaviour::gossip::{Gossip, MAX_GOSSIP_BYTES};
 use crate::p2p::error::P2pError;
 use crate::p2p::peers::claims::PeerChain;
 use crate::p2p::peers::info::PeerInfo;
@@ -35,7 +35,7 @@ pub(super) enum Command {
         peer: PeerId,
         request: WireRequest,
         origin: Origin,
-        reply: ReplySender,
+        reply: Reply,
     },
     Dial {
         address: Multiaddr,
@@ -59,7 +59,7 @@ pub(super) enum Command {
     ReportVerdict {
         id: MessageId,
         from: PeerId,
-        verdict: Verdict,
+        verdict: MessageAcceptance,
     },
 }
 
@@ -100,7 +100,7 @@ impl P2pClient {
 
     /// Bound addresses: port 0 resolved, `0.0.0.0` replaced by the interfaces' addresses.
     pub fn listen_addresses(&self) -> Vec<Multiaddr> {
-        self.shared.listen.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.listen.borrow().clone()
     }
 
     /// [`listen_addresses`](Self::listen_addresses) with this node's id (`/p2p/ID`), for other nodes to dial.
@@ -108,13 +108,8 @@ impl P2pClient {
         self.listen_addresses().into_iter().map(|address| address.with(Protocol::P2p(self.shared.local))).collect()
     }
 
-    /// Resolves `name`: a configured alias whose id is known, or the base58 id of a peer that is configured, connected,
-    /// or was connected lately.
-    pub fn resolve(&self, name: &str) -> Option<PeerId> {
-        self.shared.book().resolve(name)
-    }
-
-    /// Like [`resolve`](Self::resolve), with the reason of a failure.
+    /// Finds a peer by `name`: a configured alias, or the base58 id of a peer that is configured, connected, or was
+    /// connected lately.
     ///
     /// # Errors
     /// [`P2pError::UnknownPeer`]; [`P2pError::Unreachable`] for an alias whose address was given without an id and
@@ -134,25 +129,12 @@ impl P2pClient {
     /// Any [`P2pError`] but those of starting. [`P2pError::Busy`]: the request was not sent, since it would wait, or
     /// waited, in the queue for longer than `timeout`.
     pub async fn request(&self, peer: PeerId, request: Bytes, timeout: Duration) -> Result<Bytes, P2pError> {
-        self.request_counted(peer, request, timeout).await.map(|(body, _)| body)
+        self.request_within(peer, request, MAX_RESPONSE_BYTES, timeout).await.map(|(body, _)| body)
     }
 
-    /// Like [`request`](Self::request); also returns the bytes of the answer on the wire, which are fewer where the
-    /// peer compresses.
-    ///
-    /// # Errors
-    /// As [`request`](Self::request).
-    pub async fn request_counted(
-        &self,
-        peer: PeerId,
-        request: Bytes,
-        timeout: Duration,
-    ) -> Result<(Bytes, usize), P2pError> {
-        self.request_within(peer, request, MAX_RESPONSE_BYTES, timeout).await
-    }
-
-    /// Like [`request_counted`](Self::request_counted), for an answer of at most `max_bytes`, rounded up to a power of
-    /// two. A longer one fails with [`P2pError::TooLarge`], or [`P2pError::BadAnswer`] where it is compressed.
+    /// Like [`request`](Self::request), for an answer of at most `max_bytes`, rounded up to a power of two. A longer one
+    /// fails with [`P2pError::TooLarge`], or [`P2pError::BadAnswer`] where it is compressed. Also returns the bytes of
+    /// the answer on the wire, which are fewer where the peer compresses.
     ///
     /// # Errors
     /// As [`request`](Self::request).
@@ -163,13 +145,12 @@ impl P2pClient {
         max_bytes: usize,
         timeout: Duration,
     ) -> Result<(Bytes, usize), P2pError> {
-        let (reply, receiver) = ReplySender::new();
-        let deadline = Instant::now() + timeout;
-        let request = WireRequest::with_deadline(deadline, request)
+        let (reply, answer) = oneshot::channel();
+        let request = WireRequest::with_deadline(Instant::now() + timeout, request)
             .with_answer_limit(max_bytes)
             .with_answer_memory(self.answer_memory.clone());
         self.send(Command::Request { peer, request, origin: self.origin, reply })?;
-        let answer = self.shared.request_durations.measure(receiver.until(deadline)).await;
+        let answer = self.shared.request_durations.measure(answer).await.unwrap_or(Err(P2pError::Stopped));
         answer.map(|answer| (answer.body, answer.wire_bytes))
     }
 
@@ -192,8 +173,8 @@ impl P2pClient {
     }
 
     /// Reports the verdict on a message. Without one for a few seconds, or where the command queue is full, the message
-    /// is forgotten as with [`Verdict::Ignore`].
-    pub fn report_verdict(&self, gossip: &Gossip, verdict: Verdict) {
+    /// is forgotten as with [`MessageAcceptance::Ignore`].
+    pub fn report_verdict(&self, gossip: &Gossip, verdict: MessageAcceptance) {
         let command = Command::ReportVerdict { id: gossip.id.clone(), from: gossip.from, verdict };
         if let Err(error) = self.send(command) {
             tracing::debug!(%error, "a verdict on gossip is lost");
@@ -214,7 +195,7 @@ impl P2pClient {
 
     /// Counters of gossip.
     pub fn gossip_stats(&self) -> GossipStats {
-        self.shared.counters.gossip()
+        self.shared.stats().gossip
     }
 
     /// Records an offence. A peer with a high score is shunned: it is no [candidate](Self::candidates) and its gossip
@@ -289,11 +270,11 @@ impl P2pClient {
 
     /// Counters of inbound requests.
     pub fn inbound_stats(&self) -> InboundStats {
-        self.shared.counters.inbound()
+        self.shared.stats().inbound
     }
 
     /// Changes whenever a peer connects, disconnects or identifies itself.
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    pub fn changes(&self) -> watch::Receiver<()> {
         self.shared.changes.subscribe()
     }
 
@@ -307,7 +288,7 @@ impl P2pClient {
             loop {
                 {
                     let book = self.shared.book();
-                    if let Some(peer) = book.resolve(name).filter(|peer| book.is_ready(peer)) {
+                    if let Some(peer) = book.find(name).ok().filter(|peer| book.is_ready(peer)) {
                         return Ok(peer);
                     }
                 }

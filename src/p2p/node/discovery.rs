@@ -124,17 +124,18 @@ impl Discovery {
 
 #[cfg(test)]
 mod tests {
-    use libp2p::identity::Keypair;
-
     use super::*;
     use crate::p2p::address::is_dialable;
+    use crate::p2p::node::worker::test::config;
 
     fn discovery(target_peers: usize) -> Discovery {
-        Discovery::new(&P2pConfig { target_peers, ..P2pConfig::new(Keypair::generate_ed25519()) })
+        Discovery::new(&P2pConfig { target_peers, ..config() })
     }
 
-    fn known(peer: PeerId) -> (PeerId, Vec<Multiaddr>) {
-        (peer, vec!["/ip4/192.0.2.1/tcp/1".parse().unwrap()])
+    /// Chooses from known peers, each with one address.
+    fn choose(discovery: &mut Discovery, known: Vec<PeerId>, now: Instant) -> HashSet<PeerId> {
+        let known = known.into_iter().map(|peer| (peer, vec!["/ip4/192.0.2.1/tcp/1".parse().unwrap()]));
+        discovery.choose(known, |_| true, is_dialable, now).into_iter().map(|(peer, _)| peer).collect()
     }
 
     #[test]
@@ -147,29 +148,19 @@ mod tests {
         assert_eq!(discovery.keep(|_| true), [(kept, ConnectionId::new_unchecked(1))]);
         assert_eq!(discovery.keep(|_| true), [], "once");
         let others: Vec<_> = (0..5).map(|_| PeerId::random()).collect();
-        let all = || others.iter().copied().chain([kept]).map(known);
-        let first: HashSet<_> =
-            discovery.choose(all(), |_| true, is_dialable, now).into_iter().map(|(peer, _)| peer).collect();
+        let all = || others.iter().copied().chain([kept]).collect::<Vec<_>>();
+        let first = choose(&mut discovery, all(), now);
         assert_eq!(first.len(), 2);
-        let second: HashSet<_> =
-            discovery.choose(all(), |_| true, is_dialable, now).into_iter().map(|(peer, _)| peer).collect();
+        let second = choose(&mut discovery, all(), now);
         assert!(second.len() == 2 && second.is_disjoint(&first) && !second.contains(&kept));
-        assert_eq!(discovery.choose(all(), |_| true, is_dialable, now).len(), 1);
-        assert_eq!(discovery.choose(all(), |_| true, is_dialable, now), [], "all have been tried");
+        assert_eq!(choose(&mut discovery, all(), now).len(), 1);
+        assert_eq!(choose(&mut discovery, all(), now).len(), 0, "all have been tried");
         for times in 0..10 {
             now += discovery.retry_max;
-            assert_eq!(
-                discovery.choose(std::iter::once(known(others[0])), |_| true, is_dialable, now).len(),
-                1,
-                "{times}"
-            );
+            assert_eq!(choose(&mut discovery, vec![others[0]], now).len(), 1, "{times}");
         }
         now += discovery.retry_max / 3;
-        assert_eq!(
-            discovery.choose(std::iter::once(known(others[0])), |_| true, is_dialable, now),
-            [],
-            "the delay has grown"
-        );
+        assert_eq!(choose(&mut discovery, vec![others[0]], now).len(), 0, "the delay has grown");
         discovery.disconnected(&kept);
         assert_eq!(discovery.missing(), 3);
     }

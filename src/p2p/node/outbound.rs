@@ -1,8 +1,6 @@
-//! Outbound requests: state of each until it is answered.
+//! Outbound requests: queued, in flight, or abandoned.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use libp2p::PeerId;
@@ -14,60 +12,15 @@ use crate::p2p::config::P2pConfig;
 use crate::p2p::error::P2pError;
 use crate::protocol::codec::{WireRequest, WireResponse};
 
-/// Sender of the result of a request.
-pub(super) struct ReplySender {
-    result: oneshot::Sender<Result<WireResponse, P2pError>>,
-    sent: Arc<AtomicBool>,
-}
-
-/// Receiver of the result of a request.
-pub(super) struct ReplyReceiver {
-    result: oneshot::Receiver<Result<WireResponse, P2pError>>,
-    sent: Arc<AtomicBool>,
-}
-
-impl ReplySender {
-    pub fn new() -> (Self, ReplyReceiver) {
-        let (result, receiver) = oneshot::channel();
-        let sent = Arc::new(AtomicBool::new(false));
-        (Self { result, sent: Arc::clone(&sent) }, ReplyReceiver { result: receiver, sent })
-    }
-
-    /// Whether the caller has dropped the receiver.
-    pub fn is_closed(&self) -> bool {
-        self.result.is_closed()
-    }
-
-    /// Records that the request was sent.
-    pub fn note_sent(&self) {
-        self.sent.store(true, Ordering::Release);
-    }
-
-    pub fn send(self, result: Result<WireResponse, P2pError>) {
-        let _ = self.result.send(result);
-    }
-}
-
-impl ReplyReceiver {
-    /// Waits for the result until the deadline.
-    ///
-    /// # Errors
-    /// The request's own; after the deadline [`P2pError::Timeout`], or [`P2pError::Busy`] where it was not sent.
-    pub async fn until(self, deadline: Instant) -> Result<WireResponse, P2pError> {
-        match tokio::time::timeout_at(deadline.into(), self.result).await {
-            Ok(answer) => answer.unwrap_or(Err(P2pError::Stopped)),
-            Err(_) if self.sent.load(Ordering::Acquire) => Err(P2pError::Timeout),
-            Err(_) => Err(P2pError::Busy),
-        }
-    }
-}
+/// Sender of the result of a request to its caller.
+pub(super) type Reply = oneshot::Sender<Result<WireResponse, P2pError>>;
 
 /// A request in the queue.
 pub(super) struct QueuedRequest {
     pub request: WireRequest,
-    /// Time at which its caller gives up.
+    /// Time at which it fails with [`P2pError::Busy`].
     pub deadline: Instant,
-    pub reply: ReplySender,
+    pub reply: Reply,
 }
 
 impl QueuedRequest {
@@ -75,36 +28,36 @@ impl QueuedRequest {
     pub fn is_wanted(&self, now: Instant) -> bool {
         self.deadline > now && !self.reply.is_closed()
     }
+
+    pub fn fail(self, error: P2pError) {
+        // An error here means that the caller has gone.
+        let _ = self.reply.send(Err(error));
+    }
 }
 
 /// A request in flight.
 pub(super) struct PendingRequest {
     pub peer: PeerId,
     pub sent: Instant,
-    /// Time at which its caller gives up.
+    /// Time at which it is abandoned.
     pub deadline: Instant,
-    /// Whether its caller has given up.
-    pub abandoned: bool,
-    pub reply: ReplySender,
+    /// `None` once it is abandoned.
+    pub reply: Option<Reply>,
 }
 
-/// Requests to one peer.
-#[derive(Default)]
-pub(super) struct PeerRequests {
-    pub in_flight: usize,
-    pub queue: Queue<QueuedRequest>,
+impl PendingRequest {
+    /// Whether its caller was told that it timed out.
+    pub fn is_abandoned(&self) -> bool {
+        self.reply.is_none()
+    }
 }
 
 /// All outbound requests.
 pub(super) struct OutboundRequests {
     /// Requests in flight, limited per peer. The codec's deadline or the behaviour's timeout ends each.
     pub pending: HashMap<OutboundRequestId, PendingRequest>,
-    /// Counts and queues of peers with requests in flight or queued.
-    pub by_peer: HashMap<PeerId, PeerRequests>,
-    /// Queued requests.
-    pub queued: usize,
-    /// Abandoned requests in flight.
-    pub abandoned: usize,
+    /// Queued requests by peer.
+    pub queues: HashMap<PeerId, Queue<QueuedRequest>>,
     /// Limit on requests in flight to a peer that speaks this program's own dialect.
     pub per_peer: usize,
     /// Limit on requests in flight to any other peer.
@@ -119,9 +72,7 @@ impl OutboundRequests {
     pub fn new(config: &P2pConfig) -> Self {
         Self {
             pending: HashMap::new(),
-            by_peer: HashMap::new(),
-            queued: 0,
-            abandoned: 0,
+            queues: HashMap::new(),
             per_peer: config.max_outbound_per_peer,
             per_node: config.node_requests.clamp(1, config.max_outbound_per_peer.max(1)),
             hold: config.hold_given_up,
@@ -129,24 +80,15 @@ impl OutboundRequests {
         }
     }
 
-    /// Number of requests in flight, abandoned ones included.
-    pub fn in_flight(&self) -> usize {
-        self.pending.len()
-    }
-
-    /// Number of requests in flight to one peer.
+    /// Number of requests in flight to one peer, abandoned ones included.
     pub fn in_flight_to(&self, peer: &PeerId) -> usize {
-        self.by_peer.get(peer).map_or(0, |requests| requests.in_flight)
+        self.pending.values().filter(|pending| pending.peer == *peer).count()
     }
 
-    /// Empties the queue of a peer.
-    pub fn take_queue(&mut self, peer: &PeerId) -> Vec<QueuedRequest> {
-        let Some(requests) = self.by_peer.get_mut(peer) else { return Vec::new() };
-        let taken = requests.queue.take_unless(|_| false);
-        self.queued -= taken.len();
-        if requests.in_flight == 0 {
-            self.by_peer.remove(peer);
+    /// Fails all queued requests to a peer.
+    pub fn fail_queued(&mut self, peer: &PeerId, error: &P2pError) {
+        if let Some(mut queue) = self.queues.remove(peer) {
+            queue.take_unless(|_| false).into_iter().for_each(|queued| queued.fail(error.clone()));
         }
-        taken
     }
 }

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
-use libp2p::gossipsub::{self, IdentTopic, MessageId, PublishError};
 use libp2p::request_response::{InboundRequestId, ResponseChannel};
 use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm};
@@ -28,17 +27,16 @@ use super::client::Command;
 use super::dialer::Dialer;
 use super::discovery::Discovery;
 use super::outbound::OutboundRequests;
+use super::queue::Queue;
 use crate::p2p::admission::Admission;
-use crate::p2p::admission::inbound::{DelayedRequests, InboundLimits};
+use crate::p2p::admission::inbound::{DelayedRequests, InboundLimits, PeerRateLimit};
 use crate::p2p::admission::memory::{CHECK_INTERVAL, MemoryPressure};
 use crate::p2p::behaviour::BehaviourEvent;
-use crate::p2p::behaviour::gossip::{Gossip, RATE, Verdict};
+use crate::p2p::behaviour::gossip::{Gossip, RATE};
 use crate::p2p::config::P2pConfig;
 use crate::p2p::error::P2pError;
-use crate::p2p::rate::PeerRateLimit;
 use crate::p2p::shared::Shared;
 use crate::protocol::codec::WireResponse;
-use crate::protocol::gossip::BLOCK_TOPIC;
 
 mod closing;
 mod connections;
@@ -127,7 +125,7 @@ pub(super) struct Worker {
     /// Whether the node shuts down: nothing new is begun.
     stopping: bool,
     /// Dials that a command waits for.
-    operator_dials: HashMap<ConnectionId, (Multiaddr, oneshot::Sender<Result<PeerId, P2pError>>)>,
+    dial_commands: HashMap<ConnectionId, (Multiaddr, oneshot::Sender<Result<PeerId, P2pError>>)>,
     dialer: Dialer,
     redial_timer: Pin<Box<Sleep>>,
     discovery: Discovery,
@@ -145,7 +143,6 @@ impl Worker {
     pub fn new(
         config: &P2pConfig,
         swarm: Swarm<Admission>,
-        memory_limit: usize,
         shared: Arc<Shared>,
         responder: Arc<dyn Responder>,
         commands: mpsc::Receiver<Command>,
@@ -157,6 +154,7 @@ impl Worker {
         for interval in [&mut discovery_timer, &mut memory_timer] {
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
+        let memory_limit = swarm.behaviour().inner.memory.max_allowed_bytes();
         Self {
             swarm,
             shared,
@@ -171,7 +169,7 @@ impl Worker {
             closing: HashMap::new(),
             closing_timeout: config.closing_timeout,
             stopping: false,
-            operator_dials: HashMap::new(),
+            dial_commands: HashMap::new(),
             dialer: Dialer::new(&config.peers, config.redial_min, config.redial_max, now),
             redial_timer: Box::pin(tokio::time::sleep_until(now.into())),
             discovery: Discovery::new(config),
@@ -192,15 +190,14 @@ impl Worker {
         }
         self.stop();
         let limit = self.closing_timeout;
-        let answered = poll_fn(|context| match self.outbound.in_flight() {
-            0 => Poll::Ready(()),
-            _ => match self.poll(context) {
-                Poll::Pending if self.outbound.in_flight() > 0 => Poll::Pending,
-                _ => Poll::Ready(()),
-            },
+        let answered = poll_fn(|context| {
+            if self.outbound.pending.is_empty() || self.poll(context).is_ready() || self.outbound.pending.is_empty() {
+                return Poll::Ready(());
+            }
+            Poll::Pending
         });
         if tokio::time::timeout(limit, answered).await.is_err() {
-            tracing::warn!(requests = self.outbound.in_flight(), "the node stops with unanswered requests");
+            tracing::warn!(requests = self.outbound.pending.len(), "the node stops with unanswered requests");
         }
     }
 
@@ -211,11 +208,18 @@ impl Worker {
         self.commands.close();
         // Dropping a command fails it.
         while self.commands.try_recv().is_ok() {}
-        self.operator_dials.clear();
+        self.dial_commands.clear();
         self.drop_unsent();
     }
 
+    /// Polls everything, and publishes the gauges once rather than at each change.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let poll = self.poll_rounds(context);
+        self.update_gauges();
+        poll
+    }
+
+    fn poll_rounds(&mut self, context: &mut Context<'_>) -> Poll<()> {
         for _ in 0..ROUNDS_PER_POLL {
             let mut idle = true;
             if let Poll::Ready(event) = self.swarm.poll_next_unpin(context) {
@@ -264,6 +268,24 @@ impl Worker {
         Poll::Pending
     }
 
+    fn update_gauges(&self) {
+        let swarm = self.swarm.network_info();
+        let (connections, outbound) = (swarm.connection_counters(), &self.outbound);
+        let mut stats = self.shared.stats();
+        let gauges = &mut stats.endpoint;
+        gauges.connections_in = connections.num_established_incoming().into();
+        gauges.connections_out = connections.num_established_outgoing().into();
+        gauges.pending_in = connections.num_pending_incoming().into();
+        gauges.dials = connections.num_pending_outgoing().into();
+        gauges.inbound = self.inbound.len() as u64;
+        gauges.inbound_waiting = self.delayed.len() as u64;
+        gauges.answer_bytes = self.inbound.bytes() as u64;
+        gauges.outbound = outbound.pending.len() as u64;
+        gauges.outbound_given_up = outbound.pending.values().filter(|pending| pending.is_abandoned()).count() as u64;
+        gauges.outbound_waiting = outbound.queues.values().map(Queue::len).sum::<usize>() as u64;
+        gauges.gossip_queue = (self.gossip_sender.max_capacity() - self.gossip_sender.capacity()) as u64;
+    }
+
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => self.on_request_event(event),
@@ -286,40 +308,26 @@ impl Worker {
             Command::ReportVerdict { id, from, verdict } => self.report_verdict(&id, &from, verdict),
         }
     }
-
-    /// Delivers a gossip message to the client that took the receiver, or drops it.
-    pub fn on_gossip(&mut self, from: PeerId, id: MessageId, message: gossipsub::Message) {
-        let counters = &self.shared.counters;
-        counters.gossip_received.increment();
-        let gossip = Gossip { from, author: message.source, data: message.data.into(), id: id.clone() };
-        let (requester, now) = (self.requester(from), Instant::now());
-        let is_eligible = self.shared.book().is_eligible(&from, now);
-        if !is_eligible || !self.gossip_rate.take(&requester, now) || self.gossip_sender.try_send(gossip).is_err() {
-            counters.gossip_dropped.increment();
-            self.shared.gossip_missed.notify_one();
-            self.report_verdict(&id, &from, Verdict::Ignore);
-        }
-    }
-
-    pub fn publish(&mut self, data: Bytes) {
-        let Some(gossip) = self.swarm.behaviour_mut().inner.gossip.as_mut() else { return };
-        match gossip.publish(IdentTopic::new(BLOCK_TOPIC), data) {
-            Ok(_) => self.shared.counters.gossip_published.increment(),
-            Err(PublishError::NoPeersSubscribedToTopic) => tracing::debug!("no peer is subscribed to gossip"),
-            Err(error) => tracing::warn!(%error, "a block was not published by gossip"),
-        }
-    }
-
-    pub fn report_verdict(&mut self, id: &MessageId, from: &PeerId, verdict: Verdict) {
-        if let Some(gossip) = self.swarm.behaviour_mut().inner.gossip.as_mut() {
-            gossip.report_message_validation_result(id, from, verdict.into());
-        }
-    }
 }
 
 #[cfg(test)]
 pub(super) mod test {
+    use libp2p::identity::Keypair;
+
     use super::*;
+
+    /// Longer than anything here takes.
+    pub const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// Settings of a new node.
+    pub fn config() -> P2pConfig {
+        P2pConfig::new(Keypair::generate_ed25519())
+    }
+
+    /// Settings of a new node that listens on loopback.
+    pub fn listening() -> P2pConfig {
+        P2pConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..config() }
+    }
 
     /// Responder with empty answers.
     pub struct Silent;

@@ -145,7 +145,7 @@ mod tests {
     use libp2p::StreamProtocol;
 
     use super::*;
-    use crate::p2p::peers::tests::{OURS, connected};
+    use crate::p2p::peers::tests::{OURS, connected, info};
     use crate::protocol::COMPRESSED_PROTOCOL;
 
     #[test]
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(book.candidates(now), [bad]);
         let remembered: Vec<_> = book.reputations(now).into_iter().map(|known| known.peer_id).collect();
         assert_eq!(remembered, [other.to_string()]);
-        let info = book.infos(now).into_iter().find(|info| info.peer_id == Some(bad.to_string())).unwrap();
+        let info = info(&book, bad, now);
         assert_eq!((info.score, info.banned_until, info.penalties, info.last_penalty), (0.0, None, 0, None));
         assert_eq!(book.peers[&bad].recent_failures.at(now, FAILURE_HALF_LIFE), 0.0);
     }
@@ -190,7 +190,7 @@ mod tests {
         let now = Instant::now();
         let mut book = PeerBook::new(&[]);
         let id = PeerId::random();
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let since = unix(now);
         let text = format!(
             r#"[{{"peer_id":"{id}","score":60.0,"since":{since},"banned_until":null,"penalties":2,"last_penalty":"false_claim"}}]"#
         );

@@ -1,5 +1,6 @@
 use libp2p::StreamProtocol;
 
+use super::info::PeerInfo;
 use super::record::Reputation;
 use super::*;
 use crate::p2p::config::Trust;
@@ -14,6 +15,10 @@ pub(super) fn connected(book: &mut PeerBook, protocols: &[StreamProtocol]) -> Pe
     id
 }
 
+pub(super) fn info(book: &PeerBook, id: PeerId, now: Instant) -> PeerInfo {
+    book.infos(now).into_iter().find(|info| info.peer_id == Some(id.to_string())).unwrap()
+}
+
 #[test]
 fn names_get_their_ids() {
     let pinned = PeerId::random();
@@ -21,16 +26,16 @@ fn names_get_their_ids() {
         "node=/ip4/127.0.0.1/tcp/1".parse().unwrap(),
         format!("seed=/ip4/127.0.0.1/tcp/2/p2p/{pinned}").parse().unwrap(),
     ]);
-    assert_eq!(book.resolve("seed"), Some(pinned));
-    assert_eq!(book.resolve(&pinned.to_string()), Some(pinned));
+    assert_eq!(book.find("seed"), Ok(pinned));
+    assert_eq!(book.find(&pinned.to_string()), Ok(pinned));
     assert!(matches!(book.find("node"), Err(P2pError::Unreachable(_))));
     assert!(matches!(book.find("nobody"), Err(P2pError::UnknownPeer)));
     let (first, second) = (PeerId::random(), PeerId::random());
     assert!(matches!(book.find(&first.to_string()), Err(P2pError::UnknownPeer)));
     book.assign_id(0, first);
-    assert_eq!(book.resolve("node"), Some(first));
+    assert_eq!(book.find("node"), Ok(first));
     book.assign_id(0, second);
-    assert_eq!(book.resolve("node"), Some(second), "another peer is at the address now");
+    assert_eq!(book.find("node"), Ok(second), "another peer is at the address now");
     assert!(!book.is_configured(&first));
     assert_eq!(book.addresses(&first), Some(&[][..]));
     let names: Vec<_> = book.infos(Instant::now()).into_iter().map(|info| (info.alias, info.configured)).collect();
@@ -79,7 +84,7 @@ fn idle_peers_are_forgotten_over_the_limit_and_addresses_are_not_serialized() {
         book.disconnected(&id, 0);
     }
     assert_eq!(book.infos(Instant::now()).len(), MAX_PEERS);
-    assert!(book.resolve("n").is_some() && book.resolve(&online.to_string()).is_some());
+    assert!(book.find("n").is_ok() && book.find(&online.to_string()).is_ok());
     let info = book.infos(Instant::now()).into_iter().find(|info| info.connected).unwrap();
     assert!(!info.addresses.is_empty());
     assert!(!serde_json::to_string(&book.infos(Instant::now())).unwrap().contains("192.0.2"));
@@ -109,9 +114,7 @@ fn a_shunned_peer_is_no_candidate_until_its_score_has_decayed() {
     assert_eq!(book.candidates(now), [bad, good], "slow is not malicious");
     (0..2).for_each(|_| _ = book.penalise(bad, Offence::Unreliable, now));
     assert_eq!(book.candidates(now), [good]);
-    let info =
-        |book: &PeerBook| book.infos(now).into_iter().find(|info| info.peer_id == Some(bad.to_string())).unwrap();
-    let info = info(&book);
+    let info = info(&book, bad, now);
     assert_eq!((info.score, info.shunned, info.penalties, info.last_penalty), (55.0, true, 11, Some("unreliable")));
 }
 
@@ -185,8 +188,7 @@ fn a_provable_offence_bans_until_the_score_has_decayed_also_over_a_restart() {
     assert_eq!(book.admits(&bad, now), Err(Refusal::Banned));
     assert!(book.admits(&configured, now).is_ok() && book.is_shunned(&configured, now));
     assert!(book.admits(&slow, now).is_ok() && book.is_shunned(&slow, now));
-    let info = book.infos(now).into_iter().find(|info| info.peer_id == Some(bad.to_string())).unwrap();
-    let left = info.banned_until.unwrap() - SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let left = info(&book, bad, now).banned_until.unwrap() - unix_now().unsigned_abs();
     assert!((1195..=1201).contains(&left), "{left} s");
     assert!(book.admits(&bad, now + Duration::from_secs(1199)).is_err());
     assert!(
@@ -212,7 +214,7 @@ fn a_provable_offence_bans_until_the_score_has_decayed_also_over_a_restart() {
     later.restore(&old, now);
     assert!(later.admits(&bad, now + Duration::from_secs(595)).is_err());
     assert!(later.admits(&bad, now + Duration::from_secs(602)).is_ok(), "time counts while the node is down");
-    let info = later.infos(now).into_iter().find(|info| info.peer_id == Some(bad.to_string())).unwrap();
+    let info = info(&later, bad, now);
     assert!((99.0..101.0).contains(&info.score) && info.last_penalty == Some("invalid_block"), "{}", info.score);
     for known in &mut old {
         known.since += 4200;
@@ -289,11 +291,11 @@ fn the_operator_adds_and_forgets_peers() {
     assert_eq!((book.add(&more), book.add(&more)), (Ok(true), Ok(false)));
     let taken = "a=/ip4/192.0.2.3/tcp/1".parse().unwrap();
     assert_eq!(book.add(&taken), Err(P2pError::DuplicateAlias("a".into())));
-    assert!(book.is_trusted(&id) && book.resolve("b") == Some(id));
+    assert!(book.is_trusted(&id) && book.find("b") == Ok(id));
     book.ban(id, Duration::from_secs(60), now);
     assert!(book.admits(&id, now).is_ok(), "it is the operator's own");
     assert_eq!(book.remove("b"), Some((Some(id), vec![1])));
-    assert!(!book.is_trusted(&id) && book.resolve("b").is_none());
+    assert!(!book.is_trusted(&id) && book.find("b").is_err());
     assert_eq!(book.admits(&id, now), Err(Refusal::Banned));
     assert_eq!(book.remove(&PeerId::random().to_string()), None);
     assert_eq!(book.remove("a"), Some((None, vec![0])), "it was never reached");

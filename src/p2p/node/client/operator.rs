@@ -35,7 +35,7 @@ impl P2pClient {
         let slot = self.reserve()?;
         if let Some(time) = ban {
             let mut book = self.shared.book_mut();
-            if let Some(peer) = book.resolve_known(name) {
+            if let Some(peer) = book.find_any(name) {
                 book.ban(peer, time, Instant::now());
             }
         }
@@ -50,7 +50,7 @@ impl P2pClient {
     /// [`P2pError::UnknownPeer`], also for an alias whose peer was never reached.
     pub fn forgive(&self, name: &str) -> Result<PeerId, P2pError> {
         let mut book = self.shared.book_mut();
-        let peer = book.resolve_known(name).ok_or(P2pError::UnknownPeer)?;
+        let peer = book.find_any(name).ok_or(P2pError::UnknownPeer)?;
         book.forgive(&peer);
         tracing::info!(%peer, "a peer's offences are forgiven");
         Ok(peer)
@@ -85,9 +85,8 @@ impl P2pClient {
 
     /// State of the libp2p endpoint.
     pub fn endpoint_stats(&self) -> EndpointStats {
-        let gossip = self.shared.gossip_queue();
-        let queue = self.commands.max_capacity() - self.commands.capacity();
-        EndpointStats { gossip_queue: gossip as u64, command_queue: queue as u64, ..self.shared.counters.endpoint() }
+        let command_queue = (self.commands.max_capacity() - self.commands.capacity()) as u64;
+        EndpointStats { command_queue, ..self.shared.stats().endpoint.clone() }
     }
 
     /// Disconnects peers that are no longer admitted; the next discovery round does so as well.
@@ -102,17 +101,15 @@ impl P2pClient {
 mod tests {
     use std::sync::Arc;
 
-    use libp2p::identity::Keypair;
-
     use super::*;
     use crate::p2p::node::build;
-    use crate::p2p::node::worker::test::Silent;
+    use crate::p2p::node::worker::test::{Silent, config};
     use crate::p2p::{Offence, P2pConfig};
 
     #[tokio::test]
     async fn nothing_changes_where_the_command_queue_is_full() {
-        let config = P2pConfig { command_queue: 1, ..P2pConfig::new(Keypair::generate_ed25519()) };
-        let (client, _worker) = build(config, Arc::new(Silent)).unwrap();
+        let config = P2pConfig { command_queue: 1, ..config() };
+        let (client, _worker) = build(&config, Arc::new(Silent)).unwrap();
         let peer = PeerId::random();
         client.penalise(peer, Offence::Unreliable);
         client.enforce_admission();

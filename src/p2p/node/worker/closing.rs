@@ -99,7 +99,7 @@ impl Worker {
         for peer in untrusted {
             if self.close_when_idle(peer, CloseReason::Memory) {
                 self.shed.insert(peer);
-                self.shared.counters.count_refusal(Refusal::MemoryLimitExceeded);
+                self.shared.stats().count_refusal(Refusal::MemoryLimitExceeded);
                 peers += 1;
             }
         }
@@ -117,22 +117,20 @@ mod tests {
     use bytes::Bytes;
     use futures::StreamExt;
     use libp2p::identity::Keypair;
-    use tokio::sync::Semaphore;
+    use tokio::sync::{Semaphore, oneshot};
     use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::p2p::admission::memory::MemoryPressure;
     use crate::p2p::error::P2pError;
-    use crate::p2p::node::outbound::ReplySender;
     use crate::p2p::node::queue::Origin;
-    use crate::p2p::node::worker::test::Silent;
+    use crate::p2p::node::worker::test::{PATIENCE, Silent, listening};
     use crate::p2p::node::worker::{Accepted, Responder};
     use crate::p2p::{self, P2pConfig, node::build};
     use crate::protocol::codec::WireRequest;
 
     fn config() -> P2pConfig {
-        let listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
-        P2pConfig { listen, target_peers: 0, ..P2pConfig::new(Keypair::generate_ed25519()) }
+        P2pConfig { target_peers: 0, ..listening() }
     }
 
     /// Lets the swarm work until this holds.
@@ -147,7 +145,7 @@ mod tests {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), working).await.expect("it comes to hold in time");
+        tokio::time::timeout(PATIENCE, working).await.expect("it comes to hold in time");
     }
 
     #[tokio::test]
@@ -157,7 +155,7 @@ mod tests {
         let (trusted, untrusted) = (start().await, start().await);
         let mut config = config();
         config.trust.allow = [trusted.local_peer_id()].into();
-        let (client, mut worker) = build(config, Arc::new(Silent)).unwrap();
+        let (client, mut worker) = build(&config, Arc::new(Silent)).unwrap();
         for node in [&trusted, &untrusted] {
             worker.swarm.dial(node.dial_addresses()[0].clone()).unwrap();
         }
@@ -190,23 +188,23 @@ mod tests {
     async fn an_untrusted_peer_is_disconnected_once_it_has_answered() {
         let (gate, stop) = (Arc::new(Semaphore::new(0)), CancellationToken::new());
         let (untrusted, _) = p2p::start(config(), Arc::new(Late(gate.clone())), stop.clone()).await.unwrap();
-        let (client, mut worker) = build(config(), Arc::new(Silent)).unwrap();
-        let (id, deadline) = (untrusted.local_peer_id(), Instant::now() + Duration::from_secs(20));
+        let (client, mut worker) = build(&config(), Arc::new(Silent)).unwrap();
+        let (id, deadline) = (untrusted.local_peer_id(), Instant::now() + PATIENCE);
         worker.swarm.dial(untrusted.dial_addresses()[0].clone()).unwrap();
         drive(&mut worker, |worker| worker.swarm.is_connected(&id)).await;
-        let (reply, receiver) = ReplySender::new();
+        let (reply, answer) = oneshot::channel();
         worker.send_or_queue(id, Origin::Own, WireRequest::with_deadline(deadline, "1".into()), reply);
         drive(&mut worker, |_| untrusted.inbound_stats().requests == 1).await;
         worker.memory = MemoryPressure::new(1);
         worker.shed_untrusted();
         worker.shed_untrusted();
-        let (reply, refused) = ReplySender::new();
+        let (reply, refused) = oneshot::channel();
         worker.send_or_queue(id, Origin::Own, WireRequest::with_deadline(deadline, "2".into()), reply);
-        assert!(matches!(refused.until(deadline).await, Err(P2pError::Unreachable(_))), "nothing new is sent to it");
+        assert!(matches!(refused.await.unwrap(), Err(P2pError::Unreachable(_))), "nothing new is sent to it");
         assert!(worker.swarm.is_connected(&id) && worker.is_closing(&id));
         gate.add_permits(1);
         drive(&mut worker, |worker| !worker.swarm.is_connected(&id)).await;
-        assert_eq!(receiver.until(deadline).await.unwrap().body, "1");
+        assert_eq!(answer.await.unwrap().unwrap().body, "1");
         assert_eq!(untrusted.inbound_stats().requests, 1);
         assert!(client.endpoint_stats().refused.contains(&("memory", 1)), "{:?}", client.endpoint_stats().refused);
         stop.cancel();

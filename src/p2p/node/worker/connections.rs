@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
-use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::TransportError;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
@@ -22,7 +21,7 @@ use crate::p2p::node::dialer::{DialProblem, dial_address_now, dial_error_text};
 use crate::p2p::transport::check_free;
 
 /// Dials that commands wait for.
-const MAX_OPERATOR_DIALS: usize = 32;
+const MAX_DIAL_COMMANDS: usize = 32;
 /// Timeout of binding an address.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -94,7 +93,7 @@ impl Worker {
                 Some(Ok(peer))
             }
             _ if !is_dialable(&address) => Some(Err(P2pError::Unreachable("no transport for this address".into()))),
-            _ if self.operator_dials.len() >= MAX_OPERATOR_DIALS => Some(Err(P2pError::Busy)),
+            _ if self.dial_commands.len() >= MAX_DIAL_COMMANDS => Some(Err(P2pError::Busy)),
             _ => None,
         };
         if let Some(result) = result {
@@ -103,7 +102,7 @@ impl Worker {
         }
         let options = dial_address_now(address.clone());
         let connection = options.connection_id();
-        self.operator_dials.insert(connection, (address, reply));
+        self.dial_commands.insert(connection, (address, reply));
         if let Err(error) = self.dial_for_operator(options) {
             self.dial_failed(connection, None, &error);
         }
@@ -138,7 +137,7 @@ impl Worker {
 
     fn dial_failed(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
         tracing::debug!(?peer, %error, "a dial failed");
-        if let Some((address, reply)) = self.operator_dials.remove(&connection) {
+        if let Some((address, reply)) = self.dial_commands.remove(&connection) {
             // Another connection may have been made meanwhile, in either direction.
             let connected = peer_id(&address).filter(|peer| self.swarm.is_connected(peer));
             if let Some(peer) = connected {
@@ -173,7 +172,7 @@ impl Worker {
                 book.assign_id(index, peer);
             }
         }
-        if let Some((address, reply)) = self.operator_dials.remove(&connection) {
+        if let Some((address, reply)) = self.dial_commands.remove(&connection) {
             self.shared.book_mut().record_dialled(peer, &address);
             let _ = reply.send(Ok(peer));
         }
@@ -195,17 +194,14 @@ impl Worker {
     }
 
     pub fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
-        self.update_connection_gauges();
+        let listen = &self.shared.listen;
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
                 tracing::debug!(peer = %peer_id, outbound = endpoint.is_dialer(), "connected");
-                let remote = match endpoint {
-                    ConnectedPoint::Dialer { address, .. } => {
-                        self.discovery.connected(peer_id, connection_id);
-                        address
-                    }
-                    ConnectedPoint::Listener { send_back_addr, .. } => send_back_addr,
-                };
+                if endpoint.is_dialer() {
+                    self.discovery.connected(peer_id, connection_id);
+                }
+                let remote = endpoint.get_remote_address().clone();
                 self.connected(peer_id, connection_id, num_established.get(), remote);
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established, cause, .. } => {
@@ -225,17 +221,15 @@ impl Worker {
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 tracing::debug!(%error, "a connection was not accepted");
             }
-            SwarmEvent::NewListenAddr { address, .. } => {
-                self.update_listen_addresses(|addresses| addresses.push(address))
-            }
+            SwarmEvent::NewListenAddr { address, .. } => listen.send_modify(|addresses| addresses.push(address)),
             SwarmEvent::ExpiredListenAddr { address, .. } => {
-                self.update_listen_addresses(|addresses| addresses.retain(|known| *known != address));
+                listen.send_modify(|addresses| addresses.retain(|known| *known != address));
             }
             SwarmEvent::ListenerClosed { addresses: closed, reason, .. } => {
                 if let Err(error) = reason {
                     tracing::error!(%error, addresses = ?closed, "a listener failed");
                 }
-                self.update_listen_addresses(|addresses| addresses.retain(|known| !closed.contains(known)));
+                listen.send_modify(|addresses| addresses.retain(|known| !closed.contains(known)));
             }
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "a listener reports an error"),
             _ => {}
@@ -273,20 +267,7 @@ impl Worker {
         self.notify_change();
     }
 
-    fn update_connection_gauges(&self) {
-        let info = self.swarm.network_info();
-        let (now, counters) = (info.connection_counters(), &self.shared.counters);
-        counters.connections_in.set(now.num_established_incoming() as usize);
-        counters.connections_out.set(now.num_established_outgoing() as usize);
-        counters.pending_in.set(now.num_pending_incoming() as usize);
-        counters.dials.set(now.num_pending_outgoing() as usize);
-    }
-
-    fn update_listen_addresses(&self, change: impl FnOnce(&mut Vec<Multiaddr>)) {
-        change(&mut self.shared.listen.write().unwrap_or_else(std::sync::PoisonError::into_inner));
-    }
-
     fn notify_change(&self) {
-        self.shared.changes.send_modify(|count| *count = count.wrapping_add(1));
+        self.shared.changes.send_replace(());
     }
 }

@@ -110,29 +110,20 @@ mod tests {
     use std::time::Duration;
 
     use futures::{FutureExt, StreamExt};
-    use libp2p::identity::Keypair;
     use tokio_util::sync::CancellationToken;
 
     use super::kad_addresses as addresses;
     use super::*;
     use crate::p2p::node::build;
-    use crate::p2p::node::worker::test::Silent;
+    use crate::p2p::node::worker::test::{PATIENCE, Silent, config, listening};
     use crate::p2p::{self, Offence, P2pConfig};
-
-    /// Longer than anything here takes.
-    const PATIENCE: Duration = Duration::from_secs(20);
-
-    fn config() -> P2pConfig {
-        P2pConfig::new(Keypair::generate_ed25519())
-    }
 
     #[tokio::test]
     async fn peers_on_the_local_network_are_dialled_at_once() {
         let stop = CancellationToken::new();
-        let listening = P2pConfig { listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()], ..config() };
-        let (near, _) = p2p::start(listening, Arc::new(Silent), stop.clone()).await.unwrap();
+        let (near, _) = p2p::start(listening(), Arc::new(Silent), stop.clone()).await.unwrap();
         let discovery_interval = Duration::from_millis(10);
-        let (client, mut worker) = build(P2pConfig { discovery_interval, ..config() }, Arc::new(Silent)).unwrap();
+        let (client, mut worker) = build(&P2pConfig { discovery_interval, ..config() }, Arc::new(Silent)).unwrap();
         let found = (near.local_peer_id(), near.listen_addresses()[0].clone());
         worker.on_mdns_event(mdns::Event::Discovered(vec![found]));
         let dialled = worker.swarm.network_info().connection_counters().num_pending_outgoing();
@@ -152,7 +143,7 @@ mod tests {
     #[tokio::test]
     async fn peers_of_the_routing_table_are_dialled_unless_they_are_shunned_or_enough() {
         for (target_peers, shunned, dialled) in [(8, false, 1), (0, false, 0), (8, true, 0)] {
-            let (client, mut worker) = build(P2pConfig { target_peers, ..config() }, Arc::new(Silent)).unwrap();
+            let (client, mut worker) = build(&P2pConfig { target_peers, ..config() }, Arc::new(Silent)).unwrap();
             let peer = PeerId::random();
             worker.swarm.behaviour_mut().inner.kad.add_address(&peer, "/ip4/127.0.0.1/tcp/1".parse().unwrap());
             if shunned {
@@ -175,7 +166,7 @@ mod tests {
             (true, &[name], &[]),
         ] {
             let config = P2pConfig { private_addresses, target_peers: 0, ..config() };
-            let (_, mut worker) = build(config, Arc::new(Silent)).unwrap();
+            let (_, mut worker) = build(&config, Arc::new(Silent)).unwrap();
             let peer = PeerId::random();
             for address in given {
                 worker.swarm.behaviour_mut().inner.kad.add_address(&peer, address.parse().unwrap());
@@ -197,7 +188,7 @@ mod tests {
         let (peer, discovered) = (PeerId::random(), "/ip4/127.0.0.1/tcp/1".parse::<Multiaddr>().unwrap());
         let own = format!("n=/ip4/127.0.0.1/tcp/2/p2p/{peer}").parse().unwrap();
         for (peers, dialled) in [(vec![], true), (vec![own], false)] {
-            let (_, mut worker) = build(P2pConfig { peers, ..config() }, Arc::new(Silent)).unwrap();
+            let (_, mut worker) = build(&P2pConfig { peers, ..config() }, Arc::new(Silent)).unwrap();
             assert_eq!(worker.swarm.dial(dial_peer(peer, vec![discovered.clone()])).is_ok(), dialled);
         }
     }

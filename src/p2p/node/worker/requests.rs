@@ -15,7 +15,7 @@ use libp2p::swarm::DialError;
 use super::{NEVER, Worker};
 use crate::p2p::error::P2pError;
 use crate::p2p::node::dialer::{dial_error_text, dial_peer};
-use crate::p2p::node::outbound::{OutboundRequests, PendingRequest, QueuedRequest, ReplySender};
+use crate::p2p::node::outbound::{OutboundRequests, PendingRequest, QueuedRequest, Reply};
 use crate::p2p::node::queue::Origin;
 use crate::protocol::codec::{TooLarge, WireRequest, WireResponse};
 
@@ -24,43 +24,33 @@ const MAX_QUEUED_BYTES: usize = 4 << 20;
 
 impl Worker {
     /// Sends a request, or queues it where the limit on requests in flight is reached.
-    pub fn send_or_queue(&mut self, peer: PeerId, origin: Origin, request: WireRequest, reply: ReplySender) {
+    pub fn send_or_queue(&mut self, peer: PeerId, origin: Origin, request: WireRequest, reply: Reply) {
         let now = Instant::now();
         let (own_dialect, latency, known) = {
             let book = self.shared.book();
             (book.speaks_own_dialect(&peer), book.latency(&peer), book.may_be_asked(&peer))
         };
+        let queued = QueuedRequest { deadline: request.deadline.unwrap_or(now + self.request_timeout), request, reply };
         if !known {
-            return reply.send(Err(P2pError::UnknownPeer));
+            return queued.fail(P2pError::UnknownPeer);
         }
         if self.is_closing(&peer) {
-            return reply.send(Err(P2pError::Unreachable("it is being disconnected".into())));
+            return queued.fail(disconnecting());
         }
-        let deadline = request.deadline.unwrap_or(now + self.request_timeout);
         let limit = self.in_flight_limit(own_dialect, origin);
-        let outbound = &mut self.outbound;
-        let requests = outbound.by_peer.entry(peer).or_default();
-        let full = requests.in_flight >= limit;
-        let unwanted = requests.queue.take_unless(|queued| queued.is_wanted(now));
-        outbound.queued -= unwanted.len();
-        unwanted.into_iter().for_each(|queued| queued.reply.send(Err(P2pError::Busy)));
-        let bytes = || requests.queue.iter().map(|queued| queued.request.body.len()).sum::<usize>();
+        let full = self.outbound.in_flight_to(&peer) >= limit;
+        let queue = self.outbound.queues.entry(peer).or_default();
+        let unwanted = queue.take_unless(|queued| queued.is_wanted(now));
+        unwanted.into_iter().for_each(|queued| queued.fail(P2pError::Busy));
+        let bytes = || queue.iter().chain([&queued]).map(|queued| queued.request.body.len()).sum::<usize>();
         // Expected wait in the queue: mean latency for each round of `limit` requests.
         let latency = latency.filter(|_| full).unwrap_or_default();
-        let wait = latency.mul_f64((requests.queue.ahead(origin) + 1) as f64 / limit.max(1) as f64);
-        let refused =
-            full && own_dialect || deadline <= now + wait || full && bytes() + request.body.len() > MAX_QUEUED_BYTES;
-        let queued = QueuedRequest { request, deadline, reply };
-        let dropped = match refused {
-            true => Some(queued),
-            false => {
-                outbound.queued += 1;
-                // Either the request itself, or the one that it displaces.
-                requests.queue.push(origin, queued).unwrap_or_else(Some).inspect(|_| outbound.queued -= 1)
-            }
-        };
-        if let Some(QueuedRequest { reply, .. }) = dropped {
-            reply.send(Err(P2pError::Busy));
+        let wait = latency.mul_f64((queue.ahead(origin) + 1) as f64 / limit.max(1) as f64);
+        let refused = full && (own_dialect || bytes() > MAX_QUEUED_BYTES) || queued.deadline <= now + wait;
+        // The request itself, or the one that it displaces.
+        let dropped = if refused { Some(queued) } else { queue.push(origin, queued).unwrap_or_else(Some) };
+        if let Some(dropped) = dropped {
+            dropped.fail(P2pError::Busy);
         }
         self.send_queued(peer);
     }
@@ -82,33 +72,23 @@ impl Worker {
         let all = self.in_flight_limit(own_dialect, Origin::Own);
         let clients = self.in_flight_limit(own_dialect, Origin::Client(0));
         loop {
-            let now = Instant::now();
-            let Some(requests) = self.outbound.by_peer.get_mut(&peer) else { break };
-            if requests.in_flight >= all {
-                break;
-            }
-            let Some(QueuedRequest { request, deadline, reply }) = requests.queue.pop(requests.in_flight >= clients)
-            else {
-                if requests.in_flight == 0 && requests.queue.len() == 0 {
-                    self.outbound.by_peer.remove(&peer);
-                }
-                break;
-            };
-            self.outbound.queued -= 1;
-            if deadline <= now {
-                reply.send(Err(P2pError::Busy));
-            } else if !reply.is_closed() {
+            let in_flight = self.outbound.in_flight_to(&peer);
+            let queue = self.outbound.queues.get_mut(&peer).filter(|_| in_flight < all);
+            let Some(queued) = queue.and_then(|queue| queue.pop(in_flight >= clients)) else { break };
+            if queued.deadline <= Instant::now() {
+                queued.fail(P2pError::Busy);
+            } else if !queued.reply.is_closed() {
                 match self.ensure_connected(peer) {
-                    Ok(()) => self.send_request(peer, own_dialect, request, deadline, reply),
-                    Err(error) => reply.send(Err(error)),
+                    Ok(()) => self.send_request(peer, own_dialect, queued),
+                    Err(error) => queued.fail(error),
                 }
             }
         }
-        let requests = self.outbound.by_peer.get(&peer);
-        if let Some(first) = requests.and_then(|requests| requests.queue.iter().map(|queued| queued.deadline).min()) {
-            self.wake_at(first);
+        let queue = self.outbound.queues.get(&peer);
+        match queue.and_then(|queue| queue.iter().map(|queued| queued.deadline).min()) {
+            Some(first) => self.wake_at(first),
+            None => _ = self.outbound.queues.remove(&peer),
         }
-        self.update_outbound_gauges();
     }
 
     /// Starts a dial where there is no connection.
@@ -127,21 +107,13 @@ impl Worker {
     }
 
     /// Hands the request to the behaviour, which keeps it until the dial is done.
-    fn send_request(
-        &mut self,
-        peer: PeerId,
-        own_dialect: bool,
-        mut request: WireRequest,
-        deadline: Instant,
-        reply: ReplySender,
-    ) {
+    fn send_request(&mut self, peer: PeerId, own_dialect: bool, queued: QueuedRequest) {
+        let QueuedRequest { mut request, deadline, reply } = queued;
         let sent = Instant::now();
         // A node of the network answers even late: the stream stays open for that.
         request.deadline = Some(if own_dialect { deadline } else { deadline.max(sent + self.outbound.hold) });
         let id = self.swarm.behaviour_mut().inner.requests.send_request(&peer, request);
-        reply.note_sent();
-        self.outbound.pending.insert(id, PendingRequest { peer, sent, deadline, abandoned: false, reply });
-        self.outbound.by_peer.entry(peer).or_default().in_flight += 1;
+        self.outbound.pending.insert(id, PendingRequest { peer, sent, deadline, reply: Some(reply) });
         self.wake_at(deadline);
     }
 
@@ -156,9 +128,7 @@ impl Worker {
                 let error = self.failure(&peer, error);
                 if dial_failed && !self.swarm.is_connected(&peer) {
                     // Each queued request would only dial again.
-                    for queued in self.outbound.take_queue(&peer) {
-                        queued.reply.send(Err(error.clone()));
-                    }
+                    self.outbound.fail_queued(&peer, &error);
                 }
                 self.complete(request_id, Err(error));
             }
@@ -170,7 +140,8 @@ impl Worker {
     fn failure(&self, peer: &PeerId, error: OutboundFailure) -> P2pError {
         match error {
             OutboundFailure::DialFailure => {
-                P2pError::Unreachable(self.shared.book().dial_error(peer).unwrap_or("no connection").into())
+                let error = self.shared.book().dial_error(peer);
+                error.unwrap_or_else(|| P2pError::Unreachable("no connection".into()))
             }
             OutboundFailure::ConnectionClosed => {
                 P2pError::Unreachable("the connection closed before the answer".into())
@@ -186,14 +157,8 @@ impl Worker {
 
     /// Ends a request in flight with its result.
     fn complete(&mut self, id: OutboundRequestId, result: Result<WireResponse, P2pError>) {
-        let Some(PendingRequest { peer, sent, abandoned, reply, .. }) = self.outbound.pending.remove(&id) else {
-            return;
-        };
-        self.outbound.abandoned -= usize::from(abandoned);
-        if let Some(requests) = self.outbound.by_peer.get_mut(&peer) {
-            requests.in_flight -= 1;
-        }
-        let now = Instant::now();
+        let Some(PendingRequest { peer, sent, reply, .. }) = self.outbound.pending.remove(&id) else { return };
+        let (abandoned, now) = (reply.is_none(), Instant::now());
         match &result {
             Ok(_) if abandoned => self.shared.book_mut().record_late_answer(peer, now - sent),
             Ok(_) => self.shared.book_mut().record_answer(peer, now - sent),
@@ -202,7 +167,9 @@ impl Worker {
             Err(_) if abandoned => {}
             Err(error) => self.shared.book_mut().record_failure(peer, error, now),
         }
-        reply.send(result);
+        if let Some(reply) = reply {
+            let _ = reply.send(result);
+        }
         self.send_queued(peer);
         self.close_if_idle(&peer);
     }
@@ -223,55 +190,40 @@ impl Worker {
         let mut next: Option<Instant> = None;
         let mut soon = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
         let outbound = &mut self.outbound;
-        for pending in outbound.pending.values_mut().filter(|pending| !pending.abandoned) {
+        for pending in outbound.pending.values_mut() {
             if pending.deadline > now {
                 soon(pending.deadline);
-                continue;
+            } else if let Some(reply) = pending.reply.take() {
+                let _ = reply.send(Err(P2pError::Timeout));
+                self.shared.book_mut().record_failure(pending.peer, &P2pError::Timeout, now);
             }
-            pending.abandoned = true;
-            outbound.abandoned += 1;
-            self.shared.book_mut().record_failure(pending.peer, &P2pError::Timeout, now);
         }
-        for requests in outbound.by_peer.values_mut() {
-            let late = requests.queue.take_unless(|queued| queued.is_wanted(now));
-            outbound.queued -= late.len();
-            late.into_iter().for_each(|queued| queued.reply.send(Err(P2pError::Busy)));
-            requests.queue.iter().for_each(|queued| soon(queued.deadline));
+        for queue in outbound.queues.values_mut() {
+            let late = queue.take_unless(|queued| queued.is_wanted(now));
+            late.into_iter().for_each(|queued| queued.fail(P2pError::Busy));
+            queue.iter().for_each(|queued| soon(queued.deadline));
         }
-        outbound.by_peer.retain(|_, requests| requests.in_flight > 0 || requests.queue.len() > 0);
+        outbound.queues.retain(|_, queue| queue.len() > 0);
         if let Some(next) = next {
             self.wake_at(next);
         }
         self.close_overdue(now);
         self.serve_delayed();
-        self.update_outbound_gauges();
     }
 
-    /// Fails all queued requests to the peer.
+    /// Fails all queued requests to a peer that is being disconnected.
     pub fn drop_queued(&mut self, peer: &PeerId) {
-        for queued in self.outbound.take_queue(peer) {
-            queued.reply.send(Err(P2pError::Unreachable("it is being disconnected".into())));
-        }
-        self.update_outbound_gauges();
+        self.outbound.fail_queued(peer, &disconnecting());
     }
 
     /// Drops all requests that are queued or wait for a dial; they fail with [`P2pError::Stopped`].
     pub fn drop_unsent(&mut self) {
         let requests = &self.swarm.behaviour().inner.requests;
         self.outbound.pending.retain(|_, pending| requests.is_connected(&pending.peer));
-        self.outbound.by_peer.clear();
-        (self.outbound.queued, self.outbound.abandoned) = (0, 0);
-        for pending in self.outbound.pending.values() {
-            self.outbound.by_peer.entry(pending.peer).or_default().in_flight += 1;
-            self.outbound.abandoned += usize::from(pending.abandoned);
-        }
-        self.update_outbound_gauges();
+        self.outbound.queues.clear();
     }
+}
 
-    fn update_outbound_gauges(&self) {
-        let (outbound, counters) = (&self.outbound, &self.shared.counters);
-        counters.outbound.set(outbound.pending.len());
-        counters.outbound_given_up.set(outbound.abandoned);
-        counters.outbound_waiting.set(outbound.queued);
-    }
+fn disconnecting() -> P2pError {
+    P2pError::Unreachable("it is being disconnected".into())
 }

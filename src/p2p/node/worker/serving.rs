@@ -1,4 +1,4 @@
-//! Inbound requests in the worker.
+//! Inbound requests and gossip in the worker.
 
 use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::FutureExt;
 use libp2p::PeerId;
+use libp2p::gossipsub::{self, IdentTopic, MessageAcceptance, MessageId, PublishError};
 use libp2p::request_response::{Event, InboundRequestId, Message, ResponseChannel};
 
 use super::{Accepted, MAX_INLINE_BYTES, Worker};
 use crate::p2p::address::scope::{Subnet, ip};
-use crate::p2p::admission::inbound::{DelayedRequest, InboundRequest};
-use crate::p2p::rate::Requester;
+use crate::p2p::admission::inbound::{DelayedRequest, InboundRequest, Requester};
+use crate::p2p::behaviour::gossip::Gossip;
 use crate::protocol::codec::{WireRequest, WireResponse};
+use crate::protocol::gossip::BLOCK_TOPIC;
 use crate::protocol::{Code, Failure, MAX_RESPONSE_BYTES};
 
 /// Interval of retries of delayed requests, beside the retries after each answer.
@@ -29,12 +31,12 @@ impl Worker {
             }
             Event::InboundFailure { peer, request_id, error, .. } => {
                 tracing::debug!(%peer, %error, "an answer was not sent");
-                self.shared.counters.failed.increment();
-                self.stream_closed(&request_id);
+                self.shared.stats().inbound.failed += 1;
+                self.inbound.stream_closed(&request_id);
                 self.serve_delayed();
             }
             Event::ResponseSent { request_id, .. } => {
-                self.stream_closed(&request_id);
+                self.inbound.stream_closed(&request_id);
                 self.serve_delayed();
             }
             // This behaviour has inbound requests only.
@@ -50,7 +52,7 @@ impl Worker {
     }
 
     fn serve(&mut self, peer: PeerId, id: InboundRequestId, body: Bytes, channel: ResponseChannel<WireResponse>) {
-        self.shared.counters.requests.increment();
+        self.shared.stats().inbound.requests += 1;
         let request = InboundRequest { id, requester: self.requester(peer), body, channel, cost: None };
         let now = Instant::now();
         // Requests of one peer stay in order.
@@ -83,7 +85,6 @@ impl Worker {
             request.cost = Some(cost);
             return Some((request, reason));
         }
-        self.update_inbound_gauges();
         let InboundRequest { id, body, channel, .. } = request;
         let answer = accepted.unwrap_or_else(|| self.accept(&body).answer);
         let (mut work, long) = (AssertUnwindSafe(answer).catch_unwind(), length > MAX_INLINE_BYTES);
@@ -114,8 +115,8 @@ impl Worker {
             Some(answer) if self.inbound.answer_ready(&id, answer.len(), Instant::now()) => {
                 // Fails when the stream has closed or timed out; an `InboundFailure` event counts that.
                 match self.swarm.behaviour_mut().inner.inbound.send_response(channel, answer.into()) {
-                    Ok(()) => self.shared.counters.answered.increment(),
-                    Err(_) => self.stream_closed(&id),
+                    Ok(()) => self.shared.stats().inbound.answered += 1,
+                    Err(_) => self.inbound.stream_closed(&id),
                 }
             }
             Some(_) => self.refuse(channel, Code::Busy),
@@ -125,30 +126,16 @@ impl Worker {
                 self.inbound.work_done(&id);
             }
         }
-        self.update_inbound_gauges();
     }
 
     /// Answers with a failure, which is too short to count for the memory limit.
     pub fn refuse(&mut self, channel: ResponseChannel<WireResponse>, code: Code) {
-        let counters = &self.shared.counters;
-        if code == Code::RateLimited {
-            counters.rate_limited.increment()
-        } else {
-            counters.dropped.increment()
+        match code {
+            Code::RateLimited => self.shared.stats().inbound.rate_limited += 1,
+            _ => self.shared.stats().inbound.dropped += 1,
         }
         // As in `answer`.
         let _ = self.swarm.behaviour_mut().inner.inbound.send_response(channel, Failure::new(code).encode().into());
-    }
-
-    fn stream_closed(&mut self, id: &InboundRequestId) {
-        self.inbound.stream_closed(id);
-        self.update_inbound_gauges();
-    }
-
-    pub fn update_inbound_gauges(&self) {
-        self.shared.counters.inbound.set(self.inbound.len());
-        self.shared.counters.inbound_waiting.set(self.delayed.len());
-        self.shared.counters.answer_bytes.set(self.inbound.bytes());
     }
 
     /// Delays a request over a limit, or refuses it where too many wait.
@@ -159,9 +146,8 @@ impl Worker {
         }
         let now = Instant::now();
         self.delayed.waiting.push_back(DelayedRequest { request, until: now + limit, reason });
-        self.shared.counters.delayed.increment();
+        self.shared.stats().endpoint.delayed += 1;
         self.wake_at(now + RETRY_INTERVAL.min(limit));
-        self.update_inbound_gauges();
     }
 
     /// Serves delayed requests up to the limits: one of each peer, in rounds.
@@ -171,7 +157,6 @@ impl Worker {
         if self.delayed.len() > 0 {
             self.wake_at(now + RETRY_INTERVAL);
         }
-        self.update_inbound_gauges();
     }
 
     /// Tries the first delayed request of each peer. Returns whether one was served.
@@ -197,5 +182,33 @@ impl Worker {
             }
         }
         served
+    }
+
+    /// Delivers a gossip message to the client that took the receiver, or drops it.
+    pub fn on_gossip(&mut self, from: PeerId, id: MessageId, message: gossipsub::Message) {
+        self.shared.stats().gossip.received += 1;
+        let gossip = Gossip { from, author: message.source, data: message.data.into(), id: id.clone() };
+        let (requester, now) = (self.requester(from), Instant::now());
+        let is_eligible = self.shared.book().is_eligible(&from, now);
+        if !is_eligible || !self.gossip_rate.take(&requester, now) || self.gossip_sender.try_send(gossip).is_err() {
+            self.shared.stats().gossip.dropped += 1;
+            self.shared.gossip_missed.notify_one();
+            self.report_verdict(&id, &from, MessageAcceptance::Ignore);
+        }
+    }
+
+    pub fn publish(&mut self, data: Bytes) {
+        let Some(gossip) = self.swarm.behaviour_mut().inner.gossip.as_mut() else { return };
+        match gossip.publish(IdentTopic::new(BLOCK_TOPIC), data) {
+            Ok(_) => self.shared.stats().gossip.published += 1,
+            Err(PublishError::NoPeersSubscribedToTopic) => tracing::debug!("no peer is subscribed to gossip"),
+            Err(error) => tracing::warn!(%error, "a block was not published by gossip"),
+        }
+    }
+
+    pub fn report_verdict(&mut self, id: &MessageId, from: &PeerId, verdict: MessageAcceptance) {
+        if let Some(gossip) = self.swarm.behaviour_mut().inner.gossip.as_mut() {
+            gossip.report_message_validation_result(id, from, verdict);
+        }
     }
 }
