@@ -4,8 +4,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use libp2p::Multiaddr;
 use libp2p::identity::Keypair;
-use libp2p::{Multiaddr, PeerId};
 use modal_gateway::p2p::{self, Accepted, P2pClient, P2pConfig, P2pError, Responder};
 use modal_gateway::protocol::MAX_RESPONSE_BYTES;
 use tokio::sync::Semaphore;

@@ -28,12 +28,12 @@ pub(super) fn estimate(request: &Bytes, state: Option<&ChainState>) -> (usize, O
     let largest = state.map(|state| state.largest).filter(|largest| *largest > ORDINARY_BYTES);
     let bytes_of = |blocks| bytes_of(blocks, largest.map_or(BLOCK_BYTES, |largest| largest as usize));
     // One very long block takes as much as many ordinary ones.
-    let single = || if largest.is_some() { bytes_of(1) } else { 0 };
+    let single = if largest.is_some() { bytes_of(1) } else { 0 };
     if request.len() > MAX_INLINE_BYTES {
         let bytes = Request::parse(request).map_or(0, |parsed| match &*parsed.path {
             "/ping" | "/data/miner_block/find_ancestor" => request.len(),
             "/data/miner_block/canonical" => bytes_of(length),
-            "/data/miner_block/get" => single(),
+            "/data/miner_block/get" => single,
             "/inspect" | "/data/miner_block/debug_index" => 0,
             _ => bytes_of(length.min(MAX_CHUNK)),
         });
@@ -49,7 +49,7 @@ pub(super) fn estimate(request: &Bytes, state: Option<&ChainState>) -> (usize, O
             bytes_of(to_index.saturating_sub(*from_index).saturating_add(1).min(*chunk_size).min(length))
         }
         Ok(Query::Epoch { .. }) => bytes_of(EPOCH_BLOCKS),
-        Ok(Query::Get { .. }) => single(),
+        Ok(Query::Get { .. }) => single,
         _ => 0,
     };
     (bytes, Some(parsed))

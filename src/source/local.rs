@@ -122,15 +122,14 @@ impl LocalSource {
         if !cacheable(&query) {
             return self.read(&query, state).await;
         }
-        let chain = state.snapshot(None);
-        let key = (chain.clone(), query);
+        let key = (state.snapshot(None), query);
         if let Some(encoded) = self.cache.get(&key).await {
             return Ok(encoded);
         }
         // Concurrent callers share one read. An answer that must not be kept is returned as an error: one that is too
         // large, or not of the key's chain. A standby that takes over may be behind that chain and reach it later: the
-        // old answer would then be encoded for as long as the chain stays there.
-        let query = key.1.clone();
+        // old answer would then be returned for as long as the chain stays there.
+        let (chain, query) = key.clone();
         let read = async {
             match self.read(&query, state).await {
                 Ok(encoded) if encoded.body.len() <= MAX_CACHED_BYTES && encoded.snapshot.same_chain(&chain) => {
