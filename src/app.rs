@@ -26,6 +26,12 @@ pub use node::{Mine, Node};
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), AppError> {
     let gateway = Gateway::start(&config).await?;
     introduce(&config.network);
+    if config.sync && config.peers().is_empty() && !config.mdns {
+        tracing::warn!(
+            "no peer is configured: the chain in the store grows only if another node connects; name one with --peer, or a \
+             network that has bootstrap peers with --network"
+        );
+    }
     notice(format_args!("http {}", gateway.base()));
     notice(format_args!("admin http://{}", gateway.admin));
     gateway.node.announce();

@@ -5,7 +5,7 @@
 //! counts as not set, so that `KEY=${KEY:-}` in a compose file means the default. Relative paths start at the working
 //! directory. Whatever is unknown or malformed is an error that names the key and where it came from.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use figment::Figment;
 use ipnet::IpNet;
@@ -33,6 +33,8 @@ pub struct Config {
     /// The store: `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/DATABASE`. Default `sqlite://modal-gateway.db`.
     #[serde(deserialize_with = "value::database_url")]
     pub database_url: DatabaseUrl,
+    /// File that holds this URL instead, so that no list of processes or variables shows a password. Default none.
+    pub database_url_file: Option<PathBuf>,
     /// Where the HTTP API listens. Default `127.0.0.1:8080`; port 0 takes a free one.
     #[serde(deserialize_with = "value::socket_address")]
     pub http: SocketAddr,
@@ -193,6 +195,7 @@ impl Default for Config {
         let tcp = |port| Multiaddr::from(std::net::Ipv4Addr::UNSPECIFIED).with(libp2p::multiaddr::Protocol::Tcp(port));
         Self {
             database_url: DatabaseUrl::default(),
+            database_url_file: None,
             http: ([127, 0, 0, 1], 8080).into(),
             admin: ([127, 0, 0, 1], 9090).into(),
             listen: vec![tcp(10001), tcp(10002).with(libp2p::multiaddr::Protocol::Ws("/".into()))],
@@ -248,7 +251,16 @@ impl Config {
     /// The first unknown or malformed setting, or the named file that can't be read.
     pub fn load(sources: Sources) -> Result<Self, ConfigError> {
         let figment = sources.layers()?.into_iter().fold(Figment::new(), Figment::merge);
-        let config: Self = figment.extract().map_err(|error| ConfigError::from_figment(error, &figment))?;
+        let mut config: Self = figment.extract().map_err(|error| ConfigError::from_figment(error, &figment))?;
+        if let Some(path) = &config.database_url_file {
+            let unusable = |problem: String| ConfigError::of_key("database_url_file", &problem, &figment);
+            if figment.contains("database_url") {
+                return Err(unusable("database_url is set as well".into()));
+            }
+            let text = fs::read_to_string(path).map_err(|error| unusable(format!("{}: {error}", path.display())))?;
+            let url = text.trim().parse().map_err(|expected| unusable(format!("{}: {expected}", path.display())))?;
+            config.database_url = url;
+        }
         match config.conflict() {
             Some((key, problem)) => Err(ConfigError::of_key(key, problem, &figment)),
             None => Ok(config.applied()),

@@ -98,6 +98,14 @@ impl Network {
         }
     }
 
+    /// The end of an error about another network's genesis: the name of the built-in network whose genesis has this hash,
+    /// or nothing.
+    pub fn owner_of(genesis: &str) -> String {
+        let networks = Self::NAMES.iter().filter_map(|name| Self::named(name));
+        let owner = networks.into_iter().find(|network| network.genesis_hash.as_deref() == Some(genesis));
+        owner.map_or_else(String::new, |network| format!("; this one is the genesis of the network `{}`", network.name))
+    }
+
     /// A network of the usual kind on the internet: what a file that names nothing else describes. Initial difficulty
     /// and block time are those that the network's nodes assume.
     fn public(name: &str, bootstrap: &[&str]) -> Self {

@@ -223,7 +223,7 @@ impl<'a> Walk<'a> {
     fn check_genesis(&self, block: &Header) -> Result<(), Violation> {
         match &self.network.genesis_hash {
             Some(hash) => ensure(block.hash == *hash, block, Rule::Genesis, || {
-                format!("the network's genesis has the hash {}", shorten(hash))
+                format!("the network's genesis has the hash {}{}", shorten(hash), Network::owner_of(&block.hash))
             }),
             None => ensure(self.level < Level::Linked || block.previous_hash == "0", block, Rule::Genesis, || {
                 "its previous hash is not `0`, and the network's settings give no other genesis".into()

@@ -197,6 +197,28 @@ fn no_password_is_ever_shown() {
 }
 
 #[test]
+fn the_database_url_may_be_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("url");
+    std::fs::write(&file, "postgres://u:pa55@h/d\n").unwrap();
+    let text = format!("database_url_file = '{}'", file.display());
+    let config = Config::load(sources(dir.path(), &text)).unwrap();
+    assert_eq!(config.database_url.as_str(), "postgres://u:pa55@h/d");
+    let both = Config::load(sources(dir.path(), &format!("{text}\ndatabase_url = 'sqlite://x.db'"))).unwrap_err();
+    assert_eq!(both.problem, "database_url_file: database_url is set as well");
+    std::fs::write(&file, "u:pa55@h").unwrap();
+    let error = Config::load(sources(dir.path(), &text)).unwrap_err();
+    assert!(
+        error.problem.starts_with("database_url_file: ") && error.problem.contains("expected sqlite://"),
+        "{error}"
+    );
+    assert!(!error.problem.contains("pa55"), "{error}");
+    std::fs::remove_file(&file).unwrap();
+    let error = Config::load(sources(dir.path(), &text)).unwrap_err();
+    assert!(error.problem.contains("No such file"), "{error}");
+}
+
+#[test]
 fn a_networks_bootstrap_genesis_and_schedule_may_be_replaced() {
     let testnet = load_env("MODAL_GATEWAY_NETWORK", "testnet").unwrap();
     assert_eq!(testnet.peers().len(), 4, "the network's own");

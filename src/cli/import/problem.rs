@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::{
-    chain::{pow::PowError, verify},
+    chain::{Network, pow::PowError, verify},
     cli::lines::MAX_LINE_BYTES,
     store::StoreError,
 };
@@ -42,7 +42,11 @@ pub(in crate::cli) enum Problem {
     Order { expected: u64, found: u64 },
     #[error("the chain in the store ends before index {next}: the file can't go on at {found}")]
     Gap { next: u64, found: u64 },
-    #[error("two canonical blocks at index {index}: {} has {known}, this line has {found}", place(*.in_file))]
+    #[error(
+        "two canonical blocks at index {index}: {} has {known}, this line has {found}{}",
+        place(*.in_file),
+        Network::owner_of(.found)
+    )]
     TwoCanonical { index: u64, in_file: bool, known: String, found: String },
     #[error("the export's record counts {said} blocks, but {counted} precede it")]
     Count { said: u64, counted: u64 },

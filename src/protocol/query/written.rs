@@ -70,8 +70,16 @@ impl Path {
     }
 
     fn query_of(&self, data: Value) -> Result<Query, Failure> {
-        let Value::Object(members) = data else { return (self.parse)(&Map::new()) };
-        (self.parse)(&members)
+        let members = match data {
+            Value::Object(members) => members,
+            _ => Map::new(),
+        };
+        (self.parse)(&members).map_err(|failure| match failure.code {
+            Code::MissingParameter if self.path.ends_with("/range") => failure.detail(
+                "both are needed; the index of the last block is in /data/miner_block/chain_info, and a range may go beyond it",
+            ),
+            _ => failure,
+        })
     }
 }
 
@@ -125,7 +133,10 @@ fn named<'a>(path: &str, parameters: &'a [Parameter], name: &str) -> Result<&'a 
     parameters.iter().find(|parameter| parameter.name == name).ok_or_else(|| {
         let known = parameters.iter().map(|parameter| parameter.name).collect::<Vec<_>>().join(", ");
         let known = if known.is_empty() { known } else { format!("; it knows {known}") };
-        Failure::with_detail(Code::UnknownParameter, format!("{} is not a parameter of {path}{known}", shown(name)))
+        let by_index = path == "/data/miner_block/get" && matches!(name, "index" | "height" | "number");
+        let instead = if by_index { "; for a block by index ask /data/miner_block/range" } else { "" };
+        let detail = format!("{} is not a parameter of {path}{known}{instead}", shown(name));
+        Failure::with_detail(Code::UnknownParameter, detail)
     })
 }
 
@@ -179,6 +190,14 @@ mod tests {
     fn pairs_are_decoded_or_refused() {
         let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
         assert_eq!(pairs("a=1&&b=x%20y+z&c"), Ok(own(&[("a", "1"), ("b", "x y z"), ("c", "")])));
+        let question = |path: &str, query: &str| {
+            let path = crate::protocol::query::path(path).unwrap();
+            let pairs = pairs(query).unwrap();
+            path.query_of_pairs(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+        };
+        let hint = |path: &str, query: &str| question(path, query).unwrap_err().detail.unwrap();
+        assert!(hint("/data/miner_block/get", "index=5").ends_with("ask /data/miner_block/range"));
+        assert!(hint("/data/miner_block/range", "from_index=5").contains("/data/miner_block/chain_info"));
         assert_eq!(pairs("a=%ff").unwrap_err().code, Code::MalformedQuery);
         assert_eq!(pairs(&"a".repeat(MAX_QUERY_BYTES + 1)).unwrap_err().code, Code::UriTooLong);
     }
