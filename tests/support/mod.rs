@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod hole;
 pub mod linked;
 pub mod peer;
+pub mod pgbouncer;
 pub mod ports;
 pub mod postgres;
 pub mod process;
