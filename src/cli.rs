@@ -72,7 +72,7 @@ async fn dispatch(command: Command, config: Config, shutdown: CancellationToken)
         command => {
             let work = async {
                 match command {
-                    Command::Import { file } => Ok(import::run(&config, &file).await?),
+                    Command::Import { file, partial } => Ok(import::run(&config, &file, partial).await?),
                     Command::Export { file } => Ok(export::run(&config, &file).await?),
                     Command::Migrate => Ok(migrate::run(&config).await?),
                     Command::Health { url } => Ok(health::run(&config, url).await?),
