@@ -9,7 +9,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::{
     Deserialize, Deserializer,
     de::{Error, SeqAccess, Visitor},
@@ -26,10 +26,18 @@ use crate::{
 /// Longest timeout that may be set.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 
-fn multiaddr(text: &str) -> Result<Multiaddr, String> {
-    match text.parse::<Multiaddr>() {
-        Ok(address) if !address.is_empty() => Ok(address),
-        _ => Err(format!("`{text}` is no multiaddr; expected one such as /ip4/127.0.0.1/tcp/10001")),
+/// An address that libp2p can listen on.
+fn listen_address(text: &str) -> Result<Multiaddr, String> {
+    let address = text.parse::<Multiaddr>().ok().filter(|address| !address.is_empty());
+    let address =
+        address.ok_or_else(|| format!("`{text}` is no multiaddr; expected one such as /ip4/127.0.0.1/tcp/10001"))?;
+    let parts: Vec<_> = address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect();
+    match parts[..] {
+        [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)]
+        | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_), Protocol::Ws(_)] => Ok(address),
+        _ => {
+            Err(format!("`{text}` can't be listened on: it takes /ip4 or /ip6 with /tcp/PORT, then /ws for WebSocket"))
+        }
     }
 }
 
@@ -189,7 +197,7 @@ pub(super) fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<St
 }
 
 pub(super) fn multiaddrs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Multiaddr>, D::Error> {
-    words(deserializer)?.iter().map(|word| multiaddr(word).map_err(D::Error::custom)).collect()
+    words(deserializer)?.iter().map(|word| listen_address(word).map_err(D::Error::custom)).collect()
 }
 
 pub(super) fn peers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PeerAddress>, D::Error> {

@@ -19,7 +19,9 @@ fn a_file_that_is_no_store_or_not_there() {
     assert!(!place.path("modal-gateway.db").exists(), "a mistyped name leaves no store behind");
     place.write("modal-gateway.db", "this is not a database, whatever its name may say".repeat(100));
     place.import(&fixture()).fails(1, &["the store is damaged"]);
-    place.run(["export", "-", "--database-url", "sqlite://no/such/folder/x.db"]).fails(1, &["does not exist"]);
+    place
+        .run(["export", "-", "--database-url", "sqlite://no/such/folder/x.db"])
+        .fails(1, &["the store does not exist: no/such/folder/x.db"]);
 }
 
 #[tokio::test]
@@ -27,7 +29,7 @@ async fn a_store_that_cannot_be_written_says_why() {
     let place = Place::new();
     place.run(["migrate"]).ok();
     let read_only = ["import", "-", "--database-url", "sqlite://modal-gateway.db?mode=ro"];
-    place.run(read_only).fails(1, &["the store is read-only"]);
+    place.run(read_only).fails(1, &["the store is read-only: it was opened for reading only"]);
 
     let mut database = place.database().await;
     sqlx::query("BEGIN IMMEDIATE").execute(&mut database).await.unwrap();
