@@ -32,6 +32,7 @@ check_compose() {
 check_test() {
     check_build
     has_postgres || need "a Postgres server (store tests; or set TEST_DATABASE_URL)" postgresql
+    [ -x /usr/sbin/pgbouncer ] || need "PgBouncer (store tests)" pgbouncer
     command -v curl >/dev/null || need "curl (the documentation's examples)" curl
     { command -v pgrep && command -v kill; } >/dev/null || need "pgrep and kill (tests that stop programs)" procps
     python3 -c 'import ensurepip, venv' 2>/dev/null || need "Python with venv (generated client)" python3 python3-venv

@@ -24,7 +24,8 @@ pub use node::{Mine, Node};
 /// # Errors
 /// Whatever keeps it from starting or ends it early.
 pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), AppError> {
-    let gateway = Gateway::start(&config).await?;
+    let Some(started) = shutdown.run_until_cancelled(Gateway::start(&config)).await else { return Ok(()) };
+    let gateway = started?;
     introduce(&config.network);
     if config.sync && config.peers().is_empty() && !config.mdns {
         tracing::warn!(
@@ -43,7 +44,8 @@ pub async fn serve(config: Config, shutdown: CancellationToken) -> Result<(), Ap
 /// # Errors
 /// Whatever keeps it from starting or ends it early.
 pub async fn node(config: Config, mine: Option<Mine>, shutdown: CancellationToken) -> Result<(), AppError> {
-    let mut node = Node::start(&config).await?;
+    let Some(started) = shutdown.run_until_cancelled(Node::start(&config)).await else { return Ok(()) };
+    let mut node = started?;
     if let Some(mine) = mine {
         node.mine(&config, &mine);
     }

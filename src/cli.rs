@@ -69,7 +69,7 @@ async fn dispatch(command: Command, config: Config, shutdown: CancellationToken)
         Command::Request { to, path, data, timeout } => {
             request::run(&config, &to, &path, data, std::time::Duration::from_secs(timeout), &shutdown).await
         }
-        Command::Import { file } => interruptible(&shutdown, import::run(&config, &file)).await,
+        Command::Import { file, partial } => interruptible(&shutdown, import::run(&config, &file, partial)).await,
         Command::Export { file } => interruptible(&shutdown, export::run(&config, &file)).await,
         Command::Migrate => interruptible(&shutdown, migrate::run(&config)).await,
         Command::Health { url } => interruptible(&shutdown, health::run(&config, url)).await,

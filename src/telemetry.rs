@@ -190,7 +190,11 @@ pub fn process() -> ProcessStats {
 /// # Errors
 /// [`TelemetryError::Filter`] for a malformed `RUST_LOG`, [`TelemetryError::Init`] when called twice.
 pub fn init(format: LogFormat, default_filter: &str) -> Result<(), TelemetryError> {
-    let directives = env::var("RUST_LOG").ok().filter(|value| !value.trim().is_empty());
+    let directives = match env::var("RUST_LOG") {
+        Ok(directives) => Some(directives).filter(|directives| !directives.trim().is_empty()),
+        Err(env::VarError::NotPresent) => None,
+        Err(env::VarError::NotUnicode(_)) => return Err(TelemetryError::Filter("the value is not UTF-8".into())),
+    };
     let filter = EnvFilter::try_new(format!("{},{NEVER}", directives.as_deref().unwrap_or(default_filter)))
         .map_err(|error| TelemetryError::Filter(error.to_string()))?;
     set_format(format);

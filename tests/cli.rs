@@ -12,6 +12,8 @@ use support::process;
 
 mod support;
 
+#[path = "cli/databases.rs"]
+mod databases;
 #[path = "cli/files.rs"]
 mod files;
 #[path = "cli/mining.rs"]

@@ -37,6 +37,8 @@ mod lease;
 mod limits;
 #[path = "store/opening.rs"]
 mod opening;
+#[path = "store/pooled.rs"]
+mod pooled;
 #[path = "store/reading.rs"]
 mod reading;
 #[path = "store/writing.rs"]

@@ -24,6 +24,9 @@ use crate::{
 /// before.
 const SWARM_DRAIN: Duration = Duration::from_secs(15);
 
+/// Longest wait at the start for a database server that isn't up yet.
+const STORE_WAIT: Duration = Duration::from_secs(60);
+
 /// How a node mines.
 #[derive(Debug, Clone)]
 pub struct Mine {
@@ -59,7 +62,8 @@ impl Node {
     /// # Errors
     /// [`AppError::Store`], [`AppError::Identity`], and those of [`Self::start_with`].
     pub async fn start(config: &Config) -> Result<Self, AppError> {
-        let options = OpenOptions { connections: config.store_connections, ..OpenOptions::default() };
+        let options =
+            OpenOptions { connections: config.store_connections, server_wait: STORE_WAIT, ..OpenOptions::default() };
         let store = store::open(config.database_url.as_str(), &options).await?;
         let keypair = p2p::load_or_create(&config.identity)?;
         Self::start_with(config, store, keypair).await

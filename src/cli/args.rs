@@ -217,7 +217,7 @@ Examples:
     /// Import blocks from a file of one JSON block a line (NDJSON); all of them or, on any error, none
     ///
     /// Canonical blocks must ascend by index and continue the chain in the store. Blocks that the store has are
-    /// skipped; orphans are kept beside the chain. The record that `export` writes last is checked if it is there.
+    /// skipped; orphans are kept beside the chain. The record that `export` writes last is checked.
     #[command(after_help = "\
 Examples:
   modal-gateway import chain.ndjson
@@ -225,6 +225,9 @@ Examples:
     Import {
         /// The file, or - for stdin
         file: PathBuf,
+        /// Import blocks of this program that no record follows: part of an export, or blocks from the HTTP API
+        #[arg(long)]
+        partial: bool,
     },
     /// Export the canonical chain, one JSON block a line (NDJSON), and a last line with their count and SHA-256
     #[command(after_help = "\

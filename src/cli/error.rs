@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt::Write as _, io, process::ExitCode};
 
-use super::peer::PeerError;
+use super::{health::HealthError, peer::PeerError};
 use crate::{
     app::AppError,
     config::ConfigError,
@@ -46,20 +46,18 @@ impl CliError {
     }
 }
 
-/// Whether the error, or a cause of it, is about what the user set or asked for.
+/// Whether the error, or a cause of it, is about what the user set or asked for. An error that is transparent hides the one
+/// in it.
 fn is_about_settings(error: &(dyn Error + 'static)) -> bool {
     let itself = error.is::<ConfigError>()
         || error.is::<PeerError>()
+        || matches!(error.downcast_ref(), Some(HealthError::NoPort(_)))
         || matches!(error.downcast_ref(), Some(TelemetryError::Filter(_)))
         || matches!(error.downcast_ref(), Some(StoreError::Url(_)))
         || matches!(
             error.downcast_ref(),
             Some(
-                AppError::AdminNotLoopback(_)
-                    | AppError::AdminToken { .. }
-                    | AppError::Tls(_)
-                    | AppError::Identity(_)
-                    | AppError::Store(StoreError::Url(_))
+                AppError::AdminNotLoopback(_) | AppError::AdminToken { .. } | AppError::Tls(_) | AppError::Identity(_)
             )
         );
     itself || error.source().is_some_and(is_about_settings)

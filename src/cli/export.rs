@@ -25,7 +25,7 @@ const PAGE_BYTES: u64 = 8 << 20;
 /// Why there is no export.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ExportError {
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
     #[error("the chain was reorganised below index {0} during the export: try again")]
     Changed(u64),
@@ -37,7 +37,7 @@ pub(super) enum ExportError {
 
 /// Exports to `file` (`-`: stdout) and says on stderr how much.
 pub(super) async fn run(config: &Config, file: &Path) -> Result<(), CliError> {
-    let options = OpenOptions { create: false, migrate: false, ..open_options(config) };
+    let options = OpenOptions { create: false, migrate: false, write: false, ..open_options(config) };
     let store = store::open(config.database_url.as_str(), &options).await?;
     let outcome = match fs::metadata(file) {
         _ if file == Path::new("-") => to_writer(&*store, io::stdout(), "stdout").await,
@@ -73,6 +73,9 @@ async fn to_file(store: &dyn BlockStore, file: &Path) -> Result<Option<Tip>, Exp
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as for any new file
     let mut temporary = builder.tempfile_in(folder).map_err(failed)?;
+    if let Ok(replaced) = fs::metadata(&target) {
+        temporary.as_file().set_permissions(replaced.permissions()).map_err(failed)?;
+    }
     let tip = to_writer(store, &mut temporary, &name).await?;
     temporary.as_file().sync_all().map_err(failed)?;
     temporary.persist(&target).map_err(|error| failed(error.error))?;

@@ -1,7 +1,7 @@
 //! `import`: blocks from a file into the store, in one transaction: all of them or none. The transaction begins with the
 //! first block, since other writers wait for its end.
 
-use std::{fmt, io, path::Path};
+use std::{io, path::Path};
 
 use tokio::io::{AsyncBufRead, BufReader};
 
@@ -14,14 +14,18 @@ use crate::{
     chain::{ChainEnd, Level, MinerBlock, PowError, Verifier, verify, verify::VerifyError},
     config::Config,
     source::job::Genesis,
-    store::{self, BlockStore, ChainState, ChainWriter, StoreError},
+    store::{self, BlockStore, ChainWriter, StoreError},
     telemetry::notice,
 };
 
 mod problem;
+mod stored;
+mod summary;
 
 pub(super) use problem::ImportError;
 use problem::Problem;
+use stored::Stored;
+use summary::Summary;
 
 /// Blocks verified and written at once.
 const BATCH: usize = 1000;
@@ -29,47 +33,13 @@ const BATCH: usize = 1000;
 /// The same at [`Level::Pow`], where a block takes some 40 ms of a core: so that progress is seen.
 const POW_BATCH: usize = 100;
 
-fn blocks(count: u64) -> &'static str {
-    if count == 1 { "block" } else { "blocks" }
-}
-
-/// What an import did.
-#[derive(Debug)]
-struct Summary {
-    imported: u64,
-    already_there: u64,
-    orphans: u64,
-    duplicates: u64,
-    level: Level,
-    state: ChainState,
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { imported, already_there, orphans, .. } = self;
-        write!(f, "imported {imported} {} ({already_there} already there, {orphans} orphans", blocks(*imported))?;
-        if self.duplicates > 0 {
-            write!(f, ", {} duplicates", self.duplicates)?;
-        }
-        match (&self.state.tip, self.state.level) {
-            (Some(tip), Some(level)) => {
-                write!(f, "), tip {} {}, verified to ", tip.index, tip.hash)?;
-                match self.imported > 0 && level != self.level {
-                    true => write!(f, "{}, older blocks to {level}", self.level),
-                    false => write!(f, "{level}"),
-                }
-            }
-            _ => f.write_str("), the chain is empty"),
-        }
-    }
-}
-
-/// Imports `file` (`-`: stdin) and says on stderr what came of it.
-pub(super) async fn run(config: &Config, file: &Path) -> Result<(), ImportError> {
-    // Before the store is opened: a mistyped name must not leave an empty database behind.
+/// Imports `file` (`-`: stdin) and says on stderr what came of it. A file from `export` must be whole, unless it is
+/// `partial`.
+pub(super) async fn run(config: &Config, file: &Path, partial: bool) -> Result<(), ImportError> {
+    // Before the store is opened: a mistyped name shall not leave an empty database behind.
     let (name, reader, size) = open(file).await?;
     let store = store::open(config.database_url.as_str(), &open_options(config)).await?;
-    let outcome = import(&*store, config, Lines::new(reader), &name, size).await;
+    let outcome = import(&*store, config, Lines::new(reader), &name, size, partial).await;
     store.close().await;
     notice(outcome?);
     Ok(())
@@ -103,13 +73,14 @@ async fn import(
     mut lines: Lines<Reader>,
     file: &str,
     size: Option<u64>,
+    partial: bool,
 ) -> Result<Summary, ImportError> {
     tracing::debug!(file, "the store is open");
     let mut importer: Option<Importer<'_>> = None;
     let mut progress = Progress::new("import", size);
-    let (mut count, mut ended) = (0, false);
+    let (mut count, mut ended, mut ours) = (0, false, None);
     loop {
-        let outcome = lines.next().await.map(|line| line.map(parse));
+        let outcome = lines.next().await.map(|line| line.map(|line| parse(line, &mut ours)));
         let line = lines.number;
         let at = |problem| at_line(file, line, problem);
         let entry = match outcome {
@@ -136,6 +107,9 @@ async fn import(
             }
         }
     }
+    if ours == Some(true) && !ended && !partial {
+        return Err(ImportError::CutOff(file.into()));
+    }
     let importer = match importer {
         Some(importer) => importer,
         // Without a block too the summary has the chain, and a store that can't be written fails.
@@ -154,7 +128,8 @@ enum Entry {
     Record(Record),
 }
 
-fn parse(line: &[u8]) -> Result<Entry, Problem> {
+/// Reads a line. `ours` becomes whether the first block has the form that this program writes, as nobody else does.
+fn parse(line: &[u8], ours: &mut Option<bool>) -> Result<Entry, Problem> {
     if line.is_empty() {
         return Ok(Entry::Blank);
     }
@@ -162,7 +137,10 @@ fn parse(line: &[u8]) -> Result<Entry, Problem> {
     if text.starts_with('\u{feff}') {
         return Err(Problem::ByteOrderMark);
     }
-    serde_json::from_str(text).map(|block| Entry::Block(Box::new(block))).or_else(|error| {
+    let block = serde_json::from_str::<MinerBlock>(text).inspect(|block| {
+        ours.get_or_insert_with(|| block.to_json() == text);
+    });
+    block.map(|block| Entry::Block(Box::new(block))).or_else(|error| {
         // Few lines get here: a record, or the one that ends the import.
         serde_json::from_str(text).map(Entry::Record).map_err(|_| Problem::Json(without_line(&error)))
     })
@@ -181,6 +159,7 @@ fn check_record(record: &Record, counted: u64, found: String) -> Result<(), Prob
 /// Puts blocks into the transaction, batch by batch.
 struct Importer<'a> {
     writer: Box<dyn ChainWriter>,
+    stored: Stored<'a>,
     config: &'a Config,
     file: &'a str,
     /// What the store has settled for.
@@ -200,7 +179,7 @@ struct Importer<'a> {
 
 impl<'a> Importer<'a> {
     /// Begins the transaction.
-    async fn begin(store: &dyn BlockStore, config: &'a Config, file: &'a str) -> Result<Self, StoreError> {
+    async fn begin(store: &'a dyn BlockStore, config: &'a Config, file: &'a str) -> Result<Self, StoreError> {
         let genesis = Genesis::read(store, config.network.genesis_hash.as_deref()).await?;
         let writer = store.write().await?;
         tracing::debug!(file, "transaction begun");
@@ -211,8 +190,21 @@ impl<'a> Importer<'a> {
         };
         let summary = Summary { imported: 0, already_there: 0, orphans: 0, duplicates: 0, level, state };
         let (pending, pending_lines, orphans) = (Vec::new(), Vec::new(), Vec::new());
-        let (verifier, seen) = (None, None);
-        Ok(Self { writer, config, file, genesis, verifier, end, pending, pending_lines, orphans, seen, summary })
+        let (stored, verifier, seen) = (Stored::new(store, summary.state.length), None, None);
+        Ok(Self {
+            writer,
+            stored,
+            config,
+            file,
+            genesis,
+            verifier,
+            end,
+            pending,
+            pending_lines,
+            orphans,
+            seen,
+            summary,
+        })
     }
 
     fn error(&self, line: u64, problem: impl Into<Problem>) -> ImportError {
@@ -278,7 +270,11 @@ impl<'a> Importer<'a> {
         let pending = self.pending.first().and_then(|first| index.checked_sub(first.index));
         match pending.and_then(|offset| self.pending.get(usize::try_from(offset).ok()?)) {
             Some(block) => Ok(Some(block.hash.clone())),
-            None => Ok(self.writer.canonical_at(index).await?.map(|(hash, _)| hash)),
+            None => match self.stored.hash(index).await? {
+                Some(hash) => Ok(Some(hash)),
+                // Written in this transaction.
+                None => Ok(self.writer.canonical_at(index).await?.map(|(hash, _)| hash)),
+            },
         }
     }
 

@@ -24,7 +24,7 @@ const RANDOMX_BATCH: u64 = 32;
 /// Why the store isn't known to be good.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AuditError {
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
     #[error(transparent)]
     Pow(#[from] PowError),
@@ -81,7 +81,7 @@ impl fmt::Display for Summary {
 
 /// Audits the store and says on stderr what came of it.
 pub(super) async fn run(config: &Config, raise: bool) -> Result<(), AuditError> {
-    let options = OpenOptions { create: false, migrate: false, ..open_options(config) };
+    let options = OpenOptions { create: false, migrate: false, write: raise, ..open_options(config) };
     let store = store::open(config.database_url.as_str(), &options).await?;
     let outcome = audit(config, &*store, raise).await;
     store.close().await;

@@ -57,6 +57,9 @@ impl FromStr for DatabaseUrl {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const EXPECTED: &str = "expected sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE";
         match text.split_once(':') {
+            Some(("sqlite", ":memory:" | "//:memory:")) => {
+                Err("a store in memory ends with the program: expected sqlite://PATH")
+            }
             Some(("sqlite", rest)) if !rest.is_empty() => Ok(Self(text.into())),
             Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => match url::Url::parse(text) {
                 Ok(_) => Ok(Self(text.into())),

@@ -49,9 +49,9 @@ fn each_layer_wins_over_those_below() {
         .env
         .extend(env(&[("MODAL_GATEWAY_DATABASE_URL", "postgres://h/ours"), ("MODAL_GATEWAY_HTTP", "0.0.0.0:2")]));
     assert_eq!(url(&sources), "postgres://h/ours");
-    sources.flags = flags([("database_url", "sqlite::memory:".into()), ("admin", "[::1]:0".into())]);
+    sources.flags = flags([("database_url", "sqlite://flag.db".into()), ("admin", "[::1]:0".into())]);
     let config = Config::load(sources).unwrap();
-    assert_eq!(config.database_url.as_str(), "sqlite::memory:");
+    assert_eq!(config.database_url.as_str(), "sqlite://flag.db");
     assert_eq!((config.http.to_string(), config.admin.to_string()), ("0.0.0.0:2".into(), "[::1]:0".into()));
     assert_eq!(config.finality_depth, 7);
 }

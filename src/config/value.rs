@@ -9,7 +9,7 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv4Net};
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 use serde::{
     Deserialize, Deserializer,
     de::{Error, SeqAccess, Visitor},
@@ -24,6 +24,21 @@ use crate::{
 
 /// Longest timeout that may be set.
 const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// An address that libp2p can listen on.
+fn listen_address(text: &str) -> Result<Multiaddr, String> {
+    let address = text.parse::<Multiaddr>().ok().filter(|address| !address.is_empty());
+    let address =
+        address.ok_or_else(|| format!("`{text}` is no multiaddr; expected one such as /ip4/127.0.0.1/tcp/10001"))?;
+    let parts: Vec<_> = address.iter().filter(|part| !matches!(part, Protocol::P2p(_))).collect();
+    match parts[..] {
+        [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_)]
+        | [Protocol::Ip4(_) | Protocol::Ip6(_), Protocol::Tcp(_), Protocol::Ws(_)] => Ok(address),
+        _ => {
+            Err(format!("`{text}` can't be listened on: it takes /ip4 or /ip6 with /tcp/PORT, then /ws for WebSocket"))
+        }
+    }
+}
 
 /// A string, or a number or a truth value without quotes.
 struct Text(String);
@@ -181,10 +196,7 @@ fn each<'de, T, D: Deserializer<'de>, E: fmt::Display>(
 }
 
 pub(super) fn multiaddrs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Multiaddr>, D::Error> {
-    each(deserializer, |word| match word.parse::<Multiaddr>() {
-        Ok(address) if !address.is_empty() => Ok(address),
-        _ => Err(format!("`{word}` is no multiaddr; expected one such as /ip4/127.0.0.1/tcp/10001")),
-    })
+    each(deserializer, listen_address)
 }
 
 pub(super) fn peers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PeerAddress>, D::Error> {

@@ -51,8 +51,10 @@ fn decode(path: &Path, bytes: &[u8]) -> Result<Keypair, IdentityError> {
         let reason = "the file is empty; remove it, and a new key is made".into();
         return Err(IdentityError::NotAKey { path: path.into(), reason });
     }
-    let keypair = Keypair::from_protobuf_encoding(bytes)
-        .map_err(|error| IdentityError::NotAKey { path: path.into(), reason: error.to_string() })?;
+    // The library's own reason depends on what the bytes seem to be.
+    let reason = "it holds no ed25519 key in libp2p's encoding".to_owned();
+    let keypair =
+        Keypair::from_protobuf_encoding(bytes).map_err(|_| IdentityError::NotAKey { path: path.into(), reason })?;
     let mode = fs::metadata(path).map_err(|error| io_error(path, error))?.permissions().mode();
     if mode & 0o077 != 0 {
         tracing::warn!(path = %path.display(), mode = format!("{:o}", mode & 0o777), "others can read the identity file: chmod 600");

@@ -5,10 +5,11 @@
 use std::future::Future;
 
 use sqlx::{
-    ColumnIndex, Connection, Database, Decode, Encode, Executor, IntoArguments, Type,
+    AssertSqlSafe, ColumnIndex, ConnectOptions as _, Connection, Database, Decode, Encode, Executor, IntoArguments,
+    Type,
     database::HasStatementCache,
     migrate::{MigrateError, Migrator},
-    query_as,
+    query_as, raw_sql,
 };
 
 use super::{
@@ -44,6 +45,9 @@ impl<S, T> Identity<T> for S {
     type Is = T;
 }
 
+/// What is wrong with the database of another program, and what to do.
+pub const FOREIGN: &str = "it holds tables of another program; give the gateway a database of its own";
+
 /// What differs between the databases.
 pub trait Backend:
     Database<Arguments: IntoArguments<Self>, Connection: Connection<Options: Sync> + 'static>
@@ -63,8 +67,9 @@ pub trait Backend:
     const BEGIN: &'static str;
     /// Reads the chain's row in such a transaction, and keeps other writers out if `BEGIN` did not.
     const READ_FOR_WRITE: &'static str;
-    /// Counts the tables in which sqlx keeps the applied migrations: none or one.
-    const COUNT_MIGRATION_TABLES: &'static str;
+    /// Counts the tables that a new store can't stand beside, and those in which sqlx keeps the applied migrations: none or
+    /// one.
+    const COUNT_TABLES: &'static str;
     /// The texts of the JSON array `$1`, as the list behind `IN`.
     const TEXTS: &'static str;
     /// The numbers of the JSON array `$1`, as the list behind `IN`.
@@ -96,12 +101,38 @@ pub trait Backend:
     fn lease(source: &Self::LeaseSource) -> impl Future<Output = Result<Option<Box<dyn Lease>>>> + Send;
 }
 
+/// How connections are made.
+pub struct Connector<DB: Backend> {
+    /// The driver's options.
+    pub options: ConnectOptions<DB>,
+    /// What each new connection executes first; may be empty.
+    pub setup: String,
+}
+
+// Derived, it would demand that `DB` be `Clone` too.
+impl<DB: Backend> Clone for Connector<DB> {
+    fn clone(&self) -> Self {
+        Self { options: self.options.clone(), setup: self.setup.clone() }
+    }
+}
+
+impl<DB: Backend> Connector<DB> {
+    /// A new connection.
+    pub async fn connect(&self) -> sqlx::Result<DB::Connection> {
+        let mut connection = self.options.connect().await?;
+        if !self.setup.is_empty() {
+            raw_sql(AssertSqlSafe(self.setup.clone())).execute(&mut connection).await?;
+        }
+        Ok(connection)
+    }
+}
+
 /// A database that was reached and whose schema is up to date.
 pub struct Reached<DB: Backend> {
     /// How connections for reading are made.
-    pub reading: ConnectOptions<DB>,
+    pub reading: Connector<DB>,
     /// How connections for writing are made, `None` if the database is opened for reading only.
-    pub writing: Option<ConnectOptions<DB>>,
+    pub writing: Option<Connector<DB>>,
     /// What the lease is taken with.
     pub lease_source: DB::LeaseSource,
 }
@@ -110,16 +141,27 @@ pub struct Reached<DB: Backend> {
 /// none) and after: those of the newest migration, as sqlx keeps them in the table `_sqlx_migrations`.
 pub async fn prepare<DB: Backend>(connection: &mut DB::Connection, allowed: bool) -> Result<(i64, i64)> {
     let known = DB::MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
-    let (tables,): (Option<i64>,) =
-        query_as(DB::COUNT_MIGRATION_TABLES).fetch_one(&mut *connection).await.map_err(DB::error)?;
-    let mut found = 0;
-    if tables.unwrap_or_default() > 0 {
-        let newest = query_as("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut *connection).await;
-        let (newest,): (Option<i64>,) = newest.map_err(DB::error)?;
-        found = newest.unwrap_or_default();
+    let (others, tables): (i64, i64) =
+        query_as(DB::COUNT_TABLES).fetch_one(&mut *connection).await.map_err(DB::error)?;
+    let mut applied: Vec<(i64, String)> = Vec::new();
+    if tables > 0 {
+        let select = query_as("SELECT version, description FROM _sqlx_migrations ORDER BY version");
+        applied = select.fetch_all(&mut *connection).await.map_err(DB::error)?;
     }
+    let ours = DB::MIGRATIONS.iter().next().map(|first| (first.version, first.description.to_string()));
+    let foreign = match applied.first() {
+        Some(first) => ours.as_ref() != Some(first),
+        None => others > 0,
+    };
+    if foreign {
+        return Err(StoreError::Unusable(FOREIGN.into()));
+    }
+    let found = applied.last().map_or(0, |(version, _)| *version);
     if found > known {
         return Err(StoreError::NewerSchema { found, known });
+    }
+    if found == 0 && !allowed {
+        return Err(StoreError::Unusable("it holds no store; `modal-gateway migrate` makes one".into()));
     }
     if found < known && !allowed {
         return Err(StoreError::OlderSchema);
@@ -129,6 +171,7 @@ pub async fn prepare<DB: Backend>(connection: &mut DB::Connection, allowed: bool
             MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => DB::error(error),
             // Applied by a newer program between the read of the version and the lock.
             MigrateError::VersionMissing(found) => StoreError::NewerSchema { found, known },
+            MigrateError::VersionMismatch(_) => StoreError::Unusable(FOREIGN.into()),
             error => StoreError::Database(sqlx::Error::Migrate(Box::new(error))),
         })?;
     }

@@ -12,9 +12,15 @@ pub enum StoreError {
     /// The SQLite file, or the Postgres database, doesn't exist.
     #[error("the store does not exist: {0}")]
     Missing(String),
+    /// The database was reached, and no store can be in it as it is. The text says what to change.
+    #[error("the database can't be used: {0}")]
+    Unusable(String),
+    /// The database's user may not do what a store does.
+    #[error("the database denies access: {0}")]
+    Denied(String),
     /// The store can be read but not written.
-    #[error("the store is read-only")]
-    ReadOnly,
+    #[error("the store is read-only: {0}")]
+    ReadOnly(String),
     /// Another writer holds the lock, or every connection is in use, for longer than the timeout.
     #[error("the store is busy: {0}")]
     Busy(String),
@@ -45,6 +51,11 @@ pub enum StoreError {
     #[error("the store is damaged: {0}")]
     Damaged(String),
     /// Any other error of the database.
-    #[error("database error: {0}")]
-    Database(#[source] sqlx::Error),
+    #[error("database error: {}", database_text(.0))]
+    Database(sqlx::Error),
+}
+
+/// The text of the database where there is one: the driver adds a line number of the server's source code.
+fn database_text(error: &sqlx::Error) -> String {
+    error.as_database_error().map_or_else(|| error.to_string(), |database| database.message().to_owned())
 }

@@ -289,8 +289,12 @@ pub struct OpenOptions {
     pub migrate: bool,
     /// Create a SQLite file that is missing.
     pub create: bool,
+    /// Open the store for writing too. Without it a SQLite file needs no right to write.
+    pub write: bool,
     /// Connections for reading.
     pub connections: u32,
+    /// Longest wait for a server that is not up yet; 0 fails at once.
+    pub server_wait: Duration,
     /// Longest duration of a read, or of a change beside the chain, with the wait for a connection.
     pub read_timeout: Duration,
     /// Longest wait for the right to write the chain, or for a server when the store is opened. The write itself may
@@ -301,6 +305,7 @@ pub struct OpenOptions {
 impl Default for OpenOptions {
     fn default() -> Self {
         let (read_timeout, acquire_timeout) = (Duration::from_secs(2), Duration::from_secs(5));
-        Self { migrate: true, create: true, connections: 8, read_timeout, acquire_timeout }
+        let server_wait = Duration::ZERO;
+        Self { migrate: true, create: true, write: true, connections: 8, server_wait, read_timeout, acquire_timeout }
     }
 }

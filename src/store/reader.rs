@@ -54,7 +54,7 @@ impl<DB: Backend> SqlStore<DB> {
 
     /// The connection for writing.
     pub fn writer(&self) -> Result<&Arc<Pool<DB>>> {
-        self.writer.as_ref().ok_or(StoreError::ReadOnly)
+        self.writer.as_ref().ok_or_else(|| StoreError::ReadOnly("it was opened for reading only".into()))
     }
 }
 

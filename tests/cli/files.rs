@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Stdio},
 };
@@ -10,7 +11,9 @@ use std::{
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::{Lines, OTHER_NETWORK, Outcome, TIP, WorkDir, edit, fixture, fixture_lines, joined};
+use crate::{
+    Lines, OTHER_NETWORK, Outcome, TIP, WorkDir, edit, fixture, fixture_lines, joined, support::cluster::Cluster,
+};
 
 #[test]
 fn import_is_idempotent_and_export_gives_it_back() {
@@ -137,6 +140,53 @@ fn the_record_is_the_last_line() {
     WorkDir::new().import_stdin(&export).ok();
     export.extend_from_slice(&fixture_lines()[0]);
     WorkDir::new().import_stdin(&export).fails(1, &["stdin: line 65: more after the export's record"]);
+}
+
+#[test]
+fn an_export_that_is_cut_off_is_noticed() {
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
+    let export = dir.run(["export", "-"]).ok().stdout;
+    let lines: Lines = export.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    for kept in [1, 30, 61] {
+        let other = WorkDir::new();
+        let file = other.write("cut.ndjson", joined(&lines[..kept]));
+        other.import(&file).fails(1, &["cut.ndjson ends without the record", "--partial"]);
+        assert_eq!(other.count(), 0);
+        let partial = ["import", "cut.ndjson", "--partial", "--network", "devnet", "--verify", "linked"];
+        let done = other.run(partial).ok().stderr;
+        assert!(done.starts_with(&format!("imported {kept} block")), "{done}");
+    }
+}
+
+#[test]
+fn an_export_keeps_the_mode_of_the_file_that_it_replaces() {
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    for old in [0o600, 0o664] {
+        let file = dir.write("out.ndjson", "old");
+        fs::set_permissions(&file, fs::Permissions::from_mode(old)).unwrap();
+        dir.run(["export", "out.ndjson"]).ok();
+        assert_eq!(format!("{:o}", mode(&file)), format!("{old:o}"));
+    }
+}
+
+/// Reads of the store for each of them took longer than to import them anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_that_are_there_cost_no_round_trip_each() {
+    let (dir, cluster, file) = (WorkDir::new(), Cluster::start(), fixture());
+    let url = cluster.url(cluster.address, "postgres") + "?options[log_statement]=all";
+    let import = || {
+        let before = cluster.log().len();
+        let args = ["import", file.to_str().unwrap(), "--network", "devnet", "--verify", "linked"];
+        let done = dir.run(args.iter().chain(&["--database-url", &url])).ok().stderr;
+        (done, cluster.log()[before..].matches(" execute ").count())
+    };
+    import();
+    let (done, statements) = import();
+    assert!(done.starts_with("imported 0 blocks (61 already there"), "{done}");
+    assert!((1..30).contains(&statements), "{statements} statements");
 }
 
 #[test]

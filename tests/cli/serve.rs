@@ -2,11 +2,15 @@
 
 use std::{
     io::{BufRead, BufReader},
-    process::{Command, Stdio},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
-use crate::{TIP, WorkDir, fixture};
+use crate::{
+    TIP, WorkDir, fixture,
+    support::{ports::free_port, postgres::Database, relay::Relay},
+};
 
 #[tokio::test]
 async fn health_is_an_exit_code() {
@@ -44,6 +48,35 @@ fn a_gateway_serves_until_it_is_stopped() {
 
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_not_up_yet_is_waited_for() {
+    let (dir, database) = (WorkDir::new(), Database::create().await);
+    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let url = format!("postgres://postgres@{address}{}", url::Url::parse(&database.url).unwrap().path());
+    let serve = ["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
+    let start = || {
+        let mut command = dir.command(serve);
+        let mut child = command.args(["--database-url", &url]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let waiting = stderr.next().unwrap();
+        assert!(waiting.contains("the database is not up yet") && waiting.contains("limit=60s"), "{waiting}");
+        (child, stderr)
+    };
+    let stop = |mut child: Child| {
+        Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    };
+    // Nobody has to wait for the end of that.
+    stop(start().0);
+
+    let (child, mut stderr) = start();
+    let _relay = Relay::at(address, &database.url).await;
+    let up = stderr.next().unwrap();
+    assert!(up.contains("the database is up"), "{up}");
+    assert!(stderr.any(|line| line.starts_with("http ")));
+    stop(child);
 }
 
 #[tokio::test]

@@ -19,7 +19,8 @@ fn a_file_that_is_no_store_or_not_there() {
     assert!(!dir.path("modal-gateway.db").exists(), "a mistyped name leaves no store behind");
     dir.write("modal-gateway.db", "this is not a database, whatever its name may say".repeat(100));
     dir.import(&fixture()).fails(1, &["the store is damaged"]);
-    dir.run(["export", "-", "--database-url", "sqlite://no/such/folder/x.db"]).fails(1, &["does not exist"]);
+    dir.run(["export", "-", "--database-url", "sqlite://no/such/folder/x.db"])
+        .fails(1, &["the store does not exist: no/such/folder/x.db"]);
 }
 
 #[tokio::test]
@@ -27,7 +28,7 @@ async fn a_store_that_cannot_be_written_says_why() {
     let dir = WorkDir::new();
     dir.run(["migrate"]).ok();
     let read_only = ["import", "-", "--database-url", "sqlite://modal-gateway.db?mode=ro"];
-    dir.run(read_only).fails(1, &["the store is read-only"]);
+    dir.run(read_only).fails(1, &["the store is read-only: it was opened for reading only"]);
 
     let mut database = dir.database().await;
     sqlx::query("BEGIN IMMEDIATE").execute(&mut database).await.unwrap();

@@ -46,6 +46,9 @@ fn unknown_variables_files_and_flags_are_named() {
     dir.run(["migrate", "--verify", "all"]).fails(2, &["--verify: ", "expected none, linked or pow"]);
     let outcome = dir.command(["migrate"]).env("RUST_LOG", "a=b=c").output().unwrap();
     Outcome::from(outcome).fails(2, &["environment variable RUST_LOG: "]);
+    let bytes = <std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"\xff");
+    let outcome = dir.command(["migrate"]).env("RUST_LOG", bytes).output().unwrap();
+    Outcome::from(outcome).fails(2, &["environment variable RUST_LOG: the value is not UTF-8"]);
 }
 
 /// What is wrong with settings is exit code 2, also where it shows only when they are used.
@@ -58,19 +61,26 @@ fn unknown_variables_files_and_flags_are_named() {
 #[case::admin_without_token(&["serve", "--admin", "0.0.0.0:0"], "set admin_token")]
 #[case::no_token_file(&["serve", "--admin-token-file", "absent"], "absent can't be read")]
 #[case::no_certificate(&["serve", "--tls-cert", "absent.pem", "--tls-key", "absent.pem"], "absent.pem")]
+#[case::no_listener(&["node", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"], "can't be listened on: it takes /ip4")]
+#[case::no_name_to_listen_on(&["node", "--listen", "/dns4/host/tcp/1"], "can't be listened on")]
+#[case::no_port(&["health", "--http", "127.0.0.1:0"], "has no fixed port")]
 #[case::unknown_peer(&["request", "nobody", "/ping"], "`nobody` is neither")]
 fn unusable_settings_are_named(#[case] args: &[&str], #[case] text: &str) {
     let dir = WorkDir::new();
     let free = ["--listen", "/ip4/127.0.0.1/tcp/0"];
+    let free: &[&str] = if args.contains(&"--listen") { &[] } else { &free };
     let http: &[&str] = if args[0] == "serve" { &["--http", "127.0.0.1:0"] } else { &[] };
-    dir.run(args.iter().chain(http).chain(&free)).fails(2, &[text]);
+    dir.run(args.iter().chain(http).chain(free)).fails(2, &[text]);
+    assert!(!dir.path("modal-gateway.key").exists(), "nothing is made before that");
 }
 
-#[test]
-fn an_empty_key_file_is_named() {
+#[rstest]
+#[case::empty("", "the file is empty")]
+#[case::text("x\n", "it holds no ed25519 key")]
+fn a_key_file_without_a_key_is_named(#[case] key: &str, #[case] text: &str) {
     let dir = WorkDir::new();
-    dir.write("modal-gateway.key", "");
-    dir.run(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).fails(2, &["modal-gateway.key", "empty"]);
+    dir.write("modal-gateway.key", key);
+    dir.run(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).fails(2, &["modal-gateway.key", text]);
 }
 
 #[test]

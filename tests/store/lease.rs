@@ -3,7 +3,7 @@
 use super::*;
 
 /// The lease, as soon as the one before is released: the server notices a closed connection with some delay.
-async fn soon(store: &Arc<dyn BlockStore>) -> Box<dyn Lease> {
+pub async fn soon(store: &Arc<dyn BlockStore>) -> Box<dyn Lease> {
     let taken = async {
         loop {
             if let Some(lease) = store.lease().await.unwrap() {
@@ -34,6 +34,19 @@ async fn one_handle_has_the_lease(#[values(Sqlite, Postgres)] kind: Kind) {
 
     let elsewhere = TestDatabase::new(kind).await;
     assert!(elsewhere.open().await.lease().await.unwrap().is_some(), "another store has a lease of its own");
+}
+
+#[tokio::test]
+async fn a_link_to_a_store_has_its_lease() {
+    let (test, store) = holding(Sqlite, plain(1)).await;
+    let TestDatabase::Folder(folder) = &test else { unreachable!() };
+    std::os::unix::fs::symlink("chain.db", folder.path().join("link.db")).unwrap();
+    std::os::unix::fs::symlink(".", folder.path().join("folder")).unwrap();
+    let _lease = store.lease().await.unwrap().unwrap();
+    for name in ["link.db", "folder/chain.db", "folder/link.db"] {
+        let linked = store::open(&test.url().replace("chain.db", name), &impatient()).await.unwrap();
+        assert!(linked.lease().await.unwrap().is_none(), "{name}");
+    }
 }
 
 #[tokio::test]
@@ -78,7 +91,7 @@ async fn a_store_that_can_only_be_read_gives_no_lease() {
     let (test, store) = holding(Sqlite, plain(3)).await;
     store.close().await;
     let store = store::open(&(test.url() + "?mode=ro"), &impatient()).await.unwrap();
-    assert!(matches!(store.lease().await, Err(StoreError::ReadOnly)));
-    assert!(matches!(store.create_job("{}").await, Err(StoreError::ReadOnly)));
+    assert!(matches!(store.lease().await, Err(StoreError::ReadOnly(_))));
+    assert!(matches!(store.create_job("{}").await, Err(StoreError::ReadOnly(_))));
     assert_eq!(store.jobs(9).await.unwrap(), []);
 }

@@ -22,7 +22,7 @@ async fn the_schema_is_migrated_on_request(#[values(Sqlite, Postgres)] kind: Kin
     let test = TestDatabase::new(kind).await;
     let as_it_is = OpenOptions { migrate: false, ..impatient() };
     let error = store::open(&test.url(), &as_it_is).await.err().unwrap();
-    assert!(matches!(error, StoreError::OlderSchema), "{error:?}");
+    assert!(matches!(&error, StoreError::Unusable(text) if text.contains("holds no store")), "{error:?}");
     assert_eq!(store::migrate(&test.url(), &as_it_is).await.unwrap(), (0, 3));
     assert_eq!(store::migrate(&test.url(), &as_it_is).await.unwrap(), (3, 3));
     store::open(&test.url(), &as_it_is).await.unwrap();
@@ -73,7 +73,7 @@ async fn a_read_only_store_can_be_read(#[values(Sqlite, Postgres)] kind: Kind) {
     let store = store::open(&url, &impatient()).await.unwrap();
     assert_eq!(store.range(0, 9).await.unwrap().list.json, joined(&plain(3)));
     let error = store.write().await.err().unwrap();
-    assert!(matches!(error, StoreError::ReadOnly), "{error:?}");
+    assert!(matches!(error, StoreError::ReadOnly(_)), "{error:?}");
 }
 
 #[rstest]
@@ -100,7 +100,17 @@ async fn a_missing_sqlite_file_is_created_on_request() {
     }
     let TestDatabase::Folder(folder) = &test else { unreachable!() };
     assert_eq!(folder.path().read_dir().unwrap().count(), 0);
-    for url in ["sqlite://", "sqlite:", "mysql://host/x", "chain.db", "sqlite://x?mode=odd", "postgres://host:port/x"] {
+    for url in [
+        "sqlite://",
+        "sqlite:",
+        "mysql://host/x",
+        "chain.db",
+        "sqlite://x?mode=odd",
+        "sqlite://x?mode=memory",
+        "sqlite:file:x",
+        "sqlite://%3Amemory%3A",
+        "postgres://host:port/x",
+    ] {
         let error = store::open(url, &impatient()).await.err().unwrap();
         assert!(matches!(error, StoreError::Url(_)), "{url}: {error:?}");
     }
@@ -155,6 +165,23 @@ async fn an_unreachable_postgres_is_named_without_its_password() {
     let error = store::open("postgres://user:secret@127.0.0.1:1/chain", &impatient()).await.err().unwrap();
     assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
     assert!(!format!("{error} {error:?}").contains("secret"));
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_up_is_waited_for_no_longer_than_was_said() {
+    let free = support::ports::free_port();
+    let url = format!("postgres://user@127.0.0.1:{free}/chain");
+    let (started, patient) = (Instant::now(), OpenOptions { server_wait: Duration::from_secs(1), ..impatient() });
+    let error = store::open(&url, &patient).await.err().unwrap();
+    assert!(matches!(&error, StoreError::Unreachable(text) if text.contains(&free.to_string())), "{error:?}");
+    assert!(started.elapsed() >= Duration::from_secs(1));
+    // One that answers is up, whatever the answer.
+    let (started, test) = (Instant::now(), TestDatabase::new(Postgres).await);
+    let absent = test.url().replace("modal_gateway", "no_such");
+    let patient = OpenOptions { server_wait: Duration::from_secs(600), ..impatient() };
+    let error = store::open(&absent, &patient).await.err().unwrap();
+    assert!(matches!(error, StoreError::Missing(_)), "{error:?}");
+    assert!(started.elapsed() < Duration::from_secs(60));
 }
 
 #[tokio::test]

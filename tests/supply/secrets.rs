@@ -1,7 +1,7 @@
 //! Secrets: whatever the program prints, at the most talkative level and in both formats, holds none.
 
 use std::{
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::Path,
@@ -142,7 +142,21 @@ fn an_unreachable_store_is_named_without_its_password(#[case] log: &str) {
         }
     }
     let url = format!("postgres://user:{PASSWORD}@127.0.0.1:1/db");
-    for command in ["serve", "node", "verify", "import"] {
+    for command in ["serve", "node"] {
+        let args = [&[command], &SERVE[1..]].concat();
+        let mut child = place.command(log, &args).env("DATABASE_URL", &url).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let mut stderr = Vec::new();
+        // It waits for the database then.
+        while !stderr.last().is_some_and(|line: &String| line.contains("not up yet")) {
+            stderr.push(lines.next().expect("it waits"));
+        }
+        Command::new("kill").arg(child.id().to_string()).status().unwrap();
+        stderr.extend(lines);
+        let status = child.wait().unwrap();
+        place.check(&Output { status, stdout: Vec::new(), stderr: stderr.join("\n").into() });
+    }
+    for command in ["verify", "import"] {
         let mut args = vec![command];
         args.extend((command == "import").then_some("-"));
         args.extend(&SERVE[1..]);

@@ -122,6 +122,11 @@ impl Cluster {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("data/server.log")).unwrap()
+    }
+
     /// URL of a database of its, at this address.
     pub fn url(&self, address: SocketAddr, database: &str) -> String {
         format!("postgres://postgres@{address}/{database}")
@@ -162,7 +167,8 @@ impl Drop for Cluster {
     }
 }
 
-fn is_root() -> bool {
+/// Whether the tests run as root, from whom no mode of a file keeps anything.
+pub fn is_root() -> bool {
     Command::new("id").arg("-u").output().unwrap().stdout == b"0\n"
 }
 
@@ -173,7 +179,7 @@ fn server_user() -> &'static str {
 }
 
 /// What a command for the server begins with.
-fn server_rights() -> Vec<String> {
+pub fn server_rights() -> Vec<String> {
     if !is_root() {
         return vec!["env".into()];
     }

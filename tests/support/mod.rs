@@ -13,6 +13,7 @@ pub mod hole;
 pub mod linked;
 pub mod listeners;
 pub mod peer;
+pub mod pgbouncer;
 pub mod ports;
 pub mod postgres;
 pub mod process;

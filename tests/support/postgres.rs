@@ -27,10 +27,16 @@ pub struct Database {
 impl Database {
     /// Creates one with a name of its own.
     pub async fn create() -> Self {
+        Self::encoded("UTF8").await
+    }
+
+    /// The same, in this encoding.
+    pub async fn encoded(encoding: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
         let name = format!("modal_gateway_{now}_{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        execute(format!("CREATE DATABASE {name} TEMPLATE template0")).await;
+        execute(format!("CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"))
+            .await;
         let mut url = url::Url::parse(server()).unwrap();
         url.set_path(&name);
         Self { url: url.into(), name }

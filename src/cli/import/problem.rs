@@ -17,7 +17,9 @@ pub(in crate::cli) enum ImportError {
     Line { file: String, line: u64, problem: Problem },
     #[error("{file}: lines {first} to {last}: {problem}")]
     Conflict { file: String, first: u64, last: u64, problem: String },
-    #[error(transparent)]
+    #[error("{0} ends without the record that closes an export: it is cut off, or --partial imports it as it is")]
+    CutOff(String),
+    #[error("{0}")]
     Store(#[from] StoreError),
     #[error(transparent)]
     Pow(#[from] PowError),

@@ -9,10 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sqlx::{ConnectOptions as _, Connection};
+use sqlx::Connection;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
-use super::{Backend, ConnectOptions};
+use super::{Backend, Connector};
 use crate::store::error::StoreError;
 
 /// Longest wait for the database's answer to a probe. With [`PROBE_EVERY`] it bounds how long after its return the
@@ -27,7 +27,7 @@ type Attempt = JoinHandle<sqlx::Result<()>>;
 
 /// What is known of a database.
 pub struct Health<DB: Backend> {
-    options: ConnectOptions<DB>,
+    connector: Connector<DB>,
     up: watch::Sender<bool>,
     probing: AtomicBool,
     /// Older connections are not used: they may be broken, or lead to a server that isn't the right one any more.
@@ -36,10 +36,10 @@ pub struct Health<DB: Backend> {
 }
 
 impl<DB: Backend> Health<DB> {
-    /// A database that was just reached with `options`.
-    pub fn new(options: ConnectOptions<DB>) -> Arc<Self> {
+    /// A database that was just reached with `connector`.
+    pub fn new(connector: Connector<DB>) -> Arc<Self> {
         let (up, trusted_since) = (watch::Sender::new(true), Mutex::new(Instant::now()));
-        Arc::new(Self { options, up, probing: AtomicBool::new(false), trusted_since, outages: AtomicU64::new(0) })
+        Arc::new(Self { connector, up, probing: AtomicBool::new(false), trusted_since, outages: AtomicU64::new(0) })
     }
 
     /// Whether the database can be reached, as far as is known.
@@ -76,7 +76,9 @@ impl<DB: Backend> Health<DB> {
                 self.probe();
             }
             // The server may have become a standby, the file may have been replaced: new connections show it.
-            StoreError::ReadOnly | StoreError::Damaged(_) | StoreError::Io(_) => self.distrust(),
+            StoreError::ReadOnly(_) | StoreError::Denied(_) | StoreError::Damaged(_) | StoreError::Io(_) => {
+                self.distrust();
+            }
             _ => {}
         }
     }
@@ -127,8 +129,8 @@ impl<DB: Backend> Health<DB> {
     /// where the next call waits for it again: there is never more than one.
     async fn connect(&self, attempt: &mut Option<Attempt>) -> Result<(), StoreError> {
         let mut connecting = attempt.take().unwrap_or_else(|| {
-            let options = self.options.clone();
-            tokio::spawn(async move { options.connect().await?.close().await })
+            let connector = self.connector.clone();
+            tokio::spawn(async move { connector.connect().await?.close().await })
         });
         let connected = match timeout(PROBE_TIMEOUT, &mut connecting).await {
             Ok(ended) => ended.unwrap_or(Err(sqlx::Error::WorkerCrashed)),

@@ -17,7 +17,7 @@ use std::{
 };
 
 use scopeguard::ScopeGuard;
-use sqlx::{ConnectOptions as _, Connection, raw_sql};
+use sqlx::{Connection, raw_sql};
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -25,7 +25,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Backend, ConnectOptions, health::Health};
+use super::{Backend, Connector, health::Health};
 use crate::store::{
     error::{Result, StoreError},
     model::PoolStats,
@@ -60,7 +60,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A bounded number of connections.
 pub struct Pool<DB: Backend> {
-    options: ConnectOptions<DB>,
+    connector: Connector<DB>,
     health: Arc<Health<DB>>,
     max: u32,
     /// Longest wait for a connection.
@@ -106,9 +106,9 @@ enum State {
 
 impl<DB: Backend> Pool<DB> {
     /// At most `max` connections, made when they are needed.
-    pub fn new(options: ConnectOptions<DB>, health: Arc<Health<DB>>, max: u32, wait: Duration) -> Arc<Self> {
+    pub fn new(connector: Connector<DB>, health: Arc<Health<DB>>, max: u32, wait: Duration) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(max as usize));
-        Arc::new(Self { options, health, max, wait, permits, idle: Mutex::default(), waiting: AtomicUsize::new(0) })
+        Arc::new(Self { connector, health, max, wait, permits, idle: Mutex::default(), waiting: AtomicUsize::new(0) })
     }
 
     /// Numbers of the connections.
@@ -169,7 +169,7 @@ impl<DB: Backend> Pool<DB> {
         }
         while let Some(mut opened) = self.pop() {
             let young = opened.at.elapsed() < MAX_AGE || DB::EMBEDDED;
-            if self.health.trusts(opened.at) && opened.target == DB::target(&self.options) {
+            if self.health.trusts(opened.at) && opened.target == DB::target(&self.connector.options) {
                 let trusted = DB::EMBEDDED || opened.used_at.elapsed() < TRUSTED_IDLE;
                 if young && (trusted || answers(timeout(PING_TIMEOUT, opened.connection.ping()).await)) {
                     return Ok(self.guard(opened, permit));
@@ -181,12 +181,12 @@ impl<DB: Backend> Pool<DB> {
             }
             tokio::spawn(timeout(CLOSE_TIMEOUT, opened.connection.close()));
         }
-        let target = DB::target(&self.options);
+        let target = DB::target(&self.connector.options);
         // Before the connection is made: an outage that is noticed meanwhile counts for it.
         let at = Instant::now();
-        let options = self.options.clone();
+        let connector = self.connector.clone();
         // The permit goes along, since opening a file can't be cancelled.
-        let connecting = tokio::spawn(async move { (options.connect().await, permit) });
+        let connecting = tokio::spawn(async move { (connector.connect().await, permit) });
         let connected = match DB::EMBEDDED {
             true => timeout(self.wait, connecting).await,
             false => timeout(self.wait, AbortOnDropHandle::new(connecting)).await,

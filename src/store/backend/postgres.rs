@@ -11,12 +11,16 @@ use sqlx::{
 };
 use url::Url;
 
-use super::{Backend, Reached, misread, prepare};
+use super::{Backend, Connector, FOREIGN, Reached, misread, prepare};
 use crate::store::{
     error::{Result, StoreError},
     model::OpenOptions,
     traits::Lease,
 };
+
+mod reach;
+
+use reach::{connect, first_connection};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -43,6 +47,9 @@ const KEEPALIVE: [(&str, u32); 3] =
 const PARAMETERS: &str = "sslmode, ssl-mode, sslrootcert, ssl-root-cert, ssl-ca, sslcert, ssl-cert, sslkey, ssl-key, \
     statement-cache-capacity, host, hostaddr, port, dbname, user, password, application_name, options";
 
+/// Those of them that name a file, or hold its text.
+const FILES: &[&str] = &["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "ssl-cert", "sslkey", "ssl-key"];
+
 /// Parameters of the server's own clients that have no effect here, and are in the URLs that hosting providers issue:
 /// the driver would log them.
 const IGNORED: &[&str] =
@@ -50,7 +57,7 @@ const IGNORED: &[&str] =
 
 /// How the connection of a lease is made.
 pub struct LeaseSource {
-    connect: PgConnectOptions,
+    connector: Connector<Postgres>,
     wait: Duration,
 }
 
@@ -67,7 +74,10 @@ impl Backend for Postgres {
     const EMBEDDED: bool = false;
     const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED";
     const READ_FOR_WRITE: &'static str = "SELECT * FROM chain FOR UPDATE";
-    const COUNT_MIGRATION_TABLES: &'static str = "SELECT count(to_regclass('_sqlx_migrations'))";
+    const COUNT_TABLES: &'static str = "SELECT (SELECT count(*) FROM pg_class \
+         WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relname IN \
+         ('block', 'tally', 'chain', 'staged_block', 'stage', 'event', 'job', 'note')), \
+         count(to_regclass('_sqlx_migrations'))";
     const TEXTS: &'static str = "(SELECT jsonb_array_elements_text(CAST($1 AS jsonb)))";
     const NUMBERS: &'static str = "(SELECT CAST(jsonb_array_elements_text(CAST($1 AS jsonb)) AS bigint))";
     const NOW: &'static str = "CAST(floor(EXTRACT(EPOCH FROM clock_timestamp())) AS BIGINT)";
@@ -97,7 +107,14 @@ impl Backend for Postgres {
             "23505" | "21000" => StoreError::Conflict("another block is in that place already".into()),
             // No such database; none of our tables in it.
             "3D000" | "42P01" => StoreError::Missing(message),
-            "25006" | "42501" => StoreError::ReadOnly,
+            "25006" => StoreError::ReadOnly(message),
+            "42501" => StoreError::Denied(format!(
+                "{message}; the role needs USAGE and CREATE on the schema, and all rights on its tables"
+            )),
+            "3F000" => StoreError::Unusable(format!(
+                "{message}; ALTER ROLE … SET search_path to a schema that exists, and on which the role has USAGE"
+            )),
+            "42P07" | "42710" => StoreError::Unusable(format!("{message}; {FOREIGN}")),
             "55P03" | "55006" | "57014" => StoreError::Busy(message),
             "53100" => StoreError::Full,
             // A transaction that idled for too long, and its connection with it.
@@ -121,7 +138,7 @@ impl Backend for Postgres {
     }
 
     async fn lease(source: &LeaseSource) -> Result<Option<Box<dyn Lease>>> {
-        let mut connection = first_connection(&source.connect, source.wait).await?;
+        let mut connection = connect(&source.connector, source.wait).await?;
         let (granted,): (bool,) = query_as(TAKE_LEASE).fetch_one(&mut connection).await.map_err(Self::error)?;
         if granted {
             return Ok(Some(Box::new(ConnectionLease(connection))));
@@ -133,30 +150,22 @@ impl Backend for Postgres {
 
 /// Reaches the database that `url` names; see [`open`](crate::store::open).
 pub async fn open(url: &str, options: &OpenOptions) -> Result<Reached<Postgres>> {
-    let connect = connect_options(url, options.acquire_timeout, STATEMENT_TIMEOUT)?;
-    let mut first = first_connection(&connect, options.acquire_timeout).await?;
+    let writing = connector(url, options.acquire_timeout, STATEMENT_TIMEOUT)?;
+    let mut first = first_connection(&writing, options.acquire_timeout, options.server_wait).await?;
     prepare::<Postgres>(&mut first, options.migrate).await?;
     first.close().await.map_err(Postgres::error)?;
-    let lease_source = LeaseSource { connect: connect.clone(), wait: options.acquire_timeout };
-    let reading = connect_options(url, options.read_timeout, options.read_timeout)?;
-    Ok(Reached { reading, writing: Some(connect), lease_source })
+    let lease_source = LeaseSource { connector: writing.clone(), wait: options.acquire_timeout };
+    let reading = connector(url, options.read_timeout, options.read_timeout)?;
+    Ok(Reached { reading, writing: options.write.then_some(writing), lease_source })
 }
 
 /// Brings the schema up to date; see [`migrate`](crate::store::migrate).
 pub async fn migrate(url: &str, options: &OpenOptions) -> Result<(i64, i64)> {
-    let connect = connect_options(url, options.acquire_timeout, STATEMENT_TIMEOUT)?;
-    let mut connection = first_connection(&connect, options.acquire_timeout).await?;
+    let connector = connector(url, options.acquire_timeout, STATEMENT_TIMEOUT)?;
+    let mut connection = first_connection(&connector, options.acquire_timeout, options.server_wait).await?;
     let versions = prepare::<Postgres>(&mut connection, true).await?;
     connection.close().await.map_err(Postgres::error)?;
     Ok(versions)
-}
-
-/// A connection outside the pool, so that what keeps it from being made is reported at once.
-async fn first_connection(connect: &PgConnectOptions, wait: Duration) -> Result<PgConnection> {
-    match tokio::time::timeout(wait, PgConnection::connect_with(connect)).await {
-        Ok(connected) => connected.map_err(Postgres::error),
-        Err(_) => Err(StoreError::Unreachable(format!("no answer within {wait:?}"))),
-    }
 }
 
 /// The URL without [`IGNORED`] parameters. Refuses others that the driver would log, with their values, and otherwise
@@ -170,6 +179,12 @@ fn known_parameters(url: &str) -> Result<Cow<'_, str>> {
     if !ignored.is_empty() {
         parsed.query_pairs_mut().clear().extend_pairs(&rest);
     }
+    let files = rest.iter().filter(|(name, value)| FILES.contains(&name.as_str()) && !value.starts_with("-----BEGIN"));
+    for (name, file) in files {
+        // Not named: it may be a secret in the wrong place.
+        std::fs::File::open(file)
+            .map_err(|error| StoreError::Url(format!("the file of {name} can't be read: {error}")))?;
+    }
     match rest.iter().all(|(name, _)| PARAMETERS.split(", ").any(|known| known == name) || is_option(name)) {
         true if ignored.is_empty() => Ok(url.into()),
         true => Ok(String::from(parsed).into()),
@@ -179,8 +194,9 @@ fn known_parameters(url: &str) -> Result<Cow<'_, str>> {
     }
 }
 
-/// How to connect for statements that wait at most `lock` for a lock and take at most `statement`.
-fn connect_options(url: &str, lock: Duration, statement: Duration) -> Result<PgConnectOptions> {
+/// How to connect for statements that wait at most `lock` for a lock and take at most `statement`. The session is set up by
+/// statements: PgBouncer refuses a connection whose first message does.
+fn connector(url: &str, lock: Duration, statement: Duration) -> Result<Connector<Postgres>> {
     let parsed =
         PgConnectOptions::from_str(&known_parameters(url)?).map_err(|error| StoreError::Url(error.to_string()))?;
     let name = parsed.get_application_name().unwrap_or("modal-gateway").to_owned();
@@ -193,7 +209,10 @@ fn connect_options(url: &str, lock: Duration, statement: Duration) -> Result<PgC
         // chain for a wide one and plans it anew each time, which takes longer than reading the blocks.
         ("plan_cache_mode", "force_generic_plan".to_owned()),
     ];
-    Ok(parsed.application_name(&name).options(settings).options(KEEPALIVE).disable_statement_logging())
+    let keepalive = KEEPALIVE.map(|(name, value)| (name, value.to_string()));
+    let set = settings.iter().chain(&keepalive).map(|(name, value)| format!("SET {name} = '{value}';"));
+    let options = parsed.application_name(&name).extra_float_digits(None).disable_statement_logging();
+    Ok(Connector { options, setup: set.collect() })
 }
 
 #[cfg(test)]
@@ -211,7 +230,9 @@ mod tests {
             ("unreachable", "08006 08001 08P01 25P03 28000 28P01 57P01 57P02 57P03 57P05"),
             ("busy", "40001 40P01 53000 53200 53300 53400 55006 55P03 57014"),
             ("full", "53100"),
-            ("read-only", "25006 42501"),
+            ("read-only", "25006"),
+            ("denied", "42501"),
+            ("unusable", "3F000 42P07 42710"),
             ("missing", "3D000 42P01"),
             ("damaged", "XX001 XX002"),
             ("disk", "58000 58030 58P01"),
@@ -227,7 +248,9 @@ mod tests {
                 StoreError::Unreachable(_) => "unreachable",
                 StoreError::Busy(_) => "busy",
                 StoreError::Full => "full",
-                StoreError::ReadOnly => "read-only",
+                StoreError::ReadOnly(_) => "read-only",
+                StoreError::Denied(_) => "denied",
+                StoreError::Unusable(_) => "unusable",
                 StoreError::Missing(_) => "missing",
                 StoreError::Damaged(_) => "damaged",
                 StoreError::Io(_) => "disk",
@@ -245,8 +268,8 @@ mod tests {
     #[tokio::test]
     async fn an_idle_transaction_is_ended() {
         let database = server::Database::create().await;
-        let connect = connect_options(&database.url, STATEMENT_TIMEOUT, STATEMENT_TIMEOUT).unwrap();
-        let mut connection = PgConnection::connect_with(&connect).await.unwrap();
+        let connector = connector(&database.url, STATEMENT_TIMEOUT, STATEMENT_TIMEOUT).unwrap();
+        let mut connection = connector.connect().await.unwrap();
         let limit = query_as("SHOW idle_in_transaction_session_timeout").fetch_one(&mut connection).await;
         let (limit,): (String,) = limit.unwrap();
         assert_eq!(limit, "5min");
@@ -256,7 +279,7 @@ mod tests {
     fn unknown_parameters_of_a_url_are_refused_without_their_values() {
         let read = |parameters: &str| {
             let url = format!("postgres://user@host/db{parameters}");
-            connect_options(&url, STATEMENT_TIMEOUT, STATEMENT_TIMEOUT).map(|_| ())
+            connector(&url, STATEMENT_TIMEOUT, STATEMENT_TIMEOUT).map(|_| ())
         };
         for known in ["", "?sslmode=disable&port=5433", "?options=-c%20geqo%3Doff&options[geqo]=off", "?password=a%26b"]
         {

@@ -3,7 +3,7 @@
 use std::{
     fs::{File, Metadata, TryLockError},
     os::unix::fs::MetadataExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     str::FromStr,
     sync::Arc,
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ use sqlx::{
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use url::form_urlencoded;
 
-use super::{Backend, Reached, misread, prepare};
+use super::{Backend, Connector, Reached, misread, prepare};
 use crate::store::{
     error::{Result, StoreError},
     model::OpenOptions,
@@ -62,9 +62,7 @@ impl LeaseSource {
             return Ok(Self::Memory { lock: Arc::default(), _store: first.into() });
         }
         first.close().await.map_err(Sqlite::error)?;
-        let mut path = location.options.get_filename().as_os_str().to_owned();
-        path.push(".sync-lock");
-        Ok(Self::File(path.into()))
+        Ok(Self::File(location.beside(".sync-lock")))
     }
 }
 
@@ -94,7 +92,8 @@ impl Backend for Sqlite {
     const EMBEDDED: bool = true;
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
     const READ_FOR_WRITE: &'static str = "SELECT * FROM chain";
-    const COUNT_MIGRATION_TABLES: &'static str = "SELECT count(*) FROM sqlite_schema WHERE name = '_sqlx_migrations'";
+    const COUNT_TABLES: &'static str = "SELECT count(*) FILTER (WHERE name <> '_sqlx_migrations'), \
+         count(*) FILTER (WHERE name = '_sqlx_migrations') FROM sqlite_schema WHERE type = 'table'";
     const TEXTS: &'static str = "(SELECT value FROM json_each($1))";
     const NUMBERS: &'static str = "(SELECT value FROM json_each($1))";
     const NOW: &'static str = "unixepoch()";
@@ -128,7 +127,7 @@ impl Backend for Sqlite {
             // Locked, by a process or a connection; memory; an interrupted statement; the locks of the log.
             (5 | 6, _) => StoreError::Busy("the database is locked".into()),
             (7 | 9 | 15, _) => StoreError::Busy(database.message().into()),
-            (8, _) => StoreError::ReadOnly,
+            (8, _) => StoreError::ReadOnly(database.message().into()),
             (10, _) => StoreError::Io(database.message().into()),
             (11 | 26, _) => StoreError::Damaged(database.message().into()),
             (13, _) => StoreError::Full,
@@ -151,7 +150,7 @@ impl Backend for Sqlite {
                 return Ok(guard.map(|guard| Box::new(guard) as _));
             }
         };
-        let failed = |error| Self::error(sqlx::Error::Io(error));
+        let failed = |error| StoreError::Io(format!("{}: {error}", path.display()));
         let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Box::new(FileLease { file, path: path.clone() }))),
@@ -163,9 +162,17 @@ impl Backend for Sqlite {
 
 /// Reaches the database that `url` names; see [`open`](crate::store::open).
 pub async fn open(url: &str, options: &OpenOptions) -> Result<Reached<Sqlite>> {
-    let location = Location::parse(url, options)?;
-    let mut first = location.connect(options).await?;
-    prepare::<Sqlite>(&mut first, options.migrate).await?;
+    let mut location = Location::parse(url, options)?;
+    let first = match location.first(options).await {
+        // What SQLite keeps beside the file of a store in WAL mode can't be made there, and isn't needed: nobody writes. If
+        // somebody begins to meanwhile, the blocks read no longer link.
+        Err(StoreError::ReadOnly(_) | StoreError::Missing(_)) if !options.write && location.is_at_rest() => {
+            location.options = location.options.immutable(true);
+            location.first(options).await
+        }
+        first => first,
+    };
+    let first = first.map_err(|error| location.explained(error, options.create))?;
 
     let cache = |connect: SqliteConnectOptions, kib: u32| connect.pragma("cache_size", format!("-{kib}"));
     // A file that is deleted later must not come back empty.
@@ -173,13 +180,17 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Reached<Sqlite>> {
     let reading = existing.clone().read_only(!location.in_memory).busy_timeout(options.read_timeout);
     let reading = cache(reading, READER_CACHE_KIB);
     let writing = (!location.read_only).then(|| cache(existing, WRITER_CACHE_KIB));
-    Ok(Reached { reading, writing, lease_source: LeaseSource::of(&location, first).await? })
+    let connector = |options| Connector { options, setup: String::new() };
+    let lease_source = LeaseSource::of(&location, first).await?;
+    Ok(Reached { reading: connector(reading), writing: writing.map(connector), lease_source })
 }
 
 /// Brings the schema up to date; see [`migrate`](crate::store::migrate).
 pub async fn migrate(url: &str, options: &OpenOptions) -> Result<(i64, i64)> {
-    let mut connection = Location::parse(url, options)?.connect(options).await?;
-    let versions = prepare::<Sqlite>(&mut connection, true).await?;
+    let location = Location::parse(url, options)?;
+    let explained = |error| location.explained(error, options.create);
+    let mut connection = location.connect(options).await.map_err(explained)?;
+    let versions = prepare::<Sqlite>(&mut connection, true).await.map_err(explained)?;
     connection.close().await.map_err(Sqlite::error)?;
     Ok(versions)
 }
@@ -201,11 +212,17 @@ impl Location {
         let has_mode = |mode: &str| {
             form_urlencoded::parse(parameters.as_bytes()).any(|(key, value)| key == "mode" && value == mode)
         };
-        let in_memory = path.ends_with(":memory:") || has_mode("memory");
-        let read_only = has_mode("ro");
+        let in_memory = matches!(path, "sqlite::memory:" | "sqlite://:memory:");
+        let is_uri = parsed.get_filename().as_os_str().as_encoded_bytes().starts_with(b"file:");
+        if !in_memory && (is_uri || has_mode("memory") || parsed.get_filename() == Path::new(":memory:")) {
+            return Err(StoreError::Url("expected sqlite://PATH: a store is a file".into()));
+        }
+        let read_only = has_mode("ro") || !options.write;
         let parsed = parsed.busy_timeout(options.acquire_timeout).disable_statement_logging();
-        let options = if in_memory || read_only {
+        let options = if in_memory {
             parsed
+        } else if read_only {
+            parsed.read_only(true)
         } else {
             // FULL: a committed block survives a power cut. It costs one sync per batch.
             let parsed = parsed.create_if_missing(options.create).synchronous(SqliteSynchronous::Full);
@@ -222,16 +239,63 @@ impl Location {
     async fn connect(&self, options: &OpenOptions) -> Result<SqliteConnection> {
         let deadline = Instant::now() + options.acquire_timeout;
         loop {
-            let path = self.options.get_filename();
             let error = match SqliteConnection::connect_with(&self.options).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => Sqlite::error(error),
             };
             match error {
                 StoreError::Busy(_) if Instant::now() < deadline => tokio::time::sleep(RETRY_EVERY).await,
-                StoreError::Missing(_) => return Err(StoreError::Missing(path.display().to_string())),
                 error => return Err(error),
             }
+        }
+    }
+
+    /// The first connection, to a store whose schema is up to date.
+    async fn first(&self, options: &OpenOptions) -> Result<SqliteConnection> {
+        let mut first = self.connect(options).await?;
+        prepare::<Sqlite>(&mut first, options.migrate).await?;
+        Ok(first)
+    }
+
+    /// A file beside the database's, whatever links lead to that.
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let path = self.options.get_filename();
+        let mut path = std::fs::canonicalize(path).unwrap_or_else(|_| path.into()).into_os_string();
+        path.push(suffix);
+        path.into()
+    }
+
+    /// Whether the file is the whole database: no program has it open for writing, or has ended without closing it.
+    fn is_at_rest(&self) -> bool {
+        !self.in_memory && self.options.get_filename().is_file() && !self.beside("-wal").exists()
+    }
+
+    /// The error of the first connection with the system's reason, which SQLite does not report.
+    fn explained(&self, error: StoreError, create: bool) -> StoreError {
+        let path = self.options.get_filename();
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = path.display();
+        let in_folder =
+            || tempfile::tempfile_in(folder).err().map(|error| format!("the folder {}: {error}", folder.display()));
+        match (error, std::fs::metadata(path)) {
+            (error, _) if self.in_memory => error,
+            (StoreError::Missing(_), Ok(found)) if !found.is_file() => {
+                StoreError::Unusable(format!("{name} is not a file"))
+            }
+            (StoreError::Missing(text), Ok(_)) => match File::open(path) {
+                Err(error) => StoreError::Unusable(format!("{name}: {error}")),
+                Ok(_) => StoreError::Unusable(format!("{name}: {}", in_folder().unwrap_or(text))),
+            },
+            (StoreError::Missing(_), Err(_)) => match in_folder().filter(|_| create && !self.read_only) {
+                Some(reason) => StoreError::Unusable(format!("{name} can't be made: {reason}")),
+                None => StoreError::Missing(name.to_string()),
+            },
+            (StoreError::ReadOnly(text), _) => {
+                let file = File::options().write(true).open(path).err().map(|error| error.to_string());
+                let reason = file.or_else(in_folder).unwrap_or(text);
+                StoreError::ReadOnly(format!("{name}: {reason}"))
+            }
+            (error, _) => error,
         }
     }
 }

@@ -1,0 +1,176 @@
+//! Databases that can hold no store, or not be written, as their users meet them: what is said of them, and what works.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use rstest::rstest;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+use crate::{
+    Outcome, WorkDir, fixture,
+    support::{cluster::is_root, pgbouncer::PgBouncer, postgres::Database},
+};
+
+/// The table in which sqlx keeps what it has applied, with a migration of another program.
+const OTHERS_MIGRATIONS: &str = "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL); \
+    INSERT INTO _sqlx_migrations VALUES (20230101, 'their first')";
+
+#[rstest]
+#[case::no_right(
+    "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+    "?options[role]=pg_monitor",
+    1,
+    &["permission denied for schema public", "USAGE and CREATE"]
+)]
+#[case::no_schema("", "?options[search_path]=absent", 1, &["no schema has been selected", "SET search_path", "USAGE"])]
+#[case::tables("CREATE TABLE job (id BIGINT)", "", 1, &["tables of another program", "a database of its own"])]
+#[case::migrations(OTHERS_MIGRATIONS, "", 1, &["tables of another program", "a database of its own"])]
+#[case::option("", "?options[absent]=1", 2, &["unrecognized configuration parameter \"absent\""])]
+#[case::value("", "?options[lock_timeout]=soon", 2, &["invalid value for parameter \"lock_timeout\""])]
+#[case::certificate("", "?sslrootcert=absent.pem", 2, &["the file of sslrootcert can't be read: No such file"])]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_postgres_is_named(
+    #[case] sql: &str,
+    #[case] parameters: &str,
+    #[case] code: i32,
+    #[case] texts: &[&str],
+) {
+    let (dir, database) = (WorkDir::new(), Database::create().await);
+    let mut connection = PgConnection::connect(&database.url).await.unwrap();
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
+    let url = database.url.clone() + parameters;
+    dir.run(["migrate", "--database-url", &url]).fails(code, texts);
+    dir.run(["import", fixture().to_str().unwrap(), "--database-url", &url]).fails(code, texts);
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_encoding_that_lacks_characters_is_refused(#[values("LATIN1", "SQL_ASCII")] encoding: &str) {
+    let (dir, database) = (WorkDir::new(), Database::encoded(encoding).await);
+    let texts = ["the database can't be used", encoding, "ENCODING 'UTF8'"];
+    dir.run(["migrate", "--database-url", &database.url]).fails(1, &texts);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_is_told_what_to_set() {
+    let (dir, database) = (WorkDir::new(), Database::create().await);
+    let file = fixture();
+    for (mode, code) in [("session", 0), ("transaction", 1)] {
+        let pooler = PgBouncer::before(&database.url, mode).await;
+        let import = ["import", file.to_str().unwrap(), "--verify", "linked", "--database-url", &pooler.url];
+        match code {
+            0 => dir.run(import).ok(),
+            _ => dir.run(import).fails(code, &["share sessions", "set pool_mode = session"]),
+        };
+    }
+}
+
+impl WorkDir {
+    /// The program as somebody whom the modes of files keep out, also where that is root.
+    fn run_without_power(&self, args: &[&str]) -> Outcome {
+        let program = self.command(args);
+        let mut limited = std::process::Command::new("setpriv");
+        limited.arg("--bounding-set=-dac_override,-dac_read_search").arg(program.get_program()).args(args);
+        limited.env_clear().current_dir(self.0.path()).stdin(std::process::Stdio::null());
+        let mut command = if is_root() { limited } else { program };
+        command.output().unwrap().into()
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_named() {
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
+    let (folder, store) = (dir.path("closed"), dir.path("closed/store.db"));
+    fs::create_dir(&folder).unwrap();
+    fs::copy(dir.path("modal-gateway.db"), &store).unwrap();
+    let migrate = |url: &str| dir.run_without_power(&["migrate", "--database-url", url]);
+
+    set_mode(&folder, 0o555);
+    migrate("sqlite://closed/new.db").fails(1, &["closed/new.db can't be made", "folder closed", "Permission denied"]);
+    migrate("sqlite://closed/store.db").fails(1, &["the store is read-only", "folder closed", "Permission denied"]);
+    set_mode(&store, 0o444);
+    migrate("sqlite://closed/store.db").fails(1, &["the store is read-only", "store.db: Permission denied"]);
+    set_mode(&store, 0);
+    migrate("sqlite://closed/store.db").fails(1, &["can't be used", "store.db: Permission denied"]);
+    set_mode(&folder, 0o755);
+    migrate("sqlite://absent/store.db").fails(1, &["store.db can't be made", "folder absent", "No such file"]);
+    migrate("sqlite://closed").fails(1, &["closed is not a file"]);
+    migrate("sqlite://modal-gateway.db?mode=ro").ok();
+    migrate("sqlite://new.db?mode=ro").fails(1, &["the store does not exist: new.db"]);
+}
+
+#[tokio::test]
+async fn a_file_of_another_program_is_left_alone() {
+    let dir = WorkDir::new();
+    let mut database =
+        sqlx::SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", dir.path("modal-gateway.db").display()))
+            .await
+            .unwrap();
+    sqlx::query("CREATE TABLE bookmark (url TEXT)").execute(&mut database).await.unwrap();
+    for args in [&["migrate"][..], &["export", "-"], &["import", fixture().to_str().unwrap()]] {
+        dir.run(args).fails(1, &["tables of another program", "a database of its own"]);
+    }
+    let tables = sqlx::query("SELECT * FROM sqlite_schema").fetch_all(&mut database).await.unwrap();
+    assert_eq!(tables.len(), 1);
+}
+
+/// Who only reads needs no right to write: to the file, to its folder, to the working directory.
+#[rstest]
+#[case::file(0o444, 0o755)]
+#[case::folder(0o644, 0o555)]
+#[case::both(0o444, 0o555)]
+fn reading_needs_no_write_access(#[case] file: u32, #[case] folder: u32) {
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
+    let expected = dir.run(["export", "-"]).ok().stdout;
+    for left in ["modal-gateway.db-wal", "modal-gateway.db-shm"] {
+        let _ = fs::remove_file(dir.path(left));
+    }
+    set_mode(&dir.path("modal-gateway.db"), file);
+    set_mode(dir.0.path(), folder);
+    let exported = dir.run_without_power(&["export", "-"]);
+    let verified = dir.run_without_power(&["verify", "--no-raise", "--verify", "linked"]);
+    let requested = dir.run_without_power(&["request", "/ip4/127.0.0.1/tcp/1", "/ping"]);
+    let raised = dir.run_without_power(&["verify", "--verify", "pow"]);
+    set_mode(dir.0.path(), 0o755);
+    assert!(exported.ok().stdout == expected);
+    assert!(verified.ok().stderr.starts_with("verified 61 blocks"));
+    requested.fails(1, &["can't be reached"]);
+    raised.fails(1, &["the store is read-only"]);
+}
+
+/// The store of a gateway that has not ended is read too: what it has written last is beside the file.
+#[tokio::test]
+async fn a_store_in_use_is_read_without_write_access() {
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
+    let mut database = dir.database().await;
+    sqlx::query("UPDATE chain SET length = 61").execute(&mut database).await.unwrap();
+    assert!(dir.path("modal-gateway.db-wal").exists());
+    set_mode(dir.0.path(), 0o555);
+    let exported = dir.run_without_power(&["export", "-"]);
+    set_mode(dir.0.path(), 0o755);
+    exported.ok();
+}
+
+#[rstest]
+fn a_store_in_memory_is_refused(
+    #[values("sqlite::memory:", "sqlite://:memory:", "sqlite://x?mode=memory", "sqlite:file::memory:")] url: &str,
+) {
+    let dir = WorkDir::new();
+    for command in [
+        &["migrate"][..],
+        &["import", "-"],
+        &["export", "-"],
+        &["verify"],
+        &["sync", "/ip4/127.0.0.1/tcp/1"],
+        &["node", "--mine", "--listen", "/ip4/127.0.0.1/tcp/0"],
+        &["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"],
+    ] {
+        dir.run(command.iter().chain(&["--database-url", url])).fails(2, &["expected sqlite://PATH"]);
+    }
+}
