@@ -46,7 +46,11 @@ fn run(cli: Cli) -> Result<(), CliError> {
     if let Command::Openapi { numbers } = cli.command {
         return print_line(&crate::http::openapi_json(numbers));
     }
-    let config = Config::load(cli.shared.into_sources())?;
+    let sources = cli.shared.into_sources();
+    if let Command::Demo = cli.command {
+        args::shared::check_demo(&sources)?;
+    }
+    let config = Config::load(sources)?;
     let service = matches!(cli.command, Command::Serve | Command::Node(_) | Command::Demo);
     telemetry::init(config.log, if service { telemetry::SERVICE_FILTER } else { telemetry::COMMAND_FILTER })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;
@@ -72,7 +76,7 @@ async fn dispatch(command: Command, config: Config, shutdown: CancellationToken)
         Command::Import { file, partial } => interruptible(&shutdown, import::run(&config, &file, partial)).await,
         Command::Export { file } => interruptible(&shutdown, export::run(&config, &file)).await,
         Command::Migrate => interruptible(&shutdown, migrate::run(&config)).await,
-        Command::Health { url } => interruptible(&shutdown, health::run(&config, url)).await,
+        Command::Health { synced, url } => interruptible(&shutdown, health::run(&config, url, synced)).await,
         Command::Verify { no_raise } => interruptible(&shutdown, verify::run(&config, !no_raise)).await,
         // Needs no settings: done before.
         Command::Openapi { .. } => Ok(()),

@@ -64,7 +64,10 @@ impl<K: Eq + Hash + Copy> TokenBuckets<K> {
     /// The time until there are enough; nothing is taken.
     pub fn take(&mut self, key: K, cost: u32, now: Instant) -> Result<(), Duration> {
         match self.wait(key, cost, now) {
-            Duration::ZERO => Ok(self.charge(key, cost.into(), now)),
+            Duration::ZERO => {
+                self.charge(key, cost.into(), now);
+                Ok(())
+            }
             wait => Err(wait),
         }
     }
@@ -129,7 +132,10 @@ impl<K: Eq + Hash + Copy, N: Eq + Hash + Copy> RateLimit<K, N> {
     /// The time until both have enough; nothing is taken.
     pub fn take(&mut self, key: K, network: Option<N>, cost: u32, now: Instant) -> Result<(), Duration> {
         match self.wait(key, network, cost, now) {
-            Duration::ZERO => Ok(self.charge(key, network, cost.into(), now)),
+            Duration::ZERO => {
+                self.charge(key, network, cost.into(), now);
+                Ok(())
+            }
             wait => Err(wait),
         }
     }

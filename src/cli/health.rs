@@ -45,12 +45,16 @@ pub(super) fn parse_url(text: &str) -> Result<Url, String> {
     }
 }
 
-pub(super) async fn run(config: &Config, url: Option<Url>) -> Result<(), HealthError> {
-    let url = match url {
+/// Asks `url`, or the configured address. `synced`: whether the store must be in sync with the network.
+pub(super) async fn run(config: &Config, url: Option<Url>, synced: bool) -> Result<(), HealthError> {
+    let mut url = match url {
         Some(url) => url,
         // There is no TLS here; the admin listener speaks none either, and tells the same.
         None => default_url(if config.tls_cert.is_some() { config.admin } else { config.http })?,
     };
+    if synced {
+        url.query_pairs_mut().append_pair("synced", "true");
+    }
     let status = match tokio::time::timeout(TIMEOUT, get(&url)).await {
         Ok(Ok(status)) => status,
         Ok(Err(error)) => return Err(HealthError::Io(url, error)),
@@ -139,7 +143,7 @@ mod tests {
             stream.write_all(text.as_bytes()).await.unwrap();
         };
         let config = Config::default();
-        tokio::join!(run(&config, Some(url)), server).0
+        tokio::join!(run(&config, Some(url), false), server).0
     }
 
     #[tokio::test]

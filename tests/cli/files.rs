@@ -302,3 +302,12 @@ fn a_reader_that_leaves_is_no_error() {
         assert_eq!(outcome.stderr, "");
     }
 }
+
+#[test]
+fn a_file_of_another_network_names_the_network() {
+    let dir = WorkDir::new();
+    dir.write("other.toml", OTHER_NETWORK);
+    let file = fixture();
+    let import = ["import", file.to_str().unwrap(), "--network", "other.toml", "--verify", "linked"];
+    dir.run(import).fails(1, &["rule `genesis`", "this one is the genesis of the network `devnet`"]);
+}

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     TIP, WorkDir, fixture,
-    support::{ports::free_port, postgres::Database, relay::Relay},
+    support::{ports::free_port, postgres::Database, process::Process, relay::Relay},
 };
 
 #[tokio::test]
@@ -89,4 +89,15 @@ async fn sigterm_interrupts_a_program_that_waits() {
     let _connection = tokio::time::timeout(Duration::from_secs(30), connected).await.unwrap().unwrap();
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_gateway_without_peers_warns_and_is_ready_but_not_synced() {
+    let dir = WorkDir::new();
+    let args = ["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
+    let gateway = Process::start_quietly(dir.command(args));
+    dir.run(["health", &gateway.http]).ok();
+    dir.run(["health", "--synced", &gateway.http]).fails(1, &["/health/ready?synced=true answers `HTTP/1.1 503"]);
+    let log = gateway.log.lock().unwrap().join("\n");
+    assert!(log.contains("WARN") && log.contains("no peer is configured"), "{log}");
 }

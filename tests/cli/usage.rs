@@ -110,3 +110,10 @@ fn help_and_usage_have_their_exit_codes() {
     }
     assert_eq!(fs::read_dir(dir.0.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn the_demo_refuses_what_it_would_ignore() {
+    let dir = WorkDir::new();
+    dir.run(["demo", "--network", "testnet"]).fails(2, &["--network: demo takes no such option"]);
+    dir.run(["demo", "--database-url", "sqlite://x.db"]).fails(2, &["--database-url: demo takes no such option"]);
+}
