@@ -1,4 +1,4 @@
-//! The process: a panic in it, and a start without a database.
+//! The process: a panic in it, and a command without a database.
 
 use std::{
     net::TcpListener,
@@ -8,8 +8,7 @@ use std::{
 
 use modal_gateway::{config::LogFormat, telemetry};
 
-use crate::support::clock::judge;
-use crate::support::process::{SERVE, program};
+use crate::support::{clock::judge, process::program};
 
 /// Set for the process that panics.
 const CHILD: &str = "FAULTS_PANIC";
@@ -41,7 +40,7 @@ async fn a_panic_is_counted_and_logged_once_without_its_secrets() {
 }
 
 #[test]
-fn a_gateway_that_finds_no_database_ends_and_says_so() {
+fn a_command_that_finds_no_database_ends_and_says_so() {
     // Nobody listens on the one; on the other nobody answers.
     let (free, silent) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
     let gone = free.local_addr().unwrap();
@@ -49,9 +48,8 @@ fn a_gateway_that_finds_no_database_ends_and_says_so() {
     for (address, said) in [(gone, "can't be reached"), (silent.local_addr().unwrap(), "no answer within")] {
         let folder = tempfile::tempdir().unwrap();
         let started = Instant::now();
-        let mut serve = program(folder.path(), SERVE);
-        serve.arg("--database-url").arg(format!("postgres://user:hunter2@{address}/chain"));
-        let output = serve.output().unwrap();
+        let url = format!("postgres://user:hunter2@{address}/chain");
+        let output = program(folder.path(), ["migrate", "--database-url", &url]).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{stderr}");
         assert!(stderr.contains(said) && !stderr.contains("hunter2"), "{stderr}");
