@@ -103,7 +103,7 @@ async fn a_thousand_callers_of_a_server_that_vanished() {
         "1000 callers: the slowest took {slowest:.2?}, {refused} had no room; then {each:.0?} each; back after {back:.2?}"
     );
     let reads = futures::future::join_all((0..8).map(|_| store.range(0, 9))).await;
-    assert!(reads.into_iter().all(|read| read.unwrap().count == 3), "all connections are there again");
+    assert!(reads.into_iter().all(|read| read.unwrap().list.count == 3), "all connections are there again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

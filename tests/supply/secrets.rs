@@ -144,7 +144,7 @@ fn an_unreachable_store_is_named_without_its_password(#[case] log: &str) {
     let url = format!("postgres://user:{PASSWORD}@127.0.0.1:1/db");
     for command in ["serve", "node"] {
         let args = [&[command], &SERVE[1..]].concat();
-        let mut child = place.command(log, &args).env("DATABASE_URL", &url).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = dir.command(log, &args).env("DATABASE_URL", &url).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         let mut stderr = Vec::new();
         // It waits for the database then.
@@ -154,7 +154,7 @@ fn an_unreachable_store_is_named_without_its_password(#[case] log: &str) {
         Command::new("kill").arg(child.id().to_string()).status().unwrap();
         stderr.extend(lines);
         let status = child.wait().unwrap();
-        place.check(&Output { status, stdout: Vec::new(), stderr: stderr.join("\n").into() });
+        dir.check(&Output { status, stdout: Vec::new(), stderr: stderr.join("\n").into() });
     }
     for command in ["verify", "import"] {
         let mut args = vec![command];

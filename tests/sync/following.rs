@@ -1,6 +1,6 @@
 //! A service that follows: gossip, peers that come and go.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use libp2p::identity::Keypair;
 use modal_gateway::{

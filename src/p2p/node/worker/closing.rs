@@ -116,7 +116,6 @@ mod tests {
 
     use bytes::Bytes;
     use futures::StreamExt;
-    use libp2p::identity::Keypair;
     use tokio::sync::{Semaphore, oneshot};
     use tokio_util::sync::CancellationToken;
 
