@@ -74,8 +74,10 @@ impl std::str::FromStr for LogFormat {
 }
 
 /// What a long-running command logs unless `RUST_LOG` says otherwise: our own events, and of libp2p and the database
-/// driver, which log every connection and statement, only what is wrong.
-pub const SERVICE_FILTER: &str = "info,libp2p=warn,yamux=warn,multistream_select=warn,hickory=warn,sqlx=warn";
+/// driver, which log every connection and statement, only what is wrong. Kademlia warns every few minutes that it knows no peer:
+/// `serve` says that once.
+pub const SERVICE_FILTER: &str =
+    "info,libp2p=warn,libp2p_kad::behaviour=error,yamux=warn,multistream_select=warn,hickory=warn,sqlx=warn";
 
 /// What a command logs that does one thing and ends: its results are its output.
 pub const COMMAND_FILTER: &str = "warn";

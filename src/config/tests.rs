@@ -73,7 +73,7 @@ fn lists_are_arrays_strings_with_commas_or_repeated_flags() {
 
 #[rstest]
 #[case("MODAL_GATEWAY_HTTP", "8080", "http: `8080`: expected ADDRESS:PORT")]
-#[case("MODAL_GATEWAY_HTPP", "127.0.0.1:1", "unknown setting `htpp`; known are database_url, http")]
+#[case("MODAL_GATEWAY_HTPP", "127.0.0.1:1", "unknown setting `htpp`; known are database_url, database_url_file, http")]
 #[case("MODAL_GATEWAY_LISTEN", "/ip4/1.2.3.4/tcp/1,nowhere", "listen: `nowhere` is no multiaddr")]
 #[case("MODAL_GATEWAY_PEER", "node", "peer: `node` is not a multiaddr")]
 #[case("MODAL_GATEWAY_PEER", "any=/ip4/1.2.3.4/tcp/1", "peer: alias `any` is reserved")]

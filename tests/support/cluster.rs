@@ -99,6 +99,12 @@ impl Cluster {
         eventually(async || (self.sql("SELECT count(*) FROM pg_stat_wal_receiver") == "0").then_some(())).await;
     }
 
+    /// Waits until a standby has replayed all that it has received.
+    pub async fn replayed(&self) {
+        let replayed = "SELECT pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()";
+        eventually(async || (self.sql(replayed) == "t").then_some(())).await;
+    }
+
     /// Makes a standby the primary.
     pub fn promote(&self) {
         self.run(&["pg_ctl", "-D", "data", "-w", "promote"]);

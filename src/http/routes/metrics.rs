@@ -194,16 +194,16 @@ fn add_process(metrics: &mut Metrics) {
 fn add_http(metrics: &mut Metrics, gateway: &Gateway) {
     let counters = &gateway.counters;
     let listeners = [("public", &counters.public), ("admin", &counters.admin)];
-    let open = listeners.map(|(name, connections)| (label("door", name), connections.open() as u64));
+    let open = listeners.map(|(name, connections)| (label("listener", name), connections.open() as u64));
     metrics.gauges("modal_http_connections", "Open HTTP connections.", open);
     let closed = listeners.into_iter().flat_map(|(name, connections)| {
         CloseReason::ALL.map(|(reason, label)| {
-            (vec![("door", name.to_owned()), ("reason", label.to_owned())], connections.closed(reason))
+            (vec![("listener", name.to_owned()), ("reason", label.to_owned())], connections.closed(reason))
         })
     });
     let help = "HTTP connections closed or refused, by reason.";
     metrics.counters("modal_http_connections_ended_total", help, closed);
-    let requests = listeners.map(|(name, connections)| (label("door", name), connections.requests()));
+    let requests = listeners.map(|(name, connections)| (label("listener", name), connections.requests()));
     metrics.counters("modal_http_requests_total", "HTTP requests received.", requests);
     let answers = counters.classes().map(|(class, count)| (label("class", class), count));
     let help = "Answers of the public listener, by class of status.";
