@@ -123,8 +123,8 @@ pub struct Config {
     /// `x-forwarded-for`). Default loopback.
     #[serde(deserialize_with = "value::networks")]
     pub trusted_proxy: Vec<IpNet>,
-    /// Networks and addresses of clients that have no limits, by the address of their connection: an address in a header
-    /// does not count. Default none.
+    /// Networks and addresses of clients that have no limits, by the address of their connection, while they send no
+    /// forwarding header. Default none.
     #[serde(deserialize_with = "value::networks")]
     pub unlimited_client: Vec<IpNet>,
     /// Origins whose pages may read answers, or `*` for all. Default `*`; an empty list means none.

@@ -33,7 +33,6 @@ use super::{
         client::Client,
         rate::{Cost, RateExceeded, RateLimit},
     },
-    negotiation,
     respond::Fetched,
     server::Remote,
 };
@@ -51,7 +50,9 @@ pub(super) async fn limit(State(gateway): State<Arc<Gateway>>, mut request: Requ
     let started = Instant::now();
     let deadline = started + gateway.settings.request_timeout;
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let follows = request.uri().path() == "/events" && negotiation::names(request.headers(), "text/event-stream");
+    let follows = request.method() == Method::GET
+        && request.uri().path() == "/events"
+        && request.headers().get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream");
     let mut response = match request.extensions().get() {
         Some(Remote(ip)) => {
             let client = gateway.settings.addresses.client(*ip, request.headers());
@@ -77,6 +78,10 @@ pub(super) async fn limit(State(gateway): State<Arc<Gateway>>, mut request: Requ
     gateway.counters.answered(route, source, response.status(), started.elapsed().as_secs_f64());
     if follows && matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
         response = browser::retry_events(&response);
+    }
+    if response.status() == StatusCode::NOT_MODIFIED {
+        // It would have to be that of the answer itself (RFC 9110, section 8.6).
+        response.headers_mut().remove(header::CONTENT_LENGTH);
     }
     browser::secure(response.headers_mut(), gateway.settings.tls);
     response

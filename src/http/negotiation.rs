@@ -28,16 +28,17 @@ impl Format {
         }
     }
 
-    /// The format that the client prefers; JSON if it prefers none. Only lists have lines.
+    /// The format that the client prefers; of two that it likes as much, the one that it names, else JSON. Only lists
+    /// have lines.
     ///
     /// # Errors
     /// [`Code::NotAcceptable`].
     pub(super) fn of(headers: &HeaderMap, is_list: bool) -> Result<Self, Failure> {
-        let quality = |format: Self| quality(headers, format.media_type());
-        let (json, lines) = (quality(Self::Json), if is_list { quality(Self::Ndjson) } else { 0.0 });
+        let preference = |format: Self| preference(headers, format.media_type());
+        let (json, lines) = (preference(Self::Json), preference(Self::Ndjson));
         match () {
-            () if lines > json => Ok(Self::Ndjson),
-            () if json > 0.0 => Ok(Self::Json),
+            () if is_list && lines.quality > 0.0 && lines > json => Ok(Self::Ndjson),
+            () if json.quality > 0.0 => Ok(Self::Json),
             () => {
                 let lists = if is_list { " or application/x-ndjson" } else { "" };
                 Err(Failure::with_detail(Code::NotAcceptable, format!("this is answered as application/json{lists}")))
@@ -46,13 +47,22 @@ impl Format {
     }
 }
 
-/// How much the client wants `media_type`, 0 for not at all: the quality of the most specific range in its `Accept` lines.
-fn quality(headers: &HeaderMap, media_type: &str) -> f32 {
+/// How much a client wants a media type.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+struct Preference {
+    /// From 0, not at all, to 1.
+    quality: f32,
+    /// How specific the range is that says so: 3 for the type itself, 2 for its family, 1 for any type.
+    specific: u8,
+}
+
+/// How much the client wants `media_type`: the quality of the most specific range in its `Accept` lines.
+fn preference(headers: &HeaderMap, media_type: &str) -> Preference {
     let family = media_type.split('/').next().unwrap_or_default();
     let lines = headers.get_all(header::ACCEPT).iter().map(|line| line.to_str().unwrap_or_default());
-    let (mut best, mut ranges) = ((0, 0.0), 0);
+    let (mut best, mut has_ranges) = (Preference { quality: 0.0, specific: 0 }, false);
     for entry in lines.flat_map(|line| line.split(',')).map(str::trim).filter(|entry| !entry.is_empty()) {
-        ranges += 1;
+        has_ranges = true;
         let mut parts = entry.split(';').map(str::trim);
         let range = parts.next().unwrap_or_default().to_ascii_lowercase();
         let specific = match range.split_once('/') {
@@ -62,31 +72,27 @@ fn quality(headers: &HeaderMap, media_type: &str) -> f32 {
             _ => continue,
         };
         let quality = parts.find_map(|part| part.strip_prefix("q=").or(part.strip_prefix("Q=")));
-        let quality = quality.map_or(Ok(1.0), str::parse::<f32>).unwrap_or(0.0);
-        if (specific, quality) > best {
-            best = (specific, quality);
+        let quality = quality.map_or(Some(1.0), |text| text.parse().ok());
+        let quality = quality.filter(|quality| (0.0..=1.0).contains(quality)).unwrap_or(0.0);
+        if (specific, quality) > (best.specific, best.quality) {
+            best = Preference { quality, specific };
         }
     }
-    if ranges == 0 { 1.0 } else { best.1 }
+    if has_ranges { best } else { Preference { quality: 1.0, specific: 1 } }
 }
 
-/// Whether the client names `media_type` itself, as browsers do that ask for events.
-pub(super) fn names(headers: &HeaderMap, media_type: &str) -> bool {
-    let mut lines = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
-    lines.any(|line| line.to_ascii_lowercase().contains(media_type))
-}
-
-/// Refuses what the client does not accept, on routes whose answers have one format.
+/// Refuses what the client does not accept, on routes whose answers have one format. Probes are answered in any case.
 pub(super) async fn acceptable(request: Request, next: Next) -> Response {
     let accept: HeaderMap =
         request.headers().get_all(header::ACCEPT).iter().map(|line| (header::ACCEPT, line.clone())).collect();
+    let is_probe = request.uri().path().starts_with("/health/");
     let response = next.run(request).await;
-    if accept.is_empty() || response.status() != StatusCode::OK {
+    if accept.is_empty() || is_probe || response.status() != StatusCode::OK {
         return response;
     }
     let media_type = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     match media_type.and_then(|kind| kind.split(';').next()) {
-        Some(kind) if quality(&accept, kind.trim()) == 0.0 => {
+        Some(kind) if preference(&accept, kind.trim()).quality == 0.0 => {
             Rejection::from(Failure::with_detail(Code::NotAcceptable, format!("this is answered as {kind}")))
                 .into_response()
         }
@@ -185,6 +191,15 @@ mod tests {
         assert_eq!(negotiated("*/*, application/json;q=0", true), Some(Format::Ndjson));
         assert_eq!(negotiated("*/*, application/json;q=0", false), None);
         assert_eq!(negotiated("application/*;q=0, application/json;q=0.1, */*", true), Some(Format::Json));
+        assert_eq!(negotiated("application/x-ndjson, */*", true), Some(Format::Ndjson));
+        assert_eq!(negotiated("application/x-ndjson, application/json", true), Some(Format::Json));
+    }
+
+    #[test]
+    fn a_quality_that_is_no_number_from_0_to_1_is_0() {
+        for quality in ["nan", "-1", "2", "x", ""] {
+            assert_eq!(negotiated(&format!("application/json;q={quality}"), true), None, "{quality}");
+        }
     }
 
     #[rstest]

@@ -19,11 +19,12 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
     envelope::{self, Rejection},
+    extract,
     numbers::{self, Numbers},
 };
 use crate::protocol::{
     Code,
-    query::{self, CheckPoint},
+    query::{self, CheckPoint, Kind},
     schema::ErrorEnvelope,
 };
 
@@ -79,9 +80,8 @@ pub(super) fn text(document: &openapi::OpenApi, numbers: Numbers) -> String {
 pub(super) fn pages<S: Clone + Send + Sync + 'static>(document: &openapi::OpenApi) -> Router<S> {
     let documents = Numbers::ALL.map(|numbers| (numbers, Bytes::from(complete(document, numbers).to_string())));
     let serve = |uri: Uri| async move {
-        let pairs = query::pairs(uri.query().unwrap_or_default())?;
-        let wanted = pairs.iter().find(|(name, _)| name == numbers::NAME);
-        let wanted = wanted.map_or(Ok(Numbers::default()), |(_, value)| value.parse())?;
+        let parameters = extract::parameters("/openapi.json", &[query::optional(numbers::NAME, Kind::Text)], &uri)?;
+        let wanted = parameters[numbers::NAME].as_str().map_or(Ok(Numbers::default()), str::parse)?;
         let text = documents.into_iter().find_map(|(numbers, text)| (numbers == wanted).then_some(text));
         Ok::<_, Rejection>(([(header::CONTENT_TYPE, "application/json")], text.unwrap_or_default()))
     };

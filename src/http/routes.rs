@@ -80,8 +80,9 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .layer(from_fn(negotiation::acceptable))
         .layer(from_fn(host::require))
         .layer(from_fn_with_state(gateway.clone(), middleware::limit))
-        .with_state(gateway);
-    let public = limited.clone().layer(cors).layer(from_fn_with_state(limited, browser::preflight));
+        .with_state(gateway.clone());
+    let preflight = from_fn_with_state((gateway, limited.clone()), browser::preflight);
+    let public = limited.layer(cors).layer(preflight);
     Router::new().fallback_service(MapRequestLayer::new(normalised).layer(public))
 }
 

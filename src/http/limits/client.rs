@@ -74,7 +74,7 @@ pub struct Client {
 pub struct AddressRules {
     /// Trusted proxies: their forwarding headers are believed.
     pub proxies: Vec<IpNet>,
-    /// Clients without limits, by the address of their connection: an address in a header does not count.
+    /// Clients without limits, by the address of their connection, while they send no forwarding header.
     pub unlimited: Vec<IpNet>,
 }
 

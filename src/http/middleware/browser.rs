@@ -1,5 +1,7 @@
 //! Headers for browsers: CORS, and the security of our own pages.
 
+use std::{sync::Arc, time::Instant};
+
 use axum::{
     Router,
     extract::{Request, State},
@@ -10,8 +12,10 @@ use axum::{
 use tower::ServiceExt;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use super::host;
 use crate::http::{
     envelope::{OWN, SOURCE, TIP, UNBUFFERED, VERIFICATION},
+    gateway::Gateway,
     limits::rate::{RATELIMIT, RATELIMIT_POLICY},
 };
 
@@ -76,10 +80,20 @@ pub(in crate::http) fn cors(origins: &[HeaderValue]) -> CorsLayer {
 
 /// Passes only preflights on to [`cors`], which would answer any `OPTIONS`; `router` answers the others. A preflight of any
 /// path is answered, and counts against no limit: without its headers a page would not see the status of the request.
-pub(in crate::http) async fn preflight(State(router): State<Router>, request: Request, next: Next) -> Response {
-    let is_preflight = request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    match request.method() == Method::OPTIONS && !is_preflight {
-        true => router.oneshot(request).await.into_response(),
-        false => next.run(request).await,
+pub(in crate::http) async fn preflight(
+    State((gateway, router)): State<(Arc<Gateway>, Router)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if request.method() != Method::OPTIONS {
+        return next.run(request).await;
     }
+    if !request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
+        return router.oneshot(request).await.into_response();
+    }
+    let started = Instant::now();
+    let mut response = host::require(request, next).await;
+    gateway.counters.answered("other", "none", response.status(), started.elapsed().as_secs_f64());
+    secure(response.headers_mut(), gateway.settings.tls);
+    response
 }

@@ -1,5 +1,7 @@
 //! The header `Host`, which a request has exactly once (RFC 9112, section 3.2).
 
+use std::net::Ipv6Addr;
+
 use axum::{
     extract::Request,
     http::{HeaderMap, Version, header, uri::Authority},
@@ -14,32 +16,51 @@ use crate::{
 
 /// Refuses requests whose `Host` is missing, malformed, or there twice: proxies and caches may have read another one.
 pub(in crate::http) async fn require(request: Request, next: Next) -> Response {
-    match check(request.version(), request.headers()) {
+    match check(request.version(), request.uri().authority(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(problem) => Rejection::from(Failure::with_detail(Code::InvalidHost, problem)).into_response(),
     }
 }
 
-/// Before HTTP/1.1 the header is optional; HTTP/2 has a pseudo-header instead, which hyper requires.
-fn check(version: Version, headers: &HeaderMap) -> Result<(), &'static str> {
+/// Checks the header, and the authority of the request's target if it has one. Before HTTP/1.1 the header is optional; in
+/// HTTP/2 the authority stands for it, and both are the same (RFC 9113, section 8.3.1).
+fn check(version: Version, authority: Option<&Authority>, headers: &HeaderMap) -> Result<(), &'static str> {
+    const MALFORMED: &str = "expected a name or an address, and perhaps a port";
     let mut hosts = headers.get_all(header::HOST).iter();
-    match (hosts.next(), hosts.next()) {
-        (None, _) if version == Version::HTTP_11 => Err("the header is missing"),
-        (None, _) => Ok(()),
-        (_, Some(_)) => Err("the header is there twice"),
-        (Some(host), None) if host.is_empty() => Ok(()),
-        (Some(host), None) => match Authority::try_from(host.as_bytes()) {
-            Ok(host) if is_host(host.as_str()) => Ok(()),
-            _ => Err("expected a name or an address, and perhaps a port"),
-        },
+    let (host, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err("the header is there twice");
+    }
+    let is_required = match version {
+        Version::HTTP_11 => true,
+        Version::HTTP_2 => authority.is_none(),
+        _ => false,
+    };
+    if host.is_none() && is_required {
+        return Err("the header is missing");
+    }
+    let host = host.map(|host| host.to_str().map_err(|_| MALFORMED)).transpose()?;
+    if version == Version::HTTP_2 && host.is_some_and(|host| authority.is_some_and(|authority| authority != host)) {
+        return Err("the header is not the authority of the request");
+    }
+    match host.into_iter().chain(authority.map(Authority::as_str)).all(|host| host.is_empty() || is_host(host)) {
+        true => Ok(()),
+        false => Err(MALFORMED),
     }
 }
 
-/// Whether an authority has no user, and a port that there is.
-fn is_host(authority: &str) -> bool {
-    let after_address = authority.rsplit_once(']').map_or(authority, |(_, rest)| rest);
-    let port = after_address.rsplit_once(':').map_or("", |(_, port)| port);
-    !authority.contains('@') && (port.is_empty() || port.parse::<u16>().is_ok())
+/// Whether a text is a host and perhaps a port (RFC 3986, section 3.2), without a user.
+fn is_host(text: &str) -> bool {
+    let (is_name, rest) = match text.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
+        Some((address, rest)) => (address.parse::<Ipv6Addr>().is_ok(), rest),
+        None => {
+            let (name, rest) = text.find(':').map_or((text, ""), |colon| text.split_at(colon));
+            (!name.contains(['@', '[']) && Authority::try_from(name).is_ok(), rest)
+        }
+    };
+    let port = rest.strip_prefix(':').unwrap_or_default();
+    let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok());
+    is_name && is_port && (rest.is_empty() || rest.starts_with(':'))
 }
 
 #[cfg(test)]
@@ -64,10 +85,32 @@ mod tests {
     #[case(&["a:99999"], false)]
     #[case(&["a:b"], false)]
     #[case(&["a, b"], false)]
+    #[case(&["a:+80"], false)]
+    #[case(&[":80"], false)]
+    #[case(&["[::1]x"], false)]
+    #[case(&["[a]"], false)]
     fn a_request_has_one_valid_host(#[case] hosts: &[&'static str], #[case] valid: bool) {
         let lines = hosts.iter().map(|host| (header::HOST, HeaderValue::from_static(host)));
         let headers: HeaderMap = lines.collect();
-        assert_eq!(check(Version::HTTP_11, &headers).is_ok(), valid);
-        assert!(check(Version::HTTP_10, &HeaderMap::new()).is_ok());
+        assert_eq!(check(Version::HTTP_11, None, &headers).is_ok(), valid);
+        assert!(check(Version::HTTP_10, None, &HeaderMap::new()).is_ok());
+    }
+
+    #[rstest]
+    #[case(Some("a:1"), None, true)]
+    #[case(Some("a:1"), Some("a:1"), true)]
+    #[case(None, Some("a"), true)]
+    #[case(None, None, false)]
+    #[case(Some("a"), Some("b"), false)]
+    #[case(Some("u@a"), None, false)]
+    fn over_http_2_the_authority_is_the_host(
+        #[case] authority: Option<&str>,
+        #[case] host: Option<&'static str>,
+        #[case] valid: bool,
+    ) {
+        let authority = authority.map(|authority| authority.parse::<Authority>().unwrap());
+        let lines = host.map(|host| (header::HOST, HeaderValue::from_static(host)));
+        let headers: HeaderMap = lines.into_iter().collect();
+        assert_eq!(check(Version::HTTP_2, authority.as_ref(), &headers).is_ok(), valid);
     }
 }

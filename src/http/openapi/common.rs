@@ -78,7 +78,9 @@ pub(super) fn describe(document: &mut Value, numbers: Numbers) {
         for method in ["get", "post"] {
             let Some(operation) = item.get_mut(method) else { continue };
             match row {
-                Some(row) => describe_read(operation, is_list(path), row.gives_blocks().then_some(numbers)),
+                Some(row) => {
+                    describe_read(operation, method == "get", is_list(path), row.gives_blocks().then_some(numbers))
+                }
                 None => add_headers(&mut operation["responses"]["200"], &UNCACHED),
             }
             // A stream has no schema: tools disagree whether it describes the whole text or each event.
@@ -137,6 +139,8 @@ fn concerns(code: Code, row: Option<&query::Path>, is_post: bool, path: &str) ->
         Code::UnknownParameter | Code::MalformedQuery | Code::UriTooLong => row.is_some() || STRICT.contains(&path),
         // Another method is another operation.
         Code::MethodNotAllowed => false,
+        // Probes are answered in any case.
+        Code::NotAcceptable => is_limited(path),
         // `unknown_path` is the answer of a peer of an older release.
         _ => row.is_some(),
     }
@@ -169,16 +173,21 @@ fn describe_error(responses: &mut Map<String, Value>, code: Code, row: Option<&q
 }
 
 /// Completes a read; `numbers` if its answers can hold blocks.
-fn describe_read(operation: &mut Value, is_list: bool, numbers: Option<Numbers>) {
+fn describe_read(operation: &mut Value, is_get: bool, is_list: bool, numbers: Option<Numbers>) {
     let peer = "The source of the answer: a peer id or configured alias; `any`, the best peer; `auto`, the gateway's store \
                 and, where it lacks the answer, the best peer. Absent: the store.";
     let anchor = "Hash of a block that the chain must hold, so that a read in pages stays on one chain; 409 with the common \
                   ancestor if it was reorganised away. Only for the gateway's own store.";
-    let copies = "Entity tags of the client's copies, separated by commas; 304 if one is current.";
+    let copies = match is_get {
+        true => "Entity tags of the client's copies, separated by commas; 304 if one is current.",
+        false => "Entity tags of the client's copies, separated by commas; 412 if one is current.",
+    };
+    let current = "Entity tags of which one must be current, separated by commas; else 412.";
     let parameters = [
         ("peer", "query", peer, "any"),
         ("anchor", "query", anchor, GENESIS),
         ("if-none-match", "header", copies, ETAG),
+        ("if-match", "header", current, ETAG),
     ];
     let parameters = parameters.into_iter().filter(|(name, ..)| is_list || *name != "anchor");
     let parameters = parameters.map(|(name, place, description, example)| {
@@ -192,9 +201,10 @@ fn describe_read(operation: &mut Value, is_list: bool, numbers: Option<Numbers>)
         None => operation["parameters"] = parameters.collect(),
     }
     let responses = &mut operation["responses"];
-    responses["304"] = json!({"description": "The client's copy is current"});
-    for status in ["200", "304"] {
-        add_headers(&mut responses[status], &READ);
+    add_headers(&mut responses["200"], &READ);
+    if is_get {
+        responses["304"] = json!({"description": "The client's copy is current"});
+        add_headers(&mut responses["304"], &READ);
     }
     if is_list {
         let lines = json!({"schema": {"type": "string", "description": "One block a line"}});
