@@ -250,13 +250,14 @@ impl Config {
     /// # Errors
     /// The first unknown or malformed setting, or the named file that can't be read.
     pub fn load(sources: Sources) -> Result<Self, ConfigError> {
-        let figment = sources.layers()?.into_iter().fold(Figment::new(), Figment::merge);
+        let mut layers = sources.layers()?;
+        for (setting, file) in [("database_url", "database_url_file"), ("admin_token", "admin_token_file")] {
+            layer::settle(&mut layers, setting, file)?;
+        }
+        let figment = layers.into_iter().fold(Figment::new(), Figment::merge);
         let mut config: Self = figment.extract().map_err(|error| ConfigError::from_figment(error, &figment))?;
         if let Some(path) = &config.database_url_file {
             let unusable = |problem: String| ConfigError::of_key("database_url_file", &problem, &figment);
-            if figment.contains("database_url") {
-                return Err(unusable("database_url is set as well".into()));
-            }
             let text = fs::read_to_string(path).map_err(|error| unusable(format!("{}: {error}", path.display())))?;
             let url = text.trim().parse().map_err(|expected| unusable(format!("{}: {expected}", path.display())))?;
             config.database_url = url;
@@ -307,9 +308,6 @@ impl Config {
         match self {
             Self { tls_cert: Some(_), tls_key: None, .. } => Some(("tls_cert", "tls_key is missing")),
             Self { tls_cert: None, tls_key: Some(_), .. } => Some(("tls_key", "tls_cert is missing")),
-            Self { admin_token: Some(_), admin_token_file: Some(_), .. } => {
-                Some(("admin_token_file", "admin_token is set as well"))
-            }
             _ if self.request_timeout < self.peer_timeout => Some(("request_timeout", "must be at least peer_timeout")),
             _ => None,
         }

@@ -21,6 +21,8 @@ const MAX_STATUS_LINE: u64 = 256;
 pub(super) enum HealthError {
     #[error("the HTTP address {0} has no fixed port: give the URL")]
     NoPort(SocketAddr),
+    #[error("expected a URL with no user and password: none are sent")]
+    UserInfo,
     #[error("{0} can't be reached")]
     Io(Url, #[source] io::Error),
     #[error("{0} gave no answer within {seconds} s", seconds = TIMEOUT.as_secs())]
@@ -48,12 +50,15 @@ pub(super) fn parse_url(text: &str) -> Result<Url, String> {
 /// Asks `url`, or the configured address. `synced`: whether the store must be in sync with the network.
 pub(super) async fn run(config: &Config, url: Option<Url>, synced: bool) -> Result<(), HealthError> {
     let mut url = match url {
+        // Before anything prints it.
+        Some(url) if !url.username().is_empty() || url.password().is_some() => return Err(HealthError::UserInfo),
         Some(url) => url,
         // There is no TLS here; the admin listener speaks none either, and tells the same.
         None => default_url(if config.tls_cert.is_some() { config.admin } else { config.http })?,
     };
     if synced {
-        url.query_pairs_mut().append_pair("synced", "true");
+        let others: Vec<_> = url.query_pairs().into_owned().filter(|(name, _)| name != "synced").collect();
+        url.query_pairs_mut().clear().extend_pairs(others).append_pair("synced", "true");
     }
     let status = match tokio::time::timeout(TIMEOUT, get(&url)).await {
         Ok(Ok(status)) => status,

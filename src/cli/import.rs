@@ -78,13 +78,18 @@ async fn import(
     tracing::debug!(file, "the store is open");
     let mut importer: Option<Importer<'_>> = None;
     let mut progress = Progress::new("import", size);
-    let (mut count, mut ended, mut ours) = (0, false, None);
+    let (mut count, mut ended, mut cut, mut ours) = (0, false, false, None);
     loop {
         let outcome = lines.next().await.map(|line| line.map(|line| parse(line, &mut ours)));
         let line = lines.number;
         let at = |problem| at_line(file, line, problem);
         let entry = match outcome {
             Ok(None) => break,
+            // The beginning of a line, where the file was cut off.
+            Ok(Some(Err(_))) if count > 0 && !ended && lines.is_unterminated() => {
+                cut = true;
+                break;
+            }
             Ok(Some(entry)) => entry.map_err(at)?,
             Err(LineError::TooLong) => return Err(at(Problem::TooLong)),
             Err(LineError::Io(error)) => return Err(ImportError::Read(file.into(), error)),
@@ -107,7 +112,7 @@ async fn import(
             }
         }
     }
-    if ours == Some(true) && !ended && !partial {
+    if (cut || (ours == Some(true) && !ended)) && !partial {
         return Err(ImportError::CutOff(file.into()));
     }
     let importer = match importer {

@@ -66,6 +66,11 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         }
     }
 
+    /// Whether the current line lacks a line's end, as only the last one can.
+    pub(super) fn is_unterminated(&self) -> bool {
+        !self.line.ends_with(b"\n")
+    }
+
     /// Hex SHA-256 of all lines before the current one.
     pub(super) fn sha256_before(&self) -> String {
         hex::encode(self.hasher.clone().finalize())

@@ -76,13 +76,16 @@ impl Sources {
             let origin = format!("environment variable {name}");
             let Some(value) = value.to_str() else { return Err(ConfigError::new(origin, "the value is not UTF-8")) };
             match key.map(str::to_ascii_lowercase).as_deref() {
-                None => database_url = Some(Layer::one(origin, "database_url", value.into())),
+                None => {
+                    database_url = Some(Layer::one(Source::DatabaseUrl, origin, "database_url", value.into()));
+                }
                 Some("config") => file = file.or_else(|| Some(value.into())),
-                Some(key) => variables.push(Layer::one(origin, key, value.into())),
+                Some(key) => variables.push(Layer::one(Source::Variables, origin, key, value.into())),
             }
         }
-        let flag =
-            |(key, value): (&String, &Value)| Layer::one(format!("--{}", key.replace('_', "-")), key, value.clone());
+        let flag = |(key, value): (&String, &Value)| {
+            Layer::one(Source::Flags, format!("--{}", key.replace('_', "-")), key, value.clone())
+        };
         let flags = self.flags.iter().map(flag);
         Ok(read_file(file)?.into_iter().chain(database_url).chain(variables).chain(flags).collect())
     }
@@ -98,7 +101,7 @@ fn read_file(named: Option<PathBuf>) -> Result<Option<Layer>, ConfigError> {
     };
     let values = toml::from_str::<Dict>(&text)
         .map_err(|error| ConfigError::new(origin.clone(), where_and_why(&text, &error)))?;
-    Ok(Some(Layer { origin, values }))
+    Ok(Some(Layer { source: Source::File, origin, values }))
 }
 
 /// Line and message of what is wrong with a TOML file: the error's own text quotes the line, and with it perhaps a
@@ -108,15 +111,47 @@ pub(super) fn where_and_why(text: &str, error: &toml::de::Error) -> String {
     format!("line {line}: {}", error.message().replace('\n', ", "))
 }
 
+/// Takes `key` and `other`, two forms of one setting, from the layers below the highest source that has either.
+///
+/// # Errors
+/// One source has both.
+pub(super) fn settle(layers: &mut [Layer], key: &str, other: &str) -> Result<(), ConfigError> {
+    let holders = |name: &str| layers.iter().filter(|layer| layer.values.contains_key(name)).collect::<Vec<_>>();
+    let highest = |layers: &[&Layer]| layers.iter().map(|layer| layer.source).max();
+    let (with_key, with_other) = (holders(key), holders(other));
+    let (Some(first), Some(second)) = (highest(&with_key), highest(&with_other)) else { return Ok(()) };
+    if first == second {
+        let origin = with_other.last().map(|layer| layer.origin.clone()).unwrap_or_default();
+        return Err(ConfigError::new(origin, format!("{other}: {key} is set as well")));
+    }
+    let winner = first.max(second);
+    for layer in layers.iter_mut().filter(|layer| layer.source < winner) {
+        layer.values.remove(key);
+        layer.values.remove(other);
+    }
+    Ok(())
+}
+
+/// What a layer is of, lowest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Source {
+    File,
+    /// The variable without our prefix.
+    DatabaseUrl,
+    Variables,
+    Flags,
+}
+
 /// Settings of one origin.
 pub(super) struct Layer {
+    source: Source,
     origin: String,
     values: Dict,
 }
 
 impl Layer {
-    fn one(origin: String, key: &str, value: Value) -> Self {
-        Self { origin, values: Dict::from([(key.to_owned(), value)]) }
+    fn one(source: Source, origin: String, key: &str, value: Value) -> Self {
+        Self { source, origin, values: Dict::from([(key.to_owned(), value)]) }
     }
 }
 

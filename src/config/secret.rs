@@ -56,6 +56,9 @@ impl FromStr for DatabaseUrl {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const EXPECTED: &str = "expected sqlite://PATH or postgres://USER:PASSWORD@HOST/DATABASE";
+        if text.contains(char::is_control) {
+            return Err("expected one URL without a line break or another control character");
+        }
         match text.split_once(':') {
             Some(("sqlite", ":memory:" | "//:memory:")) => {
                 Err("a store in memory ends with the program: expected sqlite://PATH")

@@ -206,6 +206,9 @@ fn the_database_url_may_be_in_a_file() {
     assert_eq!(config.database_url.as_str(), "postgres://u:pa55@h/d");
     let both = Config::load(sources(dir.path(), &format!("{text}\ndatabase_url = 'sqlite://x.db'"))).unwrap_err();
     assert_eq!(both.problem, "database_url_file: database_url is set as well");
+    std::fs::write(&file, "postgres://u:pa55@h/d\nsqlite://x.db\n").unwrap();
+    let error = Config::load(sources(dir.path(), &text)).unwrap_err();
+    assert!(error.problem.contains("line break") && !error.problem.contains("pa55"), "{error}");
     std::fs::write(&file, "u:pa55@h").unwrap();
     let error = Config::load(sources(dir.path(), &text)).unwrap_err();
     assert!(
@@ -216,6 +219,60 @@ fn the_database_url_may_be_in_a_file() {
     std::fs::remove_file(&file).unwrap();
     let error = Config::load(sources(dir.path(), &text)).unwrap_err();
     assert!(error.problem.contains("No such file"), "{error}");
+}
+
+#[rstest]
+#[case::flag_file("f", "", "", "url", "sqlite://f.db")]
+#[case::flag_url("url", "", "", "f", "sqlite://url.db")]
+#[case::variable_over_the_file("", "f", "", "url", "sqlite://f.db")]
+#[case::variable_over_the_plain_one("", "f", "url", "", "sqlite://f.db")]
+#[case::plain_variable_over_the_file("", "", "url", "f", "sqlite://url.db")]
+#[case::flag_over_the_plain_variable("f", "", "url", "url", "sqlite://f.db")]
+fn the_higher_source_of_the_database_url_wins(
+    #[case] flag: &str,
+    #[case] variable: &str,
+    #[case] plain: &str,
+    #[case] file: &str,
+    #[case] url: &str,
+) {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("f"), "sqlite://f.db").unwrap();
+    let path = dir.path().join("f").display().to_string();
+    let key_and_value = |word: &str| match word {
+        "f" => ("database_url_file", path.clone()),
+        _ => ("database_url", "sqlite://url.db".to_owned()),
+    };
+    let (file_key, file_value) = key_and_value(file);
+    let mut sources = sources(dir.path(), &format!("{file_key} = '{file_value}'"));
+    if !flag.is_empty() {
+        let (key, value) = key_and_value(flag);
+        sources.flags = flags([(key, value.into())]);
+    }
+    if !variable.is_empty() {
+        let (key, value) = key_and_value(variable);
+        sources.env = env(&[(&format!("MODAL_GATEWAY_{}", key.to_uppercase()), &value)]);
+    }
+    if !plain.is_empty() {
+        sources.env.extend(env(&[("DATABASE_URL", "sqlite://url.db")]));
+    }
+    assert_eq!(Config::load(sources).unwrap().database_url.as_str(), url);
+}
+
+#[test]
+fn a_database_url_given_twice_by_one_source_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (url, file) = ("sqlite://x.db", "absent");
+    let mut by_variables = sources(dir.path(), "");
+    by_variables.env = env(&[("MODAL_GATEWAY_DATABASE_URL", url), ("MODAL_GATEWAY_DATABASE_URL_FILE", file)]);
+    let mut by_flags = sources(dir.path(), "");
+    by_flags.flags = flags([("database_url", url.into()), ("database_url_file", file.into())]);
+    for (sources, origin) in
+        [(by_variables, "environment variable MODAL_GATEWAY_DATABASE_URL_FILE"), (by_flags, "--database-url-file")]
+    {
+        let error = Config::load(sources).unwrap_err();
+        assert_eq!(error.origin, origin);
+        assert_eq!(error.problem, "database_url_file: database_url is set as well");
+    }
 }
 
 #[test]

@@ -160,6 +160,26 @@ fn an_export_that_is_cut_off_is_noticed() {
 }
 
 #[test]
+fn an_export_that_is_cut_off_within_a_line_is_noticed() {
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
+    let export = dir.run(["export", "-"]).ok().stdout;
+    let ends: Vec<usize> = (0..export.len()).filter(|at| export[*at] == b'\n').map(|at| at + 1).collect();
+    for (kept, more) in [(1, 1), (30, 100), (61, 20)] {
+        let other = WorkDir::new();
+        let file = other.write("cut.ndjson", &export[..ends[kept - 1] + more]);
+        other.import(&file).fails(1, &["cut.ndjson ends without the record", "--partial"]);
+        assert_eq!(other.count(), 0);
+        let partial = ["import", "cut.ndjson", "--partial", "--network", "devnet", "--verify", "linked"];
+        let done = other.run(partial).ok().stderr;
+        assert!(done.starts_with(&format!("imported {kept} block")), "{done}");
+    }
+    let other = WorkDir::new();
+    other.write("cut.ndjson", &export[..100]);
+    other.run(["import", "cut.ndjson", "--partial"]).fails(1, &["cut.ndjson: line 1: not a block"]);
+}
+
+#[test]
 fn an_export_keeps_the_mode_of_the_file_that_it_replaces() {
     let dir = WorkDir::new();
     dir.import(&fixture()).ok();

@@ -17,6 +17,7 @@ async fn health_is_an_exit_code() {
     let dir = WorkDir::new();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     dir.run(["health", "--http", &free]).fails(1, &["/health/ready can't be reached"]);
+    dir.run(["health", "http://gateway:hunter2@127.0.0.1:1"]).fails(2, &["no user and password"]);
     let usage = dir.run(["health", "ftp://x"]);
     assert_eq!(usage.code, 2, "{}", usage.stderr);
 }
@@ -97,7 +98,11 @@ fn a_gateway_without_peers_warns_and_is_ready_but_not_synced() {
     let args = ["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
     let gateway = Process::start_quietly(dir.command(args));
     dir.run(["health", &gateway.http]).ok();
-    dir.run(["health", "--synced", &gateway.http]).fails(1, &["/health/ready?synced=true answers `HTTP/1.1 503"]);
+    for url in
+        [gateway.http.clone(), format!("{}/?synced=false", gateway.http), format!("{}/?synced=true", gateway.http)]
+    {
+        dir.run(["health", "--synced", &url]).fails(1, &["/health/ready?synced=true answers `HTTP/1.1 503"]);
+    }
     let log = gateway.log.lock().unwrap().join("\n");
     assert!(log.contains("WARN") && log.contains("no peer is configured"), "{log}");
 }
