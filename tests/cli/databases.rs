@@ -99,6 +99,7 @@ fn what_is_wrong_with_a_file_is_named() {
     set_mode(&folder, 0o755);
     migrate("sqlite://absent/store.db").fails(1, &["store.db can't be made", "folder absent", "No such file"]);
     migrate("sqlite://closed").fails(1, &["closed is not a file"]);
+    dir.run(["export", "-", "--database-url", "sqlite://closed"]).fails(1, &["closed is not a file"]);
     migrate("sqlite://modal-gateway.db?mode=ro").ok();
     migrate("sqlite://new.db?mode=ro").fails(1, &["the store does not exist: new.db"]);
 }
@@ -123,38 +124,60 @@ async fn a_file_of_another_program_is_left_alone() {
 #[case::file(0o444, 0o755)]
 #[case::folder(0o644, 0o555)]
 #[case::both(0o444, 0o555)]
-fn reading_needs_no_write_access(#[case] file: u32, #[case] folder: u32) {
+#[case::neither(0o644, 0o755)]
+fn reading_needs_no_write_access_and_leaves_nothing(
+    #[case] file: u32,
+    #[case] folder: u32,
+    #[values(false, true)] empty_log: bool,
+) {
     let dir = WorkDir::new();
     dir.import(&fixture()).ok();
     let expected = dir.run(["export", "-"]).ok().stdout;
     for left in ["modal-gateway.db-wal", "modal-gateway.db-shm"] {
         let _ = fs::remove_file(dir.path(left));
     }
+    if empty_log {
+        dir.write("modal-gateway.db-wal", "");
+    }
     set_mode(&dir.path("modal-gateway.db"), file);
     set_mode(dir.0.path(), folder);
     let exported = dir.run_without_power(&["export", "-"]);
     let verified = dir.run_without_power(&["verify", "--no-raise", "--verify", "linked"]);
+    let left = ["modal-gateway.db-wal", "modal-gateway.db-shm"].map(|left| dir.path(left).exists());
     let requested = dir.run_without_power(&["request", "/ip4/127.0.0.1/tcp/1", "/ping"]);
     let raised = dir.run_without_power(&["verify", "--verify", "pow"]);
     set_mode(dir.0.path(), 0o755);
     assert!(exported.ok().stdout == expected);
     assert!(verified.ok().stderr.starts_with("verified 61 blocks"));
     requested.fails(1, &["can't be reached"]);
-    raised.fails(1, &["the store is read-only"]);
+    // What a reader left would belong to the reader, and keep the store's owner from writing.
+    assert_eq!(left, [empty_log && (file, folder) != (0o644, 0o755), false]);
+    match (file, folder) {
+        (0o644, 0o755) => raised.ok(),
+        (_, 0o555) if empty_log => raised.fails(1, &["the folder .: Permission denied"]),
+        _ => raised.fails(1, &["the store is read-only"]),
+    };
 }
 
 /// The store of a gateway that has not ended is read too: what it has written last is beside the file.
+#[rstest]
 #[tokio::test]
-async fn a_store_in_use_is_read_without_write_access() {
+async fn a_store_in_use_is_read_without_write_access(
+    #[values(0o444, 0o644)] file: u32,
+    #[values(0o555, 0o755)] folder: u32,
+) {
     let dir = WorkDir::new();
     dir.import(&fixture()).ok();
     let mut database = dir.database().await;
     sqlx::query("UPDATE chain SET length = 61").execute(&mut database).await.unwrap();
     assert!(dir.path("modal-gateway.db-wal").exists());
-    set_mode(dir.0.path(), 0o555);
+    set_mode(&dir.path("modal-gateway.db"), file);
+    set_mode(dir.0.path(), folder);
     let exported = dir.run_without_power(&["export", "-"]);
     set_mode(dir.0.path(), 0o755);
     exported.ok();
+    sqlx::query("UPDATE chain SET length = 61").execute(&mut database).await.unwrap();
+    assert!(dir.path("modal-gateway.db-wal").exists());
 }
 
 #[rstest]

@@ -39,6 +39,22 @@ async fn the_schema_is_migrated_on_request(#[values(Sqlite, Postgres)] kind: Kin
     }
 }
 
+#[tokio::test]
+async fn a_store_in_a_later_schema_of_the_search_path_is_not_used() {
+    let (test, store) = holding(Postgres, plain(3)).await;
+    test.execute("CREATE SCHEMA ahead").await.unwrap();
+    let url = test.url() + "?options[search_path]=ahead,public";
+    let as_it_is = OpenOptions { migrate: false, ..impatient() };
+    let error = store::open(&url, &as_it_is).await.err().unwrap();
+    assert!(matches!(&error, StoreError::Unusable(text) if text.contains("holds no store")), "{error:?}");
+    assert_eq!(store::migrate(&url, &impatient()).await.unwrap(), (0, 3));
+    let ahead = store::open(&url, &as_it_is).await.unwrap();
+    assert_eq!(ahead.state().await.unwrap(), ChainState::default());
+    append(&ahead, plain(5)).await;
+    assert_eq!((ahead.state().await.unwrap().length, store.state().await.unwrap().length), (5, 3));
+    let _leases = (ahead.lease().await.unwrap().unwrap(), store.lease().await.unwrap().unwrap());
+}
+
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_store_is_opened_many_times_at_once(#[values(Sqlite, Postgres)] kind: Kind) {

@@ -1,6 +1,12 @@
 //! Postgres behind PgBouncer.
 
-use super::{lease::soon, support::pgbouncer::PgBouncer, *};
+use sqlx::{ConnectOptions, postgres::PgConnectOptions};
+
+use super::{
+    lease::soon,
+    support::{cluster::Cluster, pgbouncer::PgBouncer},
+    *,
+};
 
 #[tokio::test]
 async fn a_pooler_of_sessions_changes_nothing() {
@@ -36,6 +42,46 @@ async fn a_pooler_of_less_than_sessions_is_refused(#[values("transaction", "stat
     ] {
         assert!(matches!(&error, StoreError::Unusable(text) if text.contains("pool_mode = session")), "{error:?}");
     }
+}
+
+/// Each statement of a connection gets the server's connection that has been idle for longest.
+#[tokio::test]
+async fn a_pooler_that_takes_turns_is_refused() {
+    let test = TestDatabase::new(Postgres).await;
+    let pooler = PgBouncer::with(&test.url(), "transaction", "server_round_robin = 1").await;
+    let client: PgConnectOptions = pooler.url.parse().unwrap();
+    let client = client.extra_float_digits(None);
+    let (mut one, mut other) = (client.connect().await.unwrap(), client.connect().await.unwrap());
+    for statement in ["BEGIN", "COMMIT"] {
+        for connection in [&mut one, &mut other] {
+            sqlx::raw_sql(statement).execute(connection).await.unwrap();
+        }
+    }
+    let error = store::open(&pooler.url, &impatient()).await.err().unwrap();
+    assert!(matches!(&error, StoreError::Unusable(text) if text.contains("pool_mode = session")), "{error:?}");
+}
+
+/// PgBouncer accepts a client before it has reached the server, and lets its first statement wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_server_behind_a_pooler_is_waited_for() {
+    let cluster = Cluster::start();
+    let url = cluster.url(cluster.address, "postgres");
+    let pooler = PgBouncer::with(&url, "session", "server_login_retry = 1").await;
+    store::open(&pooler.url, &impatient()).await.unwrap().close().await;
+    cluster.stop("fast");
+    let waiting = |seconds| OpenOptions {
+        acquire_timeout: Duration::from_millis(300),
+        server_wait: Duration::from_secs(seconds),
+        ..OpenOptions::default()
+    };
+    let started = Instant::now();
+    let error = store::open(&pooler.url, &waiting(3)).await.err().unwrap();
+    assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
+    assert!(started.elapsed() >= Duration::from_secs(3), "{:?}: {error:?}", started.elapsed());
+    let url = pooler.url.clone();
+    let opening = tokio::spawn(async move { store::open(&url, &waiting(600)).await.map(|_| ()) });
+    cluster.up();
+    opening.await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -20,6 +20,11 @@ pub struct PgBouncer {
 impl PgBouncer {
     /// One before the server of the database at `url`, in this mode, with nothing set that it does not need.
     pub async fn before(url: &str, mode: &str) -> Self {
+        Self::with(url, mode, "").await
+    }
+
+    /// The same, with a further setting.
+    pub async fn with(url: &str, mode: &str, setting: &str) -> Self {
         assert!(Path::new(PROGRAM).exists(), "no {PROGRAM}: install it (Debian: `apt-get install pgbouncer`)");
         let server = url::Url::parse(url).unwrap();
         let host = server.host_str().unwrap().replace("%2F", "/");
@@ -30,7 +35,7 @@ impl PgBouncer {
         let file = folder.join("pgbouncer.ini");
         let settings = format!(
             "[databases]\n* = host={host} port={port} user={user}{password}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {own}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\n"
+             listen_port = {own}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\n{setting}\n"
         );
         std::fs::write(&file, settings).unwrap();
         let script = format!(

@@ -20,7 +20,7 @@ use crate::store::{
 
 mod reach;
 
-use reach::{connect, first_connection};
+use reach::{SHARED_SESSIONS, connect, first_connection};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -74,10 +74,11 @@ impl Backend for Postgres {
     const EMBEDDED: bool = false;
     const BEGIN: &'static str = "BEGIN ISOLATION LEVEL READ COMMITTED";
     const READ_FOR_WRITE: &'static str = "SELECT * FROM chain FOR UPDATE";
-    const COUNT_TABLES: &'static str = "SELECT (SELECT count(*) FROM pg_class \
+    // In the schema where tables are made: a name alone also finds one in a later schema of the search path.
+    const COUNT_TABLES: &'static str = "SELECT count(*) FILTER (WHERE relname <> '_sqlx_migrations'), \
+         count(*) FILTER (WHERE relname = '_sqlx_migrations') FROM pg_class \
          WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relname IN \
-         ('block', 'tally', 'chain', 'staged_block', 'stage', 'event', 'job', 'note')), \
-         count(to_regclass('_sqlx_migrations'))";
+         ('block', 'tally', 'chain', 'staged_block', 'stage', 'event', 'job', 'note', '_sqlx_migrations')";
     const TEXTS: &'static str = "(SELECT jsonb_array_elements_text(CAST($1 AS jsonb)))";
     const NUMBERS: &'static str = "(SELECT CAST(jsonb_array_elements_text(CAST($1 AS jsonb)) AS bigint))";
     const NOW: &'static str = "CAST(floor(EXTRACT(EPOCH FROM clock_timestamp())) AS BIGINT)";
@@ -114,6 +115,8 @@ impl Backend for Postgres {
             "3F000" => StoreError::Unusable(format!(
                 "{message}; ALTER ROLE … SET search_path to a schema that exists, and on which the role has USAGE"
             )),
+            // A prepared statement that isn't there, or is already: a pooler gave the session to somebody else.
+            "26000" | "42P05" => StoreError::Unusable(SHARED_SESSIONS.into()),
             "42P07" | "42710" => StoreError::Unusable(format!("{message}; {FOREIGN}")),
             "55P03" | "55006" | "57014" => StoreError::Busy(message),
             "53100" => StoreError::Full,
@@ -232,7 +235,7 @@ mod tests {
             ("full", "53100"),
             ("read-only", "25006"),
             ("denied", "42501"),
-            ("unusable", "3F000 42P07 42710"),
+            ("unusable", "3F000 42P07 42710 26000 42P05"),
             ("missing", "3D000 42P01"),
             ("damaged", "XX001 XX002"),
             ("disk", "58000 58030 58P01"),

@@ -164,10 +164,9 @@ impl Backend for Sqlite {
 pub async fn open(url: &str, options: &OpenOptions) -> Result<Reached<Sqlite>> {
     let mut location = Location::parse(url, options)?;
     let first = match location.first(options).await {
-        // What SQLite keeps beside the file of a store in WAL mode can't be made there, and isn't needed: nobody writes. If
-        // somebody begins to meanwhile, the blocks read no longer link.
+        // The file can be written, but its folder can't.
         Err(StoreError::ReadOnly(_) | StoreError::Missing(_)) if !options.write && location.is_at_rest() => {
-            location.options = location.options.immutable(true);
+            location.options = location.options.read_only(true).immutable(true);
             location.first(options).await
         }
         first => first,
@@ -177,7 +176,8 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Reached<Sqlite>> {
     let cache = |connect: SqliteConnectOptions, kib: u32| connect.pragma("cache_size", format!("-{kib}"));
     // A file that is deleted later must not come back empty.
     let existing = location.options.clone().create_if_missing(false);
-    let reading = existing.clone().read_only(!location.in_memory).busy_timeout(options.read_timeout);
+    let reading = existing.clone().busy_timeout(options.read_timeout);
+    let reading = if options.write { reading.read_only(!location.in_memory) } else { reading };
     let reading = cache(reading, READER_CACHE_KIB);
     let writing = (!location.read_only).then(|| cache(existing, WRITER_CACHE_KIB));
     let connector = |options| Connector { options, setup: String::new() };
@@ -221,6 +221,8 @@ impl Location {
         let parsed = parsed.busy_timeout(options.acquire_timeout).disable_statement_logging();
         let options = if in_memory {
             parsed
+        } else if !options.write {
+            for_reading(parsed, has_mode("ro"))
         } else if read_only {
             parsed.read_only(true)
         } else {
@@ -259,15 +261,11 @@ impl Location {
 
     /// A file beside the database's, whatever links lead to that.
     fn beside(&self, suffix: &str) -> PathBuf {
-        let path = self.options.get_filename();
-        let mut path = std::fs::canonicalize(path).unwrap_or_else(|_| path.into()).into_os_string();
-        path.push(suffix);
-        path.into()
+        beside(self.options.get_filename(), suffix)
     }
 
-    /// Whether the file is the whole database: no program has it open for writing, or has ended without closing it.
     fn is_at_rest(&self) -> bool {
-        !self.in_memory && self.options.get_filename().is_file() && !self.beside("-wal").exists()
+        !self.in_memory && is_at_rest(self.options.get_filename())
     }
 
     /// The error of the first connection with the system's reason, which SQLite does not report.
@@ -279,7 +277,7 @@ impl Location {
             || tempfile::tempfile_in(folder).err().map(|error| format!("the folder {}: {error}", folder.display()));
         match (error, std::fs::metadata(path)) {
             (error, _) if self.in_memory => error,
-            (StoreError::Missing(_), Ok(found)) if !found.is_file() => {
+            (StoreError::Missing(_) | StoreError::Io(_), Ok(found)) if !found.is_file() => {
                 StoreError::Unusable(format!("{name} is not a file"))
             }
             (StoreError::Missing(text), Ok(_)) => match File::open(path) {
@@ -298,4 +296,31 @@ impl Location {
             (error, _) => error,
         }
     }
+}
+
+/// A file beside the database `path`, whatever links lead to that.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = std::fs::canonicalize(path).unwrap_or_else(|_| path.into()).into_os_string();
+    path.push(suffix);
+    path.into()
+}
+
+/// Whether the file is the whole database: no program has written without closing it, as one that runs or has crashed.
+fn is_at_rest(path: &Path) -> bool {
+    path.is_file() && !std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
+}
+
+/// How to open the file for reading alone, and leave nothing beside it: `-wal` and `-shm` of another user would keep the
+/// store's owner from writing.
+fn for_reading(options: SqliteConnectOptions, never_written: bool) -> SqliteConnectOptions {
+    let options = options.create_if_missing(false);
+    let path = options.get_filename();
+    // Before the first connection, since to close a file is to give up the locks that this process has on it.
+    if !never_written && File::options().write(true).open(path).is_ok() {
+        // SQLite removes both files when the last connection is closed, unless that is read-only.
+        return options.pragma("query_only", "1");
+    }
+    // Whoever doesn't write needs neither file. If somebody begins to write meanwhile, the blocks read no longer link.
+    let immutable = is_at_rest(path);
+    options.read_only(true).immutable(immutable)
 }

@@ -20,7 +20,7 @@ const SESSION: &str = "SELECT pg_backend_pid(), current_setting('server_encoding
 
 /// What a pooler does that gives one session to several connections: it takes the lease, the limits of time and prepared
 /// statements from one of them to the other.
-const SHARED_SESSIONS: &str =
+pub const SHARED_SESSIONS: &str =
     "its connections share sessions: if PgBouncer is before it, set pool_mode = session there";
 
 /// The first connection, outside the pool, so that what keeps it from being made is reported at once. Waits at most
@@ -32,14 +32,11 @@ pub async fn first_connection(
 ) -> Result<PgConnection> {
     let deadline = Instant::now() + server_wait;
     let mut waiting = false;
-    let mut connection = loop {
-        let (error, may_come) = match timeout(wait, connector.options.connect()).await {
+    let connection = loop {
+        let Refused { error, may_come } = match timeout(wait, checked(connector)).await {
             Ok(Ok(connection)) => break connection,
-            Ok(Err(error)) => {
-                let may_come = is_down(&error);
-                (refusal(error, &connector.options), may_come)
-            }
-            Err(_) => (no_answer(wait, &connector.options), true),
+            Ok(Err(refused)) => refused,
+            Err(_) => Refused { error: no_answer(wait, &connector.options), may_come: true },
         };
         if !may_come || Instant::now() >= deadline {
             return Err(error);
@@ -53,10 +50,7 @@ pub async fn first_connection(
     if waiting {
         tracing::info!("the database is up");
     }
-    match timeout(wait, check(&mut connection, connector)).await {
-        Ok(checked) => checked.map(|()| connection),
-        Err(_) => Err(no_answer(wait, &connector.options)),
-    }
+    Ok(connection)
 }
 
 /// A further connection.
@@ -67,41 +61,75 @@ pub async fn connect(connector: &Connector<Postgres>, wait: Duration) -> Result<
     }
 }
 
-/// Refuses a server that can hold no store; prepares the session. A session that is shared is left as it is.
-async fn check(connection: &mut PgConnection, connector: &Connector<Postgres>) -> Result<()> {
-    let (session, encoding) = session(connection).await?;
+/// Why a server was not accepted.
+struct Refused {
+    error: StoreError,
+    /// Whether the server may only not be up yet.
+    may_come: bool,
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self { error, may_come: false }
+    }
+}
+
+/// A connection whose session is set up, to a server that can hold a store. PgBouncer accepts a client before it has
+/// reached the server, and lets the first statement wait: so each step may find that the server is down.
+async fn checked(connector: &Connector<Postgres>) -> std::result::Result<PgConnection, Refused> {
+    let options = &connector.options;
+    let refused = |error| Refused { may_come: is_down(&error), error: refusal(error, options) };
+    let mut connection = options.connect().await.map_err(refused)?;
+    let (before, encoding) = session(&mut connection).await.map_err(refused)?;
     if encoding != "UTF8" {
         return Err(StoreError::Unusable(format!(
             "its encoding is {encoding}; create one with ENCODING 'UTF8' TEMPLATE template0"
-        )));
+        ))
+        .into());
     }
-    let mut second = connector.options.connect().await.map_err(|error| refusal(error, &connector.options))?;
-    let (other, _) = self::session(&mut second).await?;
-    second.close().await.map_err(Postgres::error)?;
-    if other == session {
-        return Err(StoreError::Unusable(SHARED_SESSIONS.into()));
+    // A pooler's choice depends on what its other clients do: the process is asked for before and after another
+    // connection gets one.
+    let (again, _) = session(&mut connection).await.map_err(refused)?;
+    let mut second = options.connect().await.map_err(refused)?;
+    let (other, _) = session(&mut second).await.map_err(refused)?;
+    let (after, _) = session(&mut connection).await.map_err(refused)?;
+    second.close().await.map_err(refused)?;
+    if other == before || again != before || after != before {
+        return Err(StoreError::Unusable(SHARED_SESSIONS.into()).into());
     }
-    raw_sql(AssertSqlSafe(connector.setup.clone())).execute(connection).await.map_err(Postgres::error)?;
-    Ok(())
+    let set_up = raw_sql(AssertSqlSafe(connector.setup.clone())).execute(&mut connection).await;
+    // Not by `refusal`: these parameters are ours, not the URL's.
+    set_up.map_err(|error| Refused { may_come: is_down(&error), error: Postgres::error(error) })?;
+    Ok(connection)
 }
 
 /// Process of the server behind a connection, and encoding of the database. Without a prepared statement, which a pooler
 /// may give to somebody else.
-async fn session(connection: &mut PgConnection) -> Result<(i32, String)> {
-    let row = raw_sql(SESSION).fetch_one(connection).await.map_err(Postgres::error)?;
-    Ok((row.try_get(0).map_err(Postgres::error)?, row.try_get(1).map_err(Postgres::error)?))
+async fn session(connection: &mut PgConnection) -> sqlx::Result<(i32, String)> {
+    let row = raw_sql(SESSION).fetch_one(connection).await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
-/// Whether a server that can't be reached may only not be up yet. The one behind PgBouncer is an error of class 08.
+/// Whether a server that can't be reached may only not be up yet.
 fn is_down(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) => true,
-        sqlx::Error::Database(error) => {
-            !is_unsupported_parameter(error.message())
-                && error.code().is_some_and(|code| code == "57P03" || code.starts_with("08"))
-        }
+        sqlx::Error::Database(error) => match error.code().as_deref() {
+            // It stops or starts.
+            Some("57P01" | "57P02" | "57P03") => true,
+            Some("08P01") => is_down_behind_pooler(error.message()),
+            Some(code) => code.starts_with("08"),
+            None => false,
+        },
         _ => false,
     }
+}
+
+/// Whether PgBouncer says that the server is down. The code is that of all its errors, also of a wrong password.
+fn is_down_behind_pooler(message: &str) -> bool {
+    let any = |texts: &[&str]| texts.iter().any(|text| message.contains(text));
+    any(&["server_login_retry", "server login failed", "connect failed"])
+        && !any(&["password authentication failed", "no such database", "does not exist"])
 }
 
 /// Why there is no connection, with the server's address.
@@ -136,5 +164,38 @@ fn address(options: &PgConnectOptions) -> String {
     match options.get_socket() {
         Some(folder) => folder.display().to_string(),
         None => format!("{}:{}", options.get_host(), options.get_port()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::backend::statements::postgres as server;
+
+    #[tokio::test]
+    async fn only_a_server_that_is_down_is_waited_for() {
+        let database = server::Database::create().await;
+        let mut connection = PgConnection::connect(&database.url).await.unwrap();
+        for (code, text, down) in [
+            ("57P01", "terminating connection due to administrator command", true),
+            ("57P03", "the database system is starting up", true),
+            ("08006", "no connection to the server", true),
+            ("08P01", "server login has been failing, try again later (server_login_retry)", true),
+            ("08P01", "server login has been failing, cached error: connect failed (server_login_retry)", true),
+            ("08P01", "server login failed: FATAL the database system is starting up", true),
+            ("08P01", "connect failed", true),
+            ("08P01", "password authentication failed", false),
+            ("08P01", "no such database: gateway", false),
+            ("08P01", "server login failed: FATAL password authentication failed for user", false),
+            ("08P01", "server login failed: FATAL database does not exist", false),
+            ("08P01", "server login has been failing, cached error: role does not exist (server_login_retry)", false),
+            ("08P01", "unsupported startup parameter: options", false),
+            ("28P01", "password authentication failed for user", false),
+            ("3D000", "no such database", false),
+        ] {
+            let raise = format!("DO $$ BEGIN RAISE '{text}' USING ERRCODE = '{code}'; END $$");
+            let raised = raw_sql(AssertSqlSafe(raise)).execute(&mut connection).await.unwrap_err();
+            assert_eq!(is_down(&raised), down, "{code} {text}");
+        }
     }
 }
