@@ -106,6 +106,10 @@ fn normalised(mut request: Request) -> Request {
         }
     }
     plain.push_str(rest);
+    // Clients that take the document's server, `.`, for the beginning of an address ask so.
+    if plain.contains("/./") {
+        plain = plain.replace("/./", "/");
+    }
     if !plain.starts_with("/docs/") && plain.len() > 1 {
         plain.truncate(plain.trim_end_matches('/').len().max(1));
     }
@@ -124,8 +128,7 @@ fn normalised(mut request: Request) -> Request {
 }
 
 /// The router of the admin listener: metrics, and the sync and the peers with what only the operator may do, for those
-/// that
-/// `access` admits. The health routes are open to everybody who reaches the listener: probes have no token.
+/// that `access` admits. The health routes are open to everybody who reaches the listener: probes have no token.
 pub fn admin_router(gateway: Arc<Gateway>, access: Access) -> Router {
     Router::new()
         .route("/metrics", get(metrics::metrics))
@@ -179,6 +182,7 @@ mod tests {
     #[case("/status/", "/status")]
     #[case("/data/miner%5Fblock/%65poch/?epoch=0", "/data/miner_block/epoch?epoch=0")]
     #[case("/docs/", "/docs/")]
+    #[case("/./status?a=/./", "/status?a=/./")]
     #[case("/data%2Fminer_block/get?hash=%5F/", "/data%2Fminer_block/get?hash=%5F/")]
     #[case("/%", "/%")]
     #[case("/%zz/%f", "/%zz/%f")]
