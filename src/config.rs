@@ -86,8 +86,8 @@ pub struct Config {
     /// Whether to look for peers on the local network by multicast DNS, and be found. Default false.
     #[serde(deserialize_with = "value::switch")]
     pub mdns: bool,
-    /// Connections that we care to have, at most 64: while there are fewer, peers that the network tells of are
-    /// dialled; 0 dials none of them. Default 8.
+    /// Connections to keep up, at most 64: while there are fewer, discovered peers are dialled; 0 dials none of them.
+    /// Default 8.
     #[serde(deserialize_with = "value::within::<0, 64, _, _>")]
     pub target_peers: usize,
     /// Log format on stderr: `text` or `json`. Default `text`. `RUST_LOG` says what is logged.
@@ -167,7 +167,7 @@ pub struct Config {
     /// Peers that we have nothing to do with, by id, whatever `trust` says. Default none.
     #[serde(deserialize_with = "value::peer_ids")]
     pub deny_peer: Vec<PeerId>,
-    /// Whether addresses that the network tells of may be private ones. Configured peers may be anywhere. Default:
+    /// Whether discovered addresses may be private ones. Configured peers may be anywhere. Default:
     /// false on a network that is [public](Network::public), else true.
     #[serde(deserialize_with = "value::some_switch")]
     pub private_addresses: Option<bool>,

@@ -38,7 +38,7 @@ pub struct Network {
     /// Hash of the only genesis that is accepted. `None`: the first sync takes that of the operator's own or the
     /// network's bootstrap peers, and keeps it.
     pub genesis_hash: Option<String>,
-    /// What becomes of a target difficulty that isn't that of [`next_difficulty`](Self::next_difficulty). The network's
+    /// How a target difficulty is handled that isn't that of [`next_difficulty`](Self::next_difficulty). The network's
     /// own nodes don't check it.
     pub difficulty_schedule: Enforcement,
     /// Target difficulty of genesis and of the first epoch, above zero.

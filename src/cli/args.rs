@@ -229,8 +229,8 @@ mod tests {
             ("target-peers", config.target_peers.to_string()),
         ] {
             let about = joined.split(&format!("--{flag} <")).nth(1).unwrap();
-            let told = about.split("[default: ").nth(1).unwrap();
-            assert!(told.starts_with(&format!("{default}]")), "{flag}: {told}");
+            let default_text = about.split("[default: ").nth(1).unwrap();
+            assert!(default_text.starts_with(&format!("{default}]")), "{flag}: {default_text}");
         }
     }
 }

@@ -248,7 +248,7 @@ impl<'a> Audit<'a> {
         }
         let mut writer = self.store.write().await?;
         // Nobody else writes from here on. While that was waited for, the lease may have been lost and another chain
-        // have come; as each block names its parent, the last one tells.
+        // have come; as each block names its parent, the last one shows which.
         let last = writer.canonical_at(to).await?.map(|(hash, _)| hash);
         if last.as_ref() != self.end.as_ref().map(|end| &end.hash) {
             return Err(AuditError::Reorganised);

@@ -113,7 +113,7 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
 }
 
 /// The entity tag of the whole chain. It is hashed, since the tip's hash may be any text on an unverified chain, also
-/// one with quotes or commas; the length tells such chains apart.
+/// one with quotes or commas; the length distinguishes such chains.
 fn chain_tag(length: u64, tip: &str) -> String {
     hex::encode(&Sha256::digest(format!("{length}-{tip}"))[..16])
 }

@@ -87,7 +87,8 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
 }
 
 /// The request with its path in the form that routes have: percent-encoded letters, digits and `-._~` decoded, which
-/// RFC 3986 (6.2.2.2) takes for the same, and without a slash at the end. The pages under `/docs/` keep theirs.
+/// RFC 3986 (6.2.2.2) takes for the same, without `.` segments, and without a slash
+/// at the end. The pages under `/docs/` keep theirs.
 fn normalised(mut request: Request) -> Request {
     let path = request.uri().path();
     let (mut plain, mut rest) = (String::with_capacity(path.len()), path);

@@ -75,7 +75,7 @@ pub(in crate::cli) struct SharedArgs {
     /// Look for peers on the local network by multicast DNS, and be found: true or false [default: false]
     #[arg(long, global = true, value_name = "BOOL")]
     mdns: Option<String>,
-    /// While there are fewer connections, dial peers that the network tells of [default: 8]
+    /// While there are fewer connections, dial discovered peers [default: 8]
     #[arg(long, global = true, value_name = "NUMBER")]
     target_peers: Option<String>,
     /// The public listener speaks HTTPS with this certificate chain (PEM); read again when it changes
@@ -105,7 +105,7 @@ pub(in crate::cli) struct SharedArgs {
     /// A peer to have nothing to do with; repeatable
     #[arg(long, global = true, value_name = "PEER_ID")]
     deny_peer: Vec<String>,
-    /// Whether private addresses that the network tells of are dialled [default: not on a public network]
+    /// Whether discovered private addresses are dialled [default: not on a public network]
     #[arg(long, global = true, value_name = "BOOL")]
     private_addresses: Option<String>,
     /// Log format on stderr: text or json [default: text]

@@ -46,7 +46,7 @@ pub(super) struct PendingRequest {
 }
 
 impl PendingRequest {
-    /// Whether its caller was told that it timed out.
+    /// Whether its caller has received the timeout.
     pub fn is_abandoned(&self) -> bool {
         self.reply.is_none()
     }

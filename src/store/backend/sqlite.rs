@@ -320,7 +320,7 @@ fn for_reading(options: SqliteConnectOptions, never_written: bool) -> SqliteConn
         // SQLite removes both files when the last connection is closed, unless that is read-only.
         return options.pragma("query_only", "1");
     }
-    // Whoever doesn't write needs neither file. If somebody begins to write meanwhile, the blocks read no longer link.
+    // A reader needs neither file. If a writer begins meanwhile, the blocks read no longer link.
     let immutable = is_at_rest(path);
     options.read_only(true).immutable(immutable)
 }
