@@ -110,6 +110,8 @@ impl World {
     }
 
     async fn kill_a_node(&mut self) -> &'static str {
+        // A node that has not been in sync with its peer yet does not mine without it.
+        self.nodes[0].mines().await;
         self.nodes[1].running = None;
         self.grown(SPELL).await;
         self.start_nodes();
@@ -255,6 +257,19 @@ impl Node {
         if let Some(process) = self.running.take() {
             assert_eq!(process.stop(), Some(0), "{} ends cleanly", self.name);
         }
+    }
+
+    /// Waits until it has mined a block from now on, and the block was the tip.
+    async fn mines(&self) {
+        let (_, id) = self.running.as_ref().unwrap().libp2p[0].rsplit_once('/').unwrap();
+        let tip = async || Some(self.store.state().await.ok()?.tip.map_or(0, |tip| tip.index));
+        let before = until(tip).await;
+        let own = async || {
+            let index = tip().await.filter(|index| *index > before)?;
+            let (block, _) = self.store.block_at(index).await.ok()??;
+            (block.nominated_peer_id == id).then_some(())
+        };
+        until(own).await;
     }
 
     /// Waits until its chain has more work than the other's.
