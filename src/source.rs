@@ -6,7 +6,7 @@
 //! * `store_answers`: reads an answer from the store
 //! * `peer`: requests an answer from a peer
 //! * `answer`: an encoded answer, its origin, and a failed query
-//! * `events`: events of the canonical chain
+//! * `events`: events of the canonical chain, of the sync and of the peers
 //! * `cost`: the estimated length of an answer
 //! * [`job`]: sync jobs and the sync's status, as the store keeps them
 
@@ -21,7 +21,10 @@ mod store_answers;
 
 pub use answer::{AnsweredBy, EncodedAnswer, Origin, SourceError};
 pub use dispatch::{Source, Stats};
-pub use events::{ChainEvent, Cursor, MalformedCursor};
+pub use events::{
+    ChangedEpochs, Cursor, EventBatch, EventBlocks, ExtendedEvent, Feeds, Followed, FollowedPeer, MalformedCursor,
+    PeerEvent, PeersEvent, ReorganisedEvent, ResetEvent, ResetReason, SyncEvent, Update,
+};
 pub use local::{LocalSource, Settings, with_deadline};
 pub use peer::parse_blocking;
 

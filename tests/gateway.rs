@@ -8,8 +8,6 @@ mod bad_input;
 mod caching;
 #[path = "gateway/conformance.rs"]
 mod conformance;
-#[path = "gateway/events.rs"]
-mod events;
 #[path = "gateway/failures.rs"]
 mod failures;
 #[path = "gateway/headers.rs"]
