@@ -37,7 +37,7 @@ pub struct ExtendedEvent {
     /// The tip after the change: the last block.
     pub tip: Ancestor,
     /// With `include=blocks`: the blocks.
-    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<EventBlocks>,
 }
 
@@ -88,7 +88,7 @@ pub struct ReorganisedEvent {
     #[schema(required)]
     pub tip: Option<Ancestor>,
     /// With `include=blocks`: the blocks.
-    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<EventBlocks>,
 }
 
@@ -102,7 +102,7 @@ pub struct ChangedEpochs {
 }
 
 /// The blocks of an event, as the store has them when the event is sent.
-#[derive(Debug, Clone, Default, Serialize, ToSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct EventBlocks {
     /// The blocks of `removed`; null where they are left out.
     #[schema(value_type = Option<Vec<Block>>, required)]
