@@ -91,6 +91,12 @@ pub(super) fn describe(document: &mut Value, numbers: Numbers) {
                     None => add_headers(&mut operation["responses"]["200"], &UNCACHED),
                 },
             }
+            // Its blocks have numbers too.
+            if path == "/events"
+                && let Some(parameters) = operation["parameters"].as_array_mut()
+            {
+                parameters.push(describe_numbers(numbers));
+            }
             // A stream has no schema: tools disagree whether it describes the whole text or each event.
             if let Some(stream) = operation["responses"]["200"]["content"].get_mut("text/event-stream") {
                 stream.as_object_mut().map(|stream| stream.remove("schema"));
