@@ -10,9 +10,11 @@
 //! * [`envelope`]: the envelope of every answer; the only table from error code to status
 //! * [`Numbers`]: whether miner numbers are JSON numbers or strings
 //! * `extract`: a request becomes a typed query
-//! * `negotiation`: the format that the client accepts; conditional requests
-//! * `respond`: an answer becomes a response: provenance, caching, NDJSON
-//! * `middleware`: the client's limits, the deadline; CORS and security headers; access to the admin listener
+//! * `negotiation`: the formats and content codings that the client accepts; conditional requests
+//! * `representations`: what is made of an answer: NDJSON, CSV, compressed bodies; each made once
+//! * `respond`: an answer becomes a response: body, provenance, caching
+//! * `middleware`: the client's limits, the deadline; compression of streams and pages; CORS and security headers; access to
+//!   the admin listener
 //! * `openapi`: the OpenAPI document and Swagger UI
 //! * `routes`: every route of both listeners, and the handlers, one file per route family
 
@@ -34,6 +36,7 @@ mod middleware;
 mod negotiation;
 mod numbers;
 mod openapi;
+mod representations;
 mod respond;
 mod routes;
 pub mod server;

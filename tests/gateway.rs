@@ -6,8 +6,12 @@ mod support;
 mod bad_input;
 #[path = "gateway/caching.rs"]
 mod caching;
+#[path = "gateway/compressed.rs"]
+mod compressed;
 #[path = "gateway/conformance.rs"]
 mod conformance;
+#[path = "gateway/csv.rs"]
+mod csv;
 #[path = "gateway/events.rs"]
 mod events;
 #[path = "gateway/failures.rs"]
