@@ -74,7 +74,7 @@ async fn dispatch(command: Command, config: Config, shutdown: CancellationToken)
             request::run(&config, &to, &path, data, std::time::Duration::from_secs(timeout), &shutdown).await
         }
         Command::Import { file, partial } => interruptible(&shutdown, import::run(&config, &file, partial)).await,
-        Command::Export { file } => interruptible(&shutdown, export::run(&config, &file)).await,
+        Command::Export { file, format } => interruptible(&shutdown, export::run(&config, &file, format)).await,
         Command::Migrate => interruptible(&shutdown, migrate::run(&config)).await,
         Command::Health { synced, url } => interruptible(&shutdown, health::run(&config, url, synced)).await,
         Command::Verify { no_raise } => interruptible(&shutdown, verify::run(&config, !no_raise)).await,

@@ -8,8 +8,14 @@ mod bad_input;
 mod caching;
 #[path = "gateway/chain.rs"]
 mod chain;
+#[path = "gateway/compressed.rs"]
+mod compressed;
 #[path = "gateway/conformance.rs"]
 mod conformance;
+#[path = "gateway/csv.rs"]
+mod csv;
+#[path = "gateway/events.rs"]
+mod events;
 #[path = "gateway/failures.rs"]
 mod failures;
 #[path = "gateway/headers.rs"]

@@ -158,6 +158,7 @@ fn settings(config: &Config, addresses: AddressRules) -> http::Settings {
         cors_origins: config.cors_origin.iter().filter_map(|origin| HeaderValue::try_from(origin).ok()).collect(),
         tls: config.tls_cert.is_some(),
         network: Arc::new(config.network.clone()),
+        representation_bytes: (config.cache_mib << 20) / 4,
     }
 }
 

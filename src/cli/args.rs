@@ -9,7 +9,7 @@ use clap::{
 use libp2p::PeerId;
 
 use self::shared::SharedArgs;
-use super::{health, request};
+use super::{export::ExportFormat, health, request};
 use crate::{app::Mine, http::Numbers, source::job::Mode};
 
 pub(super) mod shared;
@@ -111,13 +111,20 @@ Examples:
         partial: bool,
     },
     /// Export the canonical chain, one JSON block a line (NDJSON), and a last line with their count and SHA-256
+    ///
+    /// As CSV, the count and the SHA-256 of the file are on stderr. Only NDJSON can be imported.
     #[command(after_help = "\
 Examples:
   modal-gateway export chain.ndjson
+  modal-gateway export chain.csv --format csv
   modal-gateway export - | head -n 1 | jq .hash")]
     Export {
         /// The file, which is replaced only once all is written, or - for stdout
         file: PathBuf,
+        /// Format of the file
+        #[arg(long, default_value_t, value_parser = PossibleValuesParser::new(ExportFormat::ALL.map(ExportFormat::as_str))
+            .try_map(|name| name.parse::<ExportFormat>()))]
+        format: ExportFormat,
     },
     /// Send one request over libp2p and print the answer: curl for the protocol
     ///

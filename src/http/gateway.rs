@@ -15,6 +15,7 @@ use super::{
         client::{AddressRules, Client},
         rate::RateLimit,
     },
+    representations::Representations,
 };
 use crate::{chain::Network, limits::Rate, protocol::Failure, source::Source};
 
@@ -39,6 +40,8 @@ pub struct Settings {
     pub tls: bool,
     /// The network that the chain belongs to.
     pub network: Arc<Network>,
+    /// Bytes of representations kept in memory: compressed answers, and those in other formats than JSON.
+    pub representation_bytes: u64,
 }
 
 impl Default for Settings {
@@ -53,6 +56,7 @@ impl Default for Settings {
             cors_origins: vec![HeaderValue::from_static("*")],
             tls: false,
             network: Arc::default(),
+            representation_bytes: 8 << 20,
         }
     }
 }
@@ -64,6 +68,7 @@ pub struct Gateway {
     pub(super) started: Instant,
     pub(super) rate: Option<RateLimit>,
     pub(super) limits: RequestLimits,
+    pub(super) representations: Representations,
     pub(super) counters: Arc<Counters>,
     unnamed_reported: Once,
     /// Ends event streams.
@@ -78,6 +83,7 @@ impl Gateway {
             started: Instant::now(),
             rate: RateLimit::new(Rate { per_second: settings.rate_limit, burst: settings.rate_burst }),
             limits: RequestLimits::new(settings.max_requests, settings.max_streams),
+            representations: Representations::new(settings.representation_bytes),
             counters: Arc::default(),
             settings,
             unnamed_reported: Once::new(),

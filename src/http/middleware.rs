@@ -2,6 +2,7 @@
 //!
 //! * [`access`]: access to the admin listener
 //! * [`browser`]: CORS and security headers
+//! * [`compression`]: compression of what is not kept: streams, pages, answers about the gateway itself
 //! * `host`: the header `Host`
 
 use std::{
@@ -33,13 +34,14 @@ use super::{
         client::Client,
         rate::{Cost, RateExceeded, RateLimit},
     },
-    respond::Fetched,
+    respond::{Fetched, Uncompressed},
     server::Remote,
 };
 use crate::protocol::{Code, Failure};
 
 pub mod access;
 pub(super) mod browser;
+pub(super) mod compression;
 pub(super) mod host;
 
 /// Bytes of a stream that are charged at once.
@@ -211,7 +213,9 @@ impl LimitedRequest {
             None if events => None,
             size => gateway.limits.send(self.client, size).map_err(refuse)?,
         };
-        self.charge(size.unwrap_or(0).saturating_sub(fetched));
+        // What is sent is less work for the network, and more for the gateway.
+        let bytes = response.extensions().get().map_or(size, |Uncompressed(bytes)| Some(*bytes));
+        self.charge(bytes.unwrap_or(0).saturating_sub(fetched));
         Ok((response, permits))
     }
 

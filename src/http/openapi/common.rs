@@ -40,7 +40,12 @@ const HEADERS: [(&str, &str, &str, &str); 10] = [
         "`public` once every block that the answer can hold is below the finality depth.",
         "private, no-cache",
     ),
-    ("vary", "vary", "The format of the answer depends on `accept`.", "accept"),
+    (
+        "vary",
+        "vary",
+        "The format of the answer depends on `accept`, its content coding on `accept-encoding`.",
+        "accept, accept-encoding",
+    ),
     ("uncached", "cache-control", "Always `no-store`.", "no-store"),
     ("retry", "retry-after", "Seconds after which to try again.", "1"),
     (
@@ -52,8 +57,8 @@ const HEADERS: [(&str, &str, &str, &str); 10] = [
     (
         "policy",
         "ratelimit-policy",
-        "The client's limit: `q` units in `w` seconds. A request costs a unit, and another for each 64 KiB of its answer; \
-         with `peer` five times as much. Absent for clients without a limit.",
+        "The client's limit: `q` units in `w` seconds. A request costs a unit, and another for each 64 KiB of its answer \
+         before compression; with `peer` five times as much. Absent for clients without a limit.",
         "\"client\";q=1000;w=10",
     ),
 ];
@@ -265,6 +270,9 @@ fn describe_read(operation: &mut Value, is_get: bool, is_list: bool, numbers: Op
     if is_list {
         let lines = json!({"schema": {"type": "string", "description": "One block a line"}});
         responses["200"]["content"]["application/x-ndjson"] = lines;
+        let description =
+            "A line of names, then one block a line: its members, in the order of the schema. Null is empty.";
+        responses["200"]["content"]["text/csv"] = json!({"schema": {"type": "string", "description": description}});
     }
 }
 

@@ -155,6 +155,11 @@ async fn add_store(metrics: &mut Metrics, gateway: &Gateway) {
     metrics.gauges("modal_store_waiting", "Callers that wait for a connection.", by_pool(|stats| stats.waiting));
     metrics.gauge("modal_cache_entries", "Encoded answers in the cache.", cache_entries);
     metrics.gauge("modal_cache_bytes", "Bytes of the cache.", cache_bytes);
+    let (entries, bytes) = gateway.representations.kept().await;
+    metrics.gauge("modal_representation_entries", "Answers kept compressed or in another format than JSON.", entries);
+    metrics.gauge("modal_representation_bytes", "Bytes of these.", bytes);
+    let help = "Answers that were compressed or written in another format than JSON.";
+    metrics.counter("modal_representations_made_total", help, gateway.representations.made.get());
     metrics.gauge("modal_news_entries", "Cached answers for event streams.", event_entries);
     let stages = gateway.source.stages();
     let waiting = Stage::ALL.map(|stage| (label("stage", stage.as_str()), stages.waiting(stage) as u64));
