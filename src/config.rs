@@ -18,11 +18,13 @@ use crate::{
     p2p::{PeerAddress, Trust},
 };
 
+pub mod effective;
 mod layer;
 mod secret;
 mod value;
 
 pub use crate::telemetry::LogFormat;
+use layer::Layer;
 pub use layer::{ConfigError, DEFAULT_FILE, ENV_PREFIX, Sources};
 pub use secret::{DatabaseUrl, Secret};
 
@@ -250,11 +252,16 @@ impl Config {
     /// # Errors
     /// The first unknown or malformed setting, or the named file that can't be read.
     pub fn load(sources: Sources) -> Result<Self, ConfigError> {
+        Ok(Self::resolve(sources)?.0)
+    }
+
+    /// The same, with the layers that the settings were taken from, lowest first.
+    fn resolve(sources: Sources) -> Result<(Self, Vec<Layer>), ConfigError> {
         let mut layers = sources.layers()?;
         for (setting, file) in [("database_url", "database_url_file"), ("admin_token", "admin_token_file")] {
             layer::settle(&mut layers, setting, file)?;
         }
-        let figment = layers.into_iter().fold(Figment::new(), Figment::merge);
+        let figment = layers.iter().fold(Figment::new(), Figment::merge);
         let mut config: Self = figment.extract().map_err(|error| ConfigError::from_figment(error, &figment))?;
         if let Some(path) = &config.database_url_file {
             let unusable = |problem: String| ConfigError::of_key("database_url_file", &problem, &figment);
@@ -264,7 +271,7 @@ impl Config {
         }
         match config.conflict() {
             Some((key, problem)) => Err(ConfigError::of_key(key, problem, &figment)),
-            None => Ok(config.applied()),
+            None => Ok((config.applied(), layers)),
         }
     }
 

@@ -12,6 +12,8 @@ use support::process;
 
 mod support;
 
+#[path = "cli/config.rs"]
+mod config;
 #[path = "cli/databases.rs"]
 mod databases;
 #[path = "cli/files.rs"]
