@@ -48,7 +48,8 @@ impl Gateway {
     }
 
     /// Starts the listeners of a node that runs.
-    pub(super) fn open(node: Node, listeners: Listeners, config: &Config) -> Self {
+    pub(super) fn open(mut node: Node, listeners: Listeners, config: &Config) -> Self {
+        node.watch();
         let closing = CancellationToken::new();
         let addresses =
             AddressRules { proxies: config.trusted_proxy.clone(), unlimited: config.unlimited_client.clone() };
