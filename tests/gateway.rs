@@ -20,6 +20,8 @@ mod interop;
 mod long_blocks;
 #[path = "gateway/messy.rs"]
 mod messy;
+#[path = "gateway/metrics.rs"]
+mod metrics;
 #[path = "gateway/numbers.rs"]
 mod numbers;
 #[path = "gateway/price.rs"]

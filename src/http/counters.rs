@@ -65,6 +65,7 @@ impl CloseReason {
 #[derive(Debug, Default)]
 pub struct ConnectionCounters {
     open: AtomicUsize,
+    most: AtomicUsize,
     requests: AtomicU64,
     closed: [AtomicU64; CloseReason::ALL.len()],
 }
@@ -80,6 +81,15 @@ impl ConnectionCounters {
 
     pub(super) fn set_open(&self, open: usize) {
         self.open.store(open, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// Most connections at once.
+    pub fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
     }
 
     /// Connections open now.
