@@ -157,6 +157,7 @@ fn settings(config: &Config, addresses: AddressRules) -> http::Settings {
         // Origins that are no header's value are refused with the other settings.
         cors_origins: config.cors_origin.iter().filter_map(|origin| HeaderValue::try_from(origin).ok()).collect(),
         tls: config.tls_cert.is_some(),
+        access_log: config.access_log,
         network: Arc::new(config.network.clone()),
     }
 }
