@@ -95,6 +95,10 @@ pub struct Config {
     /// Log format on stderr: `text` or `json`. Default `text`. `RUST_LOG` says what is logged.
     #[serde(deserialize_with = "value::parsed")]
     pub log: LogFormat,
+    /// Whether each answered HTTP request is logged at level info, with the target `modal_gateway::access`; at level debug
+    /// otherwise. Default false.
+    #[serde(deserialize_with = "value::switch")]
+    pub access_log: bool,
     /// Blocks this far below the tip are taken as final, and caches may keep them; at least 1, since what comes
     /// after the tip is part of what a list says. Default 40 (one epoch).
     #[serde(deserialize_with = "value::within::<1, { u64::MAX }, _, _>")]
@@ -215,6 +219,7 @@ impl Default for Config {
             mdns: false,
             target_peers: 8,
             log: LogFormat::Text,
+            access_log: http.access_log,
             finality_depth: 40,
             peer_timeout: Duration::from_secs(30),
             cache_mib: 32,

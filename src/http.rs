@@ -11,6 +11,7 @@
 //! * [`Numbers`]: whether miner numbers are JSON numbers or strings
 //! * `extract`: a request becomes a typed query
 //! * `negotiation`: the format that the client accepts; conditional requests
+//! * `timing`: the header `server-timing`
 //! * `respond`: an answer becomes a response: provenance, caching, NDJSON
 //! * `middleware`: the client's limits, the deadline; CORS and security headers; access to the admin listener
 //! * `openapi`: the OpenAPI document and Swagger UI
@@ -37,3 +38,4 @@ mod openapi;
 mod respond;
 mod routes;
 pub mod server;
+mod timing;

@@ -7,6 +7,7 @@
 //! * `peer`: requests an answer from a peer
 //! * `answer`: an encoded answer, its origin, and a failed query
 //! * `events`: events of the canonical chain
+//! * `watch`: what is known of the chain without a read; `watching` keeps it current
 //! * `cost`: the estimated length of an answer
 //! * [`job`]: sync jobs and the sync's status, as the store keeps them
 
@@ -18,12 +19,16 @@ pub mod job;
 mod local;
 mod peer;
 mod store_answers;
+mod watch;
+mod watching;
 
 pub use answer::{AnsweredBy, EncodedAnswer, Origin, SourceError};
 pub use dispatch::{Source, Stats};
 pub use events::{ChainEvent, Cursor, MalformedCursor};
 pub use local::{LocalSource, Settings, with_deadline};
 pub use peer::parse_blocking;
+pub use watch::{ChainWatch, Freshness};
+pub use watching::StoreFigures;
 
 #[cfg(test)]
 mod tests;

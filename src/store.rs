@@ -21,9 +21,9 @@ pub use backend::pool::MAX_WAITING;
 use backend::{postgres, sqlite};
 pub use error::{Result, StoreError};
 pub use model::{
-    Anchor, Blocks, ChainState, Event, EventKind, FINISHED_PHASES, FoundBlock, IndexEntry, Job, KEPT_EVENTS, KEPT_JOBS,
-    MAX_BLOCKS_PER_INDEX, Note, OpenOptions, PoolStats, QUEUED, Reorganisation, Snapshot, StagedBranch, StoreStats,
-    Tip,
+    Anchor, Blocks, ChainState, ErrorKind, Event, EventKind, FINISHED_PHASES, FoundBlock, IndexEntry, Job, KEPT_EVENTS,
+    KEPT_JOBS, MAX_BLOCKS_PER_INDEX, Note, OpenOptions, PoolStats, QUEUED, Reorganisation, Snapshot, StagedBranch,
+    StoreStats, Tip,
 };
 use reader::SqlStore;
 pub use traits::{BlockStore, ChainWriter, Lease, SyncStore, acquire_lease};

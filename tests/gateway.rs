@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "gateway/access_log.rs"]
+mod access_log;
 #[path = "gateway/bad_input.rs"]
 mod bad_input;
 #[path = "gateway/caching.rs"]
@@ -12,6 +14,8 @@ mod conformance;
 mod events;
 #[path = "gateway/failures.rs"]
 mod failures;
+#[path = "gateway/freshness.rs"]
+mod freshness;
 #[path = "gateway/headers.rs"]
 mod headers;
 #[path = "gateway/interop.rs"]
@@ -20,6 +24,8 @@ mod interop;
 mod long_blocks;
 #[path = "gateway/messy.rs"]
 mod messy;
+#[path = "gateway/metrics.rs"]
+mod metrics;
 #[path = "gateway/numbers.rs"]
 mod numbers;
 #[path = "gateway/price.rs"]
@@ -28,5 +34,7 @@ mod price;
 mod program;
 #[path = "gateway/reorganised.rs"]
 mod reorganised;
+#[path = "gateway/request_ids.rs"]
+mod request_ids;
 #[path = "gateway/sync_api.rs"]
 mod sync_api;

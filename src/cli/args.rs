@@ -267,6 +267,7 @@ mod tests {
             ("pow-threads", config.pow_threads.to_string()),
             ("pow-memory", config.pow_memory.to_string()),
             ("mdns", config.mdns.to_string()),
+            ("access-log", config.access_log.to_string()),
             ("target-peers", config.target_peers.to_string()),
         ] {
             let about = joined.split(&format!("--{flag} <")).nth(1).unwrap();

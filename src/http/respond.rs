@@ -1,7 +1,7 @@
 //! An answer becomes a response: the envelope's bytes as they are, and headers for its source, verification and
 //! caching.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     body::{Body, Bytes},
@@ -14,10 +14,11 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::{
-    envelope::{Rejection, SOURCE, TIP, VERIFICATION, source_name},
+    envelope::{Rejection, SERVER_TIMING, SOURCE, TIP, VERIFICATION, source_name},
     extract::Read,
     negotiation::{Format, Outcome},
     numbers::Numbers,
+    timing,
 };
 use crate::{
     protocol::{BlockList, CLOSING, Code, Failure, OPENING, Query},
@@ -42,16 +43,22 @@ pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> 
     if read.query == Query::Canonical && read.origin == Origin::Local && read.supports_chunks {
         return with_deadline(whole_chain(source, &read)).await;
     }
+    let asked = Instant::now();
     let served = match &read.anchor {
         Some(anchor) => source.answer_anchored(read.query, anchor).await?,
         None => source.answer(read.query, &read.origin, read.client).await?,
     };
+    let took = asked.elapsed();
     // A shared cache keeps a settled answer for a day, and the tip would be as old.
     let mut headers = provenance(served.answered_by, &served.snapshot);
     if served.settled {
         headers.remove(TIP);
     }
     let tag = cached(&mut headers, served.tag(), (read.format, read.numbers), served.settled);
+    let part = if served.answered_by == AnsweredBy::Local { "store" } else { "peer" };
+    if let Ok(timing) = HeaderValue::try_from(timing::part(part, took)) {
+        headers.insert(SERVER_TIMING, timing);
+    }
     let mut response = match (read.conditions.evaluate(&tag), read.format) {
         (Outcome::Failed, _) => precondition_failed(),
         (Outcome::NotModified, _) => (StatusCode::NOT_MODIFIED, headers).into_response(),

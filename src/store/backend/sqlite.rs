@@ -97,6 +97,7 @@ impl Backend for Sqlite {
     const TEXTS: &'static str = "(SELECT value FROM json_each($1))";
     const NUMBERS: &'static str = "(SELECT value FROM json_each($1))";
     const NOW: &'static str = "unixepoch()";
+    const SIZE: &'static str = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
     const MIGRATIONS: &'static Migrator = &MIGRATIONS;
 
     type LeaseSource = LeaseSource;
