@@ -125,8 +125,8 @@ fn values(config: &Config, network_name: &str) -> Vec<(&'static str, Value)> {
         difficulty_schedule: _, verify, sync, sync_interval, pow_threads, pow_memory, mdns, target_peers, log,
         finality_depth, peer_timeout, cache_mib, store_connections, tls_cert, tls_key, admin_token, admin_token_file,
         trusted_proxy, unlimited_client, cors_origin, rate_limit, rate_burst, max_connections, client_connections,
-        max_requests, header_timeout, idle_timeout, request_timeout, access_log, trust, allow_peer, deny_peer, private_addresses,
-        node_requests, peer_rate_limit, peer_answer_mib, memory_limit_mib,
+        max_requests, header_timeout, idle_timeout, request_timeout, access_log, trust, allow_peer, deny_peer,
+        private_addresses, node_requests, peer_rate_limit, peer_answer_mib, memory_limit_mib,
     } = config;
     vec![
         ("database_url", word(database_url)),

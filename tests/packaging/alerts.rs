@@ -89,7 +89,11 @@ async fn alerts_fire_for_what_they_are_for_and_clear_when_it_is_over() {
 
     // One node with a better chain: 45 blocks are taken back.
     let (at_heavy, at_light) = (store(&heavy), [store(&light), store(&light), store(&light)]);
-    let _heavy = node(at_heavy.path(), &gateway);
+    let node_of_heavy = node(at_heavy.path(), &gateway);
+    let id = node_of_heavy.libp2p[0].rsplit('/').next().unwrap();
+    let trust = serde_json::json!({ "peer": id, "trust": "allow" });
+    let trusted = client.post(format!("{}/peers", gateway.admin)).json(&trust).send().await.unwrap();
+    assert!(trusted.status().is_success(), "{trusted:?}");
     prometheus.fires(&[("ModalReorganisationDeep", WARNING), ("ModalReorganisationDeep", CRITICAL)]).await;
     prometheus.clears(&[("ModalTipStalled", WARNING)]).await;
     // One peer clears none of the others: they fire at one value and clear at another.
@@ -112,6 +116,7 @@ async fn alerts_fire_for_what_they_are_for_and_clear_when_it_is_over() {
     for (panel, expression) in expressions() {
         let missing: Vec<_> = metrics(&expression).into_iter().filter(|name| !given.contains(*name)).collect();
         assert!(missing.is_empty(), "{panel}: no {missing:?} in /metrics");
+        eprintln!("waiting until {panel} shows {expression}");
         eventually(async || (!prometheus.query(&expression).await.is_empty()).then_some(())).await;
     }
 
