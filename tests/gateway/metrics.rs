@@ -154,6 +154,24 @@ async fn peers_are_told_apart_by_the_chains_that_they_claim() {
 }
 
 #[tokio::test]
+async fn each_sample_is_described_in_either_format() {
+    let gateway = TestGateway::start(Backend::Sqlite).await;
+    gateway.get("/status").await;
+    for (accept, kind, suffix) in [
+        ("*/*", "application/openmetrics-text; version=1.0.0", ""),
+        ("text/plain", "text/plain; version=0.0.4", "_total"),
+    ] {
+        let url = format!("{}/metrics", gateway.admin);
+        let reply = gateway.request(|http, _| http.get(url).header("accept", accept)).await;
+        assert!(reply.header("content-type").unwrap().starts_with(kind), "{:?}", reply.headers);
+        let text = std::str::from_utf8(&reply.body).unwrap();
+        assert_eq!(text.ends_with("# EOF\n"), suffix.is_empty());
+        assert!(text.contains(&format!("# TYPE modal_chain_reorganisations{suffix} counter\n")), "{text}");
+        assert!(text.contains("# TYPE modal_chain_blocks gauge\n") && text.contains("\nmodal_chain_blocks 61\n"));
+    }
+}
+
+#[tokio::test]
 async fn each_queue_has_a_limit() {
     let adjust = |config| modal_gateway::config::Config { max_requests: 10, max_connections: 77, ..config };
     let gateway = TestGateway::over(TestStore::create(Backend::Sqlite).await, &[], adjust).await;
