@@ -154,6 +154,24 @@ async fn peers_are_told_apart_by_the_chains_that_they_claim() {
 }
 
 #[tokio::test]
+async fn each_sample_is_described_in_either_format() {
+    let gateway = TestGateway::start(Backend::Sqlite).await;
+    gateway.get("/status").await;
+    for (accept, kind, suffix) in [
+        ("*/*", "application/openmetrics-text; version=1.0.0", ""),
+        ("text/plain", "text/plain; version=0.0.4", "_total"),
+    ] {
+        let url = format!("{}/metrics", gateway.admin);
+        let reply = gateway.request(|http, _| http.get(url).header("accept", accept)).await;
+        assert!(reply.header("content-type").unwrap().starts_with(kind), "{:?}", reply.headers);
+        let text = std::str::from_utf8(&reply.body).unwrap();
+        assert_eq!(text.ends_with("# EOF\n"), suffix.is_empty());
+        assert!(text.contains(&format!("# TYPE modal_chain_reorganisations{suffix} counter\n")), "{text}");
+        assert!(text.contains("# TYPE modal_chain_blocks gauge\n") && text.contains("\nmodal_chain_blocks 61\n"));
+    }
+}
+
+#[tokio::test]
 async fn each_queue_has_a_limit() {
     let adjust = |config| modal_gateway::config::Config { max_requests: 10, max_connections: 77, ..config };
     let gateway = TestGateway::over(TestStore::create(Backend::Sqlite).await, &[], adjust).await;
@@ -163,7 +181,6 @@ async fn each_queue_has_a_limit() {
         ("http_forwarded", 5.0),
         ("http_answer_bytes", 10.0 * 1024.0 * 1024.0),
         ("http_connections", 77.0),
-        ("event_streams", 256.0),
         ("store_readers", 256.0),
         ("store_writer", 256.0),
         ("p2p_commands", 1024.0),
@@ -172,6 +189,7 @@ async fn each_queue_has_a_limit() {
         let value = |name: &str| scrape.value(&format!("modal_queue_{name}{{queue=\"{queue}\"}}"));
         assert_eq!((value("limit"), value("length")), (Some(limit), Some(0.0)), "{queue}");
     }
+    assert!(scrape.value(r#"modal_queue_limit{queue="event_streams"}"#).unwrap() >= 256.0);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let followed = client.get(format!("{}/events", gateway.base)).send().await.unwrap();
     let length = async |queue: &str| {

@@ -25,7 +25,7 @@ pub(super) struct ObservedRequest {
     pub(super) started: Instant,
     route: Route,
     line: Option<AccessLine>,
-    /// A browser that would follow the chain for ever, unless it gets an error.
+    /// Whether a browser sends it to follow the chain.
     follows: bool,
 }
 

@@ -1,5 +1,6 @@
-//! `GET /metrics` of the admin listener, in the OpenMetrics text format.
+//! `GET /metrics` of the admin listener.
 //!
+//! * `format`: OpenMetrics, and the text format that was there before
 //! * `collect`: families of metrics that are read at each scrape
 //! * `chain`: the chain and the sync
 //! * `peers`: libp2p and the peers
@@ -7,7 +8,11 @@
 
 use std::sync::Arc;
 
-use axum::{extract::State, response::IntoResponse};
+use axum::{
+    extract::State,
+    http::{HeaderMap, header},
+    response::IntoResponse,
+};
 use prometheus_client::{encoding::text, registry::Registry};
 use tokio::runtime::Handle;
 
@@ -27,11 +32,12 @@ use crate::{
 
 mod chain;
 mod collect;
+mod format;
 mod peers;
 mod queues;
 
 /// All metrics. While the store is down, those of the chain are left out.
-pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
+pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> impl IntoResponse {
     let mut metrics = Metrics::default();
     let uptime = gateway.started.elapsed().as_secs();
     metrics.gauge("modal_uptime_seconds", "Seconds since the start.", uptime);
@@ -57,7 +63,8 @@ pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>) -> impl IntoRes
     let mut text = String::new();
     // Writing to a String can't fail.
     let _ = text::encode(&mut text, &registry);
-    ([("content-type", "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+    let (kind, text) = format::negotiated(&headers, text);
+    ([(header::CONTENT_TYPE, kind)], text)
 }
 
 /// Histograms.
