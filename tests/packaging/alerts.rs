@@ -13,6 +13,7 @@ use crate::{
     prometheus::Prometheus,
     run,
     support::{
+        disk::SmallDisk,
         linked::linked,
         process::{Process, SERVE, program},
         until::eventually,
@@ -30,11 +31,16 @@ const CONNECTIONS: usize = 16;
 
 /// A folder with the network's file and a store with these blocks.
 fn store(blocks: &[MinerBlock]) -> tempfile::TempDir {
+    store_in(blocks, |place| fs::create_dir(place).unwrap())
+}
+
+/// The same, with the folder of the store made in another way.
+fn store_in(blocks: &[MinerBlock], make: impl FnOnce(&Path)) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("fast.toml"), NETWORK).unwrap();
     let lines: Vec<_> = blocks.iter().map(|block| serde_json::to_string(block).unwrap() + "\n").collect();
     fs::write(folder.path().join("chain.ndjson"), lines.concat()).unwrap();
-    fs::create_dir(folder.path().join("store")).unwrap();
+    make(&folder.path().join("store"));
     run(settings(&mut program(folder.path(), ["import", "chain.ndjson", "--partial"])));
     folder
 }
@@ -151,4 +157,27 @@ async fn alerts_fire_for_what_they_are_for_and_clear_when_it_is_over() {
 
     gateway.kill();
     prometheus.fires(&[("ModalGatewayDown", CRITICAL)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_and_clears_when_there_is_room() {
+    if !installed("prometheus") {
+        return;
+    }
+    let disk = SmallDisk::mount(6);
+    let base = linked(None, 5, "base");
+    let heavy = store(&[base.clone(), linked(base.last(), 50, "heavy")].concat());
+    let place = store_in(&base, |place| std::os::unix::fs::symlink(disk.path(), place).unwrap());
+    let mut command = program(place.path(), SERVE);
+    settings(&mut command).args(["--sync-interval", "500ms"]);
+    let gateway = Process::start_quietly(command);
+    let folder = tempfile::tempdir().unwrap();
+    let prometheus = Prometheus::start(folder.path(), &gateway.admin).await;
+    eventually(async || (!prometheus.query("modal_store_errors_total{kind='full'}").await.is_empty()).then_some(()))
+        .await;
+    disk.fill();
+    let _heavy = node(heavy.path(), &gateway);
+    prometheus.fires(&[("ModalDiskFull", CRITICAL)]).await;
+    disk.clear();
+    prometheus.clears(&[("ModalDiskFull", CRITICAL)]).await;
 }
