@@ -95,8 +95,8 @@ pub struct Config {
     /// Log format on stderr: `text` or `json`. Default `text`. `RUST_LOG` says what is logged.
     #[serde(deserialize_with = "value::parsed")]
     pub log: LogFormat,
-    /// Whether each answered HTTP request is logged at level info, with the target `modal_gateway::access`; at level debug
-    /// otherwise. Default false.
+    /// Whether each answered HTTP request is logged at level info, with the target `modal_gateway::access`; at level
+    /// debug otherwise. Default false.
     #[serde(deserialize_with = "value::switch")]
     pub access_log: bool,
     /// Blocks this far below the tip are taken as final, and caches may keep them; at least 1, since what comes

@@ -76,8 +76,8 @@ impl ObservedRequest {
     }
 }
 
-/// Adds the age of the tip and the state of the sync; not to an answer that any cache may keep, in which they would be as
-/// old as the copy.
+/// Adds the age of the tip and the state of the sync; not to an answer that any cache may keep, in which they would be
+/// as old as the copy.
 fn describe_chain(headers: &mut HeaderMap, watch: &ChainWatch) {
     if headers.get(header::CACHE_CONTROL).is_some_and(|caches| caches.as_bytes().starts_with(b"public")) {
         return;
