@@ -154,6 +154,7 @@ fn shorter(time: &str, least: u64) -> String {
 #[test]
 fn times_of_rules_are_shortened_and_nothing_else_is() {
     let rules = "  interval: 15s\n  for: 10m\n  rate(x[5m]) > 1 and increase(y[2h]) == 0\n  a: [b]\n  # for: ever";
-    let short = "  interval: 200ms\n  for: 1000ms\n  rate(x[2000ms]) > 1 and increase(y[12000ms]) == 0\n  a: [b]\n  # for: ever";
+    let short = "  interval: 200ms\n  for: 1000ms\n  rate(x[2000ms]) > 1 and increase(y[12000ms]) == 0\n\
+                 \x20 a: [b]\n  # for: ever";
     assert_eq!(shortened(rules), short);
 }

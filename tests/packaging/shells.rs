@@ -19,7 +19,9 @@ fn bash_completes_commands_and_flags() {
         let call = format!(
             "source {}; complete=($(complete -p modal-gateway));
              for at in ${{!complete[@]}}; do [ \"${{complete[at]}}\" = -F ] && function=${{complete[at + 1]}}; done
-             COMP_WORDS=({}); COMP_CWORD={}; $function modal-gateway \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; echo \"${{COMPREPLY[@]}}\"",
+             COMP_WORDS=({}); COMP_CWORD={}
+             $function modal-gateway \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"
+             echo \"${{COMPREPLY[@]}}\"",
             script.display(),
             words.join(" "),
             words.len() - 1
@@ -53,7 +55,8 @@ fn zsh_reads_its_completions() {
     let (folder, script) = printed(&["completions", "zsh"], "_modal-gateway");
     assert!(fs::read_to_string(&script).unwrap().starts_with("#compdef modal-gateway\n"));
     let load = format!(
-        "fpath=({} $fpath); autoload -Uz compinit; compinit -u -D; whence -v _modal-gateway; autoload +X _modal-gateway",
+        "fpath=({} $fpath); autoload -Uz compinit; compinit -u -D
+         whence -v _modal-gateway; autoload +X _modal-gateway",
         folder.path().display()
     );
     let said = run(Command::new("zsh").args(["-f", "-c", &load]).env("HOME", folder.path()));
