@@ -13,6 +13,7 @@
 //! * `views`: parameters of the routes under `/chain`
 //! * `negotiation`: the formats and content codings that the client accepts; conditional requests
 //! * `representations`: what is made of an answer: NDJSON, CSV, compressed bodies; each made once
+//! * `timing`: the header `server-timing`
 //! * `respond`: an answer becomes a response: body, provenance, caching
 //! * `middleware`: the client's limits, the deadline; compression of streams and pages; CORS and security headers; access to
 //!   the admin listener
@@ -41,4 +42,5 @@ mod representations;
 mod respond;
 mod routes;
 pub mod server;
+mod timing;
 mod views;

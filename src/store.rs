@@ -22,9 +22,9 @@ pub use backend::pool::MAX_WAITING;
 use backend::{postgres, sqlite};
 pub use error::{Result, StoreError};
 pub use model::{
-    Anchor, Blocks, ChainState, Event, EventKind, FINISHED_PHASES, FoundBlock, IndexEntry, Job, KEPT_EVENTS, KEPT_JOBS,
-    MAX_BLOCKS_PER_INDEX, MAX_EVENTS_LENGTH, MAX_LISTED_HASHES, Note, OpenOptions, PoolStats, QUEUED, Reorganisation,
-    Run, Snapshot, StagedBranch, StoreStats, Tip,
+    Anchor, Blocks, ChainState, ErrorKind, Event, EventKind, FINISHED_PHASES, FoundBlock, IndexEntry, Job, KEPT_EVENTS,
+    KEPT_JOBS, MAX_BLOCKS_PER_INDEX, MAX_EVENTS_LENGTH, MAX_LISTED_HASHES, Note, OpenOptions, PoolStats, QUEUED,
+    Reorganisation, Run, Snapshot, StagedBranch, StoreStats, Tip,
 };
 use reader::SqlStore;
 pub use traits::{BlockStore, ChainWriter, Lease, LookupStore, SyncStore, acquire_lease};

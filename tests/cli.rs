@@ -12,6 +12,8 @@ use support::process;
 
 mod support;
 
+#[path = "cli/config.rs"]
+mod config;
 #[path = "cli/csv.rs"]
 mod csv;
 #[path = "cli/databases.rs"]

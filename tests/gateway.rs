@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "gateway/access_log.rs"]
+mod access_log;
 #[path = "gateway/bad_input.rs"]
 mod bad_input;
 #[path = "gateway/caching.rs"]
@@ -18,6 +20,8 @@ mod csv;
 mod events;
 #[path = "gateway/failures.rs"]
 mod failures;
+#[path = "gateway/freshness.rs"]
+mod freshness;
 #[path = "gateway/headers.rs"]
 mod headers;
 #[path = "gateway/interop.rs"]
@@ -26,6 +30,8 @@ mod interop;
 mod long_blocks;
 #[path = "gateway/messy.rs"]
 mod messy;
+#[path = "gateway/metrics.rs"]
+mod metrics;
 #[path = "gateway/numbers.rs"]
 mod numbers;
 #[path = "gateway/price.rs"]
@@ -34,5 +40,7 @@ mod price;
 mod program;
 #[path = "gateway/reorganised.rs"]
 mod reorganised;
+#[path = "gateway/request_ids.rs"]
+mod request_ids;
 #[path = "gateway/sync_api.rs"]
 mod sync_api;

@@ -165,7 +165,8 @@ fn every_answer_is_documented_with_headers_and_an_example() {
         for (status, response) in operation["responses"].as_object().unwrap() {
             let at = format!("{method} {path} {status}");
             let headers = &response["headers"];
-            let mut expected = vec!["x-modal-source", "cache-control"];
+            let mut expected = vec!["x-modal-source", "x-modal-tip-age", "x-modal-sync", "cache-control"];
+            expected.extend(["x-request-id", "server-timing"]);
             if is_read && ["200", "304"].contains(&status.as_str()) {
                 expected.extend(["x-modal-tip", "x-modal-verification", "etag", "vary"]);
             }

@@ -38,6 +38,8 @@ pub struct Settings {
     pub cors_origins: Vec<HeaderValue>,
     /// Whether the listener speaks TLS.
     pub tls: bool,
+    /// Whether each answered request is logged at level info, instead of debug.
+    pub access_log: bool,
     /// The network that the chain belongs to.
     pub network: Arc<Network>,
     /// Bytes of representations kept in memory: compressed answers, and those in other formats than JSON.
@@ -55,6 +57,7 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(60),
             cors_origins: vec![HeaderValue::from_static("*")],
             tls: false,
+            access_log: false,
             network: Arc::default(),
             representation_bytes: 8 << 20,
         }

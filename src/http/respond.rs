@@ -1,6 +1,9 @@
 //! An answer becomes a response: the body that the client prefers, and headers for its source, verification and caching.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::Body,
@@ -12,12 +15,13 @@ use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 
 use super::{
-    envelope::{Rejection, SOURCE, TIP, VERIFICATION, source_name},
+    envelope::{Rejection, SERVER_TIMING, SOURCE, TIP, VERIFICATION, source_name},
     extract::Read,
     gateway::Gateway,
     negotiation::{Coding, Format, Outcome},
     numbers::Numbers,
     representations::{Encoded, Preferences, Representation, Representations, lines, unreadable},
+    timing,
     views::ViewRead,
 };
 use crate::{
@@ -54,11 +58,12 @@ pub(super) async fn answer(gateway: &Gateway, read: Read) -> Result<Response, Re
     if read.query == Query::Canonical && read.origin == Origin::Local && read.supports_chunks {
         return with_deadline(whole_chain(source, &read)).await;
     }
+    let asked = Instant::now();
     let served = match &read.anchor {
         Some(anchor) => source.answer_anchored(read.query, anchor).await?,
         None => source.answer(read.query, &read.origin, read.client).await?,
     };
-    encoded(&gateway.representations, &served, &read.preferences).await
+    encoded(&gateway.representations, &served, &read.preferences, asked.elapsed()).await
 }
 
 /// Answers a view of the chain.
@@ -66,11 +71,12 @@ pub(super) async fn answer(gateway: &Gateway, read: Read) -> Result<Response, Re
 /// # Errors
 /// The source's error.
 pub(super) async fn view(gateway: &Gateway, read: ViewRead) -> Result<Response, Rejection> {
+    let asked = Instant::now();
     let served = gateway.source.view(read.query, read.anchor.as_deref()).await?;
-    encoded(&gateway.representations, &served, &read.preferences).await
+    encoded(&gateway.representations, &served, &read.preferences, asked.elapsed()).await
 }
 
-/// The response with an answer, in the representation that the client prefers.
+/// The response with an answer that the source took so long for, in the representation that the client prefers.
 ///
 /// # Errors
 /// [`Code::Internal`] for an answer that does not have that representation.
@@ -78,6 +84,7 @@ async fn encoded(
     representations: &Representations,
     served: &Arc<EncodedAnswer>,
     preferences: &Preferences,
+    took: Duration,
 ) -> Result<Response, Rejection> {
     let representation = preferences.representation(Some(served.body.len()));
     // A shared cache keeps a settled answer for a day, and the tip would be as old.
@@ -86,6 +93,10 @@ async fn encoded(
         headers.remove(TIP);
     }
     let etag = cached(&mut headers, served.tag(), representation, served.settled);
+    let part = if served.answered_by == AnsweredBy::Local { "store" } else { "peer" };
+    if let Ok(timing) = HeaderValue::try_from(timing::part(part, took)) {
+        headers.insert(SERVER_TIMING, timing);
+    }
     let mut response = match preferences.conditions.evaluate(&etag) {
         Outcome::Failed => precondition_failed(),
         Outcome::NotModified => (StatusCode::NOT_MODIFIED, headers).into_response(),

@@ -79,6 +79,8 @@ pub trait Backend:
     const NOMINEE: &'static str;
     /// Unix seconds by the database's clock, which all processes on the store share.
     const NOW: &'static str;
+    /// The size of the database in bytes.
+    const SIZE: &'static str;
     /// The migrations of the schema.
     const MIGRATIONS: &'static Migrator;
 

@@ -277,6 +277,38 @@ pub struct Note {
     pub age: i64,
 }
 
+/// Kinds of failures, as the statistics count them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The database, or the SQLite file, is not there.
+    Unreachable,
+    /// A lock, a connection or memory was not free in time.
+    Busy,
+    /// The disk is full.
+    Full,
+    /// The database takes no writes.
+    ReadOnly,
+    /// The database denies access.
+    Denied,
+    /// What is stored can't be read.
+    Damaged,
+    /// The disk fails.
+    Io,
+    /// Any other.
+    Other,
+}
+
+words!(ErrorKind {
+    Unreachable = "unreachable",
+    Busy = "busy",
+    Full = "full",
+    ReadOnly = "read_only",
+    Denied = "denied",
+    Damaged = "damaged",
+    Io = "io",
+    Other = "other",
+});
+
 /// Statistics of a store and its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoreStats {
@@ -284,6 +316,8 @@ pub struct StoreStats {
     pub up: bool,
     /// Number of times that the database became unreachable.
     pub outages: u64,
+    /// Numbers of operations that failed, in the order of [`ErrorKind::ALL`].
+    pub errors: [u64; ErrorKind::ALL.len()],
     /// The connections for reading.
     pub readers: PoolStats,
     /// The connection for writing; all 0 for a store that can only be read.

@@ -85,6 +85,7 @@ impl Backend for Postgres {
     const NOMINEE: &'static str =
         "left(split_part(split_part(document, '\"nominated_peer_id\":\"', 2), '\"', 1), 64) COLLATE \"C\"";
     const NOW: &'static str = "CAST(floor(EXTRACT(EPOCH FROM clock_timestamp())) AS BIGINT)";
+    const SIZE: &'static str = "SELECT pg_database_size(current_database())";
     const MIGRATIONS: &'static Migrator = &MIGRATIONS;
 
     type LeaseSource = LeaseSource;
