@@ -14,6 +14,7 @@
 //! * `respond`: an answer becomes a response: provenance, caching, NDJSON
 //! * `middleware`: the client's limits, the deadline; CORS and security headers; access to the admin listener
 //! * `openapi`: the OpenAPI document and Swagger UI
+//! * `explorer`: pages for people, at `/`
 //! * `routes`: every route of both listeners, and the handlers, one file per route family
 
 pub use self::{
@@ -27,6 +28,7 @@ pub use self::{
 
 pub mod counters;
 pub mod envelope;
+mod explorer;
 mod extract;
 mod gateway;
 mod limits;

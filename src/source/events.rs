@@ -162,6 +162,12 @@ impl From<&ChainState> for Cursor {
     }
 }
 
+impl From<&Snapshot> for Cursor {
+    fn from(snapshot: &Snapshot) -> Self {
+        Self::of(snapshot.version, snapshot.tip.as_ref().map(|tip| tip.hash.as_str()))
+    }
+}
+
 impl From<&Event> for Cursor {
     fn from(event: &Event) -> Self {
         Self::of(event.id, event.tip.as_ref().map(|tip| tip.hash.as_str()))
