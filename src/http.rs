@@ -10,6 +10,7 @@
 //! * [`envelope`]: the envelope of every answer; the only table from error code to status
 //! * [`Numbers`]: whether miner numbers are JSON numbers or strings
 //! * `extract`: a request becomes a typed query
+//! * `views`: parameters of the routes under `/chain`
 //! * `negotiation`: the format that the client accepts; conditional requests
 //! * `respond`: an answer becomes a response: provenance, caching, NDJSON
 //! * `middleware`: the client's limits, the deadline; CORS and security headers; access to the admin listener
@@ -39,3 +40,4 @@ mod openapi;
 mod respond;
 mod routes;
 pub mod server;
+mod views;

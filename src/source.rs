@@ -6,6 +6,7 @@
 //! * `store_answers`: reads an answer from the store
 //! * `peer`: requests an answer from a peer
 //! * `answer`: an encoded answer, its origin, and a failed query
+//! * [`view`]: the chain for those who explore it: epochs, nominees, the network's figures
 //! * `events`: events of the canonical chain
 //! * `cost`: the estimated length of an answer
 //! * [`job`]: sync jobs and the sync's status, as the store keeps them
@@ -18,6 +19,7 @@ pub mod job;
 mod local;
 mod peer;
 mod store_answers;
+pub mod view;
 
 pub use answer::{AnsweredBy, EncodedAnswer, Origin, SourceError};
 pub use dispatch::{Source, Stats};

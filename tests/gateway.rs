@@ -6,6 +6,8 @@ mod support;
 mod bad_input;
 #[path = "gateway/caching.rs"]
 mod caching;
+#[path = "gateway/chain.rs"]
+mod chain;
 #[path = "gateway/conformance.rs"]
 mod conformance;
 #[path = "gateway/events.rs"]

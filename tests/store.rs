@@ -35,6 +35,8 @@ mod jobs;
 mod lease;
 #[path = "store/limits.rs"]
 mod limits;
+#[path = "store/lookup.rs"]
+mod lookup;
 #[path = "store/opening.rs"]
 mod opening;
 #[path = "store/pooled.rs"]

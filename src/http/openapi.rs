@@ -37,6 +37,7 @@ mod queries;
     servers((url = ".", description = "This gateway")),
     tags(
         (name = "protocol", description = "The paths of the sync protocol"),
+        (name = "chain", description = "Epochs, validators, nominees, the network's figures, reorganisations"),
         (name = "gateway", description = "The gateway itself")
     ),
     components(schemas(ErrorEnvelope, CheckPoint))

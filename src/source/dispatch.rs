@@ -12,6 +12,7 @@ use super::{
     local::{CachedRead, LocalSource, with_deadline},
     peer,
     store_answers::{self, store_failure},
+    view::{ViewQuery, Views},
 };
 use crate::{
     chain::Level,
@@ -141,12 +142,31 @@ impl Source {
         }
     }
 
+    /// Answers a view of the chain from the store; with `anchor`, from a chain that holds this block.
+    ///
+    /// # Errors
+    /// Those of the view, and with an anchor those of [`Self::check_anchor_in`].
+    pub async fn view(&self, query: ViewQuery, anchor: Option<&str>) -> Result<Arc<EncodedAnswer>, Failure> {
+        with_deadline(async {
+            match anchor {
+                Some(anchor) => self.local.answer_anchored(query.into(), anchor).await,
+                None => self.local.answer(query).await,
+            }
+        })
+        .await
+    }
+
+    /// The views of the chain.
+    pub fn views(&self) -> &Views {
+        &self.local.views
+    }
+
     /// Answers a list query from the store, from a chain that holds the block `anchor`.
     ///
     /// # Errors
     /// Those of [`Self::check_anchor_in`] and [`Self::answer`].
     pub async fn answer_anchored(&self, query: Query, anchor: &str) -> Result<Arc<EncodedAnswer>, SourceError> {
-        Ok(with_deadline(self.local.answer_anchored(query, anchor)).await?)
+        Ok(with_deadline(self.local.answer_anchored(query.into(), anchor)).await?)
     }
 
     /// Checks that `anchor` is on the chain of `state`.

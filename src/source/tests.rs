@@ -17,9 +17,8 @@ use tempfile::TempDir;
 
 use super::{
     events::EventReader,
-    local::{CachedRead, MAX_AGE},
-    store_answers::{self, StoreAnswers},
-    *,
+    local::{CachedRead, LocalQuery, MAX_AGE},
+    store_answers, *,
 };
 use crate::{
     chain::{ChainEnd, Enforcement, Level, MinerBlock, Network, PowOptions, Verifier},
@@ -70,13 +69,18 @@ fn tip(index: u64, hash: &str) -> Option<Tip> {
 }
 
 fn source(store: Arc<dyn BlockStore>) -> LocalSource {
-    let settings =
-        Settings { finality_depth: 40, peer_timeout: Duration::from_secs(1), cache_bytes: 1 << 20, sync: false };
+    let settings = Settings {
+        finality_depth: 40,
+        peer_timeout: Duration::from_secs(1),
+        cache_bytes: 1 << 20,
+        sync: false,
+        network: Arc::default(),
+    };
     LocalSource::new(store, PeerId::random(), settings)
 }
 
-fn all() -> Query {
-    Query::Range { from_index: 0, to_index: 9, chunk_size: 10 }
+fn all() -> LocalQuery {
+    Query::Range { from_index: 0, to_index: 9, chunk_size: 10 }.into()
 }
 
 #[tokio::test]
@@ -155,7 +159,7 @@ async fn consistent_reads_start_again_when_the_version_has_another_tip() {
             Ok(state.tip)
         }
     };
-    let (state, read) = StoreAnswers::new(store, String::new(), 40).read_consistently(read).await.unwrap();
+    let (state, read) = store_answers::read_consistently(&store, read).await.unwrap();
     assert_eq!((&state.tip, read), (&tip(2, "other-2"), tip(2, "other-2")));
     assert_eq!(reads, 2);
 }

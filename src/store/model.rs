@@ -122,6 +122,17 @@ pub struct Blocks {
     pub last_hash: Option<String>,
 }
 
+/// Blocks in the order of a lookup.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The chain at the time of reading, and the weakest level among the blocks.
+    pub snapshot: Snapshot,
+    /// The blocks.
+    pub blocks: Vec<MinerBlock>,
+    /// Index of the last block that was looked at, if there may be more behind it.
+    pub more_below: Option<u64>,
+}
+
 /// One block, found by its hash.
 #[derive(Debug, Clone)]
 pub struct FoundBlock {

@@ -7,14 +7,15 @@ use async_trait::async_trait;
 use super::{
     error::Result,
     model::{
-        Anchor, Blocks, ChainState, Event, FoundBlock, IndexEntry, Job, Note, Reorganisation, StagedBranch, StoreStats,
+        Anchor, Blocks, ChainState, Event, FoundBlock, IndexEntry, Job, Note, Reorganisation, Run, StagedBranch,
+        StoreStats,
     },
 };
 use crate::chain::{ChainEnd, CumulativeDifficulty, EpochNumbering, Level, MinerBlock, Position, VerifiedBlocks};
 
 /// A store of miner blocks. Implementations enforce one canonical block per index in the database itself.
 #[async_trait]
-pub trait BlockStore: SyncStore {
+pub trait BlockStore: SyncStore + LookupStore {
     /// The state of the canonical chain: one row.
     async fn state(&self) -> Result<ChainState>;
 
@@ -106,6 +107,28 @@ pub trait ChainWriter: Send {
 
     /// Makes the changes visible at once, with one [`Event`] if blocks were appended or orphaned; the state after them.
     async fn commit(self: Box<Self>) -> Result<ChainState>;
+}
+
+/// Lookups for people and programs that explore the chain. None of them reads more than it returns.
+#[async_trait]
+pub trait LookupStore: Send + Sync + 'static {
+    /// The canonical blocks below the index `before` that nominate `nominee`, the highest first, out of `limit` blocks whose
+    /// nominees begin with the same 64 characters.
+    async fn by_nominee(&self, nominee: &str, before: u64, limit: u64) -> Result<Run>;
+
+    /// Number of canonical blocks that nominate `nominee`.
+    async fn nominations(&self, nominee: &str) -> Result<u64>;
+
+    /// The first `limit` orphans from index `from` down, in descending order and by hash; at `from` itself those whose hash
+    /// is greater than `after`.
+    async fn orphans(&self, from: u64, after: &str, limit: u64) -> Result<Run>;
+
+    /// The first `limit` blocks by hash whose hash begins with `prefix`, lowercase hex digits.
+    async fn with_prefix(&self, prefix: &str, limit: u64) -> Result<Vec<IndexEntry>>;
+
+    /// The last `limit` kept events of kind [`EventKind::Reorganised`](super::EventKind::Reorganised) before the one with
+    /// the id `before`, the last one first.
+    async fn reorganisations(&self, before: u64, limit: u64) -> Result<Vec<Event>>;
 }
 
 /// What only synchronisation needs of a store: the staged branch, events, jobs, notes, the lease.
