@@ -82,7 +82,8 @@ async fn an_epoch_shows_positions_order_and_validators_and_what_was_replaced() {
     assert!(shown.contains("Validators of epoch 4") && shown.contains("follow from epoch 0"), "{shown}");
     assert_eq!(page.marks()[..2], ["not final", "provisional"]);
     let order: Vec<_> = page.elements.iter().filter(|element| element.name == "li").collect();
-    let order = order.iter().filter(|item| page.around(item).any(|outer| outer.name == "ol" && outer.has_class("order")));
+    let order =
+        order.iter().filter(|item| page.around(item).any(|outer| outer.name == "ol" && outer.has_class("order")));
     let order: Vec<u64> = order.map(|item| item.text.split(' ').next().unwrap().parse().unwrap()).collect();
     let expected: Vec<u64> = election.order.iter().map(|position| world.chain[81 + position].index).collect();
     assert_eq!(order, expected);

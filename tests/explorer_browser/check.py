@@ -202,7 +202,7 @@ def states(browser):
 
     chain("cut")
     expect(state).to_have_attribute("data-state", "reconnecting", timeout=5000)
-    expect(state).to_contain_text("Reconnecting")
+    expect(state).to_contain_text("reconnecting")
     tip = chain("extend 2")
     chain("mend")
     shows(page, tip)

@@ -8,6 +8,7 @@ use super::{
     epoch::EpochFigures,
     frame::{Frame, Section},
     page::{Page, respond},
+    parts::Mark,
     read, text,
     visit::Visit,
 };

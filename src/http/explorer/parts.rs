@@ -11,7 +11,10 @@ use crate::{
 
 /// An index or an epoch with its digits in groups, and a link to its page if there is one.
 #[derive(Debug, Clone, Template)]
-#[template(ext = "html", source = r#"{% if let Some(href) = href %}<a href="{{ href }}">{{ number }}</a>{% else %}{{ number }}{% endif %}"#)]
+#[template(
+    ext = "html",
+    source = r#"{% if let Some(href) = href %}<a href="{{ href }}">{{ number }}</a>{% else %}{{ number }}{% endif %}"#
+)]
 pub(super) struct Numbered {
     href: Option<String>,
     number: String,

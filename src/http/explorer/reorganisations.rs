@@ -45,8 +45,8 @@ pub(super) struct ReorganisationRow {
     pub orphaned: String,
     pub adopted: String,
     pub reason: String,
-    /// The first and the last epoch whose blocks it changed.
-    pub epochs: Option<(Numbered, Numbered)>,
+    /// The first and the last epoch whose blocks it changed; one where both are the same.
+    pub epochs: Vec<Numbered>,
 }
 
 impl ReorganisationRow {
@@ -60,7 +60,9 @@ impl ReorganisationRow {
         let first = seen.ancestor.as_ref().map_or(0, |ancestor| ancestor.index + 1);
         let last = seen.old_tip.iter().chain(&seen.new_tip).map(|tip| tip.index).max();
         // Genesis belongs to none.
-        let epoch = |index: u64| links.epoch(election::epoch_of(index.max(1)).unwrap_or_default());
+        let epoch = |index: u64| election::epoch_of(index.max(1)).unwrap_or_default();
+        let mut epochs = vec![epoch(first), epoch(last.unwrap_or_default().max(first))];
+        epochs.dedup();
         Self {
             time: Moment::new(seen.at, visit.now),
             ancestor: place(&seen.ancestor),
@@ -69,7 +71,7 @@ impl ReorganisationRow {
             orphaned: text::grouped(seen.orphaned),
             adopted: text::grouped(seen.adopted),
             reason: Shown::listed(&seen.reason).text,
-            epochs: last.map(|last| (epoch(first), epoch(last.max(first)))),
+            epochs: epochs.into_iter().map(|epoch| links.epoch(epoch)).collect(),
         }
     }
 }

@@ -16,11 +16,11 @@
   const MAX_AGE = 60_000;
 
   const WORDS = {
-    connecting: "Connecting to the gateway.",
-    live: "Live: this page follows the chain.",
-    reconnecting: "Reconnecting: the connection to the gateway broke. What is shown may be old.",
-    paused: "Paused: this page stays as it is.",
-    stopped: "Stopped: the gateway can’t be reached. What is shown may be old.",
+    connecting: "Updates: connecting.",
+    live: "Updates: live. This page follows the chain.",
+    reconnecting: "Updates: reconnecting. The connection to the gateway broke. What is shown may be old.",
+    paused: "Updates: paused. This page stays as it is.",
+    stopped: "Updates: stopped. The gateway can’t be reached. What is shown may be old.",
   };
 
   let cursor = body.dataset.cursor;
