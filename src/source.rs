@@ -7,7 +7,7 @@
 //! * `peer`: requests an answer from a peer
 //! * `answer`: an encoded answer, its origin, and a failed query
 //! * [`view`]: the chain for those who explore it: epochs, nominees, the network's figures
-//! * `events`: events of the canonical chain
+//! * `events`: events of the canonical chain, of the sync and of the peers
 //! * `cost`: the estimated length of an answer
 //! * [`job`]: sync jobs and the sync's status, as the store keeps them
 
@@ -23,7 +23,10 @@ pub mod view;
 
 pub use answer::{AnsweredBy, EncodedAnswer, Origin, SourceError};
 pub use dispatch::{Source, Stats};
-pub use events::{ChainEvent, Cursor, MalformedCursor};
+pub use events::{
+    ChangedEpochs, Cursor, EventBatch, EventBlocks, ExtendedEvent, Feeds, Followed, FollowedPeer, MalformedCursor,
+    PeerEvent, PeersEvent, ReorganisedEvent, ResetEvent, ResetReason, SyncEvent, Update,
+};
 pub use local::{LocalSource, Settings, with_deadline};
 pub use peer::parse_blocking;
 

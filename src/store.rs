@@ -23,8 +23,8 @@ use backend::{postgres, sqlite};
 pub use error::{Result, StoreError};
 pub use model::{
     Anchor, Blocks, ChainState, Event, EventKind, FINISHED_PHASES, FoundBlock, IndexEntry, Job, KEPT_EVENTS, KEPT_JOBS,
-    MAX_BLOCKS_PER_INDEX, Note, OpenOptions, PoolStats, QUEUED, Reorganisation, Run, Snapshot, StagedBranch,
-    StoreStats, Tip,
+    MAX_BLOCKS_PER_INDEX, MAX_EVENTS_LENGTH, MAX_LISTED_HASHES, Note, OpenOptions, PoolStats, QUEUED, Reorganisation,
+    Run, Snapshot, StagedBranch, StoreStats, Tip,
 };
 use reader::SqlStore;
 pub use traits::{BlockStore, ChainWriter, Lease, LookupStore, SyncStore, acquire_lease};

@@ -10,8 +10,6 @@ mod caching;
 mod chain;
 #[path = "gateway/conformance.rs"]
 mod conformance;
-#[path = "gateway/events.rs"]
-mod events;
 #[path = "gateway/failures.rs"]
 mod failures;
 #[path = "gateway/headers.rs"]

@@ -16,6 +16,12 @@ pub const MAX_BLOCKS_PER_INDEX: u64 = 1000;
 /// Number of events that are kept, the latest. There may be a few more, since older ones are deleted in batches.
 pub const KEPT_EVENTS: u64 = 10_000;
 
+/// Length in characters of the events' documents from which on no more are read at once.
+pub const MAX_EVENTS_LENGTH: u64 = 256 << 10;
+
+/// Most hashes in one list of an event.
+pub const MAX_LISTED_HASHES: usize = 1000;
+
 /// Number of finished jobs that are kept.
 pub const KEPT_JOBS: u64 = 100;
 
@@ -210,9 +216,11 @@ pub struct Reorganisation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// Blocks were appended: `{from, to, tip}`.
+    /// Blocks were appended: `{from, to, tip, previous_hash, added}`. `previous_hash` is that of the tip before, null for an
+    /// empty chain; `added` has the blocks' hashes.
     Extended,
-    /// Blocks were orphaned: `{ancestor, old_tip, new_tip, orphaned, adopted, reason}`.
+    /// Blocks were orphaned, and others may have become canonical: `{ancestor, old_tip, new_tip, orphaned, adopted, reason,
+    /// removed, added}`. `orphaned` and `adopted` are numbers, `removed` and `added` the hashes.
     Reorganised,
 }
 
@@ -230,7 +238,9 @@ pub struct Event {
     pub kind: EventKind,
     /// The tip after the change; `None` for an empty chain.
     pub tip: Option<Position>,
-    /// A JSON object with the fields that [`EventKind`] names. Blocks are `{index, hash}` or `null`.
+    /// A JSON object with the members that [`EventKind`] names. Blocks are `{index, hash}` or `null`. Lists of hashes are in
+    /// index order, and have the first [`MAX_LISTED_HASHES`] or fewer where hashes are longer than usual. Events of earlier
+    /// releases have neither `previous_hash` nor lists.
     pub document: String,
 }
 

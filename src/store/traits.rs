@@ -32,6 +32,10 @@ pub trait BlockStore: SyncStore + LookupStore {
     /// At most [`MAX_BLOCKS_PER_INDEX`](super::MAX_BLOCKS_PER_INDEX) are returned; the `u64` is their number.
     async fn at_index(&self, index: u64) -> Result<(Vec<IndexEntry>, u64, Option<IndexEntry>)>;
 
+    /// The JSON texts of the blocks with these hashes, orphans too; `None` if a block is missing, or if they have more
+    /// than `length` characters together.
+    async fn documents(&self, hashes: &[String], length: u64) -> Result<Option<HashMap<String, String>>>;
+
     /// The canonical hashes at these indexes; indexes beyond the chain are left out.
     async fn canonical_hashes(&self, indexes: &[u64]) -> Result<HashMap<u64, String>>;
 
@@ -142,7 +146,8 @@ pub trait SyncStore: Send + Sync + 'static {
     async fn staged_end(&self, numbering: EpochNumbering) -> Result<Option<ChainEnd>>;
 
     /// The first `limit` events after the one with the id `after`, in ascending order, of the last
-    /// [`KEPT_EVENTS`](super::KEPT_EVENTS).
+    /// [`KEPT_EVENTS`](super::KEPT_EVENTS). Fewer, but at least one, where their documents are longer than
+    /// [`MAX_EVENTS_LENGTH`](super::MAX_EVENTS_LENGTH).
     async fn events(&self, after: u64, limit: u64) -> Result<Vec<Event>>;
 
     /// The last event up to and with the id `id`: its tip is the one that the chain had at that version, since versions

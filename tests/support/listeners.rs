@@ -121,6 +121,11 @@ impl Listeners {
         }
     }
 
+    /// The base URL of the public listener.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.public)
+    }
+
     /// A request to the public listener.
     pub fn public(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("http://{}{path}", self.public))

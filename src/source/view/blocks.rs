@@ -2,7 +2,7 @@
 
 use super::{
     BlockId, MAX_NEIGHBOURS, MAX_PAGE, Viewed, Views, max_blocks,
-    model::{BlockDetail, BlockPage, Neighbour, OrphanPage, Standing},
+    model::{BlockDetail, BlockPage, BlockStatus, Neighbour, OrphanPage},
 };
 use crate::{
     chain::{Level, MinerBlock, Position, election},
@@ -45,7 +45,7 @@ impl Views {
         let (state, found) = read_consistently(&self.store, |_| self.find(id)).await?;
         let (level, data) = found.ok_or_else(|| Failure::new(Code::BlockNotFound))?;
         let snapshot = state.snapshot(Some(level));
-        let is_final = data.standing == Standing::Canonical && self.settled(&snapshot, data.block.index);
+        let is_final = data.status == BlockStatus::Canonical && self.settled(&snapshot, data.block.index);
         // Another block may become the one at an index, but not the one with a hash.
         let settled = is_final && matches!(id, BlockId::Hash(_));
         Ok(Viewed { snapshot, settled, data: BlockDetail { is_final, ..data } })
@@ -81,7 +81,7 @@ impl Views {
             },
         };
         let detail = BlockDetail {
-            standing: if block.is_canonical { Standing::Canonical } else { Standing::Orphaned },
+            status: if block.is_canonical { BlockStatus::Canonical } else { BlockStatus::Orphaned },
             is_final: false,
             verification: level.as_str(),
             in_epoch: election::epoch_of(block.index),

@@ -28,7 +28,7 @@ pub struct BlockPage {
 /// Where a block stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Standing {
+pub enum BlockStatus {
     /// On the canonical chain.
     Canonical,
     /// On an abandoned branch.
@@ -42,8 +42,7 @@ pub struct BlockDetail {
     #[schema(value_type = Block)]
     pub block: MinerBlock,
     /// Where it stands.
-    #[serde(rename = "status")]
-    pub standing: Standing,
+    pub status: BlockStatus,
     /// Whether it is canonical and deeper than the finality depth.
     #[serde(rename = "final")]
     pub is_final: bool,
@@ -72,8 +71,7 @@ pub struct Neighbour {
     /// Hash of the block.
     pub hash: String,
     /// Where it stands.
-    #[serde(rename = "status")]
-    pub standing: Standing,
+    pub status: BlockStatus,
     /// Why it was orphaned.
     #[schema(required)]
     pub orphan_reason: Option<String>,
@@ -81,8 +79,8 @@ pub struct Neighbour {
 
 impl From<IndexEntry> for Neighbour {
     fn from(entry: IndexEntry) -> Self {
-        let standing = if entry.canonical { Standing::Canonical } else { Standing::Orphaned };
-        Self { index: entry.index, hash: entry.hash, standing, orphan_reason: entry.orphan_reason }
+        let status = if entry.canonical { BlockStatus::Canonical } else { BlockStatus::Orphaned };
+        Self { index: entry.index, hash: entry.hash, status, orphan_reason: entry.orphan_reason }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     BlockId, MAX_NEIGHBOURS, Viewed, Views,
-    model::{Found, Neighbour, Standing},
+    model::{BlockStatus, Found, Neighbour},
 };
 use crate::{
     chain::{block::MAX_KEY_BYTES, election},
@@ -55,8 +55,8 @@ impl Views {
         if found.is_empty()
             && let Some(block) = self.store.get(text).await?
         {
-            let standing = if block.canonical { Standing::Canonical } else { Standing::Orphaned };
-            found.push(Neighbour { index: block.index, hash: text.to_owned(), standing, orphan_reason: None });
+            let status = if block.canonical { BlockStatus::Canonical } else { BlockStatus::Orphaned };
+            found.push(Neighbour { index: block.index, hash: text.to_owned(), status, orphan_reason: None });
         }
         Ok(found)
     }

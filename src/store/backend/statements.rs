@@ -118,6 +118,20 @@ pub fn by_nominee<DB: Backend>() -> String {
     format!("{}{which}{}", run_of_blocks!(), run_of_blocks!(end))
 }
 
+/// The first `$2` events after the id `$1`, fewer where the documents before one have `$3` characters or more.
+pub const EVENTS: &str = "SELECT * FROM (SELECT *, sum(length(document)) OVER (ORDER BY id) AS total \
+     FROM (SELECT * FROM event WHERE id > $1 ORDER BY id LIMIT CAST($2 AS BIGINT)) AS member) AS run \
+     WHERE total - length(document) < $3 ORDER BY id";
+
+/// Hashes and documents of the blocks with the hashes in the JSON array `$1`, if they have at most `$2` characters together.
+pub fn documents<DB: Backend>() -> String {
+    format!(
+        "WITH found AS (SELECT hash, document FROM block WHERE hash IN {}) \
+         SELECT hash, document FROM found WHERE (SELECT sum(length(document)) FROM found) <= $2",
+        DB::TEXTS
+    )
+}
+
 /// Indexes and hashes of the canonical blocks at the indexes in the JSON array `$1`.
 pub fn canonical_hashes<DB: Backend>() -> String {
     format!("SELECT idx, hash FROM block WHERE canonical AND idx IN {}", DB::NUMBERS)
@@ -178,6 +192,7 @@ mod tests {
             fill(STAGE, &[]),
             fill(STAGED_RUN, &["1000", "250"]),
             fill(STAGED_ANCESTOR, &["'h19999'", "41"]),
+            fill(&documents::<DB>(), &["'[\"h7\",\"h8\"]'", "1000"]),
             fill(&canonical_hashes::<DB>(), &["'[7,8]'"]),
             fill(&highest_canonical::<DB>(), &["'[\"h7\",\"h8\"]'"]),
             fill(&cumulative_difficulties::<DB>(), &["'[\"h7\",\"h8\"]'"]),
