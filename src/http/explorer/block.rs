@@ -15,7 +15,7 @@ use crate::{
     http::envelope::Rejection,
     source::view::{
         BlockId,
-        model::{BlockDetail, Standing},
+        model::{BlockDetail, BlockStatus},
     },
 };
 
@@ -85,7 +85,7 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
 fn describe(visit: &Visit, frame: Frame, by_index: bool, tip: u64, detail: BlockDetail) -> BlockPage {
     let (links, now, block) = (&visit.links, visit.now, detail.block);
     let confirmations = (tip + 1).saturating_sub(block.index);
-    let is_orphaned = detail.standing == Standing::Orphaned;
+    let is_orphaned = detail.status == BlockStatus::Orphaned;
     let mut marks = match is_orphaned {
         true => vec![Mark::Orphaned],
         false => vec![Mark::Canonical, Mark::finality(detail.is_final)],

@@ -6,7 +6,7 @@ use askama::{Template, filters::HtmlSafe};
 use super::text::{self, Shown};
 use crate::{
     chain::{Level, MinerBlock, Position},
-    source::view::model::{Neighbour, Standing},
+    source::view::model::{BlockStatus, Neighbour},
 };
 
 /// An index or an epoch with its digits in groups, and a link to its page if there is one.
@@ -246,9 +246,9 @@ pub(super) struct Related {
 
 impl Related {
     pub(super) fn new(links: &Links, block: &Neighbour) -> Self {
-        let mark = match block.standing {
-            Standing::Canonical => Mark::Canonical,
-            Standing::Orphaned => Mark::Orphaned,
+        let mark = match block.status {
+            BlockStatus::Canonical => Mark::Canonical,
+            BlockStatus::Orphaned => Mark::Orphaned,
         };
         let reason = block.orphan_reason.as_deref().map(|reason| Shown::listed(reason).text);
         Self {
