@@ -18,6 +18,7 @@
 //! * `middleware`: the client's limits, the deadline; compression of streams and pages; CORS and security headers; access to
 //!   the admin listener
 //! * `openapi`: the OpenAPI document and Swagger UI
+//! * `explorer`: pages for people, at `/`
 //! * `routes`: every route of both listeners, and the handlers, one file per route family
 
 pub use self::{
@@ -31,6 +32,7 @@ pub use self::{
 
 pub mod counters;
 pub mod envelope;
+mod explorer;
 mod extract;
 mod gateway;
 mod limits;

@@ -171,7 +171,7 @@ async fn under_a_path_the_documentation_and_its_requests_work() {
     let gateway = gateway(folder.path());
     let proxy = nginx(&path, folder.path(), &documented("nginx")[1], &gateway.http).await;
     let client = Client::builder().no_proxy().build().unwrap();
-    for address in ["/modal/", "/modal/docs", "/modal/docs/"] {
+    for address in ["/modal/docs", "/modal/docs/"] {
         let page = client.get(format!("{}{address}", proxy.url)).send().await.unwrap();
         assert_eq!((page.status(), page.url().path()), (StatusCode::OK, "/modal/docs/"), "{address}");
         let page_url = page.url().clone();
@@ -193,4 +193,38 @@ async fn under_a_path_the_documentation_and_its_requests_work() {
         let status = client.get(server.join("status").unwrap()).send().await.unwrap();
         assert_eq!(status.status(), StatusCode::OK);
     }
+}
+
+#[tokio::test]
+async fn under_a_path_the_explorer_works() {
+    let Some(path) = installed("nginx") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(folder.path());
+    let proxy = nginx(&path, folder.path(), &documented("nginx")[1], &gateway.http).await;
+    let client = Client::builder().no_proxy().build().unwrap();
+    // Each page leads to others by what it links; none of them may leave the path.
+    let mut open = vec![format!("{}/modal", proxy.url), format!("{}/modal/epochs/", proxy.url)];
+    let mut seen = std::collections::BTreeSet::new();
+    while let Some(address) = open.pop() {
+        let reply = client.get(&address).send().await.unwrap();
+        let url = reply.url().clone();
+        assert_eq!(reply.status(), StatusCode::OK, "{address}");
+        assert!(url.path().starts_with("/modal/"), "{address} leads to {url}");
+        if !reply.headers()["content-type"].to_str().unwrap().starts_with("text/html") || url.path().contains("/docs/")
+        {
+            continue;
+        }
+        let text = reply.text().await.unwrap();
+        for mark in [" href=\"", " src=\"", " action=\""] {
+            for link in text.split(mark).skip(1).map(|rest| rest.split('"').next().unwrap()) {
+                let mut next = url.join(link).unwrap();
+                next.set_fragment(None);
+                if seen.insert(next.clone()) {
+                    open.push(next.into());
+                }
+            }
+        }
+    }
+    let has = |end: &str| seen.iter().any(|url| url.path().ends_with(end));
+    assert!(has("/modal/forks") && has("/modal/search") && has(".css") && has("/modal/docs/"), "{seen:?}");
 }

@@ -90,7 +90,7 @@ fn print_guide(gateway: &Gateway) {
         io::stdout(),
         "A node and a gateway are running, joined by libp2p, on a real chain of 61 blocks. The node mines another one every\n\
          few seconds, and the gateway follows.\n\
-         \n  gateway  {base}\n  docs     {base}/docs\n  admin    http://{}\n\
+         \n  gateway  {base}\n  explorer {base}/\n  docs     {base}/docs\n  admin    http://{}\n\
          \nTry:\n\
          \n  curl '{base}/data/miner_block/epoch?epoch=0'\
          \n  curl -i '{base}/data/miner_block/range?from_index=3&to_index=7&peer=any'\

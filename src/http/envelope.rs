@@ -122,6 +122,8 @@ impl IntoResponse for Rejection {
         if let Some(source) = source_name(answered_by) {
             headers.insert(SOURCE, source);
         }
+        // For the explorer, which has pages for failures.
+        response.extensions_mut().insert(failure);
         response
     }
 }

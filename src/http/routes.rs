@@ -15,7 +15,7 @@ use axum::{
     extract::Request,
     http::Uri,
     middleware::{from_fn, from_fn_with_state, map_response},
-    response::{IntoResponse, Redirect, Response},
+    response::{IntoResponse, Response},
     routing::{delete, get},
 };
 use tower::{Layer, util::MapRequestLayer};
@@ -25,6 +25,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     counters::Counters,
     envelope::{Rejection, method_not_allowed, unknown_path},
+    explorer::{self, Trimmed},
     gateway::Gateway,
     middleware::{
         self,
@@ -85,13 +86,14 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
     let cors = browser::cors(&gateway.settings.cors_origins);
     let limited = routes
         .merge(openapi::pages(&document))
-        .route("/", get(|| async { Redirect::temporary("docs/") }))
+        .merge(explorer::routes())
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(contain_panics(&gateway.counters))
         .layer(from_fn(negotiation::acceptable))
         .layer(from_fn(host::require))
         .layer(from_fn_with_state(gateway.clone(), middleware::limit))
+        .layer(from_fn_with_state(gateway.clone(), explorer::failures_as_pages))
         // Outside of the limits, which are for what is made, not for what is sent.
         .layer(from_fn(compression::compress))
         .with_state(gateway.clone());
@@ -125,9 +127,11 @@ fn normalised(mut request: Request) -> Request {
     if plain.contains("/./") {
         plain = plain.replace("/./", "/");
     }
+    let whole = plain.len();
     if !plain.starts_with("/docs/") && plain.len() > 1 {
         plain.truncate(plain.trim_end_matches('/').len().max(1));
     }
+    let trimmed = whole - plain.len();
     if plain != path {
         let target = request.uri().query().map_or(plain.clone(), |query| format!("{plain}?{query}"));
         let mut parts = request.uri().clone().into_parts();
@@ -138,6 +142,9 @@ fn normalised(mut request: Request) -> Request {
                 *request.uri_mut() = uri;
             }
         }
+    }
+    if trimmed > 0 {
+        request.extensions_mut().insert(Trimmed(trimmed));
     }
     request
 }

@@ -167,7 +167,7 @@ impl Views {
     }
 
     /// Whether the block at `index` of this chain is deeper than the finality depth.
-    fn settled(&self, chain: &Snapshot, index: u64) -> bool {
+    pub fn settled(&self, chain: &Snapshot, index: u64) -> bool {
         chain.tip.as_ref().is_some_and(|tip| index.saturating_add(self.finality_depth) <= tip.index)
     }
 

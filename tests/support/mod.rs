@@ -10,6 +10,7 @@ pub mod disk;
 pub mod follower;
 pub mod gateway;
 pub mod hole;
+pub mod html;
 pub mod linked;
 pub mod listeners;
 pub mod peer;

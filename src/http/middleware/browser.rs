@@ -20,8 +20,8 @@ use crate::http::{
     limits::rate::{RATELIMIT, RATELIMIT_POLICY},
 };
 
-/// The content security policy of our pages, which load nothing from elsewhere. Swagger UI has inline styles and
-/// images.
+/// The content security policy of pages that have none of their own: those of Swagger UI, which load nothing from elsewhere and
+/// have inline styles and images.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -56,7 +56,7 @@ pub(in crate::http) fn secure(headers: &mut HeaderMap, tls: bool) {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HTTPS_ONLY);
     }
     if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {
-        headers.insert(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
+        headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(PAGE_POLICY);
         headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
         headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     }

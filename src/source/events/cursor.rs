@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use sha2::{Digest, Sha256};
 
-use crate::store::{ChainState, Event};
+use crate::store::{ChainState, Event, Snapshot};
 
 /// Most digits of a version, which is an `i64` in the store.
 const MAX_VERSION_DIGITS: usize = 19;
@@ -59,6 +59,12 @@ fn tip_digest(tip: Option<&str>) -> u64 {
 impl From<&ChainState> for Cursor {
     fn from(state: &ChainState) -> Self {
         Self::of(state.version, state.tip_hash())
+    }
+}
+
+impl From<&Snapshot> for Cursor {
+    fn from(snapshot: &Snapshot) -> Self {
+        Self::of(snapshot.version, snapshot.tip.as_ref().map(|tip| tip.hash.as_str()))
     }
 }
 

@@ -1,0 +1,44 @@
+//! The chain's blocks, newest first.
+
+use askama::Template;
+use axum::response::Response;
+
+use super::{
+    frame::{Frame, Section},
+    page::{Page, respond},
+    parts::BlockRow,
+    read,
+    visit::Visit,
+};
+use crate::http::envelope::Rejection;
+
+/// Blocks on a page.
+pub(super) const PER_PAGE: u64 = 50;
+
+#[derive(Template)]
+#[template(path = "explorer/blocks.html")]
+struct BlocksPage {
+    frame: Frame,
+    rows: Vec<BlockRow>,
+    is_first: bool,
+    older: Option<u64>,
+}
+
+impl Page for BlocksPage {
+    fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+/// A page of blocks, those below the index `before`.
+pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
+    let before = visit.number("before")?;
+    let blocks = read::blocks(&visit, before, PER_PAGE).await?;
+    let page = BlocksPage {
+        rows: read::rows(&visit, &blocks.snapshot, &blocks.data.blocks),
+        is_first: before.is_none(),
+        older: blocks.data.next_before,
+        frame: visit.frame(Section::Blocks, "Blocks", &blocks.snapshot).await?,
+    };
+    respond(&visit, &page)
+}

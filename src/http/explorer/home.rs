@@ -1,0 +1,64 @@
+//! The first page: the chain now.
+
+use askama::Template;
+use axum::response::Response;
+
+use super::{
+    figures::Figures,
+    frame::{Frame, Section},
+    page::{Page, respond},
+    parts::BlockRow,
+    peers::Standings,
+    read,
+    reorganisations::ReorganisationRow,
+    visit::Visit,
+};
+use crate::http::envelope::Rejection;
+
+/// Blocks that the first page lists.
+const BLOCKS: u64 = 15;
+/// Orphaned blocks among them.
+const ORPHANS: u64 = 10;
+/// Reorganisations that it lists.
+const REORGANISATIONS: u64 = 3;
+
+#[derive(Template)]
+#[template(path = "explorer/home.html")]
+struct HomePage {
+    frame: Frame,
+    figures: Figures,
+    rows: Vec<BlockRow>,
+    older: Option<u64>,
+    reorganisations: Vec<ReorganisationRow>,
+    peers: Standings,
+}
+
+impl Page for HomePage {
+    fn frame(&self) -> &Frame {
+        &self.frame
+    }
+}
+
+/// The first page.
+pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
+    let figures = read::network(&visit).await?;
+    let blocks = read::blocks(&visit, None, BLOCKS).await?;
+    let orphans = read::orphans(&visit, None, ORPHANS).await?;
+    let reorganisations = read::reorganisations(&visit, None, REORGANISATIONS).await?;
+    let lowest = blocks.data.blocks.last().map_or(0, |block| block.index);
+    let mut all = blocks.data.blocks;
+    all.extend(orphans.data.blocks.into_iter().filter(|orphan| orphan.index >= lowest));
+    // The chain's block at an index comes before those that it replaced.
+    all.sort_by_key(|block| (std::cmp::Reverse(block.index), !block.is_canonical));
+    let is_final = |index| read::is_final(&visit, &blocks.snapshot, index);
+    let rows = all.iter().map(|block| BlockRow::new(&visit.links, block, is_final(block.index), visit.now));
+    let page = HomePage {
+        rows: rows.collect(),
+        older: blocks.data.next_before,
+        figures: Figures::new(&visit, &figures.data),
+        reorganisations: ReorganisationRow::all(&visit, &reorganisations.data.reorganisations),
+        peers: Standings::of(&read::peers(&visit)),
+        frame: visit.frame(Section::Home, "Chain", &blocks.snapshot).await?,
+    };
+    respond(&visit, &page)
+}
