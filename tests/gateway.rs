@@ -16,8 +16,6 @@ mod compressed;
 mod conformance;
 #[path = "gateway/csv.rs"]
 mod csv;
-#[path = "gateway/events.rs"]
-mod events;
 #[path = "gateway/failures.rs"]
 mod failures;
 #[path = "gateway/freshness.rs"]

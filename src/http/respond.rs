@@ -237,6 +237,7 @@ mod tests {
     use axum::http::Method;
 
     use super::*;
+    use crate::http::negotiation::Conditions;
 
     #[test]
     fn the_tag_of_a_chain_is_well_formed_whatever_its_hashes_are() {

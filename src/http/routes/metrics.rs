@@ -52,7 +52,7 @@ pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>, headers: Header
         tracing::debug!("the store can't be read: the chain's metrics are left out");
     }
     let stats = gateway.source.stats().await;
-    add_store(&mut metrics, &gateway, &stats);
+    add_store(&mut metrics, &gateway, &stats).await;
     add_process(&mut metrics);
     add_http(&mut metrics, &gateway);
     add_p2p(&mut metrics, &gateway, &peers);
@@ -84,7 +84,7 @@ fn add_durations(registry: &mut Registry, gateway: &Gateway) {
 }
 
 /// Metrics of the database connections, the caches and the stages of the sync.
-fn add_store(metrics: &mut Metrics, gateway: &Gateway, stats: &source::Stats) {
+async fn add_store(metrics: &mut Metrics, gateway: &Gateway, stats: &source::Stats) {
     let source::Stats { store, cache_entries, cache_bytes, event_entries } = *stats;
     metrics.gauge("modal_store_up", "1 if the database was reachable when it was last used.", store.up.into());
     metrics.counter("modal_store_outages_total", "Times that the database became unreachable.", store.outages);
