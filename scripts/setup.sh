@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks for what a task needs, and installs what is missing with apt-get where this user may; else it
 # prints the command to run. Tasks: build, test (which includes build), proxies (tests/proxies.rs),
-# clients (every language of tests/generated_clients.rs), browser (tests/browser.sh), compose
+# clients (every language of tests/generated_clients.rs), browser (tests/browser.sh, tests/events.rs), compose
 # (tests/compose/run.sh), images (container base images where none can be pulled).
 set -euo pipefail
 
@@ -53,6 +53,7 @@ check_clients() {
 
 check_browser() {
     command -v chromium >/dev/null || command -v google-chrome >/dev/null || need "a browser (pages)" chromium
+    command -v chromedriver >/dev/null || need "ChromeDriver (the browser's example)" chromium-driver
 }
 
 case ${1:-} in

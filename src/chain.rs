@@ -3,6 +3,7 @@
 //! * [`epoch`]: the length of an epoch, and how epochs are numbered
 //! * [`block`]: `MinerBlock` in both dialects, its header, data hash and header text
 //! * [`difficulty`]: targets, actualized and cumulative difficulty in 256-bit arithmetic
+//! * [`election`]: who becomes a validator
 //! * [`fork_choice`]: which of two chains wins
 //! * [`locator`]: the search for the last block that two chains share
 //! * [`miner`]: new blocks
@@ -14,6 +15,7 @@
 
 pub mod block;
 pub mod difficulty;
+pub mod election;
 mod encoding;
 pub mod epoch;
 pub mod fork_choice;
@@ -27,6 +29,7 @@ pub mod verify;
 
 pub use block::{Deviation, Header, MAX_BLOCK_BYTES, MinerBlock};
 pub use difficulty::CumulativeDifficulty;
+pub use election::Election;
 pub(crate) use encoding::{Decimal, expected, words};
 pub use epoch::{BLOCKS_PER_EPOCH, EpochNumbering};
 pub use fork_choice::Weight;

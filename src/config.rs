@@ -152,6 +152,9 @@ pub struct Config {
     /// HTTP requests in flight at once, 1 to 65536; further ones are answered 503. Default 256.
     #[serde(deserialize_with = "value::within::<1, 65_536, _, _>")]
     pub max_requests: usize,
+    /// Streams of events open at once, 1 to 65536; further ones are answered 503. Default 2048.
+    #[serde(deserialize_with = "value::within::<1, 65_536, _, _>")]
+    pub max_streams: usize,
     /// How long a client may take to send a request's head, TLS included. Default 5 s.
     #[serde(deserialize_with = "value::duration")]
     pub header_timeout: Duration,
@@ -234,6 +237,7 @@ impl Default for Config {
             max_connections: connections.connections,
             client_connections: connections.client_connections,
             max_requests: http.max_requests,
+            max_streams: http.max_streams,
             header_timeout: connections.header_timeout,
             idle_timeout: connections.idle_timeout,
             request_timeout: http.request_timeout,

@@ -10,6 +10,7 @@
 //! * [`envelope`]: the envelope of every answer; the only table from error code to status
 //! * [`Numbers`]: whether miner numbers are JSON numbers or strings
 //! * `extract`: a request becomes a typed query
+//! * `views`: parameters of the routes under `/chain`
 //! * `negotiation`: the format that the client accepts; conditional requests
 //! * `timing`: the header `server-timing`
 //! * `respond`: an answer becomes a response: provenance, caching, NDJSON
@@ -39,3 +40,4 @@ mod respond;
 mod routes;
 pub mod server;
 mod timing;
+mod views;

@@ -6,7 +6,8 @@
 //! * `store_answers`: reads an answer from the store
 //! * `peer`: requests an answer from a peer
 //! * `answer`: an encoded answer, its origin, and a failed query
-//! * `events`: events of the canonical chain
+//! * [`view`]: the chain for those who explore it: epochs, nominees, the network's figures
+//! * `events`: events of the canonical chain, of the sync and of the peers
 //! * `watch`: what is known of the chain without a read; `watching` keeps it current
 //! * `cost`: the estimated length of an answer
 //! * [`job`]: sync jobs and the sync's status, as the store keeps them
@@ -19,12 +20,16 @@ pub mod job;
 mod local;
 mod peer;
 mod store_answers;
+pub mod view;
 mod watch;
 mod watching;
 
 pub use answer::{AnsweredBy, EncodedAnswer, Origin, SourceError};
 pub use dispatch::{Source, Stats};
-pub use events::{ChainEvent, Cursor, MalformedCursor};
+pub use events::{
+    ChangedEpochs, Cursor, EventBatch, EventBlocks, ExtendedEvent, Feeds, Followed, FollowedPeer, MalformedCursor,
+    PeerEvent, PeersEvent, ReorganisedEvent, ResetEvent, ResetReason, SyncEvent, Update,
+};
 pub use local::{LocalSource, Settings, with_deadline};
 pub use peer::parse_blocking;
 pub use watch::{ChainWatch, Freshness};

@@ -5,13 +5,15 @@
 //!
 //! From the lowest part: `error`, `model` (what is stored) and `traits` (what a store does); `backend` (what Postgres
 //! and SQLite are: connections, statements, rows); `writer` (a transaction that changes the chain), `reader` (reads of
-//! the chain) and `journal` (what synchronisation keeps beside it: events, jobs, notes, the lease).
+//! the chain), `lookup` (reads for those who explore it) and `journal` (what synchronisation keeps beside it: events, jobs, notes, the lease).
 
 use std::sync::Arc;
 
 mod backend;
 mod error;
+mod error_kind;
 mod journal;
+mod lookup;
 mod model;
 mod reader;
 mod traits;
@@ -20,13 +22,14 @@ mod writer;
 pub use backend::pool::MAX_WAITING;
 use backend::{postgres, sqlite};
 pub use error::{Result, StoreError};
+pub use error_kind::ErrorKind;
 pub use model::{
-    Anchor, Blocks, ChainState, ErrorKind, Event, EventKind, FINISHED_PHASES, FoundBlock, IndexEntry, Job, KEPT_EVENTS,
-    KEPT_JOBS, MAX_BLOCKS_PER_INDEX, Note, OpenOptions, PoolStats, QUEUED, Reorganisation, Snapshot, StagedBranch,
-    StoreStats, Tip,
+    Anchor, Blocks, ChainState, Event, EventKind, FINISHED_PHASES, FoundBlock, IndexEntry, Job, KEPT_EVENTS, KEPT_JOBS,
+    MAX_BLOCKS_PER_INDEX, MAX_EVENTS_LENGTH, MAX_LISTED_HASHES, Note, OpenOptions, PoolStats, QUEUED, Reorganisation,
+    Run, Snapshot, StagedBranch, StoreStats, Tip,
 };
 use reader::SqlStore;
-pub use traits::{BlockStore, ChainWriter, Lease, SyncStore, acquire_lease};
+pub use traits::{BlockStore, ChainWriter, Lease, LookupStore, SyncStore, acquire_lease};
 
 /// Opens the store that `url` names: `sqlite://PATH[?mode=ro]`, `sqlite::memory:` or `postgres://…`.
 ///

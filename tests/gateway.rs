@@ -8,10 +8,10 @@ mod access_log;
 mod bad_input;
 #[path = "gateway/caching.rs"]
 mod caching;
+#[path = "gateway/chain.rs"]
+mod chain;
 #[path = "gateway/conformance.rs"]
 mod conformance;
-#[path = "gateway/events.rs"]
-mod events;
 #[path = "gateway/failures.rs"]
 mod failures;
 #[path = "gateway/freshness.rs"]

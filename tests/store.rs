@@ -14,7 +14,7 @@ use modal_gateway::{
     protocol::BlockList,
     store::{
         self, Anchor, BlockStore, ChainState, EventKind, KEPT_EVENTS, KEPT_JOBS, Lease, MAX_BLOCKS_PER_INDEX,
-        OpenOptions, QUEUED, Reorganisation, Snapshot, StoreError, Tip,
+        MAX_EVENTS_LENGTH, MAX_LISTED_HASHES, OpenOptions, QUEUED, Reorganisation, Snapshot, StoreError, Tip,
     },
 };
 use rstest::rstest;
@@ -35,6 +35,8 @@ mod jobs;
 mod lease;
 #[path = "store/limits.rs"]
 mod limits;
+#[path = "store/lookup.rs"]
+mod lookup;
 #[path = "store/opening.rs"]
 mod opening;
 #[path = "store/pooled.rs"]

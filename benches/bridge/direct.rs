@@ -18,8 +18,13 @@ pub async fn run(stores: &Stores, pace: Pace) -> Outcome<String> {
         for (question, name) in QUESTIONS {
             let mut contenders = Vec::new();
             for length in LENGTHS {
-                let settings =
-                    Settings { finality_depth: 40, peer_timeout: Duration::from_secs(10), cache_bytes: 0, sync: false };
+                let settings = Settings {
+                    finality_depth: 40,
+                    peer_timeout: Duration::from_secs(10),
+                    cache_bytes: 0,
+                    sync: false,
+                    network: Arc::default(),
+                };
                 let local = LocalSource::new(stores.get(kind, length)?, PeerId::random(), settings);
                 let source = Arc::new(Source::local_only(Arc::new(local)));
                 let ask = stores.asker(question, length);

@@ -120,6 +120,7 @@ pub async fn run(stores: &Stores, rounds: usize) -> Outcome<String> {
         peer_timeout: Duration::from_secs(10),
         cache_bytes: 32 << 20,
         sync: false,
+        network: Arc::default(),
     };
     let plain = Plain::start(Arc::new(LocalSource::new(full.clone(), PeerId::random(), source))).await?;
     let plain = (Link::to(plain.address.clone()).await?, plain);

@@ -153,6 +153,7 @@ fn settings(config: &Config, addresses: AddressRules) -> http::Settings {
         rate_limit: config.rate_limit,
         rate_burst: config.rate_burst,
         max_requests: config.max_requests,
+        max_streams: config.max_streams,
         request_timeout: config.request_timeout,
         // Origins that are no header's value are refused with the other settings.
         cors_origins: config.cors_origin.iter().filter_map(|origin| HeaderValue::try_from(origin).ok()).collect(),

@@ -79,6 +79,7 @@ impl Node {
             peer_timeout: config.peer_timeout,
             cache_bytes: config.cache_mib << 20,
             sync: config.sync,
+            network: Arc::new(config.network.clone()),
         };
         let local = Arc::new(LocalSource::new(store.clone(), keypair.public().to_peer_id(), settings));
         let p2p_config = P2pConfig {

@@ -117,8 +117,15 @@ async fn audit(config: &Config, store: &dyn BlockStore, raise: bool) -> Result<S
 
 /// Whether blocks have left the chain since it had this version.
 async fn reorganised(store: &dyn BlockStore, version: u64) -> Result<bool, StoreError> {
-    let events = store.events(version, u64::MAX).await?;
-    Ok(events.iter().any(|event| event.kind == EventKind::Reorganised))
+    let mut after = version;
+    loop {
+        let events = store.events(after, u64::MAX).await?;
+        match events.last() {
+            _ if events.iter().any(|event| event.kind == EventKind::Reorganised) => return Ok(true),
+            Some(last) => after = last.id,
+            None => return Ok(false),
+        }
+    }
 }
 
 /// A walk along the chain.

@@ -97,6 +97,7 @@ fn lists_are_arrays_strings_with_commas_or_repeated_flags() {
 #[case("MODAL_GATEWAY_POW_MEMORY", "large", "pow_memory: `large`: expected auto, light or full")]
 #[case("MODAL_GATEWAY_MDNS", "on", "mdns: `on`: expected true or false")]
 #[case("MODAL_GATEWAY_TARGET_PEERS", "65", "target_peers: `65`: expected a whole number from 0 to 64")]
+#[case("MODAL_GATEWAY_MAX_STREAMS", "0", "max_streams: `0`: expected a whole number from 1 to 65536")]
 #[case("MODAL_GATEWAY_STORE_CONNECTIONS", "0", "store_connections: `0`: expected a whole number from 1 to 1000")]
 fn a_bad_variable_is_named_with_its_problem(#[case] name: &str, #[case] value: &str, #[case] problem: &str) {
     let error = load_env(name, value).unwrap_err();

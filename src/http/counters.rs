@@ -15,7 +15,7 @@ use prometheus_client::{
     metrics::{family::Family, histogram::Histogram},
 };
 
-use crate::telemetry::Durations;
+use crate::{source::ResetReason, telemetry::Durations};
 
 /// Why a connection was closed or refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,6 +195,8 @@ pub struct Counters {
     pub panics: Counter,
     /// Seconds until an answer of the public listener began.
     pub(super) durations: AnswerDurations,
+    /// Events `reset` sent, by reason.
+    resets: [Counter; ResetReason::ALL.len()],
     /// Answers by the first digit of their status.
     classes: [Counter; CLASSES.len()],
 }
@@ -210,6 +212,16 @@ impl Counters {
             counter.add();
             self.durations.0.get_or_create(&Answered { route, source, class }).observe(seconds);
         }
+    }
+
+    /// Counts a `reset` that is sent to a follower.
+    pub(super) fn count_reset(&self, reason: ResetReason) {
+        self.resets[reason as usize].add();
+    }
+
+    /// Events `reset` sent for each reason.
+    pub fn resets(&self) -> [(&'static str, u64); ResetReason::ALL.len()] {
+        ResetReason::ALL.map(|reason| (reason.as_str(), self.resets[reason as usize].get()))
     }
 
     /// Answers of each class: `2xx` and so on.

@@ -29,6 +29,8 @@ pub struct Settings {
     pub rate_burst: u32,
     /// Requests in flight at once.
     pub max_requests: usize,
+    /// Event streams open at once.
+    pub max_streams: usize,
     /// Longest time until an answer begins, the request's body included.
     pub request_timeout: Duration,
     /// Origins whose pages may read answers; `*` is any.
@@ -48,6 +50,7 @@ impl Default for Settings {
             rate_limit: 100,
             rate_burst: 1000,
             max_requests: 256,
+            max_streams: 2048,
             request_timeout: Duration::from_secs(60),
             cors_origins: vec![HeaderValue::from_static("*")],
             tls: false,
@@ -77,7 +80,7 @@ impl Gateway {
             source,
             started: Instant::now(),
             rate: RateLimit::new(Rate { per_second: settings.rate_limit, burst: settings.rate_burst }),
-            limits: RequestLimits::new(settings.max_requests),
+            limits: RequestLimits::new(settings.max_requests, settings.max_streams),
             counters: Arc::default(),
             settings,
             unnamed_reported: Once::new(),

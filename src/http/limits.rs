@@ -10,7 +10,7 @@
 //! | bytes of answers being sent | 1 MiB for each of `max_requests` | an eighth |
 //! | request bodies | none | 16 |
 //! | bytes of request bodies | 64 MiB | |
-//! | event streams | 256 | 16 |
+//! | event streams | `max_streams` | 16 |
 //!
 //! Unlimited clients may take all. The clients of one IPv6 /48 have four times what one client has.
 
@@ -46,8 +46,6 @@ const BODY_BYTES: usize = 64 << 20;
 /// Bodies of one client, so that no client holds all [`BODY_BYTES`].
 const MAX_CLIENT_BODIES: usize = 16;
 
-/// Event streams in all.
-const MAX_STREAMS: usize = 256;
 /// Event streams of one client.
 const MAX_CLIENT_STREAMS: usize = 16;
 
@@ -148,7 +146,7 @@ pub(super) struct RequestLimits {
 }
 
 impl RequestLimits {
-    pub(super) fn new(max_requests: usize) -> Self {
+    pub(super) fn new(max_requests: usize, max_streams: usize) -> Self {
         let (bytes, part) = (max_requests * ANSWER_BYTES, |of: usize, divisor: usize| (of / divisor).max(1));
         Self {
             in_flight: Limit::new("requests are in progress", max_requests, part(max_requests, 2)),
@@ -156,7 +154,7 @@ impl RequestLimits {
             answer_bytes: Limit::new("bytes of answers are on their way", bytes, part(bytes, 8)),
             bodies: Limit::new("bodies are in progress", Semaphore::MAX_PERMITS, MAX_CLIENT_BODIES),
             body_bytes: Arc::new(Semaphore::new(BODY_BYTES)),
-            streams: Limit::new("event streams are open", MAX_STREAMS, MAX_CLIENT_STREAMS),
+            streams: Limit::new("event streams are open", max_streams, MAX_CLIENT_STREAMS),
         }
     }
 

@@ -22,10 +22,13 @@ use super::{
     extract,
     numbers::{self, Numbers},
 };
-use crate::protocol::{
-    Code,
-    query::{self, CheckPoint, Kind},
-    schema::ErrorEnvelope,
+use crate::{
+    protocol::{
+        Code,
+        query::{self, CheckPoint, Kind},
+        schema::ErrorEnvelope,
+    },
+    source::{ExtendedEvent, PeerEvent, PeersEvent, ReorganisedEvent, ResetEvent, SyncEvent},
 };
 
 mod common;
@@ -37,9 +40,12 @@ mod queries;
     servers((url = ".", description = "This gateway")),
     tags(
         (name = "protocol", description = "The paths of the sync protocol"),
+        (name = "chain", description = "Epochs, validators, nominees, the network's figures, reorganisations"),
         (name = "gateway", description = "The gateway itself")
     ),
-    components(schemas(ErrorEnvelope, CheckPoint))
+    components(schemas(
+        ErrorEnvelope, CheckPoint, ExtendedEvent, ReorganisedEvent, ResetEvent, SyncEvent, PeersEvent, PeerEvent
+    ))
 )]
 struct Document;
 
@@ -125,6 +131,7 @@ fn complete(document: &openapi::OpenApi, numbers: Numbers) -> Value {
     queries::add_parameters(&mut json);
     common::describe(&mut json, numbers);
     queries::add_examples(&mut json, numbers);
+    queries::add_event_examples(&mut json, numbers);
     correct(&mut json);
     json
 }

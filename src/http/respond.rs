@@ -1,7 +1,10 @@
 //! An answer becomes a response: the envelope's bytes as they are, and headers for its source, verification and
 //! caching.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -16,9 +19,10 @@ use sha2::{Digest, Sha256};
 use super::{
     envelope::{Rejection, SERVER_TIMING, SOURCE, TIP, VERIFICATION, source_name},
     extract::Read,
-    negotiation::{Format, Outcome},
+    negotiation::{Conditions, Format, Outcome},
     numbers::Numbers,
     timing,
+    views::ViewRead,
 };
 use crate::{
     protocol::{BlockList, CLOSING, Code, Failure, OPENING, Query},
@@ -49,21 +53,42 @@ pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> 
         None => source.answer(read.query, &read.origin, read.client).await?,
     };
     let took = asked.elapsed();
+    encoded(&served, took, read.format, read.numbers, &read.conditions)
+}
+
+/// Answers a view of the chain.
+///
+/// # Errors
+/// The source's error.
+pub(super) async fn view(source: &Source, read: ViewRead) -> Result<Response, Rejection> {
+    let asked = Instant::now();
+    let served = source.view(read.query, read.anchor.as_deref()).await?;
+    encoded(&served, asked.elapsed(), Format::Json, read.numbers, &read.conditions)
+}
+
+/// The response with an encoded answer, which came from its source after `took`.
+fn encoded(
+    served: &Arc<EncodedAnswer>,
+    took: Duration,
+    format: Format,
+    numbers: Numbers,
+    conditions: &Conditions,
+) -> Result<Response, Rejection> {
     // A shared cache keeps a settled answer for a day, and the tip would be as old.
     let mut headers = provenance(served.answered_by, &served.snapshot);
     if served.settled {
         headers.remove(TIP);
     }
-    let tag = cached(&mut headers, served.tag(), (read.format, read.numbers), served.settled);
+    let tag = cached(&mut headers, served.tag(), (format, numbers), served.settled);
     let part = if served.answered_by == AnsweredBy::Local { "store" } else { "peer" };
     if let Ok(timing) = HeaderValue::try_from(timing::part(part, took)) {
         headers.insert(SERVER_TIMING, timing);
     }
-    let mut response = match (read.conditions.evaluate(&tag), read.format) {
+    let mut response = match (conditions.evaluate(&tag), format) {
         (Outcome::Failed, _) => precondition_failed(),
         (Outcome::NotModified, _) => (StatusCode::NOT_MODIFIED, headers).into_response(),
-        (Outcome::Answer, Format::Json) => (headers, written(served.body.clone(), read.numbers)?).into_response(),
-        (Outcome::Answer, Format::Ndjson) => (headers, written(lines_of(&served)?, read.numbers)?).into_response(),
+        (Outcome::Answer, Format::Json) => (headers, written(served.body.clone(), numbers)?).into_response(),
+        (Outcome::Answer, Format::Ndjson) => (headers, written(lines_of(served)?, numbers)?).into_response(),
     };
     if served.answered_by != AnsweredBy::Local {
         response.extensions_mut().insert(Fetched(served.body.len() as u64));
@@ -217,7 +242,6 @@ mod tests {
     use axum::http::Method;
 
     use super::*;
-    use crate::http::negotiation::Conditions;
 
     #[test]
     fn the_tag_of_a_chain_is_well_formed_whatever_its_hashes_are() {

@@ -1,6 +1,7 @@
 //! Every route of both listeners. The handlers are in one file per route family.
 //!
 //! * `miner_block`: the paths of the sync protocol
+//! * `chain`: the views of the chain under `/chain`
 //! * `status`: `/status` and `/health`
 //! * `peers`: `/peers`, and the operator's `POST` and `DELETE`
 //! * `sync`: `/sync` and its jobs, and the operator's `POST` and `DELETE`
@@ -36,6 +37,7 @@ use super::{
 };
 use crate::protocol::{Code, Failure};
 
+mod chain;
 mod events;
 mod metrics;
 mod miner_block;
@@ -57,6 +59,16 @@ fn documented() -> OpenApiRouter<Arc<Gateway>> {
         .routes(routes!(get_chain_info, get_chain_info_by_post))
         .routes(routes!(find_ancestor))
         .routes(routes!(debug_index, debug_index_by_post))
+        .routes(routes!(chain::list_blocks))
+        .routes(routes!(chain::describe_block))
+        .routes(routes!(chain::list_orphans))
+        .routes(routes!(chain::list_epochs))
+        .routes(routes!(chain::describe_epoch))
+        .routes(routes!(chain::rank_nominees))
+        .routes(routes!(chain::describe_nominee))
+        .routes(routes!(chain::describe_network))
+        .routes(routes!(chain::list_reorganisations))
+        .routes(routes!(chain::search_chain))
         .routes(routes!(status::get_status))
         .routes(routes!(peers::list_peers))
         .routes(routes!(status::check_live))

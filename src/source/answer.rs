@@ -73,7 +73,15 @@ impl EncodedAnswer {
     }
 
     pub(super) fn new(answer: &Answer, answered_by: AnsweredBy, snapshot: Snapshot) -> Result<Self, Failure> {
-        let body = answer.encode();
+        Self::of_body(answer.encode(), answered_by, snapshot)
+    }
+
+    /// An answer with this JSON text as `data`.
+    pub(super) fn of_data(data: &str, answered_by: AnsweredBy, snapshot: Snapshot) -> Result<Self, Failure> {
+        Self::of_body(format!("{OPENING}{data}{CLOSING}"), answered_by, snapshot)
+    }
+
+    fn of_body(body: String, answered_by: AnsweredBy, snapshot: Snapshot) -> Result<Self, Failure> {
         if body.len() > MAX_RESPONSE_BYTES {
             return Err(Failure::new(Code::AnswerTooLarge));
         }

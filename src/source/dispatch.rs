@@ -7,11 +7,12 @@ use libp2p::PeerId;
 
 use super::{
     answer::{AnsweredBy, EncodedAnswer, Origin, SourceError},
-    events::{ChainEvent, Cursor, EventReader},
+    events::{Cursor, EventBatch, EventReader, Feeds},
     job::{Genesis, JobSpec, Stages, SyncJob, SyncStatus},
     local::{CachedRead, LocalSource, with_deadline},
     peer,
     store_answers::{self, store_failure},
+    view::{ViewQuery, Views},
 };
 use crate::{
     chain::Level,
@@ -55,6 +56,7 @@ pub struct Source {
     status: CachedRead<SyncStatus>,
     genesis: CachedRead<Option<Genesis>>,
     events: EventReader,
+    feeds: Feeds,
     stages: Arc<Stages>,
 }
 
@@ -66,8 +68,9 @@ impl Source {
 
     /// A source without peers: every other origin fails with [`Code::NoPeer`] or [`Code::UnknownPeer`].
     pub fn local_only(local: Arc<LocalSource>) -> Self {
-        let events = EventReader::new(local.store().clone());
-        Self { local, p2p: None, status: CachedRead::new(), genesis: CachedRead::new(), events, stages: Arc::default() }
+        let (events, feeds) = (EventReader::new(local.store().clone()), Feeds::new(local.clone()));
+        let (status, genesis, stages) = (CachedRead::new(), CachedRead::new(), Arc::default());
+        Self { local, p2p: None, status, genesis, events, feeds, stages }
     }
 
     /// The client for requests to peers, if there is one.
@@ -141,12 +144,31 @@ impl Source {
         }
     }
 
+    /// Answers a view of the chain from the store; with `anchor`, from a chain that holds this block.
+    ///
+    /// # Errors
+    /// Those of the view, and with an anchor those of [`Self::check_anchor_in`].
+    pub async fn view(&self, query: ViewQuery, anchor: Option<&str>) -> Result<Arc<EncodedAnswer>, Failure> {
+        with_deadline(async {
+            match anchor {
+                Some(anchor) => self.local.answer_anchored(query.into(), anchor).await,
+                None => self.local.answer(query).await,
+            }
+        })
+        .await
+    }
+
+    /// The views of the chain.
+    pub fn views(&self) -> &Views {
+        &self.local.views
+    }
+
     /// Answers a list query from the store, from a chain that holds the block `anchor`.
     ///
     /// # Errors
     /// Those of [`Self::check_anchor_in`] and [`Self::answer`].
     pub async fn answer_anchored(&self, query: Query, anchor: &str) -> Result<Arc<EncodedAnswer>, SourceError> {
-        Ok(with_deadline(self.local.answer_anchored(query, anchor)).await?)
+        Ok(with_deadline(self.local.answer_anchored(query.into(), anchor)).await?)
     }
 
     /// Checks that `anchor` is on the chain of `state`.
@@ -169,15 +191,25 @@ impl Source {
         store_answers::pages(self.local.store().clone(), state)
     }
 
-    /// The events after `after`, oldest first, at most 100; empty if there are none. One `reset` to the current state
-    /// where events are missing: they are no longer kept, `after` is of another store, or the store has lost it. As old
-    /// as [`Self::state`] at most; cheap while the chain does not change.
+    /// The events after `after`, oldest first, where `state` is the chain as [`Feeds::follow_chain`] has it;
+    /// `None` if there are none. One `reset` to the current state where events are missing: they are no longer kept, `after`
+    /// is of another store, or the store has lost it. With `blocks` the events have their blocks. Followers with the same
+    /// `after` share one read.
     ///
     /// # Errors
     /// [`Code::StoreUnavailable`], [`Code::Internal`].
-    pub async fn chain_events(&self, after: Cursor) -> Result<Arc<[ChainEvent]>, Failure> {
-        let state = self.state().await?;
-        self.events.since(after, &state).await
+    pub async fn chain_events(
+        &self,
+        after: Cursor,
+        state: &ChainState,
+        blocks: bool,
+    ) -> Result<Option<Arc<EventBatch>>, Failure> {
+        self.events.since(after, state, blocks).await
+    }
+
+    /// What followers share.
+    pub fn feeds(&self) -> &Feeds {
+        &self.feeds
     }
 
     /// Numbers of the store and of the caches above it.

@@ -3,61 +3,106 @@
 //! The store keeps the events; other processes on the same store write them too. A follower sends the id of its last
 //! event and gets the next ones, so it misses none and gets none twice. A store may lose its last events and have
 //! others in their place: the id also says which tip the chain had.
+//!
+//! * `cursor`: [`Cursor`], the id of an event
+//! * `document`: the JSON objects of events
+//! * `watcher`: one reader for many followers
+//! * `topics`: events of the sync and of the peers
+//! * `feeds`: [`Feeds`], what followers share
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use moka::future::Cache;
-use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::value::RawValue;
 
 use super::store_answers::store_failure;
 use crate::{
     chain::Position,
-    protocol::{Code, Failure},
-    store::{BlockStore, ChainState, Event, Snapshot},
+    protocol::{Ancestor, Code, Failure},
+    store::{BlockStore, ChainState, Event, EventKind, MAX_EVENTS_LENGTH, Snapshot},
 };
 
-/// Most events of one answer.
-const BATCH: u64 = 100;
+mod cursor;
+mod document;
+mod feeds;
+mod topics;
+mod watcher;
 
-/// Batches that are kept: followers that are up to date all send the same id.
-const MAX_CACHED_BATCHES: u64 = 64;
+pub use cursor::{Cursor, MalformedCursor};
+use document::sent_event;
+pub use document::{ChangedEpochs, EventBlocks, ExtendedEvent, ReorganisedEvent, ResetEvent, ResetReason};
+pub use feeds::Feeds;
+pub use topics::{FollowedPeer, PeerEvent, PeersEvent, SyncEvent, Update};
+pub use watcher::Followed;
 
-/// An event as a follower gets it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChainEvent {
-    /// The id to send for the next events.
-    pub id: Cursor,
-    /// `extended`, `reorganised`, or `reset` where events are missing or no longer true.
-    pub name: &'static str,
-    /// A JSON object. `tip`: the tip after the event, `{index, hash}` or null. But for a `reset` also `at`, the time of
-    /// the commit in unix seconds, and the members of [`EventKind`](crate::store::EventKind).
-    pub data: String,
+/// Most events of one batch.
+const MAX_BATCH: u64 = 100;
+
+/// Length from which on a batch gets no more events, and most characters of the blocks that go with one event.
+const MAX_LENGTH: u64 = MAX_EVENTS_LENGTH;
+
+/// Bytes of the batches that are kept. Followers that are up to date all send the same id.
+const MAX_CACHED_BYTES: u64 = 16 << 20;
+
+/// Consecutive events, as server-sent events.
+#[derive(Debug)]
+pub struct EventBatch {
+    /// Id of the last event, to send for the next ones.
+    pub last: Cursor,
+    /// Why the one event is a `reset`, if it is.
+    pub reset: Option<ResetReason>,
+    /// The events.
+    pub text: Bytes,
+    rewritten: OnceLock<Bytes>,
 }
+
+impl EventBatch {
+    fn new(last: Cursor, reset: Option<ResetReason>, text: String) -> Arc<Self> {
+        Arc::new(Self { last, reset, text: text.into(), rewritten: OnceLock::new() })
+    }
+
+    /// The events in another form, written once for all followers; `write` is always the same function.
+    pub fn rewritten(&self, write: fn(&str) -> String) -> Bytes {
+        let write = || std::str::from_utf8(&self.text).map(write).unwrap_or_default().into();
+        self.rewritten.get_or_init(write).clone()
+    }
+}
+
+/// What a batch is read for: the cursor that it follows, the chain, and whether it has blocks.
+type Key = (Cursor, Snapshot, bool);
+
+/// A batch; `None`: there is no event after the cursor.
+type Batch = Option<Arc<EventBatch>>;
 
 /// Reads events, and keeps the latest batches by cursor and chain.
 pub(super) struct EventReader {
     store: Arc<dyn BlockStore>,
-    pub(super) cache: Cache<(Cursor, Snapshot), Arc<[ChainEvent]>>,
+    pub(super) cache: Cache<Key, Batch>,
 }
 
 impl EventReader {
     pub(super) fn new(store: Arc<dyn BlockStore>) -> Self {
-        Self { store, cache: Cache::new(MAX_CACHED_BATCHES) }
+        let weight = |_: &Key, batch: &Batch| {
+            // Twice for the other form.
+            let bytes = 512 + batch.as_ref().map_or(0, |batch| 2 * batch.text.len());
+            u32::try_from(bytes).unwrap_or(u32::MAX)
+        };
+        Self { store, cache: Cache::builder().max_capacity(MAX_CACHED_BYTES).weigher(weight).build() }
     }
 
-    /// The events after `after`, where `state` is the chain's latest state; empty if there are none.
-    pub(super) async fn since(&self, after: Cursor, state: &ChainState) -> Result<Arc<[ChainEvent]>, Failure> {
+    /// The events after `after`, where `state` is the chain's latest state.
+    pub(super) async fn since(&self, after: Cursor, state: &ChainState, blocks: bool) -> Result<Batch, Failure> {
         if state.version == after.version() && after.matches_tip(state.tip_hash()) {
-            return Ok([].into());
+            return Ok(None);
         }
-        let key = (after, state.snapshot(None));
-        self.cache.try_get_with(key, self.read(after, state)).await.map_err(Arc::unwrap_or_clone)
+        let key = (after, state.snapshot(None), blocks);
+        self.cache.try_get_with(key, self.read(after, state, blocks)).await.map_err(Arc::unwrap_or_clone)
     }
 
     /// Reads the events after `after` from the store.
-    pub(super) async fn read(&self, after: Cursor, seen: &ChainState) -> Result<Arc<[ChainEvent]>, Failure> {
-        let events = self.store.events(after.version(), BATCH).await.map_err(store_failure)?;
+    pub(super) async fn read(&self, after: Cursor, seen: &ChainState, blocks: bool) -> Result<Batch, Failure> {
+        let events = self.store.events(after.version(), MAX_BATCH).await.map_err(store_failure)?;
         // Read after the events: those of a store that was replaced must not pass for the next ones. If it is replaced
         // between the two reads, the next call notices.
         let known = match after.has_tip_digest() {
@@ -67,187 +112,115 @@ impl EventReader {
         let replaced = known.is_some_and(|known| !after.matches_tip(known.tip.as_ref().map(|tip| tip.hash.as_str())));
         let follows = events.first().is_some_and(|first| first.id.saturating_sub(1) == after.version());
         if follows && !replaced {
-            return events.into_iter().map(chain_event).collect();
+            return self.batch(events, blocks).await;
         }
         // Versions without an event leave gaps between ids; deleted events leave one before the oldest. The state is
         // read last, so that it is at least as new as the events that are compared with it.
         let oldest = self.store.events(0, 1).await.map_err(store_failure)?;
         let state = self.store.state().await.map_err(store_failure)?;
         let oldest = oldest.first().map_or(state.version, |oldest| oldest.id.saturating_sub(1));
-        let passed = (oldest..=state.version).contains(&after.version());
         // An event that was deleted can't be compared; the current tip can.
         let matches_tip = after.matches_tip(state.tip_hash());
-        let reset = replaced || !passed || state.version == after.version() && !matches_tip;
-        let nothing = events.is_empty() && !reset;
+        let reset = match after.version() {
+            _ if replaced => Some(ResetReason::Replaced),
+            version if version > state.version => Some(ResetReason::UnknownId),
+            version if version < oldest => Some(ResetReason::TooOld),
+            version if version == state.version && !matches_tip => Some(ResetReason::Replaced),
+            _ => None,
+        };
+        let nothing = events.is_empty() && reset.is_none();
         // The batch is kept by the state `seen`, and the chain may come to that state again. A store that is behind it,
         // as a standby that takes over may be, must not answer with no events or a reset; nor must one that went on
         // after the events were read. The next call sees it as it is.
         let behind = state.version < seen.version || state.version == seen.version && state.tip != seen.tip;
-        if (reset || nothing) && behind || nothing && !matches_tip {
+        if (reset.is_some() || nothing) && behind || nothing && !matches_tip {
             return Err(Failure::new(Code::StoreUnavailable));
         }
-        if reset {
-            let id = Cursor::from(&state);
-            let tip = state.tip.as_ref().map(Position::from);
-            return Ok([ChainEvent { id, name: "reset", data: json!({ "tip": tip }).to_string() }].into());
+        let Some(reason) = reset else { return self.batch(events, blocks).await };
+        let missed = (reason == ResetReason::TooOld).then(|| state.version - after.version());
+        let (id, tip) = (Cursor::from(&state), state.tip.as_ref().map(Position::from));
+        let event = ResetEvent { tip: tip.map(ancestor), reason, missed };
+        Ok(Some(EventBatch::new(id, Some(reason), sent_event(Some(id), "reset", &event))))
+    }
+
+    /// The batch of these events, or of the first ones.
+    async fn batch(&self, events: Vec<Event>, blocks: bool) -> Result<Batch, Failure> {
+        let (mut text, mut last) = (String::new(), None);
+        for event in events {
+            if text.len() as u64 >= MAX_LENGTH {
+                break;
+            }
+            last = Some(Cursor::from(&event));
+            text += &self.sent(event, blocks).await?;
         }
-        events.into_iter().map(chain_event).collect()
-    }
-}
-
-fn chain_event(event: Event) -> Result<ChainEvent, Failure> {
-    let id = Cursor::from(&event);
-    let mut data: Map<String, Value> = serde_json::from_str(&event.document).map_err(|error| {
-        tracing::error!(%error, event = event.id, "an event can't be read");
-        Failure::new(Code::Internal)
-    })?;
-    data.insert("at".into(), event.at.into());
-    data.insert("tip".into(), json!(event.tip));
-    Ok(ChainEvent { id, name: event.kind.as_str(), data: Value::Object(data).to_string() })
-}
-
-/// Most digits of a version, which is an `i64` in the store.
-const MAX_VERSION_DIGITS: usize = 19;
-/// Hex digits of a tip's digest.
-const TIP_DIGEST_DIGITS: usize = 16;
-
-/// The id of an event: a version of the chain, and a digest of the tip that it had then. A store that lost its last
-/// writes, or was replaced, uses versions again, with other tips.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Cursor {
-    version: u64,
-    /// The first 8 bytes of the SHA-256 of the tip's hash, of the empty text for an empty chain. A digest, since
-    /// without verification a hash may be any text, also one that no HTTP header can hold. `None`: only the version is
-    /// known.
-    tip_digest: Option<u64>,
-}
-
-/// Text that is no [`Cursor`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected the id of an event: 1 to 19 digits, then `-` and 16 hex digits in lower case, or nothing")]
-pub struct MalformedCursor;
-
-impl Cursor {
-    /// A cursor of no store: the event that follows it is a `reset`.
-    pub const UNKNOWN: Self = Self { version: i64::MAX as u64, tip_digest: None };
-
-    fn of(version: u64, tip: Option<&str>) -> Self {
-        Self { version, tip_digest: Some(tip_digest(tip)) }
+        Ok(last.map(|last| EventBatch::new(last, None, text)))
     }
 
-    /// The version of the chain.
-    pub fn version(&self) -> u64 {
-        self.version
-    }
-
-    /// Whether the tip is known.
-    pub(super) fn has_tip_digest(&self) -> bool {
-        self.tip_digest.is_some()
-    }
-
-    /// Whether the chain had this tip, or that is not known.
-    pub(super) fn matches_tip(&self, tip: Option<&str>) -> bool {
-        self.tip_digest.is_none_or(|known| known == tip_digest(tip))
-    }
-}
-
-fn tip_digest(tip: Option<&str>) -> u64 {
-    let digest = Sha256::digest(tip.unwrap_or_default());
-    digest.iter().take(8).fold(0, |tip_digest, byte| (tip_digest << 8) | u64::from(*byte))
-}
-
-impl From<&ChainState> for Cursor {
-    fn from(state: &ChainState) -> Self {
-        Self::of(state.version, state.tip_hash())
-    }
-}
-
-impl From<&Event> for Cursor {
-    fn from(event: &Event) -> Self {
-        Self::of(event.id, event.tip.as_ref().map(|tip| tip.hash.as_str()))
-    }
-}
-
-impl fmt::Display for Cursor {
-    /// `<version>-<digest>`, or `<version>` alone; see [`FromStr`].
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.version)?;
-        match self.tip_digest {
-            Some(tip_digest) => write!(f, "-{tip_digest:016x}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl FromStr for Cursor {
-    type Err = MalformedCursor;
-
-    /// `[0-9]{1,19}(-[0-9a-f]{16})?`, as the OpenAPI document has it.
-    fn from_str(text: &str) -> Result<Self, MalformedCursor> {
-        let (version, tip_digest) = match text.split_once('-') {
-            Some((version, tip_digest)) => (version, Some(tip_digest)),
-            None => (text, None),
+    /// The text of an event.
+    async fn sent(&self, event: Event, blocks: bool) -> Result<String, Failure> {
+        let id = Some(Cursor::from(&event));
+        let unreadable = |error: serde_json::Error| {
+            tracing::error!(%error, event = event.id, "an event can't be read");
+            Failure::new(Code::Internal)
         };
-        // `parse` alone accepts a leading plus sign, `from_str_radix` upper case.
-        let is_version = version.len() <= MAX_VERSION_DIGITS && version.bytes().all(|byte| byte.is_ascii_digit());
-        let is_digest = |tip_digest: &str| {
-            tip_digest.len() == TIP_DIGEST_DIGITS
-                && tip_digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-        };
-        if !is_version || tip_digest.is_some_and(|tip_digest| !is_digest(tip_digest)) {
-            return Err(MalformedCursor);
+        let (at, name) = (event.at, event.kind.as_str());
+        match event.kind {
+            EventKind::Extended => {
+                let mut data: ExtendedEvent = serde_json::from_str(&event.document).map_err(unreadable)?;
+                data.at = at;
+                data.complete();
+                if blocks {
+                    let (none, added) = (Vec::new(), data.added.as_ref().filter(|_| !data.truncated));
+                    data.blocks = Some(self.blocks((Some(&none), added), data.from, Some(&data.tip)).await?);
+                }
+                Ok(sent_event(id, name, &data))
+            }
+            EventKind::Reorganised => {
+                let mut data: ReorganisedEvent = serde_json::from_str(&event.document).map_err(unreadable)?;
+                (data.at, data.tip) = (at, event.tip.map(ancestor));
+                data.complete();
+                if blocks {
+                    let whole = |hashes: &Option<Vec<String>>| hashes.as_ref().filter(|_| !data.truncated).cloned();
+                    let (removed, added) = (whole(&data.removed), whole(&data.added));
+                    let from = data.ancestor.as_ref().map_or(0, |ancestor| ancestor.index + 1);
+                    let tip = data.tip.as_ref().filter(|_| data.adopted > 0);
+                    data.blocks = Some(self.blocks((removed.as_ref(), added.as_ref()), from, tip).await?);
+                }
+                Ok(sent_event(id, name, &data))
+            }
         }
-        let version = version.parse().map_err(|_| MalformedCursor)?;
-        let tip_digest = tip_digest
-            .map(|tip_digest| u64::from_str_radix(tip_digest, 16))
-            .transpose()
-            .map_err(|_| MalformedCursor)?;
-        Ok(Self { version, tip_digest })
+    }
+
+    /// The blocks with the hashes of both lists; where there are too many, how to fetch those from index `from` to `tip`.
+    async fn blocks(
+        &self,
+        lists: (Option<&Vec<String>>, Option<&Vec<String>>),
+        from: u64,
+        tip: Option<&Ancestor>,
+    ) -> Result<EventBlocks, Failure> {
+        if let (Some(removed), Some(added)) = lists {
+            let all = [removed.as_slice(), added].concat();
+            let documents = self.store.documents(&all, MAX_LENGTH).await.map_err(store_failure)?;
+            if let Some(documents) = documents {
+                let list = |hashes: &Vec<String>| {
+                    let blocks = hashes.iter().filter_map(|hash| documents.get(hash).cloned());
+                    blocks.map(RawValue::from_string).collect::<Result<Vec<_>, _>>()
+                };
+                let damaged = |_| Failure::new(Code::StoreUnavailable);
+                let (removed, added) = (list(removed).map_err(damaged)?, list(added).map_err(damaged)?);
+                return Ok(EventBlocks { removed: Some(removed), added: Some(added), fetch: None });
+            }
+        }
+        Ok(EventBlocks { fetch: tip.map(|tip| range_path(from, tip)), ..EventBlocks::default() })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The path, from that of the events, of a range up to `tip` on a chain that holds `tip`.
+fn range_path(from: u64, tip: &Ancestor) -> String {
+    let anchor = percent_encoding::utf8_percent_encode(&tip.hash, percent_encoding::NON_ALPHANUMERIC);
+    format!("data/miner_block/range?from_index={from}&to_index={}&anchor={anchor}", tip.index)
+}
 
-    #[test]
-    fn a_cursor_is_parsed_as_it_is_written() {
-        // `printf %s main-3 | sha256sum`, and of nothing.
-        let texts = ["0", "2-9708332be0e95efc", "0-e3b0c44298fc1c14", "9999999999999999999", "1-0000000000000001"];
-        for text in texts {
-            assert_eq!(text.parse::<Cursor>().unwrap().to_string(), text);
-        }
-        assert_eq!(Cursor::of(2, Some("main-3")).to_string(), texts[1]);
-        assert_eq!(Cursor::of(0, None).to_string(), texts[2]);
-        assert_eq!("007".parse::<Cursor>().unwrap().version(), 7);
-        for text in [
-            "",
-            "+1",
-            "-1",
-            "1-",
-            " 1",
-            "1\n",
-            "٣",
-            "now",
-            "10000000000000000000",
-            "1-9708332be0e95ef",
-            "1-9708332be0e95efc0",
-            "1-9708332BE0E95EFC",
-            "1-+708332be0e95efc",
-            "1-9708332be0e95efc-1",
-        ] {
-            assert_eq!(text.parse::<Cursor>(), Err(MalformedCursor), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_cursor_matches_its_own_tip_only() {
-        let cursor = Cursor::of(2, Some("main-3"));
-        assert!(cursor.matches_tip(Some("main-3")) && !cursor.matches_tip(Some("side-3")) && !cursor.matches_tip(None));
-        let plain: Cursor = "2".parse().unwrap();
-        assert!(plain.matches_tip(Some("main-3")) && plain.matches_tip(None) && !plain.has_tip_digest());
-        // A hash may be any text, but the id of an event is one line.
-        let odd = Cursor::of(1, Some("a\0b\nid: 7"));
-        assert_eq!(odd.to_string().parse::<Cursor>(), Ok(odd));
-    }
+fn ancestor(position: Position) -> Ancestor {
+    Ancestor { index: position.index, hash: position.hash }
 }

@@ -11,9 +11,11 @@ use super::{
     answer::EncodedAnswer,
     cost::{estimate, parse},
     store_answers::{self, StoreAnswers, store_failure},
+    view::{ViewQuery, Views},
     watch::ChainWatch,
 };
 use crate::{
+    chain::Network,
     p2p::{Accepted, Responder},
     protocol::{Code, Failure, Query},
     store::{BlockStore, ChainState, Snapshot},
@@ -22,6 +24,8 @@ use crate::{
 
 /// Largest answer that the cache keeps, in bytes.
 const MAX_CACHED_BYTES: usize = 1 << 20;
+/// Longest text of a query whose answer the cache keeps, in bytes.
+const MAX_CACHED_TEXT: usize = 128;
 /// Estimated memory of a cache entry beside the answer's bytes.
 const ENTRY_OVERHEAD: usize = 512;
 /// Longest time for an answer from the store, all its reads together.
@@ -41,10 +45,33 @@ pub struct Settings {
     pub cache_bytes: u64,
     /// Whether this process syncs the store.
     pub sync: bool,
+    /// The network that the chain belongs to.
+    pub network: Arc<Network>,
+}
+
+/// What is asked of the store.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LocalQuery {
+    /// A query of the network's protocol.
+    Protocol(Query),
+    /// A view of the chain.
+    View(ViewQuery),
+}
+
+impl From<Query> for LocalQuery {
+    fn from(query: Query) -> Self {
+        Self::Protocol(query)
+    }
+}
+
+impl From<ViewQuery> for LocalQuery {
+    fn from(query: ViewQuery) -> Self {
+        Self::View(query)
+    }
 }
 
 /// The chain that an answer was read from, and the query.
-type Key = (Snapshot, Query);
+type Key = (Snapshot, LocalQuery);
 
 /// One value of the store, read again at the first use after [`MAX_AGE`]. Concurrent callers share one read, its
 /// failure too; a failure is not kept.
@@ -64,6 +91,7 @@ impl<T: Send + Sync + 'static> CachedRead<T> {
 /// Answers queries from the store.
 pub struct LocalSource {
     pub(super) answers: StoreAnswers,
+    pub(super) views: Views,
     pub(super) state: CachedRead<ChainState>,
     /// The latest state that was read, of any age.
     last_state: watch::Sender<Option<Arc<ChainState>>>,
@@ -82,9 +110,11 @@ impl LocalSource {
                 u32::try_from(encoded.body.len() + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
             })
             .build();
+        let views = Views::new(store.clone(), settings.finality_depth, settings.network.clone());
         let answers = StoreAnswers::new(store, peer_id.to_string(), settings.finality_depth);
         Self {
             answers,
+            views,
             state: CachedRead::new(),
             last_state: watch::Sender::new(None),
             watch: ChainWatch::default(),
@@ -129,14 +159,15 @@ impl LocalSource {
     }
 
     /// Answers `query` from the chain of [`Self::state`].
-    pub(super) async fn answer(&self, query: Query) -> Result<Arc<EncodedAnswer>, Failure> {
-        if let Query::Ping { .. } = query {
-            return self.answers.answer(&query, &ChainState::default()).await.map(Arc::new);
+    pub(super) async fn answer(&self, query: impl Into<LocalQuery>) -> Result<Arc<EncodedAnswer>, Failure> {
+        let query = query.into();
+        if let LocalQuery::Protocol(query @ Query::Ping { .. }) = &query {
+            return self.answers.answer(query, &ChainState::default()).await.map(Arc::new);
         }
         self.answer_at(&*self.state().await?, query).await
     }
 
-    pub(super) async fn answer_at(&self, state: &ChainState, query: Query) -> Result<Arc<EncodedAnswer>, Failure> {
+    pub(super) async fn answer_at(&self, state: &ChainState, query: LocalQuery) -> Result<Arc<EncodedAnswer>, Failure> {
         if !cacheable(&query) {
             return self.read(&query, state).await;
         }
@@ -159,12 +190,18 @@ impl LocalSource {
         self.cache.try_get_with(key, read).await.or_else(Arc::unwrap_or_clone)
     }
 
-    async fn read(&self, query: &Query, state: &ChainState) -> Result<Arc<EncodedAnswer>, Failure> {
-        self.reads.measure(self.answers.answer(query, state)).await.map(Arc::new)
+    async fn read(&self, query: &LocalQuery, state: &ChainState) -> Result<Arc<EncodedAnswer>, Failure> {
+        let read = async {
+            match query {
+                LocalQuery::Protocol(query) => self.answers.answer(query, state).await,
+                LocalQuery::View(query) => self.views.answer(query, state).await,
+            }
+        };
+        self.reads.measure(read).await.map(Arc::new)
     }
 
     /// Answers a list query from a chain that holds the block `anchor`.
-    pub(super) async fn answer_anchored(&self, query: Query, anchor: &str) -> Result<Arc<EncodedAnswer>, Failure> {
+    pub(super) async fn answer_anchored(&self, query: LocalQuery, anchor: &str) -> Result<Arc<EncodedAnswer>, Failure> {
         let mut state = self.state().await?;
         for _ in 0..store_answers::MAX_ATTEMPTS {
             if self.answers.check_anchor(anchor).await? == state.version {
@@ -189,9 +226,13 @@ pub async fn with_deadline<T, E: From<Failure>>(reads: impl Future<Output = Resu
 }
 
 /// Whether a query is short, and likely to be repeated.
-fn cacheable(query: &Query) -> bool {
+fn cacheable(query: &LocalQuery) -> bool {
+    let query = match query {
+        LocalQuery::Protocol(query) => query,
+        LocalQuery::View(query) => return query.text().len() <= MAX_CACHED_TEXT,
+    };
     match query {
-        Query::Get { hash } => hash.len() <= 128,
+        Query::Get { hash } => hash.len() <= MAX_CACHED_TEXT,
         Query::ChainInfo { local_block_hashes, .. } => local_block_hashes.is_empty(),
         Query::Inspect
         | Query::Canonical

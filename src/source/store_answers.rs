@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Bytes of blocks that are read for one answer: the rest is for the envelope and the other members.
-const MAX_LIST_BYTES: u64 = MAX_RESPONSE_BYTES as u64 - 1024;
+pub(super) const MAX_LIST_BYTES: u64 = MAX_RESPONSE_BYTES as u64 - 1024;
 /// More blocks than fit 10 MiB: each has at least 400 bytes.
 const MAX_EPOCH_BLOCKS: u64 = MAX_RESPONSE_BYTES as u64 / 400;
 /// Shortest time between two log lines about a failing store.
@@ -70,15 +70,16 @@ impl StoreAnswers {
             }
             Query::ChainInfo { local_block_hashes, include_blocks, from_index } => {
                 let read = |state| self.chain_info(state, local_block_hashes, *include_blocks, *from_index);
-                let (state, (answer, level)) = self.read_consistently(read).await?;
+                let (state, (answer, level)) = read_consistently(&self.store, read).await?;
                 encode(&answer, state.snapshot(level))
             }
             Query::FindAncestor { check_points } => {
-                let (state, answer) = self.read_consistently(|state| self.find_ancestor(state, check_points)).await?;
+                let (state, answer) =
+                    read_consistently(&self.store, |state| self.find_ancestor(state, check_points)).await?;
                 encode(&answer, state.snapshot(None))
             }
             Query::DebugIndex { index } => {
-                let (state, answer) = self.read_consistently(|_| self.debug_index(*index)).await?;
+                let (state, answer) = read_consistently(&self.store, |_| self.debug_index(*index)).await?;
                 let complete = !matches!(&answer, Answer::DebugIndex(data) if data.blocks.is_empty());
                 Ok(EncodedAnswer { complete, ..encode(&answer, state.snapshot(None))? })
             }
@@ -243,25 +244,6 @@ impl StoreAnswers {
     fn settled(&self, chain: &Snapshot, index: u64) -> bool {
         chain.tip.as_ref().is_some_and(|tip| index.saturating_add(self.finality_depth) <= tip.index)
     }
-
-    /// Runs reads that must see one chain, again if the chain changed between the first and the last.
-    pub(super) async fn read_consistently<T, R>(
-        &self,
-        mut read: impl FnMut(ChainState) -> R,
-    ) -> Result<(ChainState, T), Failure>
-    where
-        R: Future<Output = Result<T, StoreError>>,
-    {
-        for _ in 0..MAX_ATTEMPTS {
-            let state = self.store.state().await.map_err(store_failure)?;
-            let read = read(state.clone()).await.map_err(store_failure)?;
-            let after = self.store.state().await.map_err(store_failure)?;
-            if after.snapshot(None) == state.snapshot(None) {
-                return Ok((state, read));
-            }
-        }
-        Err(chain_changed())
-    }
 }
 
 /// Most blocks that are read at once: so many of the chain's longest fit an answer.
@@ -292,6 +274,25 @@ pub(super) fn pages(
             }
         }
     })
+}
+
+/// Runs reads that must see one chain, again if the chain changed between the first and the last.
+pub(super) async fn read_consistently<T, R>(
+    store: &Arc<dyn BlockStore>,
+    mut read: impl FnMut(ChainState) -> R,
+) -> Result<(ChainState, T), Failure>
+where
+    R: Future<Output = Result<T, StoreError>>,
+{
+    for _ in 0..MAX_ATTEMPTS {
+        let state = store.state().await.map_err(store_failure)?;
+        let read = read(state.clone()).await.map_err(store_failure)?;
+        let after = store.state().await.map_err(store_failure)?;
+        if after.snapshot(None) == state.snapshot(None) {
+            return Ok((state, read));
+        }
+    }
+    Err(chain_changed())
 }
 
 /// The failure of an answer whose reads saw different chains, again and again.

@@ -17,9 +17,8 @@ use tempfile::TempDir;
 
 use super::{
     events::EventReader,
-    local::{CachedRead, MAX_AGE},
-    store_answers::{self, StoreAnswers},
-    *,
+    local::{CachedRead, LocalQuery, MAX_AGE},
+    store_answers, *,
 };
 use crate::{
     chain::{ChainEnd, Enforcement, Level, MinerBlock, Network, PowOptions, Verifier},
@@ -70,13 +69,18 @@ fn tip(index: u64, hash: &str) -> Option<Tip> {
 }
 
 fn source(store: Arc<dyn BlockStore>) -> LocalSource {
-    let settings =
-        Settings { finality_depth: 40, peer_timeout: Duration::from_secs(1), cache_bytes: 1 << 20, sync: false };
+    let settings = Settings {
+        finality_depth: 40,
+        peer_timeout: Duration::from_secs(1),
+        cache_bytes: 1 << 20,
+        sync: false,
+        network: Arc::default(),
+    };
     LocalSource::new(store, PeerId::random(), settings)
 }
 
-fn all() -> Query {
-    Query::Range { from_index: 0, to_index: 9, chunk_size: 10 }
+fn all() -> LocalQuery {
+    Query::Range { from_index: 0, to_index: 9, chunk_size: 10 }.into()
 }
 
 #[tokio::test]
@@ -104,8 +108,11 @@ async fn only_an_answer_of_the_keys_chain_is_cached() {
 async fn a_store_behind_the_state_seen_does_not_answer_without_events() {
     let (_folder, url, store) = three_blocks().await;
     let events = EventReader::new(store.clone());
-    let read = async |after: Cursor, seen: &ChainState| match events.read(after, seen).await {
-        Ok(events) => Ok(events.iter().map(|event| event.name).collect::<Vec<_>>()),
+    let read = async |after: Cursor, seen: &ChainState| match events.read(after, seen, false).await {
+        Ok(batch) => {
+            let text = batch.map(|batch| String::from_utf8(batch.text.to_vec()).unwrap()).unwrap_or_default();
+            Ok(text.lines().filter_map(|line| line.strip_prefix("event: ")).map(str::to_owned).collect::<Vec<_>>())
+        }
         Err(failure) => Err(failure.code),
     };
     let now = store.state().await.unwrap();
@@ -116,12 +123,12 @@ async fn a_store_behind_the_state_seen_does_not_answer_without_events() {
         assert_eq!(read(current, seen).await, Err(Code::StoreUnavailable), "{seen:?}");
         assert_eq!(read(unknown, seen).await, Err(Code::StoreUnavailable), "{seen:?}");
     }
-    assert_eq!(read(current, &now).await, Ok(vec![]));
-    assert_eq!(read(unknown, &now).await, Ok(vec!["reset"]));
+    assert_eq!(read(current, &now).await, Ok(Vec::new()));
+    assert_eq!(read(unknown, &now).await, Ok(vec!["reset".to_owned()]));
 
     let state = append(&*store, 3..4).await;
-    assert_eq!(read(current, &later).await, Ok(vec!["extended"]));
-    assert_eq!(read(Cursor::from(&state), &now).await, Ok(vec![]), "a store that is ahead knows all that was seen");
+    assert_eq!(read(current, &later).await, Ok(vec!["extended".to_owned()]));
+    assert_eq!(read(Cursor::from(&state), &now).await, Ok(Vec::new()), "a store that is ahead knows all that was seen");
 
     // The store reached that state between the reads.
     execute(&url, "DELETE FROM event WHERE id = 2").await;
@@ -155,7 +162,7 @@ async fn consistent_reads_start_again_when_the_version_has_another_tip() {
             Ok(state.tip)
         }
     };
-    let (state, read) = StoreAnswers::new(store, String::new(), 40).read_consistently(read).await.unwrap();
+    let (state, read) = store_answers::read_consistently(&store, read).await.unwrap();
     assert_eq!((&state.tip, read), (&tip(2, "other-2"), tip(2, "other-2")));
     assert_eq!(reads, 2);
 }

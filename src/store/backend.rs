@@ -74,6 +74,9 @@ pub trait Backend:
     const TEXTS: &'static str;
     /// The numbers of the JSON array `$1`, as the list behind `IN`.
     const NUMBERS: &'static str;
+    /// The nominee of a row of `block` as the index `block_nominee` has it; see
+    /// [`nominee_key`](super::lookup::nominee_key).
+    const NOMINEE: &'static str;
     /// Unix seconds by the database's clock, which all processes on the store share.
     const NOW: &'static str;
     /// The size of the database in bytes.

@@ -11,7 +11,7 @@ use super::{
         statements,
     },
     error::{Result, StoreError},
-    model::{Event, Job, KEPT_JOBS, Note, QUEUED, StagedBranch},
+    model::{Event, Job, KEPT_JOBS, MAX_EVENTS_LENGTH, Note, QUEUED, StagedBranch},
     reader::{SqlStore, epoch_start, read},
     traits::{Lease, SyncStore},
 };
@@ -67,8 +67,8 @@ impl<DB: Backend> SyncStore for SqlStore<DB> {
     }
 
     async fn events(&self, after: u64, limit: u64) -> Result<Vec<Event>> {
-        let sql = "SELECT * FROM event WHERE id > $1 ORDER BY id LIMIT CAST($2 AS BIGINT)";
-        let rows: Vec<EventRow> = read!(self.fetch_all(sql, clamp(after), clamp(limit)))?;
+        let rows: Vec<EventRow> =
+            read!(self.fetch_all(statements::EVENTS, clamp(after), clamp(limit), clamp(MAX_EVENTS_LENGTH)))?;
         rows.into_iter().map(Event::try_from).collect()
     }
 

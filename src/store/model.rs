@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sqlx::FromRow;
 
+use super::error_kind::ErrorKind;
 use crate::{
     chain::{CumulativeDifficulty, Level, MinerBlock, Position, words},
     protocol::BlockList,
@@ -15,6 +16,12 @@ pub const MAX_BLOCKS_PER_INDEX: u64 = 1000;
 
 /// Number of events that are kept, the latest. There may be a few more, since older ones are deleted in batches.
 pub const KEPT_EVENTS: u64 = 10_000;
+
+/// Length in characters of the events' documents from which on no more are read at once.
+pub const MAX_EVENTS_LENGTH: u64 = 256 << 10;
+
+/// Most hashes in one list of an event.
+pub const MAX_LISTED_HASHES: usize = 1000;
 
 /// Number of finished jobs that are kept.
 pub const KEPT_JOBS: u64 = 100;
@@ -122,6 +129,17 @@ pub struct Blocks {
     pub last_hash: Option<String>,
 }
 
+/// Blocks in the order of a lookup.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The chain at the time of reading, and the weakest level among the blocks.
+    pub snapshot: Snapshot,
+    /// The blocks.
+    pub blocks: Vec<MinerBlock>,
+    /// Index of the last block that was looked at, if there may be more behind it.
+    pub more_below: Option<u64>,
+}
+
 /// One block, found by its hash.
 #[derive(Debug, Clone)]
 pub struct FoundBlock {
@@ -199,9 +217,11 @@ pub struct Reorganisation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// Blocks were appended: `{from, to, tip}`.
+    /// Blocks were appended: `{from, to, tip, previous_hash, added}`. `previous_hash` is that of the tip before, null for an
+    /// empty chain; `added` has the blocks' hashes.
     Extended,
-    /// Blocks were orphaned: `{ancestor, old_tip, new_tip, orphaned, adopted, reason}`.
+    /// Blocks were orphaned, and others may have become canonical: `{ancestor, old_tip, new_tip, orphaned, adopted, reason,
+    /// removed, added}`. `orphaned` and `adopted` are numbers, `removed` and `added` the hashes.
     Reorganised,
 }
 
@@ -219,7 +239,9 @@ pub struct Event {
     pub kind: EventKind,
     /// The tip after the change; `None` for an empty chain.
     pub tip: Option<Position>,
-    /// A JSON object with the fields that [`EventKind`] names. Blocks are `{index, hash}` or `null`.
+    /// A JSON object with the members that [`EventKind`] names. Blocks are `{index, hash}` or `null`. Lists of hashes are in
+    /// index order, and have the first [`MAX_LISTED_HASHES`] or fewer where hashes are longer than usual. Events of earlier
+    /// releases have neither `previous_hash` nor lists.
     pub document: String,
 }
 
@@ -255,38 +277,6 @@ pub struct Note {
     /// Seconds since then by the same clock; negative after the clock was set back.
     pub age: i64,
 }
-
-/// Kinds of failures, as the statistics count them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// The database, or the SQLite file, is not there.
-    Unreachable,
-    /// A lock, a connection or memory was not free in time.
-    Busy,
-    /// The disk is full.
-    Full,
-    /// The database takes no writes.
-    ReadOnly,
-    /// The database denies access.
-    Denied,
-    /// What is stored can't be read.
-    Damaged,
-    /// The disk fails.
-    Io,
-    /// Any other.
-    Other,
-}
-
-words!(ErrorKind {
-    Unreachable = "unreachable",
-    Busy = "busy",
-    Full = "full",
-    ReadOnly = "read_only",
-    Denied = "denied",
-    Damaged = "damaged",
-    Io = "io",
-    Other = "other",
-});
 
 /// Statistics of a store and its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,6 +1,10 @@
 //! The store over either database: reading the chain.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use sqlx::{AssertSqlSafe, query_as};
@@ -108,6 +112,15 @@ impl<DB: Backend> BlockStore for SqlStore<DB> {
         let canonical = entries.first().is_some_and(|entry| entry.canonical);
         entries.truncate(MAX_BLOCKS_PER_INDEX as usize);
         Ok((entries, orphans as u64 + u64::from(canonical), next))
+    }
+
+    async fn documents(&self, hashes: &[String], length: u64) -> Result<Option<HashMap<String, String>>> {
+        let wanted: HashSet<String> = hashes.iter().filter_map(|hash| storable(hash)).collect();
+        let wanted: Vec<String> = wanted.into_iter().collect();
+        let rows: Vec<(String, String)> =
+            read!(self.fetch_all(AssertSqlSafe(statements::documents::<DB>()), json_array(&wanted), clamp(length)))?;
+        let found: HashMap<String, String> = rows.into_iter().collect();
+        Ok(hashes.iter().all(|hash| found.contains_key(hash)).then_some(found))
     }
 
     async fn canonical_hashes(&self, indexes: &[u64]) -> Result<HashMap<u64, String>> {

@@ -7,14 +7,15 @@ use async_trait::async_trait;
 use super::{
     error::Result,
     model::{
-        Anchor, Blocks, ChainState, Event, FoundBlock, IndexEntry, Job, Note, Reorganisation, StagedBranch, StoreStats,
+        Anchor, Blocks, ChainState, Event, FoundBlock, IndexEntry, Job, Note, Reorganisation, Run, StagedBranch,
+        StoreStats,
     },
 };
 use crate::chain::{ChainEnd, CumulativeDifficulty, EpochNumbering, Level, MinerBlock, Position, VerifiedBlocks};
 
 /// A store of miner blocks. Implementations enforce one canonical block per index in the database itself.
 #[async_trait]
-pub trait BlockStore: SyncStore {
+pub trait BlockStore: SyncStore + LookupStore {
     /// The state of the canonical chain: one row.
     async fn state(&self) -> Result<ChainState>;
 
@@ -30,6 +31,10 @@ pub trait BlockStore: SyncStore {
     /// Every block at `index`, canonical first, then by hash; and the canonical block at `index + 1`, if any.
     /// At most [`MAX_BLOCKS_PER_INDEX`](super::MAX_BLOCKS_PER_INDEX) are returned; the `u64` is their number.
     async fn at_index(&self, index: u64) -> Result<(Vec<IndexEntry>, u64, Option<IndexEntry>)>;
+
+    /// The JSON texts of the blocks with these hashes, orphans too; `None` if a block is missing, or if they have more
+    /// than `length` characters together.
+    async fn documents(&self, hashes: &[String], length: u64) -> Result<Option<HashMap<String, String>>>;
 
     /// The canonical hashes at these indexes; indexes beyond the chain are left out.
     async fn canonical_hashes(&self, indexes: &[u64]) -> Result<HashMap<u64, String>>;
@@ -111,6 +116,28 @@ pub trait ChainWriter: Send {
     async fn commit(self: Box<Self>) -> Result<ChainState>;
 }
 
+/// Lookups for people and programs that explore the chain. None of them reads more than it returns.
+#[async_trait]
+pub trait LookupStore: Send + Sync + 'static {
+    /// The canonical blocks below the index `before` that nominate `nominee`, the highest first, out of `limit` blocks whose
+    /// nominees begin with the same 64 characters.
+    async fn by_nominee(&self, nominee: &str, before: u64, limit: u64) -> Result<Run>;
+
+    /// Number of canonical blocks that nominate `nominee`.
+    async fn nominations(&self, nominee: &str) -> Result<u64>;
+
+    /// The first `limit` orphans from index `from` down, in descending order and by hash; at `from` itself those whose hash
+    /// is greater than `after`.
+    async fn orphans(&self, from: u64, after: &str, limit: u64) -> Result<Run>;
+
+    /// The first `limit` blocks by hash whose hash begins with `prefix`, lowercase hex digits.
+    async fn with_prefix(&self, prefix: &str, limit: u64) -> Result<Vec<IndexEntry>>;
+
+    /// The last `limit` kept events of kind [`EventKind::Reorganised`](super::EventKind::Reorganised) before the one with
+    /// the id `before`, the last one first.
+    async fn reorganisations(&self, before: u64, limit: u64) -> Result<Vec<Event>>;
+}
+
 /// What only synchronisation needs of a store: the staged branch, events, jobs, notes, the lease.
 #[async_trait]
 pub trait SyncStore: Send + Sync + 'static {
@@ -122,7 +149,8 @@ pub trait SyncStore: Send + Sync + 'static {
     async fn staged_end(&self, numbering: EpochNumbering) -> Result<Option<ChainEnd>>;
 
     /// The first `limit` events after the one with the id `after`, in ascending order, of the last
-    /// [`KEPT_EVENTS`](super::KEPT_EVENTS).
+    /// [`KEPT_EVENTS`](super::KEPT_EVENTS). Fewer, but at least one, where their documents are longer than
+    /// [`MAX_EVENTS_LENGTH`](super::MAX_EVENTS_LENGTH).
     async fn events(&self, after: u64, limit: u64) -> Result<Vec<Event>>;
 
     /// The last event up to and with the id `id`: its tip is the one that the chain had at that version, since versions

@@ -14,7 +14,7 @@ use crate::chain::{Level, MinerBlock, Position, VerifiedBlocks};
 
 mod events;
 mod staged;
-mod statistics;
+pub mod statistics;
 mod transaction;
 
 use transaction::WriteTransaction;

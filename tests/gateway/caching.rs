@@ -99,7 +99,13 @@ async fn a_store_that_was_replaced_answers_for_itself() {
     let [old, new] = [TestStore::create(Backend::Sqlite).await, TestStore::create(Backend::Sqlite).await];
     old.append(chain(), Level::Linked).await;
     new.append(chain()[..50].to_vec(), Level::Linked).await;
-    let settings = Settings { finality_depth: 40, peer_timeout: PATIENCE, cache_bytes: 1 << 20, sync: false };
+    let settings = Settings {
+        finality_depth: 40,
+        peer_timeout: PATIENCE,
+        cache_bytes: 1 << 20,
+        sync: false,
+        network: Arc::default(),
+    };
     let source = Source::local_only(Arc::new(LocalSource::new(old.open().await, libp2p::PeerId::random(), settings)));
     let read = async || source.answer(Query::Epoch { epoch: 1 }, &Origin::Local, 0).await.unwrap();
     let before = read().await;

@@ -45,7 +45,8 @@ impl Received {
         match name {
             "extended" => {
                 let next = self.tip["index"].as_u64().map_or(0, |index| index + 1);
-                data["from"] == next && data["to"] == data["tip"]["index"]
+                let follows = data["from"] == next && data["previous_hash"] == self.tip["hash"];
+                follows && data["to"] == data["tip"]["index"]
             }
             "reorganised" => data["old_tip"] == self.tip && data["new_tip"] == data["tip"],
             _ => false,

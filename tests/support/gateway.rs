@@ -17,7 +17,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::postgres::Database;
+use super::{postgres::Database, until::eventually};
 
 /// Longest wait for anything that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -203,6 +203,12 @@ impl TestGateway {
     /// Any request, made from a client and the base URL.
     pub async fn request(&self, make: impl FnOnce(&reqwest::Client, &str) -> reqwest::RequestBuilder) -> Reply {
         self.send(make(&self.http, &self.base)).await
+    }
+
+    /// Waits until the gateway answers from the chain with this tip.
+    pub async fn wait_for_tip(&self, hash: &str) {
+        let tip = async || self.get("/status").await.json()["data"]["chain"]["tip"]["hash"].clone();
+        eventually(async || (tip().await == hash).then_some(())).await;
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Reply {

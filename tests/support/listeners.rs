@@ -70,8 +70,13 @@ impl Listeners {
     pub async fn with(test_store: TestStore, url: &str, sync: bool, options: ListenerOptions) -> Self {
         let store_options = OpenOptions { acquire_timeout: Duration::from_secs(1), ..OpenOptions::default() };
         let store = store::open(url, &store_options).await.unwrap();
-        let settings =
-            source::Settings { finality_depth: 40, peer_timeout: Duration::from_secs(2), cache_bytes: 0, sync };
+        let settings = source::Settings {
+            finality_depth: 40,
+            peer_timeout: Duration::from_secs(2),
+            cache_bytes: 0,
+            sync,
+            network: Arc::default(),
+        };
         let source =
             Arc::new(Source::local_only(Arc::new(LocalSource::new(store.clone(), PeerId::random(), settings))));
         let closing = CancellationToken::new();
@@ -114,6 +119,11 @@ impl Listeners {
         for task in self.tasks {
             task.await.unwrap();
         }
+    }
+
+    /// The base URL of the public listener.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.public)
     }
 
     /// A request to the public listener.

@@ -6,8 +6,12 @@ use crate::{
     http::{
         envelope,
         numbers::{self, Numbers},
+        views::{self, VIEWS, View},
     },
-    protocol::{Ancestor, Code, Failure, Query, query},
+    protocol::{
+        Ancestor, Code, Failure, Query,
+        query::{self, Kind},
+    },
 };
 
 const GENESIS: &str = "63dc2d1c29cfed7824b8696e63e2105d6929aff382e7e03c738989d170087e60";
@@ -104,13 +108,17 @@ pub(super) fn describe(document: &mut Value, numbers: Numbers) {
     let paths = document["paths"].as_object_mut();
     for (path, item) in paths.into_iter().flatten() {
         let row = query::path(path).ok();
+        let view = VIEWS.iter().find(|view| view.path == path);
         for method in ["get", "post"] {
             let Some(operation) = item.get_mut(method) else { continue };
             match row {
                 Some(row) => {
                     describe_read(operation, method == "get", is_list(path), row.gives_blocks().then_some(numbers))
                 }
-                None => add_headers(&mut operation["responses"]["200"], &UNCACHED),
+                None => match view {
+                    Some(view) => describe_view(operation, view, numbers),
+                    None => add_headers(&mut operation["responses"]["200"], &UNCACHED),
+                },
             }
             // A stream has no schema: tools disagree whether it describes the whole text or each event.
             if let Some(stream) = operation["responses"]["200"]["content"].get_mut("text/event-stream") {
@@ -119,7 +127,7 @@ pub(super) fn describe(document: &mut Value, numbers: Numbers) {
             let responses = operation["responses"].as_object_mut();
             let Some(responses) = responses else { continue };
             for code in Code::ALL {
-                if concerns(*code, row, method == "post", path) {
+                if concerns(*code, row, method == "post", path) || view.is_some_and(|view| view_concerns(*code, view)) {
                     describe_error(responses, *code, row);
                 }
             }
@@ -176,6 +184,62 @@ fn concerns(code: Code, row: Option<&query::Path>, is_post: bool, path: &str) ->
     }
 }
 
+/// Whether a view can fail with `code`, beside what every route can.
+fn view_concerns(code: Code, view: &View) -> bool {
+    let has = |name: &str| view.parameters.iter().any(|parameter| parameter.name == name);
+    match code {
+        Code::BlockNotFound => view.path.ends_with("/{id}") || view.path.ends_with("/{epoch}") || has("anchor"),
+        Code::AnchorNotCanonical => has("anchor"),
+        Code::AnswerTooLarge => view.path.starts_with("/chain/nominees"),
+        Code::MissingParameter => view.parameters.iter().any(|parameter| parameter.required),
+        Code::InvalidParameter => !view.parameters.is_empty() || view.path.ends_with('}'),
+        Code::UnknownParameter | Code::MalformedQuery | Code::UriTooLong | Code::PreconditionFailed => true,
+        _ => false,
+    }
+}
+
+/// Completes a view: its parameters, conditions and headers.
+fn describe_view(operation: &mut Value, view: &View, numbers: Numbers) {
+    let segment = view.path.split_once('{').map(|(_, name)| name.trim_end_matches('}'));
+    let segment = segment.map(|name| {
+        let schema = match name {
+            "epoch" => json!({"type": "integer", "format": "int64", "minimum": 0}),
+            _ => json!({"type": "string", "minLength": 1}),
+        };
+        json!({
+            "name": name, "in": "path", "required": true, "description": views::description(view.path, name),
+            "schema": schema,
+        })
+    });
+    let query = view.parameters.iter().filter(|parameter| parameter.name != numbers::NAME).map(|parameter| {
+        let mut schema = match parameter.kind {
+            Kind::Integer => json!({"type": "integer", "format": "int64", "minimum": 0}),
+            _ => json!({"type": "string"}),
+        };
+        if matches!(parameter.name, "limit" | "epochs") {
+            let bounds = [("minimum", 1), ("maximum", view.most), ("default", view.default)];
+            bounds.iter().for_each(|(name, bound)| schema[name] = (*bound).into());
+        }
+        let example = match (parameter.name, parameter.kind) {
+            ("anchor", _) => GENESIS.into(),
+            ("before", Kind::Text) => format!("1:{GENESIS}").into(),
+            ("before", _) => 1.into(),
+            _ => Value::from(view.default),
+        };
+        schema["examples"] = json!([example]);
+        json!({
+            "name": parameter.name, "in": "query", "required": parameter.required,
+            "description": views::description(view.path, parameter.name), "schema": schema,
+        })
+    });
+    let numbers = view.has_blocks.then(|| describe_numbers(numbers));
+    operation["parameters"] = segment.into_iter().chain(query).chain(numbers).chain(conditions(true)).collect();
+    let responses = &mut operation["responses"];
+    add_headers(&mut responses["200"], &READ);
+    responses["304"] = json!({"description": "The client's copy is current"});
+    add_headers(&mut responses["304"], &READ);
+}
+
 fn describe_error(responses: &mut Map<String, Value>, code: Code, row: Option<&query::Path>) {
     let status = envelope::status(code).as_str().to_owned();
     let line = format!("`{}`: {}", code.as_str(), code.text());
@@ -208,24 +272,10 @@ fn describe_read(operation: &mut Value, is_get: bool, is_list: bool, numbers: Op
                 and, where it lacks the answer, the best peer. Absent: the store.";
     let anchor = "Hash of a block that the chain must hold, so that a read in pages stays on one chain; 409 with the common \
                   ancestor if it was reorganised away. Only for the gateway's own store.";
-    let copies = match is_get {
-        true => "Entity tags of the client's copies, separated by commas; 304 if one is current.",
-        false => "Entity tags of the client's copies, separated by commas; 412 if one is current.",
-    };
-    let current = "Entity tags of which one must be current, separated by commas; else 412.";
-    let parameters = [
-        ("peer", "query", peer, "any"),
-        ("anchor", "query", anchor, GENESIS),
-        ("if-none-match", "header", copies, ETAG),
-        ("if-match", "header", current, ETAG),
-    ];
+    let parameters = [("peer", peer, "any"), ("anchor", anchor, GENESIS)];
     let parameters = parameters.into_iter().filter(|(name, ..)| is_list || *name != "anchor");
-    let parameters = parameters.map(|(name, place, description, example)| {
-        // An example of the schema rather than of the parameter: Swagger UI would send the latter unasked.
-        let schema = json!({"type": "string", "examples": [example]});
-        json!({"name": name, "in": place, "required": false, "description": description, "schema": schema})
-    });
-    let parameters = numbers.map(describe_numbers).into_iter().chain(parameters);
+    let parameters = parameters.map(|(name, description, example)| optional_text(name, "query", description, example));
+    let parameters = numbers.map(describe_numbers).into_iter().chain(parameters).chain(conditions(is_get));
     match operation.get_mut("parameters").and_then(Value::as_array_mut) {
         Some(all) => all.extend(parameters),
         None => operation["parameters"] = parameters.collect(),
@@ -240,6 +290,23 @@ fn describe_read(operation: &mut Value, is_get: bool, is_list: bool, numbers: Op
         let lines = json!({"schema": {"type": "string", "description": "One block a line"}});
         responses["200"]["content"]["application/x-ndjson"] = lines;
     }
+}
+
+/// The headers of conditional requests.
+fn conditions(is_get: bool) -> [Value; 2] {
+    let copies = match is_get {
+        true => "Entity tags of the client's copies, separated by commas; 304 if one is current.",
+        false => "Entity tags of the client's copies, separated by commas; 412 if one is current.",
+    };
+    let current = "Entity tags of which one must be current, separated by commas; else 412.";
+    [("if-none-match", copies), ("if-match", current)]
+        .map(|(name, description)| optional_text(name, "header", description, ETAG))
+}
+
+fn optional_text(name: &str, place: &str, description: &str, example: &str) -> Value {
+    // An example of the schema rather than of the parameter: Swagger UI would send the latter unasked.
+    let schema = json!({"type": "string", "examples": [example]});
+    json!({"name": name, "in": place, "required": false, "description": description, "schema": schema})
 }
 
 /// The parameter that says how miner numbers are written. One document holds one form of them, so that they have one type.

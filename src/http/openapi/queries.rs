@@ -14,6 +14,9 @@ use crate::{
 /// A request's `data` and the answer for each path, of a chain of two blocks. Tests ask a gateway the same.
 const EXAMPLES: &str = include_str!("../../../openapi/examples.json");
 
+/// An event of each kind, by the name of its schema.
+const EVENTS: &str = include_str!("../../../openapi/events.json");
+
 /// Adds the parameters of every path of the protocol: to `GET` as query parameters, to `POST` as a body.
 pub(super) fn add_parameters(document: &mut Value) {
     for row in &PATHS {
@@ -173,6 +176,21 @@ pub(super) fn add_examples(document: &mut Value, numbers: Numbers) {
                 };
             }
         }
+    }
+}
+
+/// Adds an example to the schema of each event. They stand there, since the stream of them has no schema.
+pub(super) fn add_event_examples(document: &mut Value, numbers: Numbers) {
+    let events = match numbers {
+        Numbers::Number => EVENTS.to_owned(),
+        Numbers::String => {
+            let events: Value = serde_json::from_str(EVENTS).unwrap_or_default();
+            Numbers::quoted(&events.to_string())
+        }
+    };
+    let events: Map<String, Value> = serde_json::from_str(&events).unwrap_or_default();
+    for (name, event) in events {
+        document["components"]["schemas"][name]["examples"] = json!([event]);
     }
 }
 

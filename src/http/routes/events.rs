@@ -1,64 +1,101 @@
-//! `/events`: the chain's events, as server-sent events.
+//! `/events`: the chain's events, and those of the sync and the peers, as server-sent events.
 //!
-//! A stream reads one batch of events after the other from the store, and only when its client has taken the last one:
-//! a slow reader costs one batch, and gets a `reset` when it falls too far behind.
+//! A stream takes one batch of events after the other, and only when its client has taken the last one. All streams share
+//! what is read: a change costs the same whatever their number. A slow reader costs a share of one batch, and gets a `reset`
+//! when it falls too far behind.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     Extension,
+    body::{Body, Bytes},
     extract::State,
-    http::{HeaderMap, Uri},
-    response::{
-        IntoResponse,
-        sse::{Event, KeepAlive, Sse},
-    },
+    http::{HeaderMap, Uri, header},
+    response::IntoResponse,
 };
 use futures::{
     StreamExt,
+    future::pending,
     stream::{self, Stream},
 };
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    chain::words,
     http::{
         envelope::{OWN, Rejection, UNBUFFERED},
-        extract,
         gateway::Gateway,
         limits::{Permit, client::Client},
+        numbers::{self, Numbers},
     },
     protocol::{
         Code, Failure,
-        query::{Kind, Parameter, optional},
+        query::{self, Kind, Parameter, optional, pairs},
     },
-    source::{ChainEvent, Cursor, Source},
+    source::{Cursor, Followed, MalformedCursor, Update},
+    store::ChainState,
 };
 
-/// How often a stream polls for events. All streams share what the source has read.
-const POLL_EVERY: Duration = Duration::from_millis(200);
-/// How often it polls while the store fails.
+/// Pause after a failed read.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 /// Longest silence of a stream.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// Longest wait for the store before the first bytes of a stream.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
 
 const AFTER: &str = "after";
-const PARAMETERS: &[Parameter] = &[optional(AFTER, Kind::Text)];
+const INCLUDE: &str = "include";
+const TOPICS: &str = "topics";
+const PARAMETERS: &[Parameter] = &[
+    optional(AFTER, Kind::Text),
+    optional(TOPICS, Kind::Text),
+    optional(INCLUDE, Kind::Text),
+    optional(numbers::NAME, Kind::Text),
+];
 /// The header that browsers send when they reconnect.
 const LAST_EVENT_ID: &str = "last-event-id";
 
+/// What a stream can be about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Topic {
+    Chain,
+    Sync,
+    Peers,
+}
+
+words!(Topic { Chain = "chain", Sync = "sync", Peers = "peers" });
+
+/// What a request asks for.
+struct Asked {
+    after: Option<Cursor>,
+    /// Whether each topic is followed.
+    topics: [bool; Topic::ALL.len()],
+    blocks: bool,
+    numbers: Numbers,
+}
+
 /// The chain's events
 ///
-/// Server-sent events, without end. `extended`: blocks were appended. `reorganised`: blocks left the chain, and others may
-/// have come. `reset`: events before this one are missing, or events sent before are void, so read the chain anew. Each event
-/// has a JSON object as `data`, with the `tip` after it, and an `id` to resume after, which stands for that tip too. Without
-/// an id the stream begins with the next event.
+/// Server-sent events, without end; each has a JSON object as `data`. Of the topic `chain`: `extended`, blocks were appended;
+/// `reorganised`, blocks left the chain, and others may have come, for which no `extended` follows; `reset`, events before this
+/// one are missing, or events sent before are void, so read the chain anew. These have an `id` to resume after, which stands for
+/// the tip too. Without an id the stream begins with the next event. Of the topic `sync`: `sync`. Of the topic `peers`: `peers`,
+/// then `peer` for each change. Both begin with the current state and have no `id`. The schemas are `ExtendedEvent`,
+/// `ReorganisedEvent`, `ResetEvent`, `SyncEvent`, `PeersEvent` and `PeerEvent`.
 #[utoipa::path(get, path = "/events", tag = "gateway",
     params(
         ("after" = Option<String>, Query, pattern = "^[0-9]{1,19}(-[0-9a-f]{16})?$",
             description = "Id of the last event received; 0: from the first event on"),
+        ("topics" = Option<String>, Query, pattern = "^(chain|sync|peers)(,(chain|sync|peers))*$", example = "chain",
+            description = "What to follow: `chain`, the default, `sync` and `peers`, separated by commas or in several parameters"),
+        ("include" = Option<String>, Query, pattern = "^blocks$", example = "blocks",
+            description = "`blocks`: events of the chain have their blocks, those that left too, unless these are too many"),
+        ("numbers" = Option<String>, Query, pattern = "^(number|string)$", example = "string",
+            description = "How miner numbers of blocks are written: `number`, the default, or `string`"),
         ("last-event-id" = Option<String>, Header, pattern = "^[0-9]{1,19}(-[0-9a-f]{16})?$",
             example = "1-1a31748356cf9498",
-            description = "The same, as browsers send it when they reconnect; takes precedence over `after`")
+            description = "The same as `after`, as browsers send it when they reconnect; takes precedence over it")
     ),
     responses((status = 200, description = "The events", body = String, content_type = "text/event-stream")))]
 pub(super) async fn follow_chain(
@@ -67,90 +104,179 @@ pub(super) async fn follow_chain(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Rejection> {
-    let parameters = extract::parameters("/events", PARAMETERS, &uri)?;
-    let malformed = |error| Failure::with_detail(Code::InvalidParameter, format!("{AFTER}: {error}"));
-    let after = parameters[AFTER].as_str().map(str::parse::<Cursor>).transpose().map_err(malformed)?;
+    let asked = asked(&uri)?;
     // A browser would never come back from an error about an id that it has kept: it gets a `reset`.
     let last =
         headers.get(LAST_EVENT_ID).map(|id| id.to_str().ok().and_then(|id| id.parse().ok()).unwrap_or(Cursor::UNKNOWN));
     let permit = gateway.limits.streams.take(client, 1).map_err(|exceeded| gateway.refuse(exceeded))?;
-    let after = match last.or(after) {
-        Some(after) => Some(after),
-        None => gateway.source.state().await.ok().map(|state| Cursor::from(&*state)),
+    let (source, feeds) = (&gateway.source, gateway.source.feeds());
+    let follows = |topic: Topic| asked.topics[topic as usize];
+    let chain = if follows(Topic::Chain) {
+        let now = async || Some(Cursor::from(&*timeout(FIRST_WAIT, source.state()).await.ok()?.ok()?));
+        let after = match last.or(asked.after) {
+            None => now().await,
+            after => after,
+        };
+        Some(ChainFollower { states: feeds.follow_chain(), after, blocks: asked.blocks, numbers: asked.numbers })
+    } else {
+        None
     };
-    let follower = Follower {
-        source: gateway.source.clone(),
-        closing: gateway.closing.clone(),
-        after,
-        batch: None,
-        _permit: permit,
-    };
-    let stream = Sse::new(follower.stream()).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("keep-alive"));
-    Ok((OWN, UNBUFFERED, stream))
+    let topics = [
+        follows(Topic::Sync).then(|| TopicFollower::new(feeds.follow_sync())),
+        follows(Topic::Peers).then(|| TopicFollower::new(feeds.follow_peers(source.p2p()))),
+    ];
+    let closing = gateway.closing.clone();
+    let follower = Follower { gateway: gateway.clone(), closing, chain, topics, _permit: permit };
+    let content_type = [(header::CONTENT_TYPE, "text/event-stream")];
+    Ok((OWN, UNBUFFERED, content_type, Body::from_stream(follower.stream())))
 }
 
-/// A client that follows the chain.
+/// Reads the query string.
+fn asked(uri: &Uri) -> Result<Asked, Failure> {
+    let invalid = |name: &str, error: String| Failure::with_detail(Code::InvalidParameter, format!("{name}: {error}"));
+    let (mut topics, mut others) = ([false; Topic::ALL.len()], Vec::new());
+    let pairs = pairs(uri.query().unwrap_or_default())?;
+    for (name, value) in &pairs {
+        if name != TOPICS {
+            others.push((name.as_str(), value.as_str()));
+            continue;
+        }
+        for word in value.split(',') {
+            let unknown = |error| {
+                let shown: String = word.chars().take(64).collect();
+                invalid(TOPICS, format!("{shown:?} is no topic: {error}"))
+            };
+            topics[word.parse::<Topic>().map_err(unknown)? as usize] = true;
+        }
+    }
+    if !topics.contains(&true) {
+        topics[Topic::Chain as usize] = true;
+    }
+    let parameters = query::data_from_text("/events", Some(PARAMETERS), others.into_iter())?;
+    let text = |name: &str| parameters[name].as_str();
+    let after = text(AFTER)
+        .map(|after| after.parse::<Cursor>().map_err(|error: MalformedCursor| invalid(AFTER, error.to_string())));
+    let blocks = match text(INCLUDE) {
+        None => false,
+        Some("blocks") => true,
+        Some(_) => return Err(invalid(INCLUDE, "expected blocks".into())),
+    };
+    Ok(Asked {
+        after: after.transpose()?,
+        topics,
+        blocks,
+        numbers: text(numbers::NAME).map_or(Ok(Numbers::default()), str::parse)?,
+    })
+}
+
+/// A client that follows.
 struct Follower {
-    source: Arc<Source>,
+    gateway: Arc<Gateway>,
     closing: CancellationToken,
-    /// The last event sent, or where to begin; `None` until the store can be read.
-    after: Option<Cursor>,
-    /// The batch that was read last, and how many of its events were sent.
-    batch: Option<(Arc<[ChainEvent]>, usize)>,
+    chain: Option<ChainFollower>,
+    topics: [Option<TopicFollower>; 2],
     _permit: Permit,
 }
 
 impl Follower {
     /// The events, between a comment with the id to start from, and a last comment when the gateway stops.
-    fn stream(self) -> impl Stream<Item = Result<Event, Infallible>> + Send {
-        let first = match &self.after {
-            Some(after) => Event::default().id(after.to_string()).comment("following"),
-            None => Event::default().comment("the store is unavailable"),
+    fn stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+        let first = match &self.chain {
+            Some(ChainFollower { after: Some(after), .. }) => format!("id: {after}\n: following\n\n"),
+            Some(_) => ": the store is unavailable\n\n".into(),
+            None => ": following\n\n".into(),
         };
         let events = stream::unfold(Some(self), |follower: Option<Self>| async {
             let mut follower = follower?;
-            Some(match follower.next().await {
-                Some(event) => (event, Some(follower)),
-                None => (Event::default().comment("the gateway is shutting down"), None),
+            let closing = follower.closing.clone();
+            Some(tokio::select! {
+                biased;
+                () = closing.cancelled() => (Bytes::from_static(b": the gateway is shutting down\n\n"), None),
+                text = follower.next() => (text, Some(follower)),
             })
         });
-        stream::iter([first]).chain(events).map(Ok)
+        stream::iter([first.into()]).chain(events).map(Ok)
     }
 
-    /// The events after the last one; while there is none, those after the chain as it is now.
-    async fn read(&mut self) -> Result<Arc<[ChainEvent]>, Failure> {
-        let after = match self.after {
-            Some(after) => after,
-            None => *self.after.insert(Cursor::from(&*self.source.state().await?)),
-        };
-        self.source.chain_events(after).await
-    }
-
-    /// The next event, once there is one; `None` when the gateway stops.
-    async fn next(&mut self) -> Option<Event> {
+    /// The next events once there are some, or a comment after a long silence.
+    async fn next(&mut self) -> Bytes {
+        let mut silence = std::pin::pin!(sleep(KEEP_ALIVE));
         loop {
-            if let Some((events, sent)) = &mut self.batch
-                && let Some(ChainEvent { id, name, data }) = events.get(*sent)
-            {
-                *sent += 1;
-                self.after = Some(*id);
-                return Some(Event::default().id(id.to_string()).event(name).data(data));
+            if let Some(text) = self.topics.iter_mut().flatten().find_map(TopicFollower::next) {
+                return text;
             }
-            self.batch = None;
-            let pause = match self.read().await {
-                Ok(events) if !events.is_empty() => {
-                    self.batch = Some((events, 0));
-                    Duration::ZERO
+            let mut failed = false;
+            if let Some(chain) = &mut self.chain {
+                match chain.next(&self.gateway).await {
+                    Ok(Some(text)) => return text,
+                    Ok(None) => {}
+                    // The stream goes on: the client would not come back from an error by itself.
+                    Err(_) => failed = true,
                 }
-                Ok(_) => POLL_EVERY,
-                // The stream goes on: the client would not come back from an error by itself.
-                Err(_) => RETRY_EVERY,
-            };
+            }
+            let [sync, peers] = &mut self.topics;
             tokio::select! {
-                biased;
-                () = self.closing.cancelled() => return None,
-                () = tokio::time::sleep(pause) => {}
+                () = changed(self.chain.as_mut().map(|chain| &mut chain.states)) => {}
+                () = changed(sync.as_mut().map(|topic| &mut topic.updates)) => {}
+                () = changed(peers.as_mut().map(|topic| &mut topic.updates)) => {}
+                () = sleep(RETRY_EVERY), if failed => {}
+                () = &mut silence => return Bytes::from_static(b": keep-alive\n\n"),
             }
         }
+    }
+}
+
+/// Waits for a change of what is followed, if it is.
+async fn changed<T: Clone>(followed: Option<&mut Followed<T>>) {
+    match followed {
+        Some(followed) => followed.changed().await,
+        None => pending().await,
+    }
+}
+
+/// Follows the chain.
+struct ChainFollower {
+    states: Followed<Arc<ChainState>>,
+    /// The last event sent, or where to begin; `None` until the store can be read.
+    after: Option<Cursor>,
+    blocks: bool,
+    numbers: Numbers,
+}
+
+impl ChainFollower {
+    /// The events after the last one; `None` if there are none.
+    async fn next(&mut self, gateway: &Gateway) -> Result<Option<Bytes>, Failure> {
+        let Some(state) = self.states.latest() else { return Ok(None) };
+        let after = *self.after.get_or_insert_with(|| Cursor::from(&*state));
+        let Some(batch) = gateway.source.chain_events(after, &state, self.blocks).await? else { return Ok(None) };
+        if let Some(reason) = batch.reset {
+            gateway.counters.count_reset(reason);
+        }
+        self.after = Some(batch.last);
+        Ok(Some(match self.numbers {
+            Numbers::String if self.blocks => batch.rewritten(Numbers::quoted),
+            _ => batch.text.clone(),
+        }))
+    }
+}
+
+/// Follows the sync or the peers.
+struct TopicFollower {
+    updates: Followed<Arc<Update>>,
+    /// Number of the last update sent.
+    last: Option<u64>,
+}
+
+impl TopicFollower {
+    fn new(updates: Followed<Arc<Update>>) -> Self {
+        Self { updates, last: None }
+    }
+
+    /// The latest change, or the state where changes were missed; `None` if there is nothing new.
+    fn next(&mut self) -> Option<Bytes> {
+        let update = self.updates.latest().filter(|update| self.last != Some(update.number))?;
+        let follows = self.last.is_some_and(|last| last + 1 == update.number);
+        self.last = Some(update.number);
+        Some(if follows { update.change.clone() } else { update.state.clone() })
     }
 }

@@ -81,6 +81,8 @@ impl Backend for Postgres {
          ('block', 'tally', 'chain', 'staged_block', 'stage', 'event', 'job', 'note', '_sqlx_migrations')";
     const TEXTS: &'static str = "(SELECT jsonb_array_elements_text(CAST($1 AS jsonb)))";
     const NUMBERS: &'static str = "(SELECT CAST(jsonb_array_elements_text(CAST($1 AS jsonb)) AS bigint))";
+    const NOMINEE: &'static str =
+        "left(split_part(split_part(document, '\"nominated_peer_id\":\"', 2), '\"', 1), 64) COLLATE \"C\"";
     const NOW: &'static str = "CAST(floor(EXTRACT(EPOCH FROM clock_timestamp())) AS BIGINT)";
     const SIZE: &'static str = "SELECT pg_database_size(current_database())";
     const MIGRATIONS: &'static Migrator = &MIGRATIONS;

@@ -96,6 +96,8 @@ impl Backend for Sqlite {
          count(*) FILTER (WHERE name = '_sqlx_migrations') FROM sqlite_schema WHERE type = 'table'";
     const TEXTS: &'static str = "(SELECT value FROM json_each($1))";
     const NUMBERS: &'static str = "(SELECT value FROM json_each($1))";
+    const NOMINEE: &'static str = "substr(substr(document, instr(document, '\"nominated_peer_id\":\"') + 21), 1, \
+         min(64, instr(substr(document, instr(document, '\"nominated_peer_id\":\"') + 21), '\"') - 1))";
     const NOW: &'static str = "unixepoch()";
     const SIZE: &'static str = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
     const MIGRATIONS: &'static Migrator = &MIGRATIONS;

@@ -21,25 +21,41 @@ pub const GET: &str = "SELECT chain.version, chain.tip_index, chain.tip_hash, ch
 /// one's hash is looked up by index because an aggregate would have to carry all of them.
 macro_rules! run_of_blocks {
     ($which:literal) => {
+        concat!(run_of_blocks!(), $which, run_of_blocks!(end))
+    };
+    () => {
         concat!(
             "SELECT chain.version, chain.tip_index, chain.tip_hash, chain.tip_epoch, run.json, run.count, \
              run.last_index, last.hash AS last_hash, run.level \
              FROM chain CROSS JOIN \
              (SELECT string_agg(document, ',') AS json, count(*) AS count, max(idx) AS last_index, \
-             min(level) AS level FROM (SELECT idx, level, document FROM block WHERE canonical AND ",
-            $which,
-            ") AS member) AS run \
-             LEFT JOIN block AS last ON last.canonical AND last.idx = run.last_index"
+             min(level) AS level FROM (SELECT idx, level, document FROM block WHERE "
         )
+    };
+    (end) => {
+        ") AS member) AS run LEFT JOIN block AS last ON last.canonical AND last.idx = run.last_index"
     };
 }
 
 /// The canonical blocks of epoch `$1`, at most `$2`. SQLite plans a statement anew each time that a parameter is bound
 /// which stands alone behind `LIMIT`, and that takes as long as reading an epoch: hence the cast, here and below.
-pub const EPOCH: &str = run_of_blocks!("epoch = $1 ORDER BY idx LIMIT CAST($2 AS BIGINT)");
+pub const EPOCH: &str = run_of_blocks!("canonical AND epoch = $1 ORDER BY idx LIMIT CAST($2 AS BIGINT)");
 
 /// The canonical blocks from index `$1` to `$2`.
-pub const RANGE: &str = run_of_blocks!("idx BETWEEN $1 AND $2 ORDER BY idx");
+pub const RANGE: &str = run_of_blocks!("canonical AND idx BETWEEN $1 AND $2 ORDER BY idx");
+
+/// The orphans from index `$1` down, in descending order and by hash; at index `$1` those after hash `$2`. At most `$3`.
+pub const ORPHANS: &str = run_of_blocks!(
+    "NOT canonical AND idx <= $1 AND (idx < $1 OR hash > $2) ORDER BY idx DESC, hash LIMIT CAST($3 AS BIGINT)"
+);
+
+/// The first `$3` blocks with hashes from `$1` to `$2`, the latter excluded, by hash.
+pub const HASHES_BETWEEN: &str = "SELECT CAST(0 AS BIGINT) AS orphans, idx, hash, previous_hash, canonical, orphan_reason FROM block \
+     WHERE hash >= $1 AND hash < $2 ORDER BY hash LIMIT CAST($3 AS BIGINT)";
+
+/// The last `$2` reorganisations before the event `$1`, the last one first.
+pub const REORGANISATIONS: &str = "SELECT * FROM event WHERE kind = 'reorganised' AND id < $1 \
+     ORDER BY id DESC LIMIT CAST($2 AS BIGINT)";
 
 /// The canonical blocks at the indexes `$1` and `$2`, and the first `$3` orphans at `$1` with their number.
 pub const AT_INDEX: &str = "SELECT 0 AS orphans, idx, hash, previous_hash, canonical, orphan_reason FROM block \
@@ -96,6 +112,26 @@ pub const STAGED_ANCESTOR: &str = "SELECT COALESCE(staged.document, below.docume
      LEFT JOIN block AS below ON below.canonical AND below.idx = $2 \
      WHERE stage.id = 1 AND (stage.fork_hash IS NULL OR fork.hash IS NOT NULL)";
 
+/// The canonical blocks below index `$2` whose nominee has the key `$1`, the highest first, at most `$3`.
+pub fn by_nominee<DB: Backend>() -> String {
+    let which = format!("canonical AND {} = $1 AND idx < $2 ORDER BY idx DESC LIMIT CAST($3 AS BIGINT)", DB::NOMINEE);
+    format!("{}{which}{}", run_of_blocks!(), run_of_blocks!(end))
+}
+
+/// The first `$2` events after the id `$1`, fewer where the documents before one have `$3` characters or more.
+pub const EVENTS: &str = "SELECT * FROM (SELECT *, sum(length(document)) OVER (ORDER BY id) AS total \
+     FROM (SELECT * FROM event WHERE id > $1 ORDER BY id LIMIT CAST($2 AS BIGINT)) AS member) AS run \
+     WHERE total - length(document) < $3 ORDER BY id";
+
+/// Hashes and documents of the blocks with the hashes in the JSON array `$1`, if they have at most `$2` characters together.
+pub fn documents<DB: Backend>() -> String {
+    format!(
+        "WITH found AS (SELECT hash, document FROM block WHERE hash IN {}) \
+         SELECT hash, document FROM found WHERE (SELECT sum(length(document)) FROM found) <= $2",
+        DB::TEXTS
+    )
+}
+
 /// Indexes and hashes of the canonical blocks at the indexes in the JSON array `$1`.
 pub fn canonical_hashes<DB: Backend>() -> String {
     format!("SELECT idx, hash FROM block WHERE canonical AND idx IN {}", DB::NUMBERS)
@@ -127,7 +163,7 @@ mod tests {
     const FILL: &str = "INSERT INTO block (hash, idx, epoch, previous_hash, canonical, cumulative_difficulty, level, \
         document) WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 39999) \
         SELECT 'h' || i, CASE WHEN i < 20000 THEN i ELSE i % 20 END, i / 40, 'h' || (i - 1), i < 20000, '1', 0, \
-        '{\"some\":\"text of a block\"}' FROM n";
+        '{\"nominated_peer_id\":\"p' || (i % 1000) || '\"}' FROM n";
 
     /// The same canonical blocks as a staged branch.
     const FILL_STAGE: &str = "INSERT INTO staged_block SELECT idx, hash, '1', 0, document FROM block WHERE canonical";
@@ -143,6 +179,9 @@ mod tests {
             fill(GET, &["'h77'"]),
             fill(EPOCH, &["77", "1000"]),
             fill(RANGE, &["1000", "1039"]),
+            fill(ORPHANS, &["15", "'h30015'", "20"]),
+            fill(HASHES_BETWEEN, &["'h77'", "'h78'", "20"]),
+            fill(&by_nominee::<DB>(), &["'p77'", "19000", "20"]),
             fill(AT_INDEX, &["77", "78", "1000"]),
             fill(ANCHOR, &["'h77'", "10000"]),
             fill(CANONICAL, &["77"]),
@@ -153,6 +192,7 @@ mod tests {
             fill(STAGE, &[]),
             fill(STAGED_RUN, &["1000", "250"]),
             fill(STAGED_ANCESTOR, &["'h19999'", "41"]),
+            fill(&documents::<DB>(), &["'[\"h7\",\"h8\"]'", "1000"]),
             fill(&canonical_hashes::<DB>(), &["'[7,8]'"]),
             fill(&highest_canonical::<DB>(), &["'[\"h7\",\"h8\"]'"]),
             fill(&cumulative_difficulties::<DB>(), &["'[\"h7\",\"h8\"]'"]),

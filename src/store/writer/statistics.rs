@@ -21,7 +21,7 @@ use crate::{
 /// Kinds of counts in the table `tally`: canonical blocks by epoch, by nominee and by verification level.
 const EPOCH: &str = "epoch";
 /// Counts nominees, the blocks' `nominated_peer_id`, for [`ChainState::miners`]: not the peers that mined the blocks.
-const NOMINEE: &str = "miner";
+pub const NOMINEE: &str = "miner";
 const LEVEL: &str = "level";
 
 /// Begins the value of a nominee that is kept as its SHA-256 in hex. No peer id begins with it.
@@ -102,7 +102,7 @@ async fn tally<DB: Backend>(connection: &mut DB::Connection, state: &mut ChainSt
 
 /// The value of a nominee: the nominee, or its digest where a key can't hold it. Texts that look like a digest are
 /// digested too, so that different nominees stay different.
-fn nominee_value(nominee: &str) -> String {
+pub fn nominee_value(nominee: &str) -> String {
     let plain = nominee.len() <= MAX_KEY_BYTES && !nominee.contains('\0') && !nominee.starts_with(DIGEST_MARKER);
     if plain { nominee.to_owned() } else { format!("{DIGEST_MARKER}{}", hex::encode(Sha256::digest(nominee))) }
 }

@@ -122,6 +122,7 @@ impl<DB: Backend> WriteTransaction<DB> {
             return Err(StoreError::Conflict("one of the blocks is on the canonical chain already".into()));
         }
         statistics::count::<DB>(self.connection.get(), &mut self.state, &rows, 1).await?;
+        rows.iter().for_each(|row| self.history.appended(row.block.index, &row.block.hash));
         self.state.total_blocks += (rows.len() - adopted) as u64;
         self.state.cumulative_difficulty = difficulty;
         self.state.tip = Some(tip);
@@ -216,6 +217,7 @@ impl<DB: Backend> WriteTransaction<DB> {
             below = rows.last().map_or(above, |row| row.block.index as i64);
             statistics::count::<DB>(self.connection.get(), &mut self.state, &rows, -1).await?;
             for BlockRow { block, document, .. } in &mut rows {
+                self.history.orphaned(block.index, &block.hash);
                 (block.is_canonical, block.is_orphaned) = (false, true);
                 (block.orphaned_at, block.orphan_reason) = (Some(now), Some(reason.to_owned()));
                 block.competing_hash = competing_hash.map(str::to_owned);

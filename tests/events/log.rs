@@ -1,104 +1,24 @@
-//! `/events`: what becomes of the chain, to those who stay and to those who come back.
+//! What becomes of the chain, to those who stay and to those who come back.
 
 use std::time::Instant;
 
 use modal_gateway::{
-    chain::{Level, MinerBlock, unix_now},
-    store::{BlockStore, KEPT_EVENTS},
+    chain::{Level, unix_now},
+    http::Settings,
+    store::KEPT_EVENTS,
 };
-use reqwest::{Method, Response};
+use reqwest::Method;
 use rstest::rstest;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
-use crate::support::{
-    gateway::{Backend, PATIENCE, TestStore, parent, synthetic, synthetic_block, verifier},
-    listeners::{Listeners, send},
-    relay::Relay,
+use crate::{
+    stream::{SentEvent, Stream, append, at, id, listeners},
+    support::{
+        gateway::{Backend, PATIENCE, TestStore, parent, synthetic, synthetic_block, verifier},
+        listeners::{ListenerOptions, Listeners, send, unlimited},
+        relay::Relay,
+    },
 };
-
-/// Listeners of a gateway with a chain of `length` blocks.
-async fn listeners(backend: Backend, length: u64) -> Listeners {
-    let test_store = TestStore::create(backend).await;
-    test_store.append(synthetic(length), Level::None).await;
-    let url = test_store.url.clone();
-    Listeners::open(test_store, &url, true).await
-}
-
-/// A stream that is read, event by event.
-struct Stream {
-    response: Response,
-    text: String,
-}
-
-/// A server-sent event, with its data as JSON.
-#[derive(Debug, PartialEq)]
-struct SentEvent {
-    id: String,
-    event: String,
-    data: Value,
-}
-
-impl Stream {
-    /// Opened with a query and perhaps a `Last-Event-ID`; the id that it begins after.
-    async fn open(listeners: &Listeners, query: &str, last: Option<&str>) -> (Self, String) {
-        let mut request = listeners.public(Method::GET, &format!("/events{query}"));
-        if let Some(last) = last {
-            request = request.header("last-event-id", last);
-        }
-        let response = send(request).await;
-        assert_eq!(response.status(), 200);
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        // nginx buffers a stream unless it is told not to, and others may compress it.
-        assert_eq!(response.headers()["cache-control"], "no-store, no-transform");
-        assert_eq!(response.headers()["x-accel-buffering"], "no");
-        let mut stream = Self { response, text: String::new() };
-        let first = stream.block().await.unwrap();
-        let id = first.strip_prefix("id: ").and_then(|rest| rest.strip_suffix("\n: following")).expect(&first);
-        (stream, id.to_owned())
-    }
-
-    /// The lines up to the next empty one; `None` at the end.
-    async fn block(&mut self) -> Option<String> {
-        loop {
-            if let Some((block, rest)) = self.text.split_once("\n\n") {
-                let (block, rest) = (block.to_owned(), rest.to_owned());
-                self.text = rest;
-                return Some(block);
-            }
-            let read = tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("something in time");
-            match read.unwrap() {
-                Some(bytes) => self.text.push_str(std::str::from_utf8(&bytes).unwrap()),
-                None => return None,
-            }
-        }
-    }
-
-    async fn next(&mut self) -> SentEvent {
-        let block = self.block().await.expect("the stream goes on");
-        let field = |name: &str| {
-            let line = block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-            line.unwrap_or_else(|| panic!("no {name} in {block:?}"))
-        };
-        let data = serde_json::from_str(field("data")).unwrap();
-        SentEvent { id: field("id").to_owned(), event: field("event").to_owned(), data }
-    }
-}
-
-async fn append(store: &dyn BlockStore, after: (u64, &str), blocks: Vec<MinerBlock>) {
-    let mut writer = store.write().await.unwrap();
-    writer.append(verifier(Level::None).verify(Some(&parent(after.0, after.1)), blocks).unwrap()).await.unwrap();
-    writer.commit().await.unwrap();
-}
-
-/// The id of what led to a version with the tip `<branch>-<index>`.
-fn id(version: u64, index: u64, branch: &str) -> String {
-    format!("{version}-{}", hex::encode(&Sha256::digest(format!("{branch}-{index}"))[..8]))
-}
-
-fn at(index: u64, branch: &str) -> Value {
-    json!({"index": index, "hash": format!("{branch}-{index}")})
-}
 
 #[rstest]
 #[case(Backend::Sqlite)]
@@ -106,7 +26,7 @@ fn at(index: u64, branch: &str) -> Value {
 #[tokio::test]
 async fn every_change_is_sent_once_and_in_order(#[case] backend: Backend) {
     let listeners = listeners(backend, 3).await;
-    let (mut stream, begin) = Stream::open(&listeners, "", None).await;
+    let (mut stream, begin) = Stream::open(&listeners.url(), "", None).await;
     assert_eq!(begin, id(1, 2, "main"), "where to go on, though nothing has happened yet");
 
     // Another process on the same store.
@@ -115,7 +35,10 @@ async fn every_change_is_sent_once_and_in_order(#[case] backend: Backend) {
     let mut extended = stream.next().await;
     let since = unix_now() - extended.data["at"].take().as_i64().unwrap();
     assert!((0..60).contains(&since), "{since}");
-    let data = json!({"at": null, "from": 3, "to": 4, "tip": at(4, "main")});
+    let data = json!({
+        "at": null, "from": 3, "to": 4, "previous_hash": "main-2", "added": ["main-3", "main-4"], "truncated": false,
+        "tip": at(4, "main"),
+    });
     assert_eq!(extended, SentEvent { id: id(2, 4, "main"), event: "extended".into(), data });
 
     let mut writer = other.write().await.unwrap();
@@ -127,7 +50,8 @@ async fn every_change_is_sent_once_and_in_order(#[case] backend: Backend) {
     reorganised.data["at"].take();
     let data = json!({
         "at": null, "ancestor": at(3, "main"), "old_tip": at(4, "main"), "new_tip": at(5, "side"), "tip": at(5, "side"),
-        "orphaned": 1, "adopted": 2, "reason": "heavier",
+        "orphaned": 1, "adopted": 2, "depth": 1, "reason": "heavier", "removed": ["main-4"], "added": ["side-4", "side-5"],
+        "truncated": false, "epochs": null,
     });
     assert_eq!(reorganised, SentEvent { id: id(3, 5, "side"), event: "reorganised".into(), data });
 
@@ -139,7 +63,7 @@ async fn every_change_is_sent_once_and_in_order(#[case] backend: Backend) {
         ("0", Some(ids[0].as_str()), &ids[1..]),
         (ids[1].as_str(), None, &ids[2..]),
     ] {
-        let (mut again, begin) = Stream::open(&listeners, &format!("?after={after}"), last).await;
+        let (mut again, begin) = Stream::open(&listeners.url(), &format!("?after={after}"), last).await;
         assert_eq!(begin, last.unwrap_or(after), "{after} {last:?}");
         for id in expected {
             assert_eq!(again.next().await.id, *id, "{after} {last:?}");
@@ -160,21 +84,33 @@ async fn a_client_that_was_away_too_long_gets_a_reset(#[case] backend: Backend) 
     listeners.test_store.execute(&format!("UPDATE chain SET version = {}", KEPT_EVENTS + 1)).await;
     append(&*listeners.store, (2, "main-2"), vec![synthetic_block(3, "main", "main")]).await;
     let newest = KEPT_EVENTS + 2;
-    let reset = SentEvent { id: id(newest, 3, "main"), event: "reset".into(), data: json!({"tip": at(3, "main")}) };
+    let reset = |reason: &str, missed: Option<u64>| {
+        let data = json!({"tip": at(3, "main"), "reason": reason, "missed": missed});
+        SentEvent { id: id(newest, 3, "main"), event: "reset".into(), data }
+    };
     let later = (newest + 1).to_string();
-    for after in ["0", "1", &id(1, 0, "main"), &later, "9999999999999999999"] {
-        let (mut stream, _) = Stream::open(&listeners, &format!("?after={after}"), None).await;
-        assert_eq!(stream.next().await, reset, "after {after}");
+    for (after, expected) in [
+        ("0", reset("too_old", Some(newest))),
+        ("1", reset("too_old", Some(newest - 1))),
+        (&id(1, 0, "main"), reset("too_old", Some(newest - 1))),
+        (&later, reset("unknown_id", None)),
+        ("9999999999999999999", reset("unknown_id", None)),
+    ] {
+        let (mut stream, _) = Stream::open(&listeners.url(), &format!("?after={after}"), None).await;
+        assert_eq!(stream.next().await, expected, "after {after}");
     }
+    assert_eq!(listeners.counters.resets(), [("too_old", 3), ("replaced", 0), ("unknown_id", 2)]);
+    let figures = send(listeners.admin(Method::GET, "/metrics")).await.text().await.unwrap();
+    assert!(figures.contains("\nmodal_event_resets_total{reason=\"too_old\"} 3\n"), "{figures}");
     for after in ["2", &id(2, 1, "main")] {
-        let (mut complete, _) = Stream::open(&listeners, &format!("?after={after}"), None).await;
+        let (mut complete, _) = Stream::open(&listeners.url(), &format!("?after={after}"), None).await;
         assert_eq!(complete.next().await.id, id(3, 2, "main"), "after {after}");
-        assert_eq!(complete.next().await.id, reset.id, "after {after}");
+        assert_eq!(complete.next().await.id, id(newest, 3, "main"), "after {after}");
     }
 
     // And what comes after a reset is told.
-    let (mut stream, _) = Stream::open(&listeners, "?after=0", None).await;
-    assert_eq!(stream.next().await, reset);
+    let (mut stream, _) = Stream::open(&listeners.url(), "?after=0", None).await;
+    assert_eq!(stream.next().await, reset("too_old", Some(newest)));
     append(&*listeners.store, (3, "main-3"), vec![synthetic_block(4, "main", "main")]).await;
     assert_eq!(stream.next().await.data["from"], 4);
 }
@@ -185,7 +121,7 @@ async fn a_client_that_was_away_too_long_gets_a_reset(#[case] backend: Backend) 
 #[tokio::test]
 async fn a_client_that_received_lost_events_gets_a_reset(#[case] backend: Backend) {
     let listeners = listeners(backend, 3).await;
-    let (mut stream, _) = Stream::open(&listeners, "", None).await;
+    let (mut stream, _) = Stream::open(&listeners.url(), "", None).await;
     append(&*listeners.store, (2, "main-2"), vec![synthetic_block(3, "main", "main")]).await;
     let lost = stream.next().await.id;
     assert_eq!(lost, id(2, 3, "main"));
@@ -200,19 +136,20 @@ async fn a_client_that_received_lost_events_gets_a_reset(#[case] backend: Backen
     append(&*listeners.store, (2, "main-2"), vec![synthetic_block(3, "side", "main")]).await;
     let reset = |version, index| {
         let id = id(version, index, "side");
-        SentEvent { id, event: "reset".into(), data: json!({"tip": at(index, "side")}) }
+        let data = json!({"tip": at(index, "side"), "reason": "replaced", "missed": null});
+        SentEvent { id, event: "reset".into(), data }
     };
-    let (mut stream, _) = Stream::open(&listeners, "", Some(&lost)).await;
+    let (mut stream, _) = Stream::open(&listeners.url(), "", Some(&lost)).await;
     assert_eq!(stream.next().await, reset(2, 3), "the version is the same");
     append(&*listeners.store, (3, "side-3"), vec![synthetic_block(4, "side", "side")]).await;
     let next = stream.next().await;
     assert_eq!((next.id, next.event.as_str()), (id(3, 4, "side"), "extended"));
-    let (mut stream, _) = Stream::open(&listeners, &format!("?after={lost}"), None).await;
+    let (mut stream, _) = Stream::open(&listeners.url(), &format!("?after={lost}"), None).await;
     assert_eq!(stream.next().await, reset(3, 4), "there is a next version");
 
     // Whoever knows nothing that was lost goes on, and so does who doesn't say what it knows.
     for (after, expected) in [(id(1, 2, "main"), id(2, 3, "side")), ("2".into(), id(3, 4, "side"))] {
-        let (mut stream, _) = Stream::open(&listeners, &format!("?after={after}"), None).await;
+        let (mut stream, _) = Stream::open(&listeners.url(), &format!("?after={after}"), None).await;
         assert_eq!(stream.next().await.id, expected, "after {after}");
     }
 }
@@ -224,7 +161,7 @@ async fn more_events_than_one_batch_are_all_sent() {
         let after = format!("main-{}", index - 1);
         append(&*listeners.store, (index - 1, &after), vec![synthetic_block(index, "main", "main")]).await;
     }
-    let (mut stream, _) = Stream::open(&listeners, "?after=0", None).await;
+    let (mut stream, _) = Stream::open(&listeners.url(), "?after=0", None).await;
     for version in 1..=231 {
         assert_eq!(stream.next().await.id, id(version, version - 1, "main"));
     }
@@ -232,13 +169,16 @@ async fn more_events_than_one_batch_are_all_sent() {
 
 #[tokio::test]
 async fn streams_are_bounded_and_end_when_the_gateway_does() {
-    let listeners = listeners(Backend::Sqlite, 1).await;
+    let test_store = TestStore::create(Backend::Sqlite).await;
+    test_store.append(synthetic(1), Level::None).await;
+    let (url, settings) = (test_store.url.clone(), Settings { max_streams: 20, ..unlimited() });
+    let listeners = Listeners::with(test_store, &url, true, ListenerOptions { settings, ..Default::default() }).await;
     let mut streams = Vec::new();
-    for _ in 0..256 {
-        streams.push(Stream::open(&listeners, "", None).await.0);
+    for _ in 0..20 {
+        streams.push(Stream::open(&listeners.url(), "", None).await.0);
     }
     let figures = send(listeners.admin(Method::GET, "/metrics")).await.text().await.unwrap();
-    assert!(figures.contains("\nmodal_event_streams 256\n"), "{figures}");
+    assert!(figures.contains("\nmodal_event_streams 20\n"), "{figures}");
     let open = async || send(listeners.public(Method::GET, "/events")).await;
     let refused = open().await;
     assert_eq!((refused.status().as_u16(), &refused.headers()["retry-after"]), (503, &"1".parse().unwrap()));
@@ -246,7 +186,7 @@ async fn streams_are_bounded_and_end_when_the_gateway_does() {
     let body: Value = refused.json().await.unwrap();
     assert_eq!(
         (&body["errors"]["code"], &body["errors"]["detail"]),
-        (&json!("busy"), &json!("256 event streams are open"))
+        (&json!("busy"), &json!("20 event streams are open"))
     );
 
     // Whoever leaves makes room.
@@ -269,7 +209,7 @@ async fn a_stream_outlives_a_database_that_comes_back() {
     let relay = Relay::to(&test_store.url).await;
     let (direct, relayed) = (test_store.url.clone(), relay.url.clone());
     let listeners = Listeners::open(test_store, &relayed, true).await;
-    let (mut stream, _) = Stream::open(&listeners, "", None).await;
+    let (mut stream, _) = Stream::open(&listeners.url(), "", None).await;
     let address = relay.cut().await;
     let other = listeners.test_store.open().await;
     append(&*other, (0, "main-0"), vec![synthetic_block(1, "main", "main")]).await;
@@ -278,7 +218,7 @@ async fn a_stream_outlives_a_database_that_comes_back() {
     let mut held = loop {
         let response = send(listeners.public(Method::GET, "/events")).await;
         assert_eq!(response.status(), 200);
-        let mut held = Stream { response, text: String::new() };
+        let mut held = Stream::of(response);
         if held.block().await.as_deref() == Some(": the store is unavailable") {
             break held;
         }
@@ -286,12 +226,13 @@ async fn a_stream_outlives_a_database_that_comes_back() {
     };
     let _relay = Relay::at(address, &direct).await;
     assert_eq!(stream.next().await.data["tip"], at(1, "main"));
-    // The held stream follows the chain from the time on at which it could read the store: the first blocks may be before that.
+    // The held stream follows the chain from the last state on that was read, or that is read once the store can be.
     for index in 2.. {
         let parent = format!("main-{}", index - 1);
         append(&*other, (index - 1, &parent), vec![synthetic_block(index, "main", "main")]).await;
         if let Ok(event) = tokio::time::timeout(std::time::Duration::from_millis(500), held.next()).await {
-            assert_eq!((event.event.as_str(), &event.data["tip"]["index"]), ("extended", &json!(index)));
+            assert_eq!(event.event, "extended");
+            assert!((1..=index).contains(&event.data["to"].as_u64().unwrap()), "{event:?}");
             break;
         }
         assert!(index < 60, "nothing comes");
@@ -302,14 +243,14 @@ async fn a_stream_outlives_a_database_that_comes_back() {
 async fn an_id_that_a_browser_keeps_is_never_refused() {
     let listeners = listeners(Backend::Sqlite, 1).await;
     for last in ["x", "18446744073709551616", "9223372036854775807", "7-0000000000000000"] {
-        let (mut stream, _) = Stream::open(&listeners, "?after=1", Some(last)).await;
+        let (mut stream, _) = Stream::open(&listeners.url(), "?after=1", Some(last)).await;
         let event = stream.next().await;
         assert_eq!((event.event.as_str(), &event.data["tip"]), ("reset", &at(0, "main")), "{last}");
     }
 }
 
 #[tokio::test]
-async fn an_invalid_id_is_named() {
+async fn an_invalid_parameter_is_named() {
     let listeners = listeners(Backend::Sqlite, 1).await;
     for (query, last, code, named) in [
         ("?after=now", None, "invalid_parameter", "after"),
@@ -318,6 +259,16 @@ async fn an_invalid_id_is_named() {
         ("?after=now", Some("1"), "invalid_parameter", "after"),
         ("?after=1&after=1", None, "invalid_parameter", "after"),
         ("?since=1", None, "unknown_parameter", "since"),
+        (
+            "?topics=chain,tips",
+            None,
+            "invalid_parameter",
+            "topics: \"tips\" is no topic: expected chain, sync or peers",
+        ),
+        ("?topics=chain&topics=x", None, "invalid_parameter", "topics: \"x\" is no topic"),
+        ("?topics=", None, "invalid_parameter", "topics: \"\" is no topic"),
+        ("?include=hashes", None, "invalid_parameter", "include: expected blocks"),
+        ("?include=blocks&numbers=hex", None, "invalid_parameter", "numbers: expected number or string"),
     ] {
         let mut request = listeners.public(Method::GET, &format!("/events{query}"));
         if let Some(last) = last {
