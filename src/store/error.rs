@@ -1,6 +1,6 @@
 //! Failures of a store.
 
-use super::model::ErrorKind;
+use super::error_kind::ErrorKind;
 
 /// Result of a store operation.
 pub type Result<T> = std::result::Result<T, StoreError>;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sqlx::FromRow;
 
+use super::error_kind::ErrorKind;
 use crate::{
     chain::{CumulativeDifficulty, Level, MinerBlock, Position, words},
     protocol::BlockList,
@@ -276,38 +277,6 @@ pub struct Note {
     /// Seconds since then by the same clock; negative after the clock was set back.
     pub age: i64,
 }
-
-/// Kinds of failures, as the statistics count them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ErrorKind {
-    /// The database, or the SQLite file, is not there.
-    Unreachable,
-    /// A lock, a connection or memory was not free in time.
-    Busy,
-    /// The disk is full.
-    Full,
-    /// The database takes no writes.
-    ReadOnly,
-    /// The database denies access.
-    Denied,
-    /// What is stored can't be read.
-    Damaged,
-    /// The disk fails.
-    Io,
-    /// Any other.
-    Other,
-}
-
-words!(ErrorKind {
-    Unreachable = "unreachable",
-    Busy = "busy",
-    Full = "full",
-    ReadOnly = "read_only",
-    Denied = "denied",
-    Damaged = "damaged",
-    Io = "io",
-    Other = "other",
-});
 
 /// Statistics of a store and its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

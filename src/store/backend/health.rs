@@ -13,7 +13,7 @@ use sqlx::Connection;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use super::{Backend, Connector};
-use crate::store::{error::StoreError, model::ErrorKind};
+use crate::store::{error::StoreError, error_kind::ErrorKind};
 
 /// Longest wait for the database's answer to a probe. With [`PROBE_EVERY`] it bounds how long after its return the
 /// database still counts as unreachable: less than 2 s.
