@@ -46,8 +46,9 @@ async fn a_slow_reader_is_told_how_much_it_missed() {
     }
     // As if so much had happened that they are too old.
     listeners.test_store.execute(&format!("DELETE FROM event WHERE id <= {EVENTS}")).await;
-    assert_eq!(listeners.counters.resets()[0], ("too_old", 0));
-    while !came.contains("event: reset\ndata: ") || !came.ends_with("\n\n") {
+    let mut bytes = vec![0; 64 << 10];
+    // The last event is short.
+    while !came[came.len().saturating_sub(1000)..].contains("event: reset\ndata: ") || !came.ends_with("\n\n") {
         let read = timeout(PATIENCE, client.read(&mut bytes)).await.unwrap().unwrap();
         assert_ne!(read, 0, "it is told before it is let go");
         // Blocks and names here are ASCII.
