@@ -70,7 +70,9 @@ fn unusable_settings_are_named(#[case] args: &[&str], #[case] text: &str) {
     let free = ["--listen", "/ip4/127.0.0.1/tcp/0"];
     let free: &[&str] = if args.contains(&"--listen") { &[] } else { &free };
     let http: &[&str] = if args[0] == "serve" { &["--http", "127.0.0.1:0"] } else { &[] };
-    dir.run(args.iter().chain(http).chain(free)).fails(2, &[text]);
+    let admin: &[&str] =
+        if args[0] == "serve" && !args.contains(&"--admin") { &["--admin", "127.0.0.1:0"] } else { &[] };
+    dir.run(args.iter().chain(http).chain(admin).chain(free)).fails(2, &[text]);
     assert!(!dir.path("modal-gateway.key").exists(), "nothing is made before that");
 }
 
