@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Checks for what a task needs, and installs what is missing with apt-get where this user may; else it
 # prints the command to run. Tasks: build, test (which includes build), proxies (tests/proxies.rs),
-# clients (every language of tests/generated_clients.rs), browser (tests/browser.sh, tests/events.rs), compose
-# (tests/compose/run.sh), images (container base images where none can be pulled).
+# clients (every language of tests/generated_clients.rs), packaging (tests/packaging.rs), browser
+# (tests/browser.sh, tests/events.rs), compose (tests/compose/run.sh), images (container base images where none can be
+# pulled).
 set -euo pipefail
 
 packages=() missing=()
@@ -51,6 +52,14 @@ check_clients() {
     command -v go >/dev/null || need "Go (Go client)" golang-go
 }
 
+check_packaging() {
+    { command -v prometheus && command -v promtool; } >/dev/null || need "Prometheus (alerts)" prometheus
+    command -v systemd-analyze >/dev/null || need "systemd-analyze (the unit)" systemd
+    command -v man >/dev/null || need "man (manual pages)" man-db
+    command -v zsh >/dev/null || need "zsh (completions)" zsh
+    command -v fish >/dev/null || need "fish (completions)" fish
+}
+
 check_browser() {
     command -v chromium >/dev/null || command -v google-chrome >/dev/null || need "a browser (pages)" chromium
     command -v chromedriver >/dev/null || need "ChromeDriver (the browser's example)" chromium-driver
@@ -61,10 +70,11 @@ case ${1:-} in
     test) check_test ;;
     proxies) check_proxies ;;
     clients) check_clients ;;
+    packaging) check_packaging ;;
     browser) check_browser ;;
     compose) check_compose ;;
     images) command -v debootstrap >/dev/null || need "debootstrap (container base images)" debootstrap ;;
-    *) echo "usage: $0 build|test|proxies|clients|browser|compose|images" >&2 && exit 2 ;;
+    *) echo "usage: $0 build|test|proxies|clients|packaging|browser|compose|images" >&2 && exit 2 ;;
 esac
 
 status=0

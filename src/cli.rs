@@ -11,11 +11,13 @@ use crate::{config::Config, telemetry};
 
 mod args;
 mod common;
+mod config;
 mod error;
 mod export;
 mod health;
 mod import;
 mod lines;
+mod manual;
 mod migrate;
 mod peer;
 mod progress;
@@ -43,10 +45,16 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), CliError> {
-    if let Command::Openapi { numbers } = cli.command {
-        return print_line(&crate::http::openapi_json(numbers));
+    match &cli.command {
+        Command::Openapi { numbers } => return print_line(&crate::http::openapi_json(*numbers)),
+        Command::Completions { shell } => return manual::completions(*shell),
+        Command::Man { command } => return manual::page(command.as_deref()),
+        _ => {}
     }
     let sources = cli.shared.into_sources();
+    if let Command::Config { format } = cli.command {
+        return config::run(sources, format);
+    }
     if let Command::Demo = cli.command {
         args::shared::check_demo(&sources)?;
     }
@@ -74,12 +82,12 @@ async fn dispatch(command: Command, config: Config, shutdown: CancellationToken)
             request::run(&config, &to, &path, data, std::time::Duration::from_secs(timeout), &shutdown).await
         }
         Command::Import { file, partial } => interruptible(&shutdown, import::run(&config, &file, partial)).await,
-        Command::Export { file } => interruptible(&shutdown, export::run(&config, &file)).await,
+        Command::Export { file, format } => interruptible(&shutdown, export::run(&config, &file, format)).await,
         Command::Migrate => interruptible(&shutdown, migrate::run(&config)).await,
         Command::Health { synced, url } => interruptible(&shutdown, health::run(&config, url, synced)).await,
         Command::Verify { no_raise } => interruptible(&shutdown, verify::run(&config, !no_raise)).await,
-        // Needs no settings: done before.
-        Command::Openapi { .. } => Ok(()),
+        // Need no runtime: done before.
+        Command::Openapi { .. } | Command::Completions { .. } | Command::Man { .. } | Command::Config { .. } => Ok(()),
     }
 }
 

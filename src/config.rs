@@ -18,11 +18,13 @@ use crate::{
     p2p::{PeerAddress, Trust},
 };
 
+pub mod effective;
 mod layer;
 mod secret;
 mod value;
 
 pub use crate::telemetry::LogFormat;
+use layer::Layer;
 pub use layer::{ConfigError, DEFAULT_FILE, ENV_PREFIX, Sources};
 pub use secret::{DatabaseUrl, Secret};
 
@@ -93,6 +95,10 @@ pub struct Config {
     /// Log format on stderr: `text` or `json`. Default `text`. `RUST_LOG` says what is logged.
     #[serde(deserialize_with = "value::parsed")]
     pub log: LogFormat,
+    /// Whether each answered HTTP request is logged at level info, with the target `modal_gateway::access`; at level
+    /// debug otherwise. Default false.
+    #[serde(deserialize_with = "value::switch")]
+    pub access_log: bool,
     /// Blocks this far below the tip are taken as final, and caches may keep them; at least 1, since what comes
     /// after the tip is part of what a list says. Default 40 (one epoch).
     #[serde(deserialize_with = "value::within::<1, { u64::MAX }, _, _>")]
@@ -216,6 +222,7 @@ impl Default for Config {
             mdns: false,
             target_peers: 8,
             log: LogFormat::Text,
+            access_log: http.access_log,
             finality_depth: 40,
             peer_timeout: Duration::from_secs(30),
             cache_mib: 32,
@@ -254,11 +261,16 @@ impl Config {
     /// # Errors
     /// The first unknown or malformed setting, or the named file that can't be read.
     pub fn load(sources: Sources) -> Result<Self, ConfigError> {
+        Ok(Self::resolve(sources)?.0)
+    }
+
+    /// The same, with the layers that the settings were taken from, lowest first.
+    fn resolve(sources: Sources) -> Result<(Self, Vec<Layer>), ConfigError> {
         let mut layers = sources.layers()?;
         for (setting, file) in [("database_url", "database_url_file"), ("admin_token", "admin_token_file")] {
             layer::settle(&mut layers, setting, file)?;
         }
-        let figment = layers.into_iter().fold(Figment::new(), Figment::merge);
+        let figment = layers.iter().fold(Figment::new(), Figment::merge);
         let mut config: Self = figment.extract().map_err(|error| ConfigError::from_figment(error, &figment))?;
         if let Some(path) = &config.database_url_file {
             let unusable = |problem: String| ConfigError::of_key("database_url_file", &problem, &figment);
@@ -268,7 +280,7 @@ impl Config {
         }
         match config.conflict() {
             Some((key, problem)) => Err(ConfigError::of_key(key, problem, &figment)),
-            None => Ok(config.applied()),
+            None => Ok((config.applied(), layers)),
         }
     }
 

@@ -11,9 +11,12 @@
 //! * [`Numbers`]: whether miner numbers are JSON numbers or strings
 //! * `extract`: a request becomes a typed query
 //! * `views`: parameters of the routes under `/chain`
-//! * `negotiation`: the format that the client accepts; conditional requests
-//! * `respond`: an answer becomes a response: provenance, caching, NDJSON
-//! * `middleware`: the client's limits, the deadline; CORS and security headers; access to the admin listener
+//! * `negotiation`: the formats and content codings that the client accepts; conditional requests
+//! * `representations`: what is made of an answer: NDJSON, CSV, compressed bodies; each made once
+//! * `timing`: the header `server-timing`
+//! * `respond`: an answer becomes a response: body, provenance, caching
+//! * `middleware`: the client's limits, the deadline; compression of streams and pages; CORS and security headers; access to
+//!   the admin listener
 //! * `openapi`: the OpenAPI document and Swagger UI
 //! * `explorer`: pages for people, at `/`
 //! * `routes`: every route of both listeners, and the handlers, one file per route family
@@ -37,7 +40,9 @@ mod middleware;
 mod negotiation;
 mod numbers;
 mod openapi;
+mod representations;
 mod respond;
 mod routes;
 pub mod server;
+mod timing;
 mod views;

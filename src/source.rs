@@ -8,6 +8,7 @@
 //! * `answer`: an encoded answer, its origin, and a failed query
 //! * [`view`]: the chain for those who explore it: epochs, nominees, the network's figures
 //! * `events`: events of the canonical chain, of the sync and of the peers
+//! * `watch`: what is known of the chain without a read; `watching` keeps it current
 //! * `cost`: the estimated length of an answer
 //! * [`job`]: sync jobs and the sync's status, as the store keeps them
 
@@ -20,6 +21,8 @@ mod local;
 mod peer;
 mod store_answers;
 pub mod view;
+mod watch;
+mod watching;
 
 pub use answer::{AnsweredBy, EncodedAnswer, Origin, SourceError};
 pub use dispatch::{Source, Stats};
@@ -29,6 +32,8 @@ pub use events::{
 };
 pub use local::{LocalSource, Settings, with_deadline};
 pub use peer::parse_blocking;
+pub use watch::{ChainWatch, Freshness};
+pub use watching::StoreFigures;
 
 #[cfg(test)]
 mod tests;

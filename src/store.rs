@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 mod backend;
 mod error;
+mod error_kind;
 mod journal;
 mod lookup;
 mod model;
@@ -21,6 +22,7 @@ mod writer;
 pub use backend::pool::MAX_WAITING;
 use backend::{postgres, sqlite};
 pub use error::{Result, StoreError};
+pub use error_kind::ErrorKind;
 pub use model::{
     Anchor, Blocks, ChainState, Event, EventKind, FINISHED_PHASES, FoundBlock, IndexEntry, Job, KEPT_EVENTS, KEPT_JOBS,
     MAX_BLOCKS_PER_INDEX, MAX_EVENTS_LENGTH, MAX_LISTED_HASHES, Note, OpenOptions, PoolStats, QUEUED, Reorganisation,

@@ -73,6 +73,15 @@ impl std::str::FromStr for LogFormat {
     }
 }
 
+impl Display for LogFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
 /// What a long-running command logs unless `RUST_LOG` says otherwise: our own events, and of libp2p and the database
 /// driver, which log every connection and statement, only what is wrong. Kademlia warns every few minutes that it knows no peer:
 /// `serve` says that once.

@@ -12,6 +12,10 @@ use support::process;
 
 mod support;
 
+#[path = "cli/config.rs"]
+mod config;
+#[path = "cli/csv.rs"]
+mod csv;
 #[path = "cli/databases.rs"]
 mod databases;
 #[path = "cli/files.rs"]

@@ -141,7 +141,9 @@ fn every_parameter_is_documented_for_get_and_for_post() {
             assert_eq!(named(&query, "anchor").is_some(), list, "{}", row.path);
             assert!(named(&parameters(operation, "header"), "if-none-match").is_some(), "{}", row.path);
             let types: Vec<_> = operation["responses"]["200"]["content"].as_object().unwrap().keys().collect();
-            assert_eq!(types.contains(&&"application/x-ndjson".to_owned()), list, "{}", row.path);
+            for lines in ["application/x-ndjson", "text/csv"] {
+                assert_eq!(types.contains(&&lines.to_owned()), list, "{}", row.path);
+            }
         }
     }
     for (method, path, operation) in operations(&document) {
@@ -163,7 +165,8 @@ fn every_answer_is_documented_with_headers_and_an_example() {
         for (status, response) in operation["responses"].as_object().unwrap() {
             let at = format!("{method} {path} {status}");
             let headers = &response["headers"];
-            let mut expected = vec!["x-modal-source", "cache-control"];
+            let mut expected = vec!["x-modal-source", "x-modal-tip-age", "x-modal-sync", "cache-control"];
+            expected.extend(["x-request-id", "server-timing"]);
             if is_read && ["200", "304"].contains(&status.as_str()) {
                 expected.extend(["x-modal-tip", "x-modal-verification", "etag", "vary"]);
             }
@@ -308,6 +311,26 @@ async fn the_examples_are_what_a_gateway_answers() {
             let lines = lines["example"].as_str().unwrap().lines();
             let blocks: Vec<Value> = lines.map(|line| serde_json::from_str(line).unwrap()).collect();
             assert_eq!(json!(blocks), example["data"]["blocks"], "{method} {path}");
+        }
+        if let Some(csv) = good.get("text/csv") {
+            let asked = gateway.request(|client, base| {
+                match method.as_str() {
+                    "post" => {
+                        let body = operation.get("requestBody");
+                        let body = body.map_or(&Value::Null, |body| &body["content"]["application/json"]["example"]);
+                        client
+                            .post(format!("{base}{path}"))
+                            .header("content-type", "application/json")
+                            .body(body.to_string())
+                    }
+                    _ => {
+                        let pairs: Vec<_> = parameters(operation, "query").into_iter().flat_map(pairs).collect();
+                        client.get(format!("{base}{path}")).query(&pairs)
+                    }
+                }
+                .header("accept", "text/csv")
+            });
+            assert_eq!(asked.await.body, csv["example"].as_str().unwrap(), "{method} {path}");
         }
     }
 }

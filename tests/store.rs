@@ -43,6 +43,8 @@ mod opening;
 mod pooled;
 #[path = "store/reading.rs"]
 mod reading;
+#[path = "store/views.rs"]
+mod views;
 #[path = "store/writing.rs"]
 mod writing;
 

@@ -1,4 +1,5 @@
-//! HTTP against a bare axum handler that answers with the same bytes.
+//! HTTP against a bare axum handler that answers with the same bytes; the servers and the client of this and of
+//! [`compressed`](super::compressed).
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -9,7 +10,7 @@ use modal_gateway::{
         server::{ConnectionLimits, Endpoint},
     },
     protocol::Query,
-    source::Origin,
+    source::{Origin, Source},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -30,7 +31,7 @@ const LENGTH: usize = 10_000;
 const CONNECTIONS: [usize; 2] = [16, 64];
 /// An epoch that all ask for again and again.
 const EPOCH: u64 = 7;
-const REQUEST: &[u8] = b"GET /data/miner_block/epoch?epoch=7 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";
+const REQUEST: &str = "GET /data/miner_block/epoch?epoch=7 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";
 
 /// Requests per second, ours and the bare handler's.
 pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
@@ -40,16 +41,13 @@ pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
     let length = body.len();
     let handler = async move || ([(header::CONTENT_TYPE, "application/json")], body.clone());
     let bare = Server::start(Router::new().route("/data/miner_block/epoch", routing::get(handler))).await?;
-    // The client of the measurement has no limits.
-    let addresses = AddressRules { unlimited: vec!["127.0.0.0/8".parse()?], ..AddressRules::default() };
-    let settings = Settings { addresses, ..Settings::default() };
-    let ours = Server::start(http::router(Gateway::new(source, settings, CancellationToken::new()))).await?;
+    let ours = Server::start(gateway(source)?).await?;
 
     let columns = ["request", "bytes", "connections", "bare handler", "gateway", "gateway : bare"];
     let mut table = Table::new(1, &columns);
     let mut target = Target::at_least(0.5);
     for connections in CONNECTIONS {
-        let contenders = [bare.contender(connections), ours.contender(connections)];
+        let contenders = [bare.contender(connections, REQUEST), ours.contender(connections, REQUEST)];
         let rates = Rates::measure(&contenders, pace).await?;
         table.row(vec![
             "`epoch`".to_owned(),
@@ -66,14 +64,22 @@ pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
     ))
 }
 
+/// The routes of a gateway without limits for the client of the measurement.
+pub fn gateway(source: Arc<Source>) -> Outcome<Router> {
+    let addresses = AddressRules { unlimited: vec!["127.0.0.0/8".parse()?], ..AddressRules::default() };
+    let settings = Settings { addresses, ..Settings::default() };
+    Ok(http::router(Gateway::new(source, settings, CancellationToken::new())))
+}
+
 /// A server on a free port of loopback, gone when dropped.
-struct Server {
+pub struct Server {
     address: SocketAddr,
     _stop: DropGuard,
 }
 
 impl Server {
-    async fn start(router: Router) -> Outcome<Self> {
+    /// Serves these routes.
+    pub async fn start(router: Router) -> Outcome<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
@@ -88,13 +94,20 @@ impl Server {
         Ok(Self { address, _stop: stop.drop_guard() })
     }
 
-    fn contender(&self, connections: usize) -> Contender {
-        let address = self.address;
+    /// The first response to a request.
+    pub async fn response(&self, request: &str) -> Outcome<Vec<u8>> {
+        Ok(Client::connect(self.address, request.into()).await?.response)
+    }
+
+    /// Asks the same on every connection.
+    pub fn contender(&self, connections: usize, request: &str) -> Contender {
+        let (address, request): (_, Arc<str>) = (self.address, request.into());
         Box::new(move |round| {
+            let request = request.clone();
             Box::pin(async move {
                 let mut clients = Vec::with_capacity(connections);
                 for _ in 0..connections {
-                    clients.push(Client::connect(address).await?);
+                    clients.push(Client::connect(address, request.clone()).await?);
                 }
                 let start = Instant::now();
                 let mut tasks = JoinSet::new();
@@ -121,46 +134,62 @@ impl Server {
 /// A client that does as little as can be done: all responses are as long as the first.
 struct Client {
     stream: TcpStream,
-    buffer: Vec<u8>,
-    response: usize,
+    request: Arc<str>,
+    /// The response, head and body.
+    response: Vec<u8>,
 }
 
 impl Client {
-    async fn connect(address: SocketAddr) -> Outcome<Self> {
+    async fn connect(address: SocketAddr, request: Arc<str>) -> Outcome<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let mut client = Self { stream, buffer: vec![0; 64 << 10], response: 0 };
-        client.stream.write_all(REQUEST).await?;
-        let mut filled = 0;
-        while client.response == 0 || filled < client.response {
+        let mut client = Self { stream, request, response: vec![0; 64 << 10] };
+        client.stream.write_all(client.request.as_bytes()).await?;
+        let (mut filled, mut whole) = (0, 0);
+        while whole == 0 || filled < whole {
+            if filled == client.response.len() {
+                client.response.resize(2 * filled, 0);
+            }
             filled += client.read(filled).await?;
-            client.response = whole_length(&client.buffer[..filled])?;
+            whole = whole_length(&client.response[..filled])?;
         }
+        client.response.truncate(whole);
         Ok(client)
     }
 
     async fn ask(&mut self) -> Outcome<()> {
-        self.stream.write_all(REQUEST).await?;
+        self.stream.write_all(self.request.as_bytes()).await?;
         let mut filled = 0;
-        while filled < self.response {
+        while filled < self.response.len() {
             filled += self.read(filled).await?;
         }
-        let good = filled == self.response && self.buffer.starts_with(b"HTTP/1.1 200 ");
-        if good { Ok(()) } else { Err("not the response that came first".into()) }
+        let is_good = self.response.starts_with(b"HTTP/1.1 200 ") || self.response.starts_with(b"HTTP/1.1 304 ");
+        if is_good { Ok(()) } else { Err("not the response that came first".into()) }
     }
 
     async fn read(&mut self, filled: usize) -> Outcome<usize> {
-        match self.stream.read(&mut self.buffer[filled..]).await? {
+        match self.stream.read(&mut self.response[filled..]).await? {
             0 => Err("the connection closed".into()),
             read => Ok(read),
         }
     }
 }
 
-/// Bytes of the response that begins here, head and body; 0 while the head is not complete.
+/// Bytes of the response that begins here, head and body; 0 while that can't be told.
 fn whole_length(response: &[u8]) -> Outcome<usize> {
-    let Some(head) = response.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(0) };
+    let Some(head) = head_length(response) else { return Ok(0) };
     let text = std::str::from_utf8(&response[..head])?.to_ascii_lowercase();
+    if text.starts_with("http/1.1 304 ") {
+        return Ok(head);
+    }
+    if text.contains("\r\ntransfer-encoding: chunked\r\n") {
+        return Ok(if response.ends_with(b"\r\n0\r\n\r\n") { response.len() } else { 0 });
+    }
     let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).ok_or("no content-length")?;
-    Ok(head + 4 + length.parse::<usize>()?)
+    Ok(head + length.parse::<usize>()?)
+}
+
+/// Bytes of a response's head, the empty line included.
+pub fn head_length(response: &[u8]) -> Option<usize> {
+    response.windows(4).position(|window| window == b"\r\n\r\n").map(|head| head + 4)
 }

@@ -1,5 +1,5 @@
 //! What a request costs: `cargo bench` prints the tables of docs/benchmarks.md. `cargo bench -- --quick` takes a fifth of the
-//! time and shows the same within a wider margin; `cargo bench -- sync` does that part alone.
+//! time and shows the same within a wider margin; `cargo bench -- sync` and `cargo bench -- compressed` do that part alone.
 //!
 //! Everything that is compared is measured in turns, round by round, and what is printed is the median over the
 //! rounds: a machine that is slower for a while is slower for all. Ratios are medians of each round's own ratio.
@@ -11,6 +11,7 @@
 //! * [`wire`]: the same over libp2p
 //! * [`echo`]: libp2p against a bare request-response echo of the same bytes
 //! * [`http`]: HTTP against a bare axum handler of the same bytes
+//! * [`compressed`]: HTTP in each content coding
 //! * [`sync`]: filling a store by syncing, against bare insertion
 //! * [`proof`]: syncing with proof of work, and the memory of a sync
 //! * [`plain`]: a peer of the network's own protocol alone
@@ -24,6 +25,7 @@ mod bare;
 #[path = "../../tests/support/bytes_codec.rs"]
 mod bytes_codec;
 mod chain;
+mod compressed;
 mod direct;
 mod echo;
 mod http;
@@ -61,6 +63,13 @@ async fn run(quick: bool) -> Outcome<()> {
         return sync_tables(&stores, quick).await;
     }
 
+    if std::env::args().any(|argument| argument == "compressed") {
+        let nodes = wire::Nodes::start(&stores).await?;
+        println!("{}", compressed::run(&nodes, pace(300, 9)).await?);
+        nodes.stop().await;
+        return Ok(());
+    }
+
     eprintln!("{:?}: requests without a listener ...", started.elapsed());
     println!("{}", direct::run(&stores, pace(60, 15)).await?);
 
@@ -70,6 +79,9 @@ async fn run(quick: bool) -> Outcome<()> {
 
     eprintln!("{:?}: HTTP against a bare handler ...", started.elapsed());
     println!("{}", http::run(&nodes, pace(300, 9)).await?);
+
+    eprintln!("{:?}: HTTP in each content coding ...", started.elapsed());
+    println!("{}", compressed::run(&nodes, pace(300, 9)).await?);
 
     eprintln!("{:?}: requests over libp2p ...", started.elapsed());
     println!("{}", wire::run(&stores, &nodes, pace(200, 5)).await?);

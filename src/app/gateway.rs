@@ -48,7 +48,8 @@ impl Gateway {
     }
 
     /// Starts the listeners of a node that runs.
-    pub(super) fn open(node: Node, listeners: Listeners, config: &Config) -> Self {
+    pub(super) fn open(mut node: Node, listeners: Listeners, config: &Config) -> Self {
+        node.watch();
         let closing = CancellationToken::new();
         let addresses =
             AddressRules { proxies: config.trusted_proxy.clone(), unlimited: config.unlimited_client.clone() };
@@ -157,7 +158,9 @@ fn settings(config: &Config, addresses: AddressRules) -> http::Settings {
         // Origins that are no header's value are refused with the other settings.
         cors_origins: config.cors_origin.iter().filter_map(|origin| HeaderValue::try_from(origin).ok()).collect(),
         tls: config.tls_cert.is_some(),
+        access_log: config.access_log,
         network: Arc::new(config.network.clone()),
+        representation_bytes: (config.cache_mib << 20) / 4,
     }
 }
 

@@ -130,6 +130,15 @@ impl Node {
         Ok(())
     }
 
+    /// Watches the chain from now on, for what a gateway says of it.
+    pub(super) fn watch(&mut self) {
+        let source = self.source.clone();
+        self.add("watch", async move |stop| {
+            source.watch(stop).await;
+            Ok(())
+        });
+    }
+
     /// Mines on the chain in the store from now on.
     pub fn mine(&mut self, config: &Config, mine: &Mine) {
         let (store, p2p, network) = (self.store.clone(), self.p2p.clone(), config.network.clone());

@@ -7,6 +7,7 @@ use super::{
     encoding::{Decimal, sha256_hex, words},
 };
 
+mod csv;
 mod json;
 
 /// Longest JSON text of a block that is taken in: what a block can have that came in one gossip message, which is at

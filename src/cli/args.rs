@@ -3,13 +3,14 @@
 use std::path::PathBuf;
 
 use clap::{
-    Args, Parser, Subcommand,
+    Args, CommandFactory, Parser, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
+use clap_complete::Shell;
 use libp2p::PeerId;
 
 use self::shared::SharedArgs;
-use super::{health, request};
+use super::{config::Format, export::ExportFormat, health, request};
 use crate::{app::Mine, http::Numbers, source::job::Mode};
 
 pub(super) mod shared;
@@ -111,13 +112,20 @@ Examples:
         partial: bool,
     },
     /// Export the canonical chain, one JSON block a line (NDJSON), and a last line with their count and SHA-256
+    ///
+    /// As CSV, the count and the SHA-256 of the file are on stderr. Only NDJSON can be imported.
     #[command(after_help = "\
 Examples:
   modal-gateway export chain.ndjson
+  modal-gateway export chain.csv --format csv
   modal-gateway export - | head -n 1 | jq .hash")]
     Export {
         /// The file, which is replaced only once all is written, or - for stdout
         file: PathBuf,
+        /// Format of the file
+        #[arg(long, default_value_t, value_parser = PossibleValuesParser::new(ExportFormat::ALL.map(ExportFormat::as_str))
+            .try_map(|name| name.parse::<ExportFormat>()))]
+        format: ExportFormat,
     },
     /// Send one request over libp2p and print the answer: curl for the protocol
     ///
@@ -150,6 +158,39 @@ Examples:
     },
     /// Bring the store's schema up to date, creating a SQLite file that is missing
     Migrate,
+    /// Print the settings in effect and where each comes from, without secrets
+    ///
+    /// As TOML, the lines are a settings file; a setting that is not set or holds a secret is a comment. Exits with 2 if
+    /// a setting is unknown or malformed.
+    #[command(after_help = "\
+Examples:
+  modal-gateway config --network testnet
+  modal-gateway config --format json | jq -r 'select(.source != \"default\") | .key'")]
+    Config {
+        /// As a settings file, or one JSON object a line
+        #[arg(long, default_value_t, value_parser = PossibleValuesParser::new(Format::ALL.map(Format::as_str))
+            .try_map(|format| format.parse::<Format>()))]
+        format: Format,
+    },
+    /// Print a script that completes commands and flags in a shell
+    #[command(after_help = "\
+Examples:
+  modal-gateway completions bash > /usr/share/bash-completion/completions/modal-gateway
+  modal-gateway completions fish > ~/.config/fish/completions/modal-gateway.fish")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print a manual page
+    #[command(after_help = "\
+Examples:
+  modal-gateway man > /usr/local/share/man/man1/modal-gateway.1
+  modal-gateway man serve > /usr/local/share/man/man1/modal-gateway-serve.1")]
+    Man {
+        /// A command, whose page it is [default: that of the program]
+        #[arg(value_parser = parse_command)]
+        command: Option<String>,
+    },
     /// Ask a running gateway whether it is ready: exit code 0 or 1, for container health checks
     #[command(after_help = "\
 Examples:
@@ -166,6 +207,15 @@ Examples:
         #[arg(value_parser = health::parse_url)]
         url: Option<url::Url>,
     },
+}
+
+/// The name of a command.
+fn parse_command(name: &str) -> Result<String, String> {
+    let known: Vec<_> = Cli::command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    match known.iter().any(|known| known == name) {
+        true => Ok(name.to_owned()),
+        false => Err(format!("expected one of {}", known.join(", "))),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -192,8 +242,6 @@ impl NodeArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
     use crate::config::Config;
 
@@ -226,6 +274,7 @@ mod tests {
             ("pow-threads", config.pow_threads.to_string()),
             ("pow-memory", config.pow_memory.to_string()),
             ("mdns", config.mdns.to_string()),
+            ("access-log", config.access_log.to_string()),
             ("target-peers", config.target_peers.to_string()),
         ] {
             let about = joined.split(&format!("--{flag} <")).nth(1).unwrap();

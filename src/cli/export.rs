@@ -1,4 +1,4 @@
-//! `export`: the canonical chain as lines, read page by page and checked to be one chain.
+//! `export`: the canonical chain as NDJSON or CSV, read page by page and checked to be one chain.
 
 use std::{
     fs,
@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::{common::open_options, error::CliError, lines::Record, progress::Progress};
 use crate::{
+    chain::{MinerBlock, words},
     config::Config,
     store::{self, BlockStore, OpenOptions, StoreError, Tip},
     telemetry::notice,
@@ -21,6 +22,18 @@ use crate::{
 const PAGE: u64 = 1000;
 /// Bytes that the blocks read at once may have.
 const PAGE_BYTES: u64 = 8 << 20;
+
+/// Format of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum ExportFormat {
+    /// One JSON block a line, and a record of count and SHA-256: what `import` reads.
+    #[default]
+    Ndjson,
+    /// A line of names, and one line a block.
+    Csv,
+}
+
+words!(ExportFormat { Ndjson = "ndjson", Csv = "csv" });
 
 /// Why there is no export.
 #[derive(Debug, thiserror::Error)]
@@ -35,34 +48,43 @@ pub(super) enum ExportError {
     Write(String, #[source] io::Error),
 }
 
+/// What was exported.
+struct Exported {
+    /// The last block.
+    tip: Option<Tip>,
+    count: u64,
+    /// Hex SHA-256 of the lines of names and blocks.
+    sha256: String,
+}
+
 /// Exports to `file` (`-`: stdout) and says on stderr how much.
-pub(super) async fn run(config: &Config, file: &Path) -> Result<(), CliError> {
+pub(super) async fn run(config: &Config, file: &Path, format: ExportFormat) -> Result<(), CliError> {
     let options = OpenOptions { create: false, migrate: false, write: false, ..open_options(config) };
     let store = store::open(config.database_url.as_str(), &options).await?;
     let outcome = match fs::metadata(file) {
-        _ if file == Path::new("-") => to_writer(&*store, io::stdout(), "stdout").await,
+        _ if file == Path::new("-") => to_writer(&*store, format, io::stdout(), "stdout").await,
         // A device or a pipe: there is nothing to replace.
         Ok(metadata) if !metadata.is_file() => {
             let name = file.display().to_string();
             let opened = fs::OpenOptions::new().write(true).open(file);
-            to_writer(&*store, opened.map_err(|error| ExportError::Write(name.clone(), error))?, &name).await
+            to_writer(&*store, format, opened.map_err(|error| ExportError::Write(name.clone(), error))?, &name).await
         }
-        _ => to_file(&*store, file).await,
+        _ => to_file(&*store, format, file).await,
     };
     store.close().await;
-    let tip = outcome.map_err(|error| match error {
+    let Exported { tip, count, sha256 } = outcome.map_err(|error| match error {
         ExportError::Write(_, error) if error.kind() == io::ErrorKind::BrokenPipe => CliError::Stdout(error),
         error => error.into(),
     })?;
-    match tip {
-        Some(tip) => notice(format_args!("exported {} blocks, tip {} {}", tip.index + 1, tip.index, tip.hash)),
-        None => notice("exported 0 blocks, the chain is empty"),
-    }
+    let tip = tip.map_or("the chain is empty".into(), |tip| format!("tip {} {}", tip.index, tip.hash));
+    // CSV has no place for the record.
+    let record = if format == ExportFormat::Csv { format!(", SHA-256 {sha256}") } else { String::new() };
+    notice(format_args!("exported {count} blocks, {tip}{record}"));
     Ok(())
 }
 
 /// Writes beside `file` and renames at the end, so that a file of that name is always whole.
-async fn to_file(store: &dyn BlockStore, file: &Path) -> Result<Option<Tip>, ExportError> {
+async fn to_file(store: &dyn BlockStore, format: ExportFormat, file: &Path) -> Result<Exported, ExportError> {
     let name = file.display().to_string();
     let failed = |error| ExportError::Write(name.clone(), error);
     // Follow a link rather than replace it.
@@ -76,18 +98,26 @@ async fn to_file(store: &dyn BlockStore, file: &Path) -> Result<Option<Tip>, Exp
     if let Ok(replaced) = fs::metadata(&target) {
         temporary.as_file().set_permissions(replaced.permissions()).map_err(failed)?;
     }
-    let tip = to_writer(store, &mut temporary, &name).await?;
+    let exported = to_writer(store, format, &mut temporary, &name).await?;
     temporary.as_file().sync_all().map_err(failed)?;
     temporary.persist(&target).map_err(|error| failed(error.error))?;
-    Ok(tip)
+    Ok(exported)
 }
 
-async fn to_writer<W: Write>(store: &dyn BlockStore, writer: W, name: &str) -> Result<Option<Tip>, ExportError> {
+async fn to_writer<W: Write>(
+    store: &dyn BlockStore,
+    format: ExportFormat,
+    writer: W,
+    name: &str,
+) -> Result<Exported, ExportError> {
     let failed = |error| ExportError::Write(name.into(), error);
     let mut out = Hashing { writer: BufWriter::with_capacity(256 * 1024, writer), hasher: Sha256::new() };
     let state = store.state().await?;
     let mut tip: Option<Tip> = None;
     let mut count = 0;
+    if format == ExportFormat::Csv {
+        out.write(&MinerBlock::csv_header()).map_err(failed)?;
+    }
     if let Some(end) = &state.tip {
         let total = end.index.saturating_add(1);
         let mut progress = Progress::new("export", Some(total));
@@ -101,8 +131,16 @@ async fn to_writer<W: Write>(store: &dyn BlockStore, writer: W, name: &str) -> R
             if page.list.count != to - count + 1 || !follow(&blocks, last_hash.as_deref())? {
                 return Err(ExportError::Changed(to));
             }
-            for block in blocks {
-                out.line(block.get()).map_err(failed)?;
+            match format {
+                ExportFormat::Ndjson => {
+                    for block in blocks {
+                        out.write(block.get()).and_then(|()| out.write("\n")).map_err(failed)?;
+                    }
+                }
+                ExportFormat::Csv => {
+                    let blocks: Vec<MinerBlock> = page.list.parse()?;
+                    out.write(&MinerBlock::csv_lines(&blocks)).map_err(failed)?;
+                }
             }
             (count, last_hash) = (to + 1, page.last_hash);
             progress.set(count, count);
@@ -110,9 +148,11 @@ async fn to_writer<W: Write>(store: &dyn BlockStore, writer: W, name: &str) -> R
         tip = last_hash.map(|hash| Tip { hash, ..end.clone() });
     }
     let record = Record { count, sha256: hex::encode(out.hasher.clone().finalize()) };
-    out.line(&serde_json::to_string(&record)?).map_err(failed)?;
+    if format == ExportFormat::Ndjson {
+        out.write(&serde_json::to_string(&record)?).and_then(|()| out.write("\n")).map_err(failed)?;
+    }
     out.writer.flush().map_err(failed)?;
-    Ok(tip)
+    Ok(Exported { tip, count, sha256: record.sha256 })
 }
 
 /// Whether the first of these blocks has `previous` as its parent.
@@ -131,11 +171,8 @@ struct Hashing<W: Write> {
 }
 
 impl<W: Write> Hashing<W> {
-    fn line(&mut self, text: &str) -> io::Result<()> {
-        for part in [text.as_bytes(), b"\n"] {
-            self.hasher.update(part);
-            self.writer.write_all(part)?;
-        }
-        Ok(())
+    fn write(&mut self, text: &str) -> io::Result<()> {
+        self.hasher.update(text);
+        self.writer.write_all(text.as_bytes())
     }
 }

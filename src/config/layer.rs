@@ -73,18 +73,19 @@ impl Sources {
             if value.is_empty() || (key.is_none() && name != "DATABASE_URL") {
                 continue;
             }
-            let origin = format!("environment variable {name}");
-            let Some(value) = value.to_str() else { return Err(ConfigError::new(origin, "the value is not UTF-8")) };
+            let Some(value) = value.to_str() else {
+                return Err(ConfigError::new(Source::Variables.origin(name), "the value is not UTF-8"));
+            };
             match key.map(str::to_ascii_lowercase).as_deref() {
                 None => {
-                    database_url = Some(Layer::one(Source::DatabaseUrl, origin, "database_url", value.into()));
+                    database_url = Some(Layer::one(Source::DatabaseUrl, name, "database_url", value.into()));
                 }
                 Some("config") => file = file.or_else(|| Some(value.into())),
-                Some(key) => variables.push(Layer::one(Source::Variables, origin, key, value.into())),
+                Some(key) => variables.push(Layer::one(Source::Variables, name, key, value.into())),
             }
         }
         let flag = |(key, value): (&String, &Value)| {
-            Layer::one(Source::Flags, format!("--{}", key.replace('_', "-")), key, value.clone())
+            Layer::one(Source::Flags, &format!("--{}", key.replace('_', "-")), key, value.clone())
         };
         let flags = self.flags.iter().map(flag);
         Ok(read_file(file)?.into_iter().chain(database_url).chain(variables).chain(flags).collect())
@@ -101,7 +102,7 @@ fn read_file(named: Option<PathBuf>) -> Result<Option<Layer>, ConfigError> {
     };
     let values = toml::from_str::<Dict>(&text)
         .map_err(|error| ConfigError::new(origin.clone(), where_and_why(&text, &error)))?;
-    Ok(Some(Layer { source: Source::File, origin, values }))
+    Ok(Some(Layer { source: Source::File, name: origin, values }))
 }
 
 /// Line and message of what is wrong with a TOML file: the error's own text quotes the line, and with it perhaps a
@@ -121,7 +122,7 @@ pub(super) fn settle(layers: &mut [Layer], key: &str, other: &str) -> Result<(),
     let (with_key, with_other) = (holders(key), holders(other));
     let (Some(first), Some(second)) = (highest(&with_key), highest(&with_other)) else { return Ok(()) };
     if first == second {
-        let origin = with_other.last().map(|layer| layer.origin.clone()).unwrap_or_default();
+        let origin = with_other.last().map(|layer| layer.source.origin(&layer.name)).unwrap_or_default();
         return Err(ConfigError::new(origin, format!("{other}: {key} is set as well")));
     }
     let winner = first.max(second);
@@ -134,7 +135,7 @@ pub(super) fn settle(layers: &mut [Layer], key: &str, other: &str) -> Result<(),
 
 /// What a layer is of, lowest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Source {
+pub(super) enum Source {
     File,
     /// The variable without our prefix.
     DatabaseUrl,
@@ -142,22 +143,33 @@ enum Source {
     Flags,
 }
 
+impl Source {
+    /// What errors call a layer of this name.
+    fn origin(self, name: &str) -> String {
+        match self {
+            Self::File | Self::Flags => name.to_owned(),
+            Self::DatabaseUrl | Self::Variables => format!("environment variable {name}"),
+        }
+    }
+}
+
 /// Settings of one origin.
 pub(super) struct Layer {
-    source: Source,
-    origin: String,
-    values: Dict,
+    pub(super) source: Source,
+    /// The path of a file, the name of a variable, or a flag with its hyphens.
+    pub(super) name: String,
+    pub(super) values: Dict,
 }
 
 impl Layer {
-    fn one(source: Source, origin: String, key: &str, value: Value) -> Self {
-        Self { source, origin, values: Dict::from([(key.to_owned(), value)]) }
+    fn one(source: Source, name: &str, key: &str, value: Value) -> Self {
+        Self { source, name: name.to_owned(), values: Dict::from([(key.to_owned(), value)]) }
     }
 }
 
 impl Provider for Layer {
     fn metadata(&self) -> Metadata {
-        Metadata::named(Cow::Owned(self.origin.clone()))
+        Metadata::named(Cow::Owned(self.source.origin(&self.name)))
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {

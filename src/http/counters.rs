@@ -1,13 +1,17 @@
 //! Counters of listeners and answers, for `/metrics`.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
-use axum::http::StatusCode;
+use axum::{extract::MatchedPath, http::StatusCode};
 use prometheus_client::{
-    encoding::EncodeLabelSet,
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{family::Family, histogram::Histogram},
 };
 
@@ -65,6 +69,7 @@ impl CloseReason {
 #[derive(Debug, Default)]
 pub struct ConnectionCounters {
     open: AtomicUsize,
+    most: AtomicUsize,
     requests: AtomicU64,
     closed: [AtomicU64; CloseReason::ALL.len()],
 }
@@ -80,6 +85,15 @@ impl ConnectionCounters {
 
     pub(super) fn set_open(&self, open: usize) {
         self.open.store(open, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// Most connections at once.
+    pub fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
     }
 
     /// Connections open now.
@@ -113,11 +127,41 @@ impl Counter {
     }
 }
 
+/// The route of a request, by its pattern; `other` without one. A clone takes no memory.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Route(pub Option<MatchedPath>);
+
+impl Route {
+    pub fn as_str(&self) -> &str {
+        self.0.as_ref().map_or("other", MatchedPath::as_str)
+    }
+}
+
+impl PartialEq for Route {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Route {}
+
+impl Hash for Route {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl EncodeLabelValue for Route {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        self.as_str().encode(encoder)
+    }
+}
+
 /// What a duration is counted by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Answered {
-    /// The route's pattern, or `other`.
-    pub route: String,
+    /// The route.
+    pub route: Route,
     /// `store`, `peer`, or `none` where neither was asked.
     pub source: &'static str,
     /// Class of the status, such as `2xx`.
@@ -162,11 +206,11 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl Counters {
     /// Counts an answer of the public listener that began after `seconds`.
-    pub(super) fn answered(&self, route: &str, source: &'static str, status: StatusCode, seconds: f64) {
+    pub(super) fn answered(&self, route: Route, source: &'static str, status: StatusCode, seconds: f64) {
         let class = usize::from(status.as_u16() / 100).wrapping_sub(1);
         if let (Some(counter), Some(class)) = (self.classes.get(class), CLASSES.get(class)) {
             counter.add();
-            self.durations.0.get_or_create(&Answered { route: route.into(), source, class }).observe(seconds);
+            self.durations.0.get_or_create(&Answered { route, source, class }).observe(seconds);
         }
     }
 

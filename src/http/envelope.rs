@@ -22,6 +22,15 @@ pub const TIP: HeaderName = HeaderName::from_static("x-modal-tip");
 /// The weakest verification among the blocks in the answer: `pow`, `linked` or `none`.
 pub const VERIFICATION: HeaderName = HeaderName::from_static("x-modal-verification");
 
+/// The age of the store's tip in seconds.
+pub const TIP_AGE: HeaderName = HeaderName::from_static("x-modal-tip-age");
+/// The state of the sync.
+pub const SYNC: HeaderName = HeaderName::from_static("x-modal-sync");
+/// Names a request, in its answer and in the log.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What took how long.
+pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
 /// Headers of every answer about the gateway itself.
 pub(super) const OWN: [(HeaderName, &str); 2] = [(header::CACHE_CONTROL, "no-store"), (SOURCE, "local")];
 

@@ -1,4 +1,4 @@
-//! A request becomes a typed query, the source that answers it, and the format of the answer.
+//! A request becomes a typed query, the source that answers it, and the form of the answer.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
@@ -21,8 +21,8 @@ use super::{
     envelope::Rejection,
     gateway::Gateway,
     limits::{SHORT_BODY, client::Client},
-    negotiation::{Conditions, Format},
     numbers::{self, Numbers},
+    representations::Preferences,
     server::BodyTimeout,
 };
 use crate::{
@@ -43,7 +43,7 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 /// Longer bodies are parsed outside the runtime's threads, which they would hold for milliseconds.
 const LONG_BODY: usize = 64 << 10;
 
-/// A read: a query, the source that answers it, and the format of the answer.
+/// A read: a query, the source that answers it, and the form of the answer.
 #[derive(Debug)]
 pub struct Read {
     /// The query.
@@ -54,12 +54,8 @@ pub struct Read {
     pub client: u64,
     /// The block that a paged read is pinned to: `?anchor=`.
     pub anchor: Option<String>,
-    /// The format of the answer.
-    pub format: Format,
-    /// How the miner numbers of its blocks are written: `?numbers=`.
-    pub numbers: Numbers,
-    /// The conditions of the request.
-    pub conditions: Conditions,
+    /// The representation that the client prefers, `?numbers=` included, and the conditions of the request.
+    pub preferences: Preferences,
     /// See [`supports_chunks`].
     pub(super) supports_chunks: bool,
 }
@@ -113,14 +109,13 @@ impl FromRequest<Arc<Gateway>> for Read {
             let detail = "anchor: only for lists from the gateway's own store";
             return Err(Failure::with_detail(Code::InvalidParameter, detail).into());
         }
+        let numbers = numbers.map_or(Ok(Numbers::default()), |numbers| numbers.parse())?;
         Ok(Self {
             query,
             origin,
             client: parts.extensions.get().map_or(0, |client: &Client| client.key.number()),
             anchor: anchor.cloned(),
-            format: Format::of(&parts.headers, is_list)?,
-            numbers: numbers.map_or(Ok(Numbers::default()), |numbers| numbers.parse())?,
-            conditions: Conditions::of(&parts.method, &parts.headers),
+            preferences: Preferences::of(&parts.method, &parts.headers, is_list, numbers)?,
             supports_chunks: supports_chunks(parts.version),
         })
     }

@@ -15,6 +15,7 @@ use super::{
         client::{AddressRules, Client},
         rate::RateLimit,
     },
+    representations::Representations,
 };
 use crate::{chain::Network, limits::Rate, protocol::Failure, source::Source};
 
@@ -37,8 +38,12 @@ pub struct Settings {
     pub cors_origins: Vec<HeaderValue>,
     /// Whether the listener speaks TLS.
     pub tls: bool,
+    /// Whether each answered request is logged at level info, instead of debug.
+    pub access_log: bool,
     /// The network that the chain belongs to.
     pub network: Arc<Network>,
+    /// Bytes of representations kept in memory: compressed answers, and those in other formats than JSON.
+    pub representation_bytes: u64,
 }
 
 impl Default for Settings {
@@ -52,7 +57,9 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(60),
             cors_origins: vec![HeaderValue::from_static("*")],
             tls: false,
+            access_log: false,
             network: Arc::default(),
+            representation_bytes: 8 << 20,
         }
     }
 }
@@ -64,6 +71,7 @@ pub struct Gateway {
     pub(super) started: Instant,
     pub(super) rate: Option<RateLimit>,
     pub(super) limits: RequestLimits,
+    pub(super) representations: Representations,
     pub(super) counters: Arc<Counters>,
     unnamed_reported: Once,
     /// Ends event streams.
@@ -78,6 +86,7 @@ impl Gateway {
             started: Instant::now(),
             rate: RateLimit::new(Rate { per_second: settings.rate_limit, burst: settings.rate_burst }),
             limits: RequestLimits::new(settings.max_requests, settings.max_streams),
+            representations: Representations::new(settings.representation_bytes),
             counters: Arc::default(),
             settings,
             unnamed_reported: Once::new(),

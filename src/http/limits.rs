@@ -118,6 +118,11 @@ impl Limit {
         Ok(Permit { _total: None, _client: client })
     }
 
+    /// How much may be taken in all.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// How much is taken.
     pub(super) fn taken(&self) -> usize {
         self.size - self.free.available_permits()

@@ -1,8 +1,12 @@
 //! Middleware: the client's limits and the request's deadline.
 //!
 //! * [`access`]: access to the admin listener
+//! * `access_log`: a line for each answered request
 //! * [`browser`]: CORS and security headers
+//! * [`compression`]: compression of what is not kept: streams, pages, answers about the gateway itself
 //! * `host`: the header `Host`
+//! * `observed`: what each answer says of its request and of the chain, and what is counted and logged of it
+//! * `request_id`: the id of a request
 
 use std::{
     pin::Pin,
@@ -13,7 +17,7 @@ use std::{
 
 use axum::{
     body::{Body, Bytes},
-    extract::{MatchedPath, Request, State},
+    extract::{Request, State},
     http::{HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -23,9 +27,11 @@ use tokio::{
     sync::OwnedSemaphorePermit,
     time::{Instant, Sleep, sleep, timeout_at},
 };
+use tracing::Instrument;
 
+use self::observed::ObservedRequest;
 use super::{
-    envelope::{Rejection, SOURCE},
+    envelope::Rejection,
     extract,
     gateway::Gateway,
     limits::{
@@ -33,62 +39,53 @@ use super::{
         client::Client,
         rate::{Cost, RateExceeded, RateLimit},
     },
-    respond::Fetched,
+    respond::{Fetched, Uncompressed},
     server::Remote,
 };
 use crate::protocol::{Code, Failure};
 
 pub mod access;
+mod access_log;
 pub(super) mod browser;
+pub(super) mod compression;
 pub(super) mod host;
+mod observed;
+mod request_id;
 
 /// Bytes of a stream that are charged at once.
 const CHARGED_BYTES: u64 = 1 << 20;
 
-/// Identifies the client, enforces its limits, and counts the answer.
+/// Identifies the client, enforces its limits, and counts and describes the answer.
 pub(super) async fn limit(State(gateway): State<Arc<Gateway>>, mut request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let deadline = started + gateway.settings.request_timeout;
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let follows = request.method() == Method::GET
-        && request.uri().path() == "/events"
-        && request.headers().get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream");
-    let mut response = match request.extensions().get() {
-        Some(Remote(ip)) => {
-            let client = gateway.settings.addresses.client(*ip, request.headers());
-            request.extensions_mut().insert(client);
-            match request.uri().path().starts_with("/health/") {
-                // Probes are answered whatever else is in flight.
-                true => run(&gateway, deadline, request, next).await,
-                false => enforce(&gateway, client, deadline, request, next).await,
-            }
-        }
-        // Taken for loopback, a request without an address would have no limits.
-        None => {
+    let remote = request.extensions().get().map(|Remote(ip)| *ip);
+    let client = remote.map(|ip| gateway.settings.addresses.client(ip, request.headers()));
+    let observed = ObservedRequest::begin(&gateway, client, &request);
+    let (deadline, kind) = (observed.started + gateway.settings.request_timeout, Kind::of(&request));
+    let answer = async {
+        let Some(client) = client else {
+            // Taken for loopback, a request without an address would have no limits.
             tracing::error!("a request came without its client's address");
-            Rejection::from(Failure::new(Code::Internal)).into_response()
+            return Rejection::from(Failure::new(Code::Internal)).into_response();
+        };
+        request.extensions_mut().insert(client);
+        match request.uri().path().starts_with("/health/") {
+            // Probes are answered whatever else is in flight.
+            true => run(&gateway, deadline, request, next).await,
+            false => enforce(&gateway, client, kind, deadline, request, next).await,
         }
     };
-    let source = match response.headers().get(SOURCE) {
-        Some(source) if source.as_bytes().starts_with(b"peer:") => "peer",
-        Some(_) => "store",
-        None => "none",
-    };
-    let route = route.as_ref().map_or("other", MatchedPath::as_str);
-    gateway.counters.answered(route, source, response.status(), started.elapsed().as_secs_f64());
-    if follows && matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-        response = browser::retry_events(&response);
-    }
-    if response.status() == StatusCode::NOT_MODIFIED {
-        // It would have to be that of the answer itself (RFC 9110, section 8.6).
-        response.headers_mut().remove(header::CONTENT_LENGTH);
-    }
-    browser::secure(response.headers_mut(), gateway.settings.tls);
-    response
+    let response = answer.instrument(observed.id.span(kind.forwarded)).await;
+    observed.answered(&gateway, response)
 }
 
-async fn enforce(gateway: &Arc<Gateway>, client: Client, deadline: Instant, request: Request, next: Next) -> Response {
-    let kind = Kind::of(&request);
+async fn enforce(
+    gateway: &Arc<Gateway>,
+    client: Client,
+    kind: Kind,
+    deadline: Instant,
+    request: Request,
+    next: Next,
+) -> Response {
     let mut limited =
         LimitedRequest { gateway: gateway.clone(), client, deadline, kind, cost: Cost::of(kind.forwarded), left: 0 };
     let response = match limited.take_cost() {
@@ -106,16 +103,10 @@ async fn enforce(gateway: &Arc<Gateway>, client: Client, deadline: Instant, requ
 
 /// Runs the handler until the deadline.
 async fn run(gateway: &Gateway, deadline: Instant, request: Request, next: Next) -> Response {
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    let response = timeout_at(deadline, next.run(request)).await.unwrap_or_else(|_| {
+    timeout_at(deadline, next.run(request)).await.unwrap_or_else(|_| {
         gateway.counters.timed_out.add();
         Rejection::from(late(Code::Busy, gateway)).into_response()
-    });
-    // Our failures are logged once, where they are handled: clients must not be able to fill the log.
-    if response.status().is_server_error() {
-        tracing::debug!(%method, path = uri.path(), status = response.status().as_u16(), "request failed");
-    }
-    response
+    })
 }
 
 fn late(code: Code, gateway: &Gateway) -> Failure {
@@ -211,7 +202,9 @@ impl LimitedRequest {
             None if events => None,
             size => gateway.limits.send(self.client, size).map_err(refuse)?,
         };
-        self.charge(size.unwrap_or(0).saturating_sub(fetched));
+        // What is sent is less work for the network, and more for the gateway.
+        let bytes = response.extensions().get().map_or(size, |Uncompressed(bytes)| Some(*bytes));
+        self.charge(bytes.unwrap_or(0).saturating_sub(fetched));
         Ok((response, permits))
     }
 
@@ -227,7 +220,8 @@ impl LimitedRequest {
             return Ok((run(&self.gateway, self.deadline, request, next).await, permits));
         }
         let (gateway, deadline) = (self.gateway.clone(), self.deadline);
-        let task = tokio::spawn(async move { (run(&gateway, deadline, request, next).await, permits, body) });
+        let work = async move { (run(&gateway, deadline, request, next).await, permits, body) };
+        let task = tokio::spawn(work.in_current_span());
         // Handlers that panic are contained below: this one was cut off by the program's end.
         let (response, permits, _) = task.await.map_err(|_| Failure::new(Code::Internal))?;
         Ok((response, permits))

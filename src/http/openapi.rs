@@ -58,6 +58,8 @@ read them with a JSON parser that keeps such numbers exact, or ask with `numbers
 `/openapi.json?numbers=string` is the document of the API with that parameter, for generated clients of any language. \
 Nonces and difficulties go to 2^128-1 and further, and are texts. The examples are of a chain of two blocks.
 
+Answers are compressed with zstd, br or gzip for clients that send `accept-encoding`.
+
 `errors.code` is stable. Any other path is `unknown_path`, any other method `method_not_allowed`.
 
 | status | `errors.code` | `errors.error` |

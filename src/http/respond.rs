@@ -1,26 +1,31 @@
-//! An answer becomes a response: the envelope's bytes as they are, and headers for its source, verification and
-//! caching.
+//! An answer becomes a response: the body that the client prefers, and headers for its source, verification and caching.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
-    body::{Body, Bytes},
+    body::Body,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures::{StreamExt, TryStreamExt, future, stream};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use tokio::task::spawn_blocking;
 
 use super::{
-    envelope::{Rejection, SOURCE, TIP, VERIFICATION, source_name},
+    envelope::{Rejection, SERVER_TIMING, SOURCE, TIP, VERIFICATION, source_name},
     extract::Read,
-    negotiation::{Conditions, Format, Outcome},
+    gateway::Gateway,
+    negotiation::{Coding, Format, Outcome},
     numbers::Numbers,
+    representations::{Encoded, Preferences, Representation, Representations, lines, unreadable},
+    timing,
     views::ViewRead,
 };
 use crate::{
+    chain::MinerBlock,
     protocol::{BlockList, CLOSING, Code, Failure, OPENING, Query},
     source::{AnsweredBy, EncodedAnswer, Origin, Source, SourceError, with_deadline},
     store::{Blocks, ChainState, Snapshot},
@@ -35,49 +40,77 @@ const NOT_FINAL: HeaderValue = HeaderValue::from_static("private, no-cache");
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fetched(pub u64);
 
+/// Bytes of a body before it was compressed, in the response's extensions: what the client is charged for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Uncompressed(pub u64);
+
+/// The coding that the entity tag of a response is for, in its extensions. A body that has it already, or is sent as it is,
+/// has none; a stream is compressed by the middleware, outside of the limits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Negotiated(pub Option<Coding>);
+
 /// Answers a read.
 ///
 /// # Errors
 /// The source's error.
-pub async fn answer(source: &Source, read: Read) -> Result<Response, Rejection> {
+pub(super) async fn answer(gateway: &Gateway, read: Read) -> Result<Response, Rejection> {
+    let source = &gateway.source;
     if read.query == Query::Canonical && read.origin == Origin::Local && read.supports_chunks {
         return with_deadline(whole_chain(source, &read)).await;
     }
+    let asked = Instant::now();
     let served = match &read.anchor {
         Some(anchor) => source.answer_anchored(read.query, anchor).await?,
         None => source.answer(read.query, &read.origin, read.client).await?,
     };
-    encoded(&served, read.format, read.numbers, &read.conditions)
+    encoded(&gateway.representations, &served, &read.preferences, asked.elapsed()).await
 }
 
 /// Answers a view of the chain.
 ///
 /// # Errors
 /// The source's error.
-pub(super) async fn view(source: &Source, read: ViewRead) -> Result<Response, Rejection> {
-    let served = source.view(read.query, read.anchor.as_deref()).await?;
-    encoded(&served, Format::Json, read.numbers, &read.conditions)
+pub(super) async fn view(gateway: &Gateway, read: ViewRead) -> Result<Response, Rejection> {
+    let asked = Instant::now();
+    let served = gateway.source.view(read.query, read.anchor.as_deref()).await?;
+    encoded(&gateway.representations, &served, &read.preferences, asked.elapsed()).await
 }
 
-/// The response with an encoded answer.
-fn encoded(
+/// The response with an answer that the source took so long for, in the representation that the client prefers.
+///
+/// # Errors
+/// [`Code::Internal`] for an answer that does not have that representation.
+async fn encoded(
+    representations: &Representations,
     served: &Arc<EncodedAnswer>,
-    format: Format,
-    numbers: Numbers,
-    conditions: &Conditions,
+    preferences: &Preferences,
+    took: Duration,
 ) -> Result<Response, Rejection> {
+    let representation = preferences.representation(Some(served.body.len()));
     // A shared cache keeps a settled answer for a day, and the tip would be as old.
     let mut headers = provenance(served.answered_by, &served.snapshot);
     if served.settled {
         headers.remove(TIP);
     }
-    let tag = cached(&mut headers, served.tag(), (format, numbers), served.settled);
-    let mut response = match (conditions.evaluate(&tag), format) {
-        (Outcome::Failed, _) => precondition_failed(),
-        (Outcome::NotModified, _) => (StatusCode::NOT_MODIFIED, headers).into_response(),
-        (Outcome::Answer, Format::Json) => (headers, written(served.body.clone(), numbers)?).into_response(),
-        (Outcome::Answer, Format::Ndjson) => (headers, written(lines_of(served)?, numbers)?).into_response(),
+    let etag = cached(&mut headers, served.tag(), representation, served.settled);
+    let part = if served.answered_by == AnsweredBy::Local { "store" } else { "peer" };
+    if let Ok(timing) = HeaderValue::try_from(timing::part(part, took)) {
+        headers.insert(SERVER_TIMING, timing);
+    }
+    let mut response = match preferences.conditions.evaluate(&etag) {
+        Outcome::Failed => precondition_failed(),
+        Outcome::NotModified => (StatusCode::NOT_MODIFIED, headers).into_response(),
+        Outcome::Answer => {
+            let Encoded { body, uncompressed } = representations.get(served, representation, &etag).await?;
+            if let Some(coding) = representation.coding {
+                headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
+            }
+            let mut response = (headers, body).into_response();
+            response.extensions_mut().insert(Uncompressed(uncompressed));
+            response
+        }
     };
+    response.extensions_mut().insert(Negotiated(None));
     if served.answered_by != AnsweredBy::Local {
         response.extensions_mut().insert(Fetched(served.body.len() as u64));
     }
@@ -106,14 +139,14 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
     }
     let mut headers = provenance(AnsweredBy::Local, &state.snapshot(state.level));
     let tag = chain_tag(state.length, state.tip_hash().unwrap_or_default());
-    let tag = cached(&mut headers, &tag, (read.format, read.numbers), false);
-    match read.conditions.evaluate(&tag) {
+    let representation = read.preferences.representation(None);
+    let etag = cached(&mut headers, &tag, representation, false);
+    match read.preferences.conditions.evaluate(&etag) {
         Outcome::Answer => {}
         Outcome::NotModified => return Ok((StatusCode::NOT_MODIFIED, headers).into_response()),
         Outcome::Failed => return Ok(precondition_failed()),
     }
-    let numbers = read.numbers;
-    let pages = source.pages(state).map_ok(move |page| match numbers {
+    let pages = source.pages(state).map_ok(move |page| match representation.numbers {
         Numbers::Number => page,
         Numbers::String => {
             let list = BlockList { json: Numbers::quoted(&page.list.json), ..page.list };
@@ -125,11 +158,14 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
     if let Some(Err(failure)) = pages.as_mut().peek().await {
         return Err(failure.clone().into());
     }
-    let body = match read.format {
+    let body = match representation.format {
         Format::Json => Body::from_stream(envelope_of(pages)),
         Format::Ndjson => Body::from_stream(pages.map(|page| lines(&page?.list.json))),
+        Format::Csv => Body::from_stream(csv_of(pages)),
     };
-    Ok((headers, body).into_response())
+    let mut response = (headers, body).into_response();
+    response.extensions_mut().insert(Negotiated(representation.coding));
+    Ok(response)
 }
 
 /// The entity tag of the whole chain. It is hashed, since the tip's hash may be any text on an unverified chain, also
@@ -159,6 +195,17 @@ fn envelope_of(
     opening.chain(blocks)
 }
 
+/// The pages as CSV. A page is parsed for it, which takes milliseconds.
+fn csv_of(
+    pages: impl stream::Stream<Item = Result<Blocks, Failure>> + Send + 'static,
+) -> impl stream::Stream<Item = Result<String, Failure>> + Send + 'static {
+    let lines = pages.and_then(|page| async move {
+        let lines = move || page.list.parse().map(|blocks: Vec<MinerBlock>| MinerBlock::csv_lines(&blocks));
+        spawn_blocking(lines).await.map_err(unreadable)?.map_err(unreadable)
+    });
+    stream::once(future::ready(Ok(MinerBlock::csv_header()))).chain(lines)
+}
+
 fn provenance(answered_by: AnsweredBy, snapshot: &Snapshot) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
     if let Some(source) = source_name(answered_by) {
@@ -176,53 +223,13 @@ fn provenance(answered_by: AnsweredBy, snapshot: &Snapshot) -> HeaderMap {
 }
 
 /// Adds the headers for caches; returns the entity tag.
-fn cached(headers: &mut HeaderMap, tag: &str, (format, numbers): (Format, Numbers), settled: bool) -> HeaderValue {
-    let lines = if format == Format::Ndjson { "-lines" } else { "" };
-    let strings = if numbers == Numbers::String { "-strings" } else { "" };
-    let tag = HeaderValue::try_from(format!("\"{tag}{lines}{strings}\"")).unwrap_or(HeaderValue::from_static("\"\""));
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
-    headers.insert(header::ETAG, tag.clone());
+fn cached(headers: &mut HeaderMap, tag: &str, representation: Representation, settled: bool) -> HeaderValue {
+    let etag = representation.etag(tag);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(representation.format.content_type()));
+    headers.insert(header::ETAG, etag.clone());
     headers.insert(header::CACHE_CONTROL, if settled { FINAL } else { NOT_FINAL });
-    headers.insert(header::VARY, HeaderValue::from_static("accept"));
-    tag
-}
-
-/// Blocks, or an answer with blocks, with their miner numbers as the client wants them.
-fn written(json: Bytes, numbers: Numbers) -> Result<Bytes, Failure> {
-    match numbers {
-        Numbers::Number => Ok(json),
-        Numbers::String => {
-            let text = std::str::from_utf8(&json).map_err(|_| Failure::new(Code::Internal))?;
-            Ok(Numbers::quoted(text).into())
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct Listed<'a> {
-    #[serde(borrow)]
-    blocks: Vec<&'a RawValue>,
-}
-
-/// The blocks of a list, one a line.
-fn lines_of(served: &Arc<EncodedAnswer>) -> Result<Bytes, Failure> {
-    let list: Listed<'_> = serde_json::from_slice(served.data()).map_err(|_| Failure::new(Code::Internal))?;
-    Ok(joined(&list.blocks))
-}
-
-fn lines(json: &str) -> Result<Bytes, Failure> {
-    let list = format!("[{json}]");
-    let blocks: Vec<&RawValue> = serde_json::from_str(&list).map_err(|_| Failure::new(Code::Internal))?;
-    Ok(joined(&blocks))
-}
-
-fn joined(blocks: &[&RawValue]) -> Bytes {
-    let mut out = String::with_capacity(blocks.iter().map(|block| block.get().len() + 1).sum());
-    for block in blocks {
-        out.push_str(block.get());
-        out.push('\n');
-    }
-    out.into()
+    headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
+    etag
 }
 
 #[cfg(test)]
@@ -230,6 +237,7 @@ mod tests {
     use axum::http::Method;
 
     use super::*;
+    use crate::http::negotiation::Conditions;
 
     #[test]
     fn the_tag_of_a_chain_is_well_formed_whatever_its_hashes_are() {
@@ -239,7 +247,7 @@ mod tests {
             assert!(tag.len() == 32 && tag.bytes().all(|byte| byte.is_ascii_hexdigit()), "{tag}");
             assert!(!tags[..i].contains(tag) && *tag != chain_tag(3, tips[i]), "{tag} twice");
             let mut headers = HeaderMap::new();
-            let tag = cached(&mut headers, tag, (Format::Json, Numbers::Number), false);
+            let tag = cached(&mut headers, tag, Representation::default(), false);
             let copies = HeaderValue::try_from(format!("\"other\", W/{}", tag.to_str().unwrap())).unwrap();
             let headers = HeaderMap::from_iter([(header::IF_NONE_MATCH, copies)]);
             assert_eq!(Conditions::of(&Method::GET, &headers).evaluate(&tag), Outcome::NotModified);

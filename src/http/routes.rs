@@ -30,7 +30,7 @@ use super::{
     middleware::{
         self,
         access::{self, Access},
-        browser, host,
+        browser, compression, host,
     },
     negotiation,
     numbers::Numbers,
@@ -94,6 +94,8 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
         .layer(from_fn(host::require))
         .layer(from_fn_with_state(gateway.clone(), middleware::limit))
         .layer(from_fn_with_state(gateway.clone(), explorer::failures_as_pages))
+        // Outside of the limits, which are for what is made, not for what is sent.
+        .layer(from_fn(compression::compress))
         .with_state(gateway.clone());
     let preflight = from_fn_with_state((gateway, limited.clone()), browser::preflight);
     let public = limited.layer(cors).layer(preflight);

@@ -13,8 +13,8 @@ use super::{
     envelope::Rejection,
     extract,
     gateway::Gateway,
-    negotiation::Conditions,
     numbers::{self, Numbers},
+    representations::Preferences,
 };
 use crate::{
     protocol::{
@@ -177,10 +177,8 @@ pub struct ViewRead {
     pub query: ViewQuery,
     /// The block that a paged read is pinned to: `?anchor=`.
     pub anchor: Option<String>,
-    /// How the miner numbers of its blocks are written: `?numbers=`.
-    pub numbers: Numbers,
-    /// The conditions of the request.
-    pub conditions: Conditions,
+    /// What the client prefers, and the conditions of the request.
+    pub preferences: Preferences,
 }
 
 impl FromRequest<Arc<Gateway>> for ViewRead {
@@ -197,8 +195,7 @@ impl FromRequest<Arc<Gateway>> for ViewRead {
         Ok(Self {
             query: (view.parse)(&Given { view, segment: &segment, data: &data })?,
             anchor: data[ANCHOR].as_str().map(str::to_owned),
-            numbers,
-            conditions: Conditions::of(&parts.method, &parts.headers),
+            preferences: Preferences::of(&parts.method, &parts.headers, false, numbers)?,
         })
     }
 }

@@ -1,12 +1,12 @@
 //! Settings of a node.
 
 use std::collections::HashSet;
-use std::str::FromStr;
 use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId, identity::Keypair};
 
 use super::address::PeerAddress;
+use crate::chain::words;
 
 /// Settings of a node.
 #[derive(Clone)]
@@ -133,18 +133,7 @@ pub enum Trust {
     Closed,
 }
 
-impl FromStr for Trust {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "open" => Ok(Self::Open),
-            "listed" => Ok(Self::Listed),
-            "closed" => Ok(Self::Closed),
-            _ => Err("expected open, listed or closed"),
-        }
-    }
-}
+words!(Trust { Open = "open", Listed = "listed", Closed = "closed" });
 
 /// Trust policy, with the operator's allow-list and deny-list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

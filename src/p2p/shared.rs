@@ -32,6 +32,10 @@ pub struct EndpointStats {
     pub connections_in: u64,
     /// Established outgoing connections.
     pub connections_out: u64,
+    /// Incoming connections that were established since the start.
+    pub established_in: u64,
+    /// Outgoing connections that were established since the start.
+    pub established_out: u64,
     /// Pending incoming connections.
     pub pending_in: u64,
     /// Pending outgoing connections.
@@ -54,8 +58,12 @@ pub struct EndpointStats {
     pub outbound_waiting: u64,
     /// Gossip messages in the receiver's queue.
     pub gossip_queue: u64,
+    /// Most gossip messages in that queue.
+    pub gossip_limit: u64,
     /// Commands in the worker's queue.
     pub command_queue: u64,
+    /// Most commands in that queue.
+    pub command_limit: u64,
 }
 
 /// Counters of gossip since the start.
@@ -81,6 +89,11 @@ impl Stats {
         let refused = Refusal::ALL.map(|reason| (reason.as_str(), 0)).into();
         let endpoint = EndpointStats { refused, ..EndpointStats::default() };
         Self { inbound: InboundStats::default(), endpoint, gossip: GossipStats::default() }
+    }
+
+    pub fn count_connection(&mut self, outgoing: bool) {
+        let EndpointStats { established_in, established_out, .. } = &mut self.endpoint;
+        *(if outgoing { established_out } else { established_in }) += 1;
     }
 
     pub fn count_refusal(&mut self, refusal: Refusal) {

@@ -51,7 +51,7 @@ pub struct Stats {
 
 /// Answers any query, from the store or from peers.
 pub struct Source {
-    local: Arc<LocalSource>,
+    pub(super) local: Arc<LocalSource>,
     p2p: Option<P2pClient>,
     status: CachedRead<SyncStatus>,
     genesis: CachedRead<Option<Genesis>>,

@@ -12,6 +12,7 @@ use super::{
     cost::{estimate, parse},
     store_answers::{self, StoreAnswers, store_failure},
     view::{ViewQuery, Views},
+    watch::ChainWatch,
 };
 use crate::{
     chain::Network,
@@ -94,6 +95,7 @@ pub struct LocalSource {
     pub(super) state: CachedRead<ChainState>,
     /// The latest state that was read, of any age.
     last_state: watch::Sender<Option<Arc<ChainState>>>,
+    pub(super) watch: ChainWatch,
     pub(super) cache: Cache<Key, Arc<EncodedAnswer>>,
     pub(super) settings: Settings,
     pub(super) reads: Durations,
@@ -115,6 +117,7 @@ impl LocalSource {
             views,
             state: CachedRead::new(),
             last_state: watch::Sender::new(None),
+            watch: ChainWatch::default(),
             cache,
             settings,
             reads: Durations::default(),
@@ -129,10 +132,25 @@ impl LocalSource {
     pub(super) async fn state(&self) -> Result<Arc<ChainState>, Failure> {
         let read = async {
             let state = self.state_now().await?;
+            self.see_tip(&state).await;
             self.last_state.send_replace(Some(Arc::new(state.clone())));
             Ok(state)
         };
         self.state.get(read).await
+    }
+
+    /// Reads the tip's timestamp, once for each tip. Where that fails, answers don't say how old the tip is.
+    async fn see_tip(&self, state: &ChainState) {
+        match &state.tip {
+            None => self.watch.see_tip(None),
+            Some(tip) if self.watch.has_seen(&tip.hash) => {}
+            Some(tip) => {
+                let block = self.store().block_at(tip.index).await.ok().flatten();
+                if let Some((block, _)) = block.filter(|(block, _)| block.hash == tip.hash) {
+                    self.watch.see_tip(Some((block.hash, block.timestamp)));
+                }
+            }
+        }
     }
 
     /// The state of the chain as it is now.

@@ -67,8 +67,8 @@ pub trait Backend:
     const BEGIN: &'static str;
     /// Reads the chain's row in such a transaction, and keeps other writers out if `BEGIN` did not.
     const READ_FOR_WRITE: &'static str;
-    /// Counts the tables that a new store can't stand beside, and those in which sqlx keeps the applied migrations: none or
-    /// one.
+    /// Counts the tables and views that a new store can't stand beside, and the tables in which sqlx keeps the applied
+    /// migrations: none or one.
     const COUNT_TABLES: &'static str;
     /// The texts of the JSON array `$1`, as the list behind `IN`.
     const TEXTS: &'static str;
@@ -79,6 +79,8 @@ pub trait Backend:
     const NOMINEE: &'static str;
     /// Unix seconds by the database's clock, which all processes on the store share.
     const NOW: &'static str;
+    /// The size of the database in bytes.
+    const SIZE: &'static str;
     /// The migrations of the schema.
     const MIGRATIONS: &'static Migrator;
 

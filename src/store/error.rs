@@ -1,5 +1,7 @@
 //! Failures of a store.
 
+use super::error_kind::ErrorKind;
+
 /// Result of a store operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
@@ -53,6 +55,25 @@ pub enum StoreError {
     /// Any other error of the database.
     #[error("database error: {}", database_text(.0))]
     Database(sqlx::Error),
+}
+
+impl StoreError {
+    /// The kind of the failure; `None` for blocks that don't fit, which is no failure of the database.
+    pub fn kind(&self) -> Option<ErrorKind> {
+        Some(match self {
+            Self::Conflict(_) => return None,
+            Self::Unreachable(_) | Self::Missing(_) => ErrorKind::Unreachable,
+            Self::Busy(_) => ErrorKind::Busy,
+            Self::Full => ErrorKind::Full,
+            Self::ReadOnly(_) => ErrorKind::ReadOnly,
+            Self::Denied(_) => ErrorKind::Denied,
+            Self::Damaged(_) => ErrorKind::Damaged,
+            Self::Io(_) => ErrorKind::Io,
+            Self::Url(_) | Self::Unusable(_) | Self::NewerSchema { .. } | Self::OlderSchema | Self::Database(_) => {
+                ErrorKind::Other
+            }
+        })
+    }
 }
 
 /// The text of the database where there is one: the driver adds a line number of the server's source code.

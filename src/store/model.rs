@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use sqlx::FromRow;
 
+use super::error_kind::ErrorKind;
 use crate::{
     chain::{CumulativeDifficulty, Level, MinerBlock, Position, words},
     protocol::BlockList,
@@ -284,6 +285,8 @@ pub struct StoreStats {
     pub up: bool,
     /// Number of times that the database became unreachable.
     pub outages: u64,
+    /// Numbers of operations that failed, in the order of [`ErrorKind::ALL`].
+    pub errors: [u64; ErrorKind::ALL.len()],
     /// The connections for reading.
     pub readers: PoolStats,
     /// The connection for writing; all 0 for a store that can only be read.

@@ -158,6 +158,11 @@ impl<DB: Backend> BlockStore for SqlStore<DB> {
         Ok(row.map(BlockRow::try_from).transpose()?.and_then(|row| row.cumulative_difficulty))
     }
 
+    async fn size(&self) -> Result<u64> {
+        let (bytes,): (i64,) = read!(self.fetch_one(DB::SIZE))?;
+        Ok(bytes as u64)
+    }
+
     async fn write(&self) -> Result<Box<dyn ChainWriter>> {
         Ok(Box::new(SqlWriter::begin(self.writer()?.clone(), self.acquire_timeout).await?))
     }
@@ -166,6 +171,7 @@ impl<DB: Backend> BlockStore for SqlStore<DB> {
         StoreStats {
             up: self.health.is_up(),
             outages: self.health.outages(),
+            errors: self.health.errors(),
             readers: self.readers.stats(),
             writer: self.writer.as_ref().map(|writer| writer.stats()).unwrap_or_default(),
         }

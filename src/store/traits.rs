@@ -57,6 +57,9 @@ pub trait BlockStore: SyncStore + LookupStore {
     /// Begins a write: one transaction, one writer at a time. Dropping the writer rolls it back.
     async fn write(&self) -> Result<Box<dyn ChainWriter>>;
 
+    /// Bytes of the database: the pages of a SQLite file without its log, or all files of a Postgres database.
+    async fn size(&self) -> Result<u64>;
+
     /// Statistics of the database and the connections.
     fn stats(&self) -> StoreStats;
 

@@ -98,14 +98,36 @@ fn no_password_is_printed() {
 fn help_and_usage_have_their_exit_codes() {
     let dir = WorkDir::new();
     let help = String::from_utf8(dir.run(["--help"]).ok().stdout).unwrap();
-    for command in
-        ["serve", "node", "demo", "sync", "verify", "import", "export", "request", "openapi", "migrate", "health"]
-    {
+    for command in [
+        "serve",
+        "node",
+        "demo",
+        "sync",
+        "verify",
+        "import",
+        "export",
+        "request",
+        "openapi",
+        "migrate",
+        "config",
+        "completions",
+        "man",
+        "health",
+    ] {
         assert!(help.contains(&format!("\n  {command}")), "{command}");
         assert!(!dir.run([command, "--help"]).ok().stdout.is_empty());
     }
     dir.run(["--version"]).ok();
-    for args in [&[][..], &["fly"], &["import"], &["serve", "--hpt"], &["request", "x"], &["sync"]] {
+    for args in [
+        &[][..],
+        &["fly"],
+        &["import"],
+        &["serve", "--hpt"],
+        &["request", "x"],
+        &["sync"],
+        &["completions"],
+        &["man", "fly"],
+    ] {
         assert_eq!(dir.run(args).code, 2, "{args:?}");
     }
     assert_eq!(fs::read_dir(dir.0.path()).unwrap().count(), 0);

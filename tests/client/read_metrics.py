@@ -17,6 +17,11 @@ for family in families:
     assert family.documentation, f"{family.name} has no help"
     assert family.type != "unknown", f"{family.name} has no type"
 
+    for sample in family.samples:
+        for label, value in sample.labels.items():
+            # A hash has 64 digits, a peer id begins so: either would make a series of its own.
+            assert len(value) < 64 and not value.startswith("12D3Koo"), (sample.name, label, value)
+
 durations = next(family for family in families if family.name == "modal_http_request_duration_seconds")
 assert durations.type == "histogram", durations.type
 epochs = {"route": "/data/miner_block/epoch", "source": "store", "class": "2xx"}

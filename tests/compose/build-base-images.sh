@@ -5,14 +5,14 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 
-readonly slim=debian:bookworm-slim postgres=postgres:15 rust=rust:1.95-bookworm
+readonly slim=debian:bookworm-slim postgres=postgres:15 rust=rust:1.95-bookworm prometheus=prom/prometheus:v2.42.0
 readonly label=modal-gateway.recipe certificates=/usr/local/share/ca-certificates
 
 log() { printf 'compose: %s\n' "$*" >&2; }
 
 # A digest of everything that goes into the images and may change: it becomes their label.
 recipe() {
-    { cat build-base-images.sh postgres/* rust/* && rustc --version &&
+    { cat build-base-images.sh postgres/* prometheus/* rust/* && rustc --version &&
         find "$certificates" -type f -exec cat {} +; } | sha256sum | cut -c1-16
 }
 
@@ -31,6 +31,10 @@ build_slim() {
 
 build_postgres() {
     docker build --quiet --label "$label=$1" --tag "$postgres" postgres >/dev/null
+}
+
+build_prometheus() {
+    docker build --quiet --label "$label=$1" --tag "$prometheus" prometheus >/dev/null
 }
 
 build_rust() {
@@ -64,4 +68,5 @@ ensure() {
 digest=$(recipe)
 ensure "$slim" build_slim
 ensure "$postgres" build_postgres
+ensure "$prometheus" build_prometheus
 ensure "$rust" build_rust

@@ -33,7 +33,7 @@ cleanup() {
         compose ps || true
         compose logs --no-color --tail=40 || true
     fi
-    compose down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1 || say "could not remove everything"
+    compose --profile prometheus down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1 || say "could not remove everything"
     rm -rf "$work"
     exit "$status"
 }
@@ -97,7 +97,7 @@ sys.exit(not (answer["ok"] and answer["data"]["count"] == 41 and indexes == list
 
 readonly epoch='/data/miner_block/epoch?epoch=0'
 
-compose down --volumes --remove-orphans >/dev/null 2>&1 || true
+compose --profile prometheus down --volumes --remove-orphans >/dev/null 2>&1 || true
 tests/compose/build-base-images.sh
 start=$SECONDS
 build && up
@@ -106,6 +106,11 @@ say "built and up in $((SECONDS - start)) s"
 address=$(compose port gateway 8080)
 for service in postgres node gateway; do until_deadline "$service healthy" healthy "$service"; done
 ok "postgres, node and gateway are healthy"
+
+services=$(docker ps --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" \
+    --format '{{.Label "com.docker.compose.service"}}' | sort | xargs)
+[ "$services" = "gateway node postgres" ] || fail "without a profile these run: $services"
+ok "Prometheus runs only where its profile is named"
 
 ask /health/ready
 [ "$status" = 200 ] || fail "/health/ready: $status"
@@ -174,4 +179,19 @@ ok "a second up imports nothing twice"
 
 [ "$(docker inspect --format '{{.RestartCount}}' "$(container gateway)")" = 0 ] || fail "the gateway had to be restarted"
 ok "the gateway was never restarted"
+
+# With the profile: Prometheus reaches the admin listener by its token, and has read the alerts.
+export COMPOSE_PROFILES=prometheus PROMETHEUS_PORT=127.0.0.1:0
+export GATEWAY_ADMIN=0.0.0.0:9090 GATEWAY_ADMIN_TOKEN=a-token-for-the-test
+up
+scrapes() {
+    compose exec -T prometheus promtool query instant http://127.0.0.1:9090 'up{job="modal-gateway"} == 1' |
+        grep -q modal-gateway
+}
+until_deadline "Prometheus scrapes the gateway" scrapes
+until_deadline "Prometheus is healthy" healthy prometheus
+alerts=$(curl --silent --max-time 20 "http://$(compose port prometheus 9090)/api/v1/rules?type=alert" |
+    grep -o '"name":"Modal[A-Za-z]*"' | sort -u | wc -l)
+[ "$alerts" -ge 10 ] || fail "Prometheus has $alerts alerts"
+ok "Prometheus scrapes the gateway and has $alerts alerts"
 say "$checks checks passed in $((SECONDS - start)) s"

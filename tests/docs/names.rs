@@ -10,8 +10,19 @@ use crate::{
 };
 
 /// Folders of the repository that a path in a page may begin with.
-const FOLDERS: [&str; 10] =
-    ["src/", "tests/", "docs/", "migrations/", "scripts/", "openapi/", "examples/", "fuzz/", "benches/", ".ci/"];
+const FOLDERS: [&str; 11] = [
+    "src/",
+    "tests/",
+    "docs/",
+    "migrations/",
+    "scripts/",
+    "openapi/",
+    "examples/",
+    "fuzz/",
+    "benches/",
+    "packaging/",
+    ".ci/",
+];
 
 #[test]
 fn the_readme_is_short() {

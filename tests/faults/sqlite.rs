@@ -31,6 +31,12 @@ async fn a_file_without_room_to_grow() {
     let mut world = World::over(&format!("sqlite://{}/store.db", disk.path().display())).await;
     let (full, room) = (async || disk.fill(), async || disk.clear());
     world.fault("disk full (SQLite)", LASTS, (Reads::GoOn, false), full, room).await;
+    let metrics = world.metrics().await;
+    let failed = |kind: &str| {
+        let name = format!("modal_store_errors_total{{kind=\"{kind}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap()
+    };
+    assert!(failed("full") > 0 && failed("damaged") == 0, "{metrics}");
     world.end(0).await;
 }
 

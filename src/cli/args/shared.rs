@@ -111,6 +111,9 @@ pub(in crate::cli) struct SharedArgs {
     /// Log format on stderr: text or json [default: text]
     #[arg(long, global = true, value_name = "FORMAT")]
     log: Option<String>,
+    /// Log each answered HTTP request: true or false [default: false]
+    #[arg(long, global = true, value_name = "BOOL")]
+    access_log: Option<String>,
     /// The file of settings [default: modal-gateway.toml, if it is there] [env: MODAL_GATEWAY_CONFIG]
     #[arg(long, global = true, value_name = "FILE")]
     #[serde(skip)]

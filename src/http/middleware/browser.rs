@@ -12,9 +12,10 @@ use axum::{
 use tower::ServiceExt;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::host;
+use super::{host, request_id::TRACEPARENT};
 use crate::http::{
-    envelope::{OWN, SOURCE, TIP, UNBUFFERED, VERIFICATION},
+    counters::Route,
+    envelope::{OWN, REQUEST_ID, SERVER_TIMING, SOURCE, SYNC, TIP, TIP_AGE, UNBUFFERED, VERIFICATION},
     gateway::Gateway,
     limits::rate::{RATELIMIT, RATELIMIT_POLICY},
 };
@@ -33,8 +34,20 @@ const HTTPS_ONLY: HeaderValue = HeaderValue::from_static("max-age=63072000");
 const MAX_AGE: u64 = 7200;
 
 /// Headers that pages of other origins may read, besides those that CORS always allows.
-const EXPOSED: [HeaderName; 8] =
-    [SOURCE, TIP, VERIFICATION, header::ETAG, header::RETRY_AFTER, RATELIMIT, RATELIMIT_POLICY, header::ALLOW];
+const EXPOSED: [HeaderName; 12] = [
+    SOURCE,
+    TIP,
+    TIP_AGE,
+    SYNC,
+    VERIFICATION,
+    header::ETAG,
+    header::RETRY_AFTER,
+    RATELIMIT,
+    RATELIMIT_POLICY,
+    header::ALLOW,
+    REQUEST_ID,
+    SERVER_TIMING,
+];
 
 /// Adds the security headers.
 pub(in crate::http) fn secure(headers: &mut HeaderMap, tls: bool) {
@@ -47,6 +60,13 @@ pub(in crate::http) fn secure(headers: &mut HeaderMap, tls: bool) {
         headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
         headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     }
+}
+
+/// Whether a browser sends this request to follow the chain.
+pub(in crate::http) fn follows(request: &Request) -> bool {
+    request.method() == Method::GET
+        && request.uri().path() == "/events"
+        && request.headers().get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream")
 }
 
 /// The events that a browser gets in place of a refusal: it reconnects after the refusal's `retry-after`, while an error would
@@ -73,6 +93,8 @@ pub(in crate::http) fn cors(origins: &[HeaderValue]) -> CorsLayer {
             header::IF_MATCH,
             header::IF_NONE_MATCH,
             HeaderName::from_static("last-event-id"),
+            REQUEST_ID,
+            TRACEPARENT,
         ])
         .expose_headers(EXPOSED)
         .max_age(std::time::Duration::from_secs(MAX_AGE))
@@ -93,7 +115,7 @@ pub(in crate::http) async fn preflight(
     }
     let started = Instant::now();
     let mut response = host::require(request, next).await;
-    gateway.counters.answered("other", "none", response.status(), started.elapsed().as_secs_f64());
+    gateway.counters.answered(Route::default(), "none", response.status(), started.elapsed().as_secs_f64());
     secure(response.headers_mut(), gateway.settings.tls);
     response
 }

@@ -19,13 +19,27 @@ const GENESIS: &str = "63dc2d1c29cfed7824b8696e63e2105d6929aff382e7e03c738989d17
 const ETAG: &str = "\"c1d4ce3cd4bd2ab7e4e8f3f1a4ae0a3f\"";
 
 /// Headers: the component's name, the header's name, description, example.
-const HEADERS: [(&str, &str, &str, &str); 10] = [
+const HEADERS: [(&str, &str, &str, &str); 14] = [
     ("source", "x-modal-source", "The source of the answer: `local` or `peer:<id>`.", "local"),
     (
         "tip",
         "x-modal-tip",
         "Tip of the gateway's store: `<index>:<hash>`. Absent for an empty chain, for `/ping`, and from answers that any cache may keep.",
         "1:0030b29d284c73be09fef31e0d5b564f25fdd8381d8759b771a2f459e7e1b859",
+    ),
+    (
+        "tip_age",
+        "x-modal-tip-age",
+        "Seconds since the timestamp of the store's tip: since its mining began. Absent for an empty chain, from a peer's answer, \
+         and from answers that any cache may keep.",
+        "74",
+    ),
+    (
+        "sync",
+        "x-modal-sync",
+        "State of the store's sync: `synced`, `syncing`, `stalled` or `off`. Absent from a peer's answer, and from answers \
+         that any cache may keep.",
+        "synced",
     ),
     (
         "verification",
@@ -40,8 +54,26 @@ const HEADERS: [(&str, &str, &str, &str); 10] = [
         "`public` once every block that the answer can hold is below the finality depth.",
         "private, no-cache",
     ),
-    ("vary", "vary", "The format of the answer depends on `accept`.", "accept"),
+    (
+        "vary",
+        "vary",
+        "The format of the answer depends on `accept`, its content coding on `accept-encoding`.",
+        "accept, accept-encoding",
+    ),
     ("uncached", "cache-control", "Always `no-store`.", "no-store"),
+    (
+        "request_id",
+        "x-request-id",
+        "Names the request, also in the gateway's log: the request's own `x-request-id`, else the trace id of its \
+         `traceparent`, else a new id.",
+        "4bf92f3577b34da6a3ce929d0e0e4736",
+    ),
+    (
+        "timing",
+        "server-timing",
+        "What took how long, in milliseconds: `store` or `peer`, and `total`.",
+        "store;dur=0.412, total;dur=0.530",
+    ),
     ("retry", "retry-after", "Seconds after which to try again.", "1"),
     (
         "ratelimit",
@@ -52,16 +84,18 @@ const HEADERS: [(&str, &str, &str, &str); 10] = [
     (
         "policy",
         "ratelimit-policy",
-        "The client's limit: `q` units in `w` seconds. A request costs a unit, and another for each 64 KiB of its answer; \
-         with `peer` five times as much. Absent for clients without a limit.",
+        "The client's limit: `q` units in `w` seconds. A request costs a unit, and another for each 64 KiB of its answer \
+         before compression; with `peer` five times as much. Absent for clients without a limit.",
         "\"client\";q=1000;w=10",
     ),
 ];
 
 /// Headers of a good read.
-const READ: [&str; 6] = ["source", "tip", "verification", "etag", "cached", "vary"];
+const READ: [&str; 8] = ["source", "tip", "tip_age", "sync", "verification", "etag", "cached", "vary"];
 /// Headers of errors and of answers about the gateway itself.
-const UNCACHED: [&str; 2] = ["source", "uncached"];
+const UNCACHED: [&str; 4] = ["source", "tip_age", "sync", "uncached"];
+/// Headers of all answers.
+const EVERY: [&str; 2] = ["request_id", "timing"];
 /// Headers of all that counts against the rate limit.
 const LIMITED: [&str; 2] = ["ratelimit", "policy"];
 
@@ -91,6 +125,12 @@ pub(super) fn describe(document: &mut Value, numbers: Numbers) {
                     None => add_headers(&mut operation["responses"]["200"], &UNCACHED),
                 },
             }
+            // Its blocks have numbers too.
+            if path == "/events"
+                && let Some(parameters) = operation["parameters"].as_array_mut()
+            {
+                parameters.push(describe_numbers(numbers));
+            }
             // A stream has no schema: tools disagree whether it describes the whole text or each event.
             if let Some(stream) = operation["responses"]["200"]["content"].get_mut("text/event-stream") {
                 stream.as_object_mut().map(|stream| stream.remove("schema"));
@@ -102,6 +142,7 @@ pub(super) fn describe(document: &mut Value, numbers: Numbers) {
                     describe_error(responses, *code, row);
                 }
             }
+            responses.values_mut().for_each(|response| add_headers(response, &EVERY));
             if is_limited(path) {
                 responses.values_mut().for_each(|response| add_headers(response, &LIMITED));
             }
@@ -259,6 +300,9 @@ fn describe_read(operation: &mut Value, is_get: bool, is_list: bool, numbers: Op
     if is_list {
         let lines = json!({"schema": {"type": "string", "description": "One block a line"}});
         responses["200"]["content"]["application/x-ndjson"] = lines;
+        let description =
+            "A line of names, then one block a line: its members, in the order of the schema. Null is empty.";
+        responses["200"]["content"]["text/csv"] = json!({"schema": {"type": "string", "description": description}});
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    chain::MinerBlock,
     http::numbers::Numbers,
     protocol::query::{Kind, PATHS, Parameter},
 };
@@ -172,6 +173,7 @@ pub(super) fn add_examples(document: &mut Value, numbers: Numbers) {
             for (media_type, content) in answers.into_iter().flatten() {
                 content["example"] = match media_type.as_str() {
                     "application/x-ndjson" => lines(answer).into(),
+                    "text/csv" => csv(answer).into(),
                     _ => answer.clone(),
                 };
             }
@@ -197,6 +199,20 @@ pub(super) fn add_event_examples(document: &mut Value, numbers: Numbers) {
 fn lines(answer: &Value) -> String {
     let blocks = answer["data"]["blocks"].as_array();
     blocks.into_iter().flatten().map(|block| format!("{block}\n")).collect()
+}
+
+fn csv(answer: &Value) -> String {
+    let blocks = answer["data"]["blocks"].as_array();
+    // With `?numbers=string` the numbers are texts, which CSV has no need of.
+    let blocks = blocks.into_iter().flatten().filter_map(|block| {
+        let mut block = block.clone();
+        if let Some(number) = block["miner_number"].as_str() {
+            block["miner_number"] = number.parse::<u64>().ok()?.into();
+        }
+        serde_json::from_value(block).ok()
+    });
+    let blocks: Vec<MinerBlock> = blocks.collect();
+    MinerBlock::csv_header() + &MinerBlock::csv_lines(&blocks)
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ macro_rules! view {
             responses((status = 200, description = "The answer", body = Envelope<$data>))
         )]
         pub(super) async fn $name(State(gateway): State<Arc<Gateway>>, read: ViewRead) -> Result<Response, Rejection> {
-            respond::view(&gateway.source, read).await
+            respond::view(&gateway, read).await
         }
     };
 }

@@ -91,8 +91,6 @@ struct Asked {
             description = "What to follow: `chain`, the default, `sync` and `peers`, separated by commas or in several parameters"),
         ("include" = Option<String>, Query, pattern = "^blocks$", example = "blocks",
             description = "`blocks`: events of the chain have their blocks, those that left too, unless these are too many"),
-        ("numbers" = Option<String>, Query, pattern = "^(number|string)$", example = "string",
-            description = "How miner numbers of blocks are written: `number`, the default, or `string`"),
         ("last-event-id" = Option<String>, Header, pattern = "^[0-9]{1,19}(-[0-9a-f]{16})?$",
             example = "1-1a31748356cf9498",
             description = "The same as `after`, as browsers send it when they reconnect; takes precedence over it")

@@ -32,7 +32,7 @@ macro_rules! mirror {
             responses((status = 200, description = "The answer", body = Envelope<$data>))
         )]
         pub(super) async fn $name(State(gateway): State<Arc<Gateway>>, read: Read) -> Result<Response, Rejection> {
-            respond::answer(&gateway.source, read).await
+            respond::answer(&gateway, read).await
         }
     };
 }

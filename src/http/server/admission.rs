@@ -45,7 +45,9 @@ impl Admission {
         counters: Arc<ConnectionCounters>,
     ) -> Arc<Self> {
         let per_client = (limits.client_connections > 0).then(|| PerClientLimit::new(limits.client_connections));
-        Arc::new(Self { most: limits.connections.max(1), per_client, addresses, open: Mutex::default(), counters })
+        let most = limits.connections.max(1);
+        counters.set_most(most);
+        Arc::new(Self { most, per_client, addresses, open: Mutex::default(), counters })
     }
 
     /// A permit for a connection from `remote`; evicts another connection if there are too many.

@@ -4,6 +4,7 @@
 use serde::Serialize;
 use url::Url;
 
+use crate::chain::words;
 use crate::protocol::Ancestor;
 
 /// Longest role kept, in characters.
@@ -66,6 +67,15 @@ pub enum Standing {
     /// Not known yet.
     Unknown,
 }
+
+words!(Standing {
+    Same = "same",
+    Behind = "behind",
+    Ahead = "ahead",
+    Forked = "forked",
+    OtherGenesis = "other_genesis",
+    Unknown = "unknown",
+});
 
 /// Claims of a peer about its chain, as of the latest sync. They are unverified, and nothing depends on them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]

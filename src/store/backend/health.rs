@@ -13,7 +13,7 @@ use sqlx::Connection;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use super::{Backend, Connector};
-use crate::store::error::StoreError;
+use crate::store::{error::StoreError, error_kind::ErrorKind};
 
 /// Longest wait for the database's answer to a probe. With [`PROBE_EVERY`] it bounds how long after its return the
 /// database still counts as unreachable: less than 2 s.
@@ -33,13 +33,15 @@ pub struct Health<DB: Backend> {
     /// Older connections are not used: they may be broken, or lead to a server that isn't the right one any more.
     trusted_since: Mutex<Instant>,
     outages: AtomicU64,
+    errors: [AtomicU64; ErrorKind::ALL.len()],
 }
 
 impl<DB: Backend> Health<DB> {
     /// A database that was just reached with `connector`.
     pub fn new(connector: Connector<DB>) -> Arc<Self> {
         let (up, trusted_since) = (watch::Sender::new(true), Mutex::new(Instant::now()));
-        Arc::new(Self { connector, up, probing: AtomicBool::new(false), trusted_since, outages: AtomicU64::new(0) })
+        let (probing, outages, errors) = Default::default();
+        Arc::new(Self { connector, up, probing, trusted_since, outages, errors })
     }
 
     /// Whether the database can be reached, as far as is known.
@@ -50,6 +52,11 @@ impl<DB: Backend> Health<DB> {
     /// Number of times that the database became unreachable.
     pub fn outages(&self) -> u64 {
         self.outages.load(Ordering::Relaxed)
+    }
+
+    /// Numbers of operations that failed, in the order of [`ErrorKind::ALL`].
+    pub fn errors(&self) -> [u64; ErrorKind::ALL.len()] {
+        self.errors.each_ref().map(|count| count.load(Ordering::Relaxed))
     }
 
     /// Waits until the database is unreachable.
@@ -68,8 +75,11 @@ impl<DB: Backend> Health<DB> {
         *self.trusted_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Records an error: starts a probe, or distrusts connections, where the error calls for it.
+    /// Counts an error; starts a probe, or distrusts connections, where the error calls for it.
     pub fn record(self: &Arc<Self>, error: &StoreError) {
+        if let Some(kind) = error.kind() {
+            self.errors[kind as usize].fetch_add(1, Ordering::Relaxed);
+        }
         match error {
             StoreError::Unreachable(_) | StoreError::Missing(_) => {
                 self.distrust();

@@ -78,12 +78,14 @@ impl Backend for Postgres {
     const COUNT_TABLES: &'static str = "SELECT count(*) FILTER (WHERE relname <> '_sqlx_migrations'), \
          count(*) FILTER (WHERE relname = '_sqlx_migrations') FROM pg_class \
          WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relname IN \
-         ('block', 'tally', 'chain', 'staged_block', 'stage', 'event', 'job', 'note', '_sqlx_migrations')";
+         ('block', 'tally', 'chain', 'staged_block', 'stage', 'event', 'job', 'note', 'miner_block', 'epoch', \
+         '_sqlx_migrations')";
     const TEXTS: &'static str = "(SELECT jsonb_array_elements_text(CAST($1 AS jsonb)))";
     const NUMBERS: &'static str = "(SELECT CAST(jsonb_array_elements_text(CAST($1 AS jsonb)) AS bigint))";
     const NOMINEE: &'static str =
         "left(split_part(split_part(document, '\"nominated_peer_id\":\"', 2), '\"', 1), 64) COLLATE \"C\"";
     const NOW: &'static str = "CAST(floor(EXTRACT(EPOCH FROM clock_timestamp())) AS BIGINT)";
+    const SIZE: &'static str = "SELECT pg_database_size(current_database())";
     const MIGRATIONS: &'static Migrator = &MIGRATIONS;
 
     type LeaseSource = LeaseSource;

@@ -99,6 +99,7 @@ impl Backend for Sqlite {
     const NOMINEE: &'static str = "substr(substr(document, instr(document, '\"nominated_peer_id\":\"') + 21), 1, \
          min(64, instr(substr(document, instr(document, '\"nominated_peer_id\":\"') + 21), '\"') - 1))";
     const NOW: &'static str = "unixepoch()";
+    const SIZE: &'static str = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
     const MIGRATIONS: &'static Migrator = &MIGRATIONS;
 
     type LeaseSource = LeaseSource;

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::{Command, P2pClient};
 use crate::p2p::address::PeerAddress;
+use crate::p2p::behaviour::gossip::GOSSIP_QUEUE;
 use crate::p2p::error::P2pError;
 use crate::p2p::peers::record::Reputation;
 use crate::p2p::shared::EndpointStats;
@@ -85,8 +86,10 @@ impl P2pClient {
 
     /// State of the libp2p endpoint.
     pub fn endpoint_stats(&self) -> EndpointStats {
-        let command_queue = (self.commands.max_capacity() - self.commands.capacity()) as u64;
-        EndpointStats { command_queue, ..self.shared.stats().endpoint.clone() }
+        let command_limit = self.commands.max_capacity() as u64;
+        let command_queue = command_limit - self.commands.capacity() as u64;
+        let gossip_limit = GOSSIP_QUEUE as u64;
+        EndpointStats { command_queue, command_limit, gossip_limit, ..self.shared.stats().endpoint.clone() }
     }
 
     /// Disconnects peers that are no longer admitted; the next discovery round does so as well.

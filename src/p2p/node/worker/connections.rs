@@ -198,6 +198,7 @@ impl Worker {
         match event {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
                 tracing::debug!(peer = %peer_id, outbound = endpoint.is_dialer(), "connected");
+                self.shared.stats().count_connection(endpoint.is_dialer());
                 if endpoint.is_dialer() {
                     self.discovery.connected(peer_id, connection_id);
                 }

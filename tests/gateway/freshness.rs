@@ -1,0 +1,117 @@
+//! How current what a client reads is: the age of the tip, and the state of the sync.
+
+use modal_gateway::{
+    chain::{Level, MinerBlock, unix_now},
+    source::job::{SyncState, SyncStatus},
+};
+use rstest::rstest;
+
+use crate::support::{
+    gateway::{Backend, Reply, TestGateway, TestStore, chain, parent, synthetic, synthetic_block, verifier},
+    until::eventually,
+};
+
+const EPOCH: &str = "/data/miner_block/epoch?epoch=1";
+
+fn age(reply: &Reply) -> Option<i64> {
+    reply.header("x-modal-tip-age").map(|age| age.parse().unwrap())
+}
+
+/// The gateway's answer, once the sync was looked at.
+async fn watched(gateway: &TestGateway, path: &str) -> Reply {
+    eventually(async || {
+        let reply = gateway.get(path).await;
+        reply.header("x-modal-sync").is_some().then_some(reply)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn answers_from_the_store_say_how_current_they_are_unless_any_cache_may_keep_them() {
+    let gateway = TestGateway::start(Backend::Sqlite).await;
+    let first = watched(&gateway, EPOCH).await;
+    let timestamp = chain().last().unwrap().timestamp;
+    let is_current = |reply: &Reply| {
+        let expected = unix_now() - timestamp;
+        age(reply).is_some_and(|age| (expected - 5..=expected).contains(&age))
+            && reply.header("x-modal-sync") == Some("off")
+    };
+    assert!(is_current(&first), "{:?}", first.headers);
+    let tag = first.header("etag").unwrap();
+    let copy = gateway.get_with(EPOCH, "if-none-match", tag).await;
+    assert!(copy.status == 304 && is_current(&copy), "{} {:?}", copy.status, copy.headers);
+    for (path, status) in [
+        ("/data/miner_block/canonical", 200),
+        ("/data/miner_block/chain_info", 200),
+        ("/data/miner_block/get?hash=00", 404),
+        ("/data/miner_block/epoch", 400),
+        ("/status", 200),
+        ("/health/ready", 200),
+    ] {
+        let reply = gateway.get(path).await;
+        assert!(reply.status == status && is_current(&reply), "{path}: {} {:?}", reply.status, reply.headers);
+    }
+    let settled = gateway.get("/data/miner_block/range?from_index=0&to_index=20").await;
+    assert!(settled.header("cache-control").unwrap().starts_with("public"));
+    assert_eq!((age(&settled), settled.header("x-modal-sync")), (None, None));
+    let document = gateway.get("/openapi.json").await;
+    assert_eq!((age(&document), document.header("x-modal-sync")), (None, None), "no answer from the store");
+}
+
+#[tokio::test]
+async fn an_answer_of_a_peer_does_not_say_how_current_the_store_is() {
+    let peer = TestGateway::start(Backend::Sqlite).await;
+    let address = peer.p2p.dial_addresses().remove(0);
+    let gateway = TestGateway::with_peers(Backend::Sqlite, &[format!("node={address}")]).await;
+    watched(&gateway, EPOCH).await;
+    let forwarded = gateway.get(&format!("{EPOCH}&peer=node")).await;
+    assert!(forwarded.status == 200 && forwarded.header("x-modal-tip").is_some(), "{:?}", forwarded.headers);
+    assert_eq!((age(&forwarded), forwarded.header("x-modal-sync")), (None, None));
+}
+
+#[rstest]
+#[case(Backend::Sqlite)]
+#[case(Backend::Postgres)]
+#[tokio::test]
+async fn the_age_follows_the_tip_and_the_state_follows_the_sync(#[case] backend: Backend) {
+    let gateway = TestGateway::over(TestStore::create(backend).await, &[], |config| config).await;
+    let empty = watched(&gateway, EPOCH).await;
+    assert_eq!((age(&empty), empty.header("x-modal-sync")), (None, Some("off")), "an empty chain has no tip");
+
+    let mut blocks = synthetic(3);
+    blocks[2] = MinerBlock { timestamp: unix_now() - 1000, ..blocks[2].clone() };
+    gateway.store.append(blocks, Level::None).await;
+    let aged = async |tip: &str, least: i64| {
+        eventually(async || {
+            let reply = gateway.get(EPOCH).await;
+            let is_there = reply.header("x-modal-tip") == Some(tip);
+            // Without an age: the tip was read by another request, which still learns its time.
+            is_there.then(|| age(&reply)).flatten().map(|age| (least..least + 60).contains(&age))
+        })
+        .await
+    };
+    assert!(aged("2:main-2", 1000).await);
+
+    let store = gateway.store.open().await;
+    let mut writer = store.write().await.unwrap();
+    writer.rewind(Some(1), "heavier chain", Some("side-3"), unix_now()).await.unwrap();
+    let branch: Vec<_> = (2..4)
+        .map(|index| MinerBlock {
+            timestamp: unix_now() - 100,
+            ..synthetic_block(index, "side", if index == 2 { "main" } else { "side" })
+        })
+        .collect();
+    writer.append(verifier(Level::None).verify(Some(&parent(1, "main-1")), branch).unwrap()).await.unwrap();
+    writer.commit().await.unwrap();
+    assert!(aged("3:side-3", 100).await);
+
+    for status in [
+        SyncStatus { state: SyncState::Syncing, ..SyncStatus::default() },
+        SyncStatus { state: SyncState::Synced, ..SyncStatus::default() },
+        SyncStatus::stalled("no useful peer"),
+    ] {
+        status.write(&*store).await.unwrap();
+        let word = status.state.as_str();
+        eventually(async || (gateway.get(EPOCH).await.header("x-modal-sync") == Some(word)).then_some(())).await;
+    }
+}
