@@ -1,18 +1,19 @@
 //! What every page says around its content: its source, the tip that it was made at and how old that is, whether that is live,
 //! and where else to go.
 
+use serde::Deserialize;
+
 use super::{
     assets::Assets,
     parts::{Links, Mark, Moment, Place},
-    read,
     text::{self, Shown},
 };
 use crate::{
     chain::Position,
     http::gateway::Gateway,
-    protocol::Failure,
+    protocol::{Code, Failure, Query},
     source::{
-        Cursor,
+        Cursor, Origin, Source,
         job::{SyncState, SyncStatus},
     },
     store::Snapshot,
@@ -88,7 +89,7 @@ impl Frame {
         let (source, network) = (&gateway.source, &gateway.settings.network);
         let tip = snapshot.tip.as_ref().map(Position::from);
         let tip_time = match &tip {
-            Some(tip) => read::time_of(source, tip).await?,
+            Some(tip) => time_of(source, tip).await?,
             None => None,
         };
         let state = State {
@@ -136,6 +137,22 @@ impl Frame {
             refresh: None,
             other_refresh: String::new(),
         }
+    }
+}
+
+/// The timestamp of a block, as the source keeps it for as long as the chain stays; `None` where the chain has just changed.
+async fn time_of(source: &Source, block: &Position) -> Result<Option<i64>, Failure> {
+    #[derive(Deserialize)]
+    struct Timed {
+        timestamp: i64,
+    }
+    match source.answer(Query::Get { hash: block.hash.clone() }, &Origin::Local, 0).await {
+        Ok(answer) => {
+            let block: Timed = serde_json::from_slice(answer.data()).map_err(|_| Failure::new(Code::Internal))?;
+            Ok(Some(block.timestamp))
+        }
+        Err(error) if error.failure.code == Code::BlockNotFound => Ok(None),
+        Err(error) => Err(error.failure),
     }
 }
 

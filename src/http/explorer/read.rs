@@ -1,14 +1,11 @@
 //! What pages read from the source.
 
-use serde::Deserialize;
-
 use super::{parts::BlockRow, visit::Visit};
 use crate::{
-    chain::{MinerBlock, Position},
+    chain::MinerBlock,
     p2p::PeerInfo,
-    protocol::{Code, Failure, Query},
+    protocol::Failure,
     source::{
-        Origin, Source,
         view::{
             BlockId, Viewed,
             model::{
@@ -93,20 +90,4 @@ pub(super) fn is_final(visit: &Visit, chain: &Snapshot, index: u64) -> bool {
 pub(super) fn rows(visit: &Visit, chain: &Snapshot, blocks: &[MinerBlock]) -> Vec<BlockRow> {
     let row = |block: &MinerBlock| BlockRow::new(&visit.links, block, is_final(visit, chain, block.index), visit.now);
     blocks.iter().map(row).collect()
-}
-
-/// The timestamp of a block, as the source keeps it for as long as the chain stays; `None` where the chain has just changed.
-pub(super) async fn time_of(source: &Source, block: &Position) -> Result<Option<i64>, Failure> {
-    #[derive(Deserialize)]
-    struct Timed {
-        timestamp: i64,
-    }
-    match source.answer(Query::Get { hash: block.hash.clone() }, &Origin::Local, 0).await {
-        Ok(answer) => {
-            let block: Timed = serde_json::from_slice(answer.data()).map_err(|_| Failure::new(Code::Internal))?;
-            Ok(Some(block.timestamp))
-        }
-        Err(error) if error.failure.code == Code::BlockNotFound => Ok(None),
-        Err(error) => Err(error.failure),
-    }
 }
