@@ -93,6 +93,34 @@ fn check(page: &Page, demo: &Demo, folder: &Path) -> usize {
     examples.len()
 }
 
+/// Runs the programs of a page, which assert what they say; their number.
+fn run_programs(page: &Page, demo: &Demo) -> usize {
+    let mut count = 0;
+    for code in page.codes() {
+        let (program, arguments) = match code.language.as_str() {
+            "python" => ("python3", &["-c"][..]),
+            "js" => ("node", &["--input-type=module", "-e"][..]),
+            _ => continue,
+        };
+        count += 1;
+        let at = format!("{}: a program in {}", page.path, code.language);
+        let mut command = Command::new(program);
+        match command.args(arguments).arg(code.text.replace(HTTP, &demo.http)).output() {
+            Ok(output) => assert!(output.status.success(), "{at}\n{}", String::from_utf8_lossy(&output.stderr)),
+            Err(error) if env::var_os("CI").is_none() => eprintln!("{at} is left out: {program}: {error}"),
+            Err(error) => panic!("{at}: {program}: {error}"),
+        }
+    }
+    count
+}
+
+#[test]
+fn every_program_runs() {
+    let demo = Demo::start();
+    let counts: Vec<_> = pages::all().iter().map(|page| (page.path.clone(), run_programs(page, &demo))).collect();
+    assert!(counts.contains(&("docs/api.md".into(), 2)), "{counts:?}");
+}
+
 #[test]
 fn every_example_gives_what_it_shows() {
     let demo = Demo::start();
