@@ -3,19 +3,39 @@
 use std::{sync::Arc, time::Duration};
 
 use libp2p::PeerId;
-use modal_gateway::source::{LocalSource, Origin, Settings, Source};
+use modal_gateway::{
+    chain::BLOCKS_PER_EPOCH,
+    source::{LocalSource, Origin, Settings, Source, view::ViewQuery},
+};
 
 use crate::{
-    chain::{KINDS, LENGTHS, QUESTIONS, Stores},
+    chain::{KINDS, LENGTHS, QUESTIONS, Question, Stores},
     measure::{Ask, Outcome, Pace, Rates, Table, Target, contender},
 };
+
+/// What is asked: a query of the protocol, or a view of a chain of so many blocks.
+#[derive(Clone, Copy)]
+enum Asked {
+    Query(Question),
+    View(fn(u64) -> ViewQuery),
+}
+
+/// Views, random over the chain.
+const VIEWS: [(Asked, &str); 3] = [
+    (
+        Asked::View(|blocks| ViewQuery::Epoch(fastrand::u64(..(blocks - 1) / BLOCKS_PER_EPOCH))),
+        "`/chain/epochs/{epoch}`",
+    ),
+    (Asked::View(|blocks| ViewQuery::Blocks { before: Some(fastrand::u64(20..blocks)), limit: 20 }), "`/chain/blocks`"),
+    (Asked::View(|_| ViewQuery::Network), "`/chain/network`"),
+];
 
 /// Microseconds a request, one after the other.
 pub async fn run(stores: &Stores, pace: Pace) -> Outcome<String> {
     let mut table = Table::new(2, &["store", "request", "1,000", "10,000", "100,000", "100,000 : 1,000"]);
     let mut target = Target::at_most(1.3);
     for (kind, store_name) in KINDS {
-        for (question, name) in QUESTIONS {
+        for (asked, name) in QUESTIONS.map(|(question, name)| (Asked::Query(question), name)).iter().chain(&VIEWS) {
             let mut contenders = Vec::new();
             for length in LENGTHS {
                 let settings = Settings {
@@ -27,18 +47,29 @@ pub async fn run(stores: &Stores, pace: Pace) -> Outcome<String> {
                 };
                 let local = LocalSource::new(stores.get(kind, length)?, PeerId::random(), settings);
                 let source = Arc::new(Source::local_only(Arc::new(local)));
-                let ask = stores.asker(question, length);
-                let ask: Ask = Arc::new(move || {
-                    let (source, query) = (source.clone(), ask());
-                    Box::pin(async move {
-                        let answer = source.answer(query, &Origin::Local, 0).await;
-                        answer.map(drop).map_err(|declined| declined.failure.to_string().into())
-                    })
-                });
+                let ask: Ask = match *asked {
+                    Asked::Query(question) => {
+                        let ask = stores.asker(question, length);
+                        Arc::new(move || {
+                            let (source, query) = (source.clone(), ask());
+                            Box::pin(async move {
+                                let answer = source.answer(query, &Origin::Local, 0).await;
+                                answer.map(drop).map_err(|declined| declined.failure.to_string().into())
+                            })
+                        })
+                    }
+                    Asked::View(view) => Arc::new(move || {
+                        let (source, query) = (source.clone(), view(length as u64));
+                        Box::pin(async move {
+                            let answer = source.view(query, None).await;
+                            answer.map(drop).map_err(|failure| failure.to_string().into())
+                        })
+                    }),
+                };
                 contenders.push(contender(1, ask));
             }
             let rates = Rates::measure(&contenders, pace).await?;
-            let mut row = vec![store_name.to_owned(), name.to_owned()];
+            let mut row = vec![store_name.to_owned(), (*name).to_owned()];
             row.extend((0..LENGTHS.len()).map(|length| format!("{:.0}", 1e6 / rates.of(length))));
             row.push(target.check(rates.ratio(0, LENGTHS.len() - 1)));
             table.row(row);
