@@ -79,7 +79,7 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
     let title = format!("Block {}", text::grouped(viewed.data.block.index));
     let frame = visit.frame(Section::Other, title, &viewed.snapshot).await?;
     let tip = viewed.snapshot.tip.map_or(0, |tip| tip.index);
-    respond(&visit, &describe(&visit, frame, by_index, tip, viewed.data))
+    Ok(respond(&visit, &describe(&visit, frame, by_index, tip, viewed.data))?)
 }
 
 fn describe(visit: &Visit, frame: Frame, by_index: bool, tip: u64, detail: BlockDetail) -> BlockPage {

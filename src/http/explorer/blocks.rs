@@ -40,5 +40,5 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
         older: blocks.data.next_before,
         frame: visit.frame(Section::Blocks, "Blocks", &blocks.snapshot).await?,
     };
-    respond(&visit, &page)
+    Ok(respond(&visit, &page)?)
 }

@@ -70,7 +70,7 @@ impl Chart {
         let named = |(epoch, value): (u64, f64)| format!("{} in epoch {}", written(value), text::grouped(epoch));
         let lowest = known().min_by(|a, b| a.1.total_cmp(&b.1)).map(named);
         let highest = known().max_by(|a, b| a.1.total_cmp(&b.1)).map(named);
-        let latest = known().last().map(named);
+        let latest = known().next_back().map(named);
         let description = match (lowest, highest, latest) {
             (Some(lowest), Some(highest), Some(latest)) => format!(
                 "Epochs {} to {}. Lowest: {lowest}. Highest: {highest}. Latest: {latest}.",

@@ -174,7 +174,7 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
     let title = format!("Epoch {}", text::grouped(epoch));
     let frame = visit.frame(Section::Epochs, title, &viewed.snapshot).await?;
     let newest = viewed.snapshot.tip.as_ref().and_then(|tip| election::epoch_of(tip.index));
-    respond(&visit, &describe(&visit, frame, viewed.data, replaced, newest))
+    Ok(respond(&visit, &describe(&visit, frame, viewed.data, replaced, newest))?)
 }
 
 fn describe(

@@ -54,7 +54,7 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
         definition: viewed.data.definition,
         frame: visit.frame(Section::Epochs, "Epochs", &viewed.snapshot).await?,
     };
-    respond(&visit, &page)
+    Ok(respond(&visit, &page)?)
 }
 
 /// A value in as many digits as fit beside a chart.

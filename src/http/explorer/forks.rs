@@ -97,7 +97,7 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
         older: viewed.data.next_before.map(|next| utf8_percent_encode(&next, NON_ALPHANUMERIC).to_string()),
         frame: visit.frame(Section::Forks, "Forks", &viewed.snapshot).await?,
     };
-    respond(&visit, &page)
+    Ok(respond(&visit, &page)?)
 }
 
 /// Puts orphaned blocks, the highest first, together to branches.

@@ -60,5 +60,5 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
         peers: Standings::of(&read::peers(&visit)),
         frame: visit.frame(Section::Home, "Chain", &blocks.snapshot).await?,
     };
-    respond(&visit, &page)
+    Ok(respond(&visit, &page)?)
 }

@@ -60,5 +60,5 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
         definition: viewed.data.definition,
         frame: visit.frame(Section::Network, "Network", &viewed.snapshot).await?,
     };
-    respond(&visit, &page)
+    Ok(respond(&visit, &page)?)
 }

@@ -85,7 +85,7 @@ pub(super) async fn ranking(visit: Visit) -> Result<Response, Rejection> {
         definition: ranking.definition,
         frame: visit.frame(Section::Nominees, "Nominees", &viewed.snapshot).await?,
     };
-    respond(&visit, &page)
+    Ok(respond(&visit, &page)?)
 }
 
 #[derive(Template)]
@@ -131,5 +131,5 @@ pub(super) async fn nominee(visit: Visit) -> Result<Response, Rejection> {
         older: viewed.data.next_before,
         frame: visit.frame(Section::Nominees, title, &viewed.snapshot).await?,
     };
-    respond(&visit, &page)
+    Ok(respond(&visit, &page)?)
 }

@@ -63,7 +63,7 @@ pub(super) trait Page: Template {
 ///
 /// # Errors
 /// [`Code::Internal`] where it would be too long.
-pub(super) fn respond(visit: &Visit, page: &impl Page) -> Result<Response, Rejection> {
+pub(super) fn respond(visit: &Visit, page: &impl Page) -> Result<Response, Failure> {
     let body = rendered(page)?;
     let mut headers = page_headers();
     let tag = hex::encode(&Sha256::digest(&body)[..16]);

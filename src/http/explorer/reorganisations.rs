@@ -120,7 +120,7 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
         older: viewed.data.next_before,
         frame: visit.frame(Section::Reorganisations, "Reorganisations", &viewed.snapshot).await?,
     };
-    respond(&visit, &page)
+    Ok(respond(&visit, &page)?)
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
     if let Some(address) = found.as_ref().and_then(|found| only(&visit, found, &query)) {
         return Ok((StatusCode::SEE_OTHER, [(header::LOCATION, address)]).into_response());
     }
-    respond(&visit, &results(&visit, query.clone(), found, peer, &snapshot).await?)
+    Ok(respond(&visit, &results(&visit, query.clone(), found, peer, &snapshot).await?)?)
 }
 
 async fn results(

@@ -55,6 +55,6 @@ fn ranked(blocks: Vec<MinerBlock>) -> Vec<Ranked> {
     }
     let nominee = |(peer, (blocks, last_index))| Ranked { peer, blocks, share: blocks as f64 / total, last_index };
     let mut nominees: Vec<_> = counts.into_iter().map(nominee).collect();
-    nominees.sort_by(|a, b| (b.blocks, b.last_index).cmp(&(a.blocks, a.last_index)));
+    nominees.sort_by_key(|nominee| std::cmp::Reverse((nominee.blocks, nominee.last_index)));
     nominees
 }

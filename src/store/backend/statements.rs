@@ -24,13 +24,11 @@ macro_rules! run_of_blocks {
         concat!(run_of_blocks!(), $which, run_of_blocks!(end))
     };
     () => {
-        concat!(
-            "SELECT chain.version, chain.tip_index, chain.tip_hash, chain.tip_epoch, run.json, run.count, \
-             run.last_index, last.hash AS last_hash, run.level \
-             FROM chain CROSS JOIN \
-             (SELECT string_agg(document, ',') AS json, count(*) AS count, max(idx) AS last_index, \
-             min(level) AS level FROM (SELECT idx, level, document FROM block WHERE "
-        )
+        "SELECT chain.version, chain.tip_index, chain.tip_hash, chain.tip_epoch, run.json, run.count, \
+         run.last_index, last.hash AS last_hash, run.level \
+         FROM chain CROSS JOIN \
+         (SELECT string_agg(document, ',') AS json, count(*) AS count, max(idx) AS last_index, \
+         min(level) AS level FROM (SELECT idx, level, document FROM block WHERE "
     };
     (end) => {
         ") AS member) AS run LEFT JOIN block AS last ON last.canonical AND last.idx = run.last_index"
