@@ -107,6 +107,10 @@ pub fn router(gateway: Arc<Gateway>) -> Router {
 /// at the end. The pages under `/docs/` keep theirs.
 fn normalised(mut request: Request) -> Request {
     let path = request.uri().path();
+    let is_normal = !path.contains('%') && !path.contains("/./") && (path.len() == 1 || !path.ends_with('/'));
+    if is_normal {
+        return request;
+    }
     let (mut plain, mut rest) = (String::with_capacity(path.len()), path);
     while let Some((before, encoded)) = rest.split_once('%') {
         plain.push_str(before);
