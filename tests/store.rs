@@ -81,6 +81,16 @@ impl TestDatabase {
         store::open(&self.url(), &impatient()).await.unwrap()
     }
 
+    /// Brings the schema back to what it was before the migration `version`.
+    async fn before_migration(&self, version: i64) {
+        for (_, statements) in UNDO.iter().filter(|(undone, _)| *undone >= version) {
+            for sql in *statements {
+                self.execute(sql).await.unwrap();
+            }
+        }
+        self.execute(&format!("DELETE FROM _sqlx_migrations WHERE version >= {version}")).await.unwrap();
+    }
+
     /// Runs SQL on the database directly.
     async fn execute(&self, sql: &str) -> sqlx::Result<u64> {
         let sql = AssertSqlSafe(sql.to_owned());
@@ -96,6 +106,20 @@ impl TestDatabase {
         }
     }
 }
+
+/// What takes back each migration, the newest first.
+const UNDO: [(i64, &[&str]); 3] = [
+    (5, &["DROP VIEW epoch", "DROP VIEW miner_block"]),
+    (4, &["DROP INDEX block_nominee", "DROP INDEX event_reorganised"]),
+    (
+        3,
+        &[
+            "ALTER TABLE chain DROP COLUMN largest",
+            "ALTER TABLE chain DROP COLUMN off_schedule",
+            "ALTER TABLE chain DROP COLUMN off_timestamp",
+        ],
+    ),
+];
 
 /// Options that wait long enough for what will happen, and not long for what won't.
 fn impatient() -> OpenOptions {

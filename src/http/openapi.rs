@@ -62,6 +62,8 @@ Answers are compressed with zstd, br or gzip for clients that send `accept-encod
 
 `errors.code` is stable. Any other path is `unknown_path`, any other method `method_not_allowed`.
 
+<details><summary>All error codes</summary>
+
 | status | `errors.code` | `errors.error` |
 | --- | --- | --- |
 ";
@@ -75,6 +77,7 @@ pub(super) fn document() -> openapi::OpenApi {
         // Writing to a String can't fail.
         let _ = writeln!(description, "| {status} | `{}` | {} |", code.as_str(), code.text());
     }
+    description += "\n</details>\n";
     document.info.description = Some(description);
     document
 }

@@ -121,11 +121,7 @@ async fn an_older_store_counts_as_holding_the_longest_of_its_time(
         append(&store, plain(length)).await;
     }
     store.close().await;
-    // As it was before the migration.
-    for column in ["largest", "off_schedule", "off_timestamp"] {
-        test.execute(&format!("ALTER TABLE chain DROP COLUMN {column}")).await.unwrap();
-    }
-    test.execute("DELETE FROM _sqlx_migrations WHERE version = 3").await.unwrap();
+    test.before_migration(3).await;
     let store = test.open().await;
     let state = store.state().await.unwrap();
     assert_eq!((state.length, state.off_schedule, state.off_timestamp), (length, 0, 0));

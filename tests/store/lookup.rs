@@ -89,11 +89,7 @@ async fn hashes_are_found_by_their_beginning(#[values(Sqlite, Postgres)] kind: K
 async fn a_store_of_the_schema_before_gets_the_lookups(#[values(Sqlite, Postgres)] kind: Kind) {
     let (database, store) = holding(kind, fixture()).await;
     store.close().await;
-    for sql in
-        ["DROP INDEX block_nominee", "DROP INDEX event_reorganised", "DELETE FROM _sqlx_migrations WHERE version >= 4"]
-    {
-        database.execute(sql).await.unwrap();
-    }
+    database.before_migration(4).await;
     let store = database.open().await;
     let nominee = &fixture()[35].nominated_peer_id;
     let expected = fixture().iter().filter(|block| block.nominated_peer_id == *nominee).count();

@@ -263,9 +263,7 @@ async fn blocks_of_an_index_or_an_epoch_are_found_without_a_scan(#[values(Sqlite
 async fn a_store_from_before_the_views_gets_them(#[values(Sqlite, Postgres)] kind: Kind) {
     let (test, store) = holding(kind, fixture()).await;
     store.close().await;
-    for sql in ["DROP VIEW epoch", "DROP VIEW miner_block", "DELETE FROM _sqlx_migrations WHERE version = 5"] {
-        test.execute(sql).await.unwrap();
-    }
+    test.before_migration(5).await;
     let as_it_is = OpenOptions { migrate: false, ..impatient() };
     let error = store::open(&test.url(), &as_it_is).await.err().unwrap();
     assert!(matches!(error, StoreError::OlderSchema), "{error:?}");
