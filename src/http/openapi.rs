@@ -1,5 +1,7 @@
 //! The OpenAPI document, derived from the handlers, and Swagger UI, which fetches nothing from elsewhere.
 //!
+//! * `parts`: headers, and parameters that many operations have
+//! * `views`: parameters and errors of the routes under `/chain`
 //! * `common`: what operations have in common: parameters, headers, errors
 //! * `queries`: parameters, request bodies and examples of the protocol's paths
 
@@ -32,7 +34,9 @@ use crate::{
 };
 
 mod common;
+mod parts;
 mod queries;
+mod views;
 
 #[derive(OpenApi)]
 #[openapi(
