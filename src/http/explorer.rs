@@ -2,7 +2,7 @@
 //!
 //! A page is read (`read`), described as texts and links (one file a page), and written by a typed template of
 //! `templates/explorer/`, which escapes every text. All links are relative, so pages work under any path. What is final,
-//! verified or orphaned is told by words ([`Mark`](parts::Mark)).
+//! verified or orphaned is shown in words ([`Mark`](parts::Mark)).
 //!
 //! * `visit`: a request for a page
 //! * `read`: what pages read from the source

@@ -1,8 +1,8 @@
 //! The representations of an answer (RFC 9110, section 3.2): formats and content codings of the same data.
 //!
-//! An answer of the source is JSON. Whatever else a client prefers is made of that once and kept, under its entity tag:
-//! the tag follows from the JSON's bytes, so that a representation stays good while the chain grows, and whoever has an
-//! [`EncodedAnswer`] shares it.
+//! An answer of the source is JSON. Any other representation is made from it once and cached under its entity tag. The
+//! tag follows from the JSON's bytes, so the representation stays valid while the chain grows, and all answers with the
+//! same bytes share it.
 
 use std::sync::Arc;
 

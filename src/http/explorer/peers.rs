@@ -12,7 +12,7 @@ use crate::{
     p2p::{PeerInfo, Standing},
 };
 
-/// Chains that a page tells of.
+/// Most chains that a page lists.
 const CHAINS: usize = 10;
 /// Peers that are named for each.
 const NAMED: usize = 3;

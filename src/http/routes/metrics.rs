@@ -160,8 +160,7 @@ fn add_http(metrics: &mut Metrics, gateway: &Gateway) {
     let help = "Answers of the public listener, by class of status.";
     metrics.counters("modal_http_answers_total", help, answers);
     let resets = counters.resets().map(|(reason, count)| (label("reason", reason), count));
-    let help =
-        "Followers of events told to read the chain anew, by reason: too_old if they were away, or read too slowly.";
+    let help = "Resets sent to followers of events, by reason: too_old if they were away, or read too slowly.";
     metrics.counters("modal_event_resets_total", help, resets);
     let limits = &gateway.limits;
     for (name, help, taken) in [
