@@ -175,7 +175,7 @@ impl Client {
     }
 }
 
-/// Bytes of the response that begins here, head and body; 0 while that can't be told.
+/// Bytes of the response that begins here, head and body; 0 while the length is unknown.
 fn whole_length(response: &[u8]) -> Outcome<usize> {
     let Some(head) = head_length(response) else { return Ok(0) };
     let text = std::str::from_utf8(&response[..head])?.to_ascii_lowercase();
