@@ -84,12 +84,12 @@ impl Display for LogFormat {
 
 /// What a long-running command logs unless `RUST_LOG` says otherwise: our own events, and of libp2p and the database
 /// driver, which log every connection and statement, only what is wrong. Kademlia warns every few minutes that it knows no peer:
-/// `serve` says that once.
+/// `serve` says that once. yamux warns of each connection that a peer closes first.
 pub const SERVICE_FILTER: &str =
-    "info,libp2p=warn,libp2p_kad::behaviour=error,yamux=warn,multistream_select=warn,hickory=warn,sqlx=warn";
+    "info,libp2p=warn,libp2p_kad::behaviour=error,yamux=error,multistream_select=warn,hickory=warn,sqlx=warn";
 
-/// What a command logs that does one thing and ends: its results are its output.
-pub const COMMAND_FILTER: &str = "warn";
+/// What a command logs that does one thing and ends: our own warnings. Its error says what a library's would.
+pub const COMMAND_FILTER: &str = "error,modal_gateway=warn";
 
 /// What is never logged, whatever is asked for: the driver quotes lines of a password file that it can't read.
 const NEVER: &str = "sqlx_postgres::options::pgpass=off";
