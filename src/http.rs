@@ -15,9 +15,10 @@
 //! * `representations`: what is made of an answer: NDJSON, CSV, compressed bodies; each made once
 //! * `timing`: the header `server-timing`
 //! * `respond`: an answer becomes a response: body, provenance, caching
-//! * `middleware`: the client's limits, the deadline; compression of streams and pages; CORS and security headers; access to
-//!   the admin listener
+//! * `middleware`: the client's limits, the deadline; compression of streams and pages; security headers; access to the admin
+//!   listener
 //! * `openapi`: the OpenAPI document and Swagger UI
+//! * `cors`: what pages of other origins may read and send
 //! * `explorer`: pages for people, at `/`
 //! * `routes`: every route of both listeners, and the handlers, one file per route family
 
@@ -26,10 +27,11 @@ pub use self::{
     limits::client::AddressRules,
     middleware::access::Access,
     numbers::Numbers,
-    routes::{admin_router, openapi_json, router},
+    routes::{PublicRoutes, admin_router, openapi_json, public_routes},
     server::serve,
 };
 
+mod cors;
 pub mod counters;
 pub mod envelope;
 mod explorer;

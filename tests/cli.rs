@@ -65,20 +65,17 @@ struct WorkDir(tempfile::TempDir);
 struct Outcome {
     code: i32,
     stdout: Vec<u8>,
-    /// Without the lines of progress.
+    /// Without the lines of progress: there are some where it took longer than a second.
     stderr: String,
-    /// Lines that tell of progress: there are some where it took longer than a second.
-    progress: Vec<String>,
 }
 
 impl From<Output> for Outcome {
     fn from(output: Output) -> Self {
         let stderr = String::from_utf8(output.stderr).unwrap();
-        let tells =
-            |line: &&str| ["import: ", "export: ", "sync: ", "verify: "].iter().any(|verb| line.starts_with(verb));
-        let (progress, rest): (Vec<_>, Vec<_>) = stderr.split_inclusive('\n').partition(tells);
-        let progress = progress.iter().map(|line| line.trim_end().to_owned()).collect();
-        Self { code: output.status.code().unwrap(), stdout: output.stdout, stderr: rest.concat(), progress }
+        let is_progress =
+            |line: &str| ["import: ", "export: ", "sync: ", "verify: "].iter().any(|verb| line.starts_with(verb));
+        let stderr = stderr.split_inclusive('\n').filter(|line| !is_progress(line)).collect();
+        Self { code: output.status.code().unwrap(), stdout: output.stdout, stderr }
     }
 }
 

@@ -6,8 +6,8 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use axum::{Router, http::header, routing};
 use modal_gateway::{
     http::{
-        self, AddressRules, Gateway, Settings,
-        server::{ConnectionLimits, Endpoint},
+        self, AddressRules, Gateway, PublicRoutes, Settings,
+        server::{ConnectionLimits, Endpoint, Routes},
     },
     protocol::Query,
     source::{Origin, Source},
@@ -65,10 +65,10 @@ pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
 }
 
 /// The routes of a gateway without limits for the client of the measurement.
-pub fn gateway(source: Arc<Source>) -> Outcome<Router> {
+pub fn gateway(source: Arc<Source>) -> Outcome<PublicRoutes> {
     let addresses = AddressRules { unlimited: vec!["127.0.0.0/8".parse()?], ..AddressRules::default() };
     let settings = Settings { addresses, ..Settings::default() };
-    Ok(http::router(Gateway::new(source, settings, CancellationToken::new())))
+    Ok(http::public_routes(Gateway::new(source, settings, CancellationToken::new())))
 }
 
 /// A server on a free port of loopback, gone when dropped.
@@ -79,12 +79,12 @@ pub struct Server {
 
 impl Server {
     /// Serves these routes.
-    pub async fn start(router: Router) -> Outcome<Self> {
+    pub async fn start(routes: impl Routes) -> Outcome<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let stop = CancellationToken::new();
         let endpoint = Endpoint {
-            router,
+            routes,
             limits: ConnectionLimits::default(),
             addresses: AddressRules::default(),
             tls: None,

@@ -59,7 +59,7 @@ impl Gateway {
         let admin_limits = ConnectionLimits { connections: ADMIN_CONNECTIONS, client_connections: 0, ..limits.clone() };
         let access = Access::new(listeners.admin_token.as_ref().map(Secret::expose), listeners.admin.1);
         let public = Endpoint {
-            router: http::router(gateway.clone()),
+            routes: http::public_routes(gateway.clone()),
             limits,
             addresses: addresses.clone(),
             tls: listeners.tls,
@@ -67,13 +67,14 @@ impl Gateway {
         };
         let admin = Endpoint {
             counters: gateway.counters().admin.clone(),
-            router: http::admin_router(gateway, access),
+            routes: http::admin_router(gateway, access),
             limits: admin_limits,
             addresses,
             tls: None,
         };
-        let serve = |listener, endpoint| tokio::spawn(http::serve(listener, endpoint, closing.clone()));
-        let tasks = [("HTTP", serve(listeners.http.0, public)), ("admin", serve(listeners.admin.0, admin))];
+        let public = tokio::spawn(http::serve(listeners.http.0, public, closing.clone()));
+        let admin = tokio::spawn(http::serve(listeners.admin.0, admin, closing.clone()));
+        let tasks = [("HTTP", public), ("admin", admin)];
         Self { node, http: listeners.http.1, admin: listeners.admin.1, listeners: tasks, closing, tls }
     }
 

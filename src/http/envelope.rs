@@ -28,6 +28,8 @@ pub const TIP_AGE: HeaderName = HeaderName::from_static("x-modal-tip-age");
 pub const SYNC: HeaderName = HeaderName::from_static("x-modal-sync");
 /// Names a request, in its answer and in the log.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The header of W3C's trace context (<https://www.w3.org/TR/trace-context/>).
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// What took how long.
 pub const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 

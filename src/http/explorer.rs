@@ -40,7 +40,7 @@ mod search;
 mod text;
 mod visit;
 
-pub(super) use self::{page::failures_as_pages, visit::Trimmed};
+pub(super) use self::{page::FailurePage, visit::Trimmed};
 
 /// The explorer's routes. They are for people, and not in the OpenAPI document.
 pub(super) fn routes() -> Router<Arc<Gateway>> {

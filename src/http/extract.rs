@@ -28,7 +28,7 @@ use super::{
 use crate::{
     protocol::{
         Code, Failure, MAX_REQUEST_BYTES, Query,
-        query::{self, Kind, Parameter, optional, pairs},
+        query::{self, Kind, Parameter, Path, optional, pairs},
     },
     source::Origin,
 };
@@ -69,17 +69,17 @@ impl FromRequest<Arc<Gateway>> for Read {
         let pairs = pairs(parts.uri.query().unwrap_or_default())?;
         let (mut peer, mut anchor, mut numbers, mut parameters) = (None, None, None, Vec::new());
         for (name, value) in &pairs {
-            let slot = match name.as_str() {
+            let slot = match &**name {
                 "peer" => &mut peer,
                 "anchor" => &mut anchor,
                 // Elsewhere it is a parameter like any other: `/ping` echoes it.
                 numbers::NAME if row.gives_blocks() => &mut numbers,
                 name => {
-                    parameters.push((name, value.as_str()));
+                    parameters.push((name, &**value));
                     continue;
                 }
             };
-            if slot.replace(value).is_some() {
+            if slot.replace(&**value).is_some() {
                 let detail = format!("{name} is given twice");
                 return Err(Failure::with_detail(Code::InvalidParameter, detail).into());
             }
@@ -90,13 +90,7 @@ impl FromRequest<Arc<Gateway>> for Read {
                 let detail = format!("{cut:?} in the query string: the parameters of a POST go into its JSON body");
                 return Err(Failure::with_detail(Code::UnknownParameter, detail).into());
             }
-            let bytes = read_body(&parts.headers, body).await?;
-            match bytes.len() > LONG_BODY {
-                true => spawn_blocking(move || row.query_of_body(&bytes))
-                    .await
-                    .map_err(|_| Failure::new(Code::Internal))??,
-                false => row.query_of_body(&bytes)?,
-            }
+            Box::pin(query_of_body(row, &parts.headers, body)).await?
         } else {
             row.query_of_pairs(parameters.into_iter())?
         };
@@ -114,17 +108,26 @@ impl FromRequest<Arc<Gateway>> for Read {
             query,
             origin,
             client: parts.extensions.get().map_or(0, |client: &Client| client.key.number()),
-            anchor: anchor.cloned(),
+            anchor: anchor.map(str::to_owned),
             preferences: Preferences::of(&parts.method, &parts.headers, is_list, numbers)?,
             supports_chunks: supports_chunks(parts.version),
         })
     }
 }
 
+/// The query of a `POST`.
+async fn query_of_body(row: &'static Path, headers: &HeaderMap, body: Body) -> Result<Query, Failure> {
+    let bytes = read_body(headers, body).await?;
+    match bytes.len() > LONG_BODY {
+        true => spawn_blocking(move || row.query_of_body(&bytes)).await.map_err(|_| Failure::new(Code::Internal))?,
+        false => row.query_of_body(&bytes),
+    }
+}
+
 /// The query parameters of a route about the gateway itself: a JSON object of those that are there, or null.
 pub(super) fn parameters(path: &str, known: &[Parameter], uri: &Uri) -> Result<Value, Failure> {
     let pairs = pairs(uri.query().unwrap_or_default())?;
-    query::data_from_text(path, Some(known), pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+    query::data_from_text(path, Some(known), pairs.iter().map(|(name, value)| (&**name, &**value)))
 }
 
 /// An integer from another part of a request, written as in a query string.

@@ -9,6 +9,7 @@ use axum::http::HeaderValue;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    cors::Cors,
     counters::Counters,
     limits::{
         LimitExceeded, RequestLimits,
@@ -72,6 +73,7 @@ pub struct Gateway {
     pub(super) rate: Option<RateLimit>,
     pub(super) limits: RequestLimits,
     pub(super) representations: Representations,
+    pub(super) cors: Cors,
     pub(super) counters: Arc<Counters>,
     unnamed_reported: Once,
     /// Ends event streams.
@@ -87,6 +89,7 @@ impl Gateway {
             rate: RateLimit::new(Rate { per_second: settings.rate_limit, burst: settings.rate_burst }),
             limits: RequestLimits::new(settings.max_requests, settings.max_streams),
             representations: Representations::new(settings.representation_bytes),
+            cors: Cors::new(&settings.cors_origins),
             counters: Arc::default(),
             settings,
             unnamed_reported: Once::new(),

@@ -1,65 +1,65 @@
-//! Middleware: the client's limits and the request's deadline.
+//! What is done for each request around its handler.
 //!
 //! * [`access`]: access to the admin listener
 //! * `access_log`: a line for each answered request
 //! * [`browser`]: CORS and security headers
 //! * [`compression`]: compression of what is not kept: streams, pages, answers about the gateway itself
+//! * `handler`: the handler: its deadline, its panics, and whether it is asked at all
 //! * `host`: the header `Host`
+//! * `limited`: a request under its client's limits
 //! * `observed`: what each answer says of its request and of the chain, and what is counted and logged of it
 //! * `request_id`: the id of a request
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
-    body::{Body, Bytes},
-    extract::{Request, State},
-    http::{HeaderValue, Method, StatusCode, header},
-    middleware::Next,
+    extract::Request,
+    http::header,
     response::{IntoResponse, Response},
-};
-use hyper::body::{Body as _, Frame, SizeHint};
-use tokio::{
-    sync::OwnedSemaphorePermit,
-    time::{Instant, Sleep, sleep, timeout_at},
+    routing::Route,
 };
 use tracing::Instrument;
 
-use self::observed::ObservedRequest;
-use super::{
-    envelope::Rejection,
-    extract,
-    gateway::Gateway,
-    limits::{
-        Permit, Permits, SHORT_BODY,
-        client::Client,
-        rate::{Cost, RateExceeded, RateLimit},
-    },
-    respond::{Fetched, Uncompressed},
-    server::Remote,
+pub(super) use self::handler::contain_panics;
+use self::{
+    compression::Compression,
+    handler::run,
+    limited::{Kind, LimitedRequest},
+    observed::ObservedRequest,
 };
+use super::{envelope::Rejection, explorer::FailurePage, gateway::Gateway, server::Remote};
 use crate::protocol::{Code, Failure};
 
 pub mod access;
 mod access_log;
 pub(super) mod browser;
 pub(super) mod compression;
+mod handler;
 pub(super) mod host;
+mod limited;
 mod observed;
 mod request_id;
 
-/// Bytes of a stream that are charged at once.
-const CHARGED_BYTES: u64 = 1 << 20;
+/// Answers a request of the public listener by its route.
+pub(super) async fn answer(gateway: Arc<Gateway>, request: Request, route: Route) -> Result<Response, Infallible> {
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    let (compression, page) = (Compression::of(&request), FailurePage::of(&request));
+    let response = limit(&gateway, request, route).await;
+    let response = match page {
+        Some(page) => page.show(&gateway, response),
+        None => response,
+    };
+    // Outside of the limits, which are for what is made, not for what is sent.
+    let mut response = compression.apply(response).await;
+    gateway.cors.add_headers(origin.as_ref(), response.headers_mut());
+    Ok(response)
+}
 
 /// Identifies the client, enforces its limits, and counts and describes the answer.
-pub(super) async fn limit(State(gateway): State<Arc<Gateway>>, mut request: Request, next: Next) -> Response {
+async fn limit(gateway: &Arc<Gateway>, mut request: Request, route: Route) -> Response {
     let remote = request.extensions().get().map(|Remote(ip)| *ip);
     let client = remote.map(|ip| gateway.settings.addresses.client(ip, request.headers()));
-    let observed = ObservedRequest::begin(&gateway, client, &request);
+    let observed = ObservedRequest::begin(gateway, client, &request);
     let (deadline, kind) = (observed.started + gateway.settings.request_timeout, Kind::of(&request));
     let answer = async {
         let Some(client) = client else {
@@ -70,256 +70,10 @@ pub(super) async fn limit(State(gateway): State<Arc<Gateway>>, mut request: Requ
         request.extensions_mut().insert(client);
         match request.uri().path().starts_with("/health/") {
             // Probes are answered whatever else is in flight.
-            true => run(&gateway, deadline, request, next).await,
-            false => enforce(&gateway, client, kind, deadline, request, next).await,
+            true => run(gateway, deadline, request, route).await,
+            false => LimitedRequest::new(gateway, client, deadline, kind).enforce(request, route).await,
         }
     };
     let response = answer.instrument(observed.id.span(kind.forwarded)).await;
-    observed.answered(&gateway, response)
-}
-
-async fn enforce(
-    gateway: &Arc<Gateway>,
-    client: Client,
-    kind: Kind,
-    deadline: Instant,
-    request: Request,
-    next: Next,
-) -> Response {
-    let mut limited =
-        LimitedRequest { gateway: gateway.clone(), client, deadline, kind, cost: Cost::of(kind.forwarded), left: 0 };
-    let response = match limited.take_cost() {
-        Err(exceeded) => limited.refuse(&exceeded),
-        Ok(()) => match limited.answer(request, next).await {
-            Ok((response, permits)) => limited.metered(response, permits),
-            Err(failure) => limited.add_headers(Rejection::from(failure).into_response()),
-        },
-    };
-    if client.unnamed && response.status() == StatusCode::TOO_MANY_REQUESTS {
-        gateway.report_unnamed(client);
-    }
-    response
-}
-
-/// Runs the handler until the deadline.
-async fn run(gateway: &Gateway, deadline: Instant, request: Request, next: Next) -> Response {
-    timeout_at(deadline, next.run(request)).await.unwrap_or_else(|_| {
-        gateway.counters.timed_out.add();
-        Rejection::from(late(Code::Busy, gateway)).into_response()
-    })
-}
-
-fn late(code: Code, gateway: &Gateway) -> Failure {
-    Failure::with_detail(code, format!("not within {} s", gateway.settings.request_timeout.as_secs_f64()))
-}
-
-/// The kind of a request, as far as limits differ.
-#[derive(Clone, Copy)]
-struct Kind {
-    /// The answer comes from a peer.
-    forwarded: bool,
-    /// The answer is made while it is sent.
-    streamed: bool,
-    /// The answer may be a stream of events, which has a limit of its own.
-    events: bool,
-}
-
-impl Kind {
-    fn of(request: &Request) -> Self {
-        let (path, forwarded) = (request.uri().path(), extract::is_forwarded(request.uri()));
-        let streamed =
-            !forwarded && path == "/data/miner_block/canonical" && extract::supports_chunks(request.version());
-        Self { forwarded, streamed, events: path == "/events" }
-    }
-}
-
-/// A request under its client's limits.
-struct LimitedRequest {
-    gateway: Arc<Gateway>,
-    client: Client,
-    deadline: Instant,
-    kind: Kind,
-    cost: Cost,
-    /// Units that the client has left.
-    left: u32,
-}
-
-impl LimitedRequest {
-    /// The rate limit, which unlimited clients don't have.
-    fn rate(&self) -> Option<&RateLimit> {
-        self.gateway.rate.as_ref().filter(|_| !self.client.unlimited)
-    }
-
-    /// Takes the request's cost.
-    fn take_cost(&mut self) -> Result<(), RateExceeded> {
-        if let Some(rate) = self.rate() {
-            self.left = rate.take(self.client.key, self.cost)?;
-        }
-        Ok(())
-    }
-
-    fn refuse(&self, exceeded: &RateExceeded) -> Response {
-        self.gateway.counters.rate_limited.add();
-        let mut refused = Rejection::from(Failure::new(Code::RateLimited)).into_response();
-        let seconds = exceeded.wait.as_secs_f64().ceil().max(1.0) as u64;
-        refused.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        self.add_headers(refused)
-    }
-
-    /// Takes what `bytes` of an answer cost.
-    fn charge(&mut self, bytes: u64) {
-        let left = self.rate().map(|rate| rate.charge_answer(self.client.key, self.cost, bytes));
-        self.left = left.unwrap_or(self.left);
-    }
-
-    fn add_headers(&self, mut response: Response) -> Response {
-        if let Some(rate) = self.rate() {
-            rate.add_headers(response.headers_mut(), self.left);
-        }
-        response
-    }
-
-    /// Answers within all limits but the rate; the permits are for as long as the answer is sent.
-    async fn answer(&mut self, request: Request, next: Next) -> Result<(Response, Option<Permits>), Failure> {
-        let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-        let (request, body) = self.buffer_body(request).await?;
-        if let Some(rate) = self.rate() {
-            let asked = target + body.as_ref().map_or(0, |body| body.bytes);
-            rate.charge_request(self.client.key, self.cost, asked as u64);
-        }
-        let (gateway, Kind { forwarded, streamed, events }) = (self.gateway.clone(), self.kind);
-        let refuse = |exceeded| gateway.refuse(exceeded);
-        let permits = gateway.limits.admit(self.client, forwarded, streamed).map_err(refuse)?;
-        let (response, permits) = self.handle(request, body, permits, next).await?;
-        let size = response.body().size_hint().exact();
-        // A peer's answer is charged whole, also where the client's copy is current.
-        let fetched = response.extensions().get().map_or(0, |Fetched(bytes)| *bytes);
-        if fetched > 0 {
-            self.charge(fetched);
-        }
-        let permits = match size {
-            _ if streamed => Some(permits),
-            None if events => None,
-            size => gateway.limits.send(self.client, size).map_err(refuse)?,
-        };
-        // What is sent is less work for the network, and more for the gateway.
-        let bytes = response.extensions().get().map_or(size, |Uncompressed(bytes)| Some(*bytes));
-        self.charge(bytes.unwrap_or(0).saturating_sub(fetched));
-        Ok((response, permits))
-    }
-
-    /// Runs the handler. One that waits for a peer keeps its permits when the client hangs up: the peer goes on.
-    async fn handle(
-        &self,
-        request: Request,
-        body: Option<BufferedBody>,
-        permits: Permits,
-        next: Next,
-    ) -> Result<(Response, Permits), Failure> {
-        if !self.kind.forwarded {
-            return Ok((run(&self.gateway, self.deadline, request, next).await, permits));
-        }
-        let (gateway, deadline) = (self.gateway.clone(), self.deadline);
-        let work = async move { (run(&gateway, deadline, request, next).await, permits, body) };
-        let task = tokio::spawn(work.in_current_span());
-        // Handlers that panic are contained below: this one was cut off by the program's end.
-        let (response, permits, _) = task.await.map_err(|_| Failure::new(Code::Internal))?;
-        Ok((response, permits))
-    }
-
-    /// Receives the body of a `POST`; no other method's is looked at. The request is not in flight yet: slow senders
-    /// must not block others.
-    async fn buffer_body(&self, request: Request) -> Result<(Request, Option<BufferedBody>), Failure> {
-        if request.method() != Method::POST || request.body().is_end_stream() {
-            return Ok((request, None));
-        }
-        let Gateway { limits, counters, .. } = &*self.gateway;
-        let permit = limits.bodies.take(self.client, 1).map_err(|exceeded| self.gateway.refuse(exceeded))?;
-        let (parts, body) = request.into_parts();
-        let received = timeout_at(self.deadline, extract::receive(&parts.headers, body, &limits.body_bytes)).await;
-        let received = received.unwrap_or_else(|_| Err(late(Code::RequestTimeout, &self.gateway)));
-        let (body, memory) = received.inspect_err(|failure| match failure.code {
-            Code::Busy => counters.shed.add(),
-            Code::RequestTimeout => counters.timed_out.add(),
-            _ => {}
-        })?;
-        let bytes = body.len();
-        let buffered = BufferedBody { bytes, _permit: (bytes > SHORT_BODY).then_some(permit), _memory: memory };
-        Ok((Request::from_parts(parts, Body::from(body)), Some(buffered)))
-    }
-
-    /// The response, which keeps its permits until it is sent. One of unknown size is charged as it is sent.
-    fn metered(self, response: Response, permits: Option<Permits>) -> Response {
-        let response = self.add_headers(response);
-        let meter = (self.rate().is_some() && response.body().size_hint().exact().is_none()).then_some(self);
-        if permits.is_none() && meter.is_none() {
-            return response;
-        }
-        response.map(|body| Body::new(MeteredBody { body, meter, uncharged: 0, pause: None, _permits: permits }))
-    }
-}
-
-/// What a request's body holds until the request is answered.
-struct BufferedBody {
-    bytes: usize,
-    /// One of the client's, unless the body is short.
-    _permit: Option<Permit>,
-    _memory: OwnedSemaphorePermit,
-}
-
-/// An answer's body, which keeps its permits until it is sent, and pauses while its client is in debt.
-struct MeteredBody {
-    body: Body,
-    meter: Option<LimitedRequest>,
-    uncharged: u64,
-    pause: Option<Pin<Box<Sleep>>>,
-    _permits: Option<Permits>,
-}
-
-impl hyper::body::Body for MeteredBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if let Some(pause) = &mut self.pause {
-            ready!(pause.as_mut().poll(context));
-            self.pause = None;
-        }
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if let (Poll::Ready(Some(Ok(frame))), Some(_)) = (&frame, &self.meter) {
-            self.uncharged += frame.data_ref().map_or(0, |data| data.len() as u64);
-            if self.uncharged >= CHARGED_BYTES {
-                let debt = self.charge();
-                self.pause = (debt > Duration::ZERO).then(|| Box::pin(sleep(debt)));
-            }
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl MeteredBody {
-    /// Charges what was sent since the last time; returns how long the client is in debt.
-    fn charge(&mut self) -> Duration {
-        let bytes = std::mem::take(&mut self.uncharged);
-        let Some(meter) = &mut self.meter else { return Duration::ZERO };
-        meter.charge(bytes);
-        meter.rate().map_or(Duration::ZERO, |rate| rate.debt(meter.client.key))
-    }
-}
-
-impl Drop for MeteredBody {
-    fn drop(&mut self) {
-        self.charge();
-    }
+    observed.answered(gateway, response)
 }

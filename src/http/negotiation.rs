@@ -8,7 +8,6 @@
 use axum::{
     extract::Request,
     http::{HeaderMap, StatusCode, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 
@@ -26,27 +25,38 @@ pub(super) use self::{
     format::Format,
 };
 
-/// Refuses what the client does not accept: on routes whose answers have one format, another format, and on all of them an
-/// answer without any coding that the client takes. Probes are answered in any case.
-pub(super) async fn acceptable(request: Request, next: Next) -> Response {
-    let accept: HeaderMap = [header::ACCEPT, header::ACCEPT_ENCODING]
-        .into_iter()
-        .flat_map(|name| request.headers().get_all(&name).iter().map(move |line| (name.clone(), line.clone())))
-        .collect();
-    let is_probe = request.uri().path().starts_with("/health/");
-    let response = next.run(request).await;
-    if accept.is_empty() || is_probe || response.status() != StatusCode::OK {
-        return response;
+/// What a client says that it accepts.
+pub(super) struct Accepted {
+    headers: HeaderMap,
+}
+
+impl Accepted {
+    /// What the client of a request accepts; `None` where it accepts anything: it does not say, or it is a probe, which is answered
+    /// in any case.
+    pub(super) fn of(request: &Request) -> Option<Self> {
+        let lines = [header::ACCEPT, header::ACCEPT_ENCODING].into_iter();
+        let lines = lines
+            .flat_map(|name| request.headers().get_all(&name).iter().map(move |line| (name.clone(), line.clone())));
+        let headers: HeaderMap = lines.collect();
+        (!headers.is_empty() && !request.uri().path().starts_with("/health/")).then_some(Self { headers })
     }
-    if let Err(failure) = Codings::of(&accept) {
-        return Rejection::from(failure).into_response();
-    }
-    let media_type = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    match media_type.and_then(|kind| kind.split(';').next()) {
-        Some(kind) if format::preference(&accept, kind.trim()).quality == 0.0 => {
-            Rejection::from(Failure::with_detail(Code::NotAcceptable, format!("this is answered as {kind}")))
-                .into_response()
+
+    /// Refuses an answer that the client does not accept: on routes whose answers have one format, another format, and on all of
+    /// them an answer without any coding that the client takes.
+    pub(super) fn check(&self, response: Response) -> Response {
+        if response.status() != StatusCode::OK {
+            return response;
         }
-        _ => response,
+        if let Err(failure) = Codings::of(&self.headers) {
+            return Rejection::from(failure).into_response();
+        }
+        let media_type = response.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        match media_type.and_then(|kind| kind.split(';').next()) {
+            Some(kind) if format::preference(&self.headers, kind.trim()).quality == 0.0 => {
+                Rejection::from(Failure::with_detail(Code::NotAcceptable, format!("this is answered as {kind}")))
+                    .into_response()
+            }
+            _ => response,
+        }
     }
 }

@@ -79,8 +79,13 @@ pub(super) struct Encoded {
 }
 
 impl Representation {
-    /// The entity tag, where `tag` is that of the JSON: strong, since each form has one of its own.
-    pub(super) fn etag(self, tag: &str) -> HeaderValue {
+    /// The entity tag, where `tag` is that of the JSON, in quotes: strong, since each form has one of its own.
+    pub(super) fn etag(self, tag: &Bytes) -> HeaderValue {
+        let empty = HeaderValue::from_static("\"\"");
+        if self == Self::default() {
+            return HeaderValue::from_maybe_shared(tag.clone()).unwrap_or(empty);
+        }
+        let tag = tag.strip_suffix(b"\"").and_then(|tag| str::from_utf8(tag).ok()).unwrap_or_default();
         let format = match self.format {
             Format::Json => "",
             Format::Ndjson => "-lines",
@@ -88,8 +93,7 @@ impl Representation {
         };
         let numbers = if self.numbers == Numbers::String { "-strings" } else { "" };
         let coding = self.coding.map(|coding| format!("-{coding}")).unwrap_or_default();
-        let etag = format!("\"{tag}{format}{numbers}{coding}\"");
-        HeaderValue::try_from(etag).unwrap_or(HeaderValue::from_static("\"\""))
+        HeaderValue::try_from(format!("{tag}{format}{numbers}{coding}\"")).unwrap_or(empty)
     }
 
     /// Makes the body.
@@ -162,7 +166,7 @@ impl Representations {
                 other => Err(other),
             }
         };
-        self.cache.try_get_with(key, make).await.or_else(Arc::unwrap_or_clone)
+        Box::pin(self.cache.try_get_with(key, make)).await.or_else(Arc::unwrap_or_clone)
     }
 
     async fn make(&self, answer: Arc<EncodedAnswer>, representation: Representation) -> Result<Encoded, Failure> {

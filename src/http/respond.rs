@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::{
-    body::Body,
+    body::{Body, Bytes},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -15,20 +15,19 @@ use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 
 use super::{
-    envelope::{Rejection, SERVER_TIMING, SOURCE, TIP, VERIFICATION, source_name},
+    envelope::{Rejection, SOURCE, TIP, VERIFICATION, source_name},
     extract::Read,
     gateway::Gateway,
     negotiation::{Coding, Format, Outcome},
     numbers::Numbers,
-    representations::{Encoded, Preferences, Representation, Representations, lines, unreadable},
-    timing,
+    representations::{Encoded, Preferences, Representations, lines, unreadable},
     views::ViewRead,
 };
 use crate::{
-    chain::MinerBlock,
+    chain::{Level, MinerBlock},
     protocol::{BlockList, CLOSING, Code, Failure, OPENING, Query},
     source::{AnsweredBy, EncodedAnswer, Origin, Source, SourceError, with_deadline},
-    store::{Blocks, ChainState, Snapshot},
+    store::{Blocks, ChainState},
 };
 
 /// Final blocks: any cache may keep them for a day.
@@ -36,18 +35,30 @@ const FINAL: HeaderValue = HeaderValue::from_static("public, max-age=86400");
 /// Blocks that a reorganisation may replace: not for shared caches, and to be revalidated each time.
 const NOT_FINAL: HeaderValue = HeaderValue::from_static("private, no-cache");
 
-/// Bytes of an answer that was fetched from a peer, in the response's extensions; the client may be sent fewer.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Fetched(pub u64);
+/// Headers that a response has room for before the map grows: those of an answer, and those that the middleware adds.
+const HEADERS: usize = 24;
 
-/// Bytes of a body before it was compressed, in the response's extensions: what the client is charged for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Uncompressed(pub u64);
+/// What the middleware has to know of a response, in the response's extensions.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Details {
+    /// Bytes of an answer that was fetched from a peer; the client may be sent fewer.
+    pub(super) fetched: u64,
+    /// Bytes of the body before it was compressed, if it was: what the client is charged for.
+    pub(super) uncompressed: Option<u64>,
+    /// The coding that the entity tag is for; `None`: the middleware negotiates it.
+    pub(super) negotiated: Option<Negotiated>,
+    /// The source that was asked, and how long it took.
+    pub(super) timing: Option<(&'static str, Duration)>,
+}
 
-/// The coding that the entity tag of a response is for, in its extensions. A body that has it already, or is sent as it is,
-/// has none; a stream is compressed by the middleware, outside of the limits.
+/// The coding of a response.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Negotiated(pub Option<Coding>);
+pub(super) enum Negotiated {
+    /// The body is sent as it is: it has its coding already, or needs none.
+    Sent,
+    /// The body is a stream, which the middleware compresses outside of the limits.
+    Stream(Coding),
+}
 
 /// Answers a read.
 ///
@@ -56,7 +67,7 @@ pub(super) struct Negotiated(pub Option<Coding>);
 pub(super) async fn answer(gateway: &Gateway, read: Read) -> Result<Response, Rejection> {
     let source = &gateway.source;
     if read.query == Query::Canonical && read.origin == Origin::Local && read.supports_chunks {
-        return with_deadline(whole_chain(source, &read)).await;
+        return Box::pin(with_deadline(whole_chain(source, &read))).await;
     }
     let asked = Instant::now();
     let served = match &read.anchor {
@@ -88,33 +99,43 @@ async fn encoded(
 ) -> Result<Response, Rejection> {
     let representation = preferences.representation(Some(served.body.len()));
     // A shared cache keeps a settled answer for a day, and the tip would be as old.
-    let mut headers = provenance(served.answered_by, &served.snapshot);
-    if served.settled {
-        headers.remove(TIP);
-    }
-    let etag = cached(&mut headers, served.tag(), representation, served.settled);
-    let part = if served.answered_by == AnsweredBy::Local { "store" } else { "peer" };
-    if let Ok(timing) = HeaderValue::try_from(timing::part(part, took)) {
-        headers.insert(SERVER_TIMING, timing);
-    }
+    let tip = served.tip_text().filter(|_| !served.settled);
+    let mut headers = described(representation.format, served.answered_by, tip, served.snapshot.level);
+    let etag = representation.etag(served.tag());
+    add_caching(&mut headers, &etag, served.settled);
+    let is_local = served.answered_by == AnsweredBy::Local;
+    let mut details = Details {
+        fetched: if is_local { 0 } else { served.body.len() as u64 },
+        uncompressed: None,
+        negotiated: Some(Negotiated::Sent),
+        timing: Some((if is_local { "store" } else { "peer" }, took)),
+    };
     let mut response = match preferences.conditions.evaluate(&etag) {
         Outcome::Failed => precondition_failed(),
-        Outcome::NotModified => (StatusCode::NOT_MODIFIED, headers).into_response(),
+        Outcome::NotModified => not_modified(headers),
         Outcome::Answer => {
             let Encoded { body, uncompressed } = representations.get(served, representation, &etag).await?;
+            details.uncompressed = Some(uncompressed);
             if let Some(coding) = representation.coding {
                 headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
             }
-            let mut response = (headers, body).into_response();
-            response.extensions_mut().insert(Uncompressed(uncompressed));
-            response
+            with_headers(headers, body.into())
         }
     };
-    response.extensions_mut().insert(Negotiated(None));
-    if served.answered_by != AnsweredBy::Local {
-        response.extensions_mut().insert(Fetched(served.body.len() as u64));
-    }
+    response.extensions_mut().insert(details);
     Ok(response)
+}
+
+fn with_headers(headers: HeaderMap, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.headers_mut() = headers;
+    response
+}
+
+fn not_modified(headers: HeaderMap) -> Response {
+    let mut response = with_headers(headers, Body::empty());
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    response
 }
 
 fn precondition_failed() -> Response {
@@ -137,13 +158,15 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
     if let Some(anchor) = &read.anchor {
         source.check_anchor_in(state, anchor).await?;
     }
-    let mut headers = provenance(AnsweredBy::Local, &state.snapshot(state.level));
-    let tag = chain_tag(state.length, state.tip_hash().unwrap_or_default());
+    let tip = state.tip.as_ref().map(|tip| tip.to_string().into());
     let representation = read.preferences.representation(None);
-    let etag = cached(&mut headers, &tag, representation, false);
+    let mut headers = described(representation.format, AnsweredBy::Local, tip.as_ref(), state.level);
+    let tag = chain_tag(state.length, state.tip_hash().unwrap_or_default());
+    let etag = representation.etag(&tag);
+    add_caching(&mut headers, &etag, false);
     match read.preferences.conditions.evaluate(&etag) {
         Outcome::Answer => {}
-        Outcome::NotModified => return Ok((StatusCode::NOT_MODIFIED, headers).into_response()),
+        Outcome::NotModified => return Ok(not_modified(headers)),
         Outcome::Failed => return Ok(precondition_failed()),
     }
     let pages = source.pages(state).map_ok(move |page| match representation.numbers {
@@ -163,15 +186,16 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
         Format::Ndjson => Body::from_stream(pages.map(|page| lines(&page?.list.json))),
         Format::Csv => Body::from_stream(csv_of(pages)),
     };
-    let mut response = (headers, body).into_response();
-    response.extensions_mut().insert(Negotiated(representation.coding));
+    let mut response = with_headers(headers, body);
+    let negotiated = Some(representation.coding.map_or(Negotiated::Sent, Negotiated::Stream));
+    response.extensions_mut().insert(Details { negotiated, ..Details::default() });
     Ok(response)
 }
 
-/// The entity tag of the whole chain. It is hashed, since the tip's hash may be any text on an unverified chain, also
+/// The entity tag of the whole chain, in quotes. It is hashed, since the tip's hash may be any text on an unverified chain, also
 /// one with quotes or commas; the length distinguishes such chains.
-fn chain_tag(length: u64, tip: &str) -> String {
-    hex::encode(&Sha256::digest(format!("{length}-{tip}"))[..16])
+fn chain_tag(length: u64, tip: &str) -> Bytes {
+    format!("\"{}\"", hex::encode(&Sha256::digest(format!("{length}-{tip}"))[..16])).into()
 }
 
 /// The same bytes that [`Answer::Canonical`](crate::protocol::Answer::Canonical) writes, page by page.
@@ -206,30 +230,28 @@ fn csv_of(
     stream::once(future::ready(Ok(MinerBlock::csv_header()))).chain(lines)
 }
 
-fn provenance(answered_by: AnsweredBy, snapshot: &Snapshot) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(8);
+/// The headers for the format and the source of an answer. `tip` is the text of [`TIP`].
+fn described(format: Format, answered_by: AnsweredBy, tip: Option<&Bytes>, level: Option<Level>) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(HEADERS);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     if let Some(source) = source_name(answered_by) {
         headers.insert(SOURCE, source);
     }
     // Hashes of unverified chains may be any text: one that can't be a header's value is left out.
-    if let Some(Ok(tip)) = snapshot.tip.as_ref().map(|tip| HeaderValue::try_from(format!("{}:{}", tip.index, tip.hash)))
-    {
+    if let Some(Ok(tip)) = tip.map(|tip| HeaderValue::from_maybe_shared(tip.clone())) {
         headers.insert(TIP, tip);
     }
-    if let Some(level) = snapshot.level {
+    if let Some(level) = level {
         headers.insert(VERIFICATION, HeaderValue::from_static(level.as_str()));
     }
     headers
 }
 
-/// Adds the headers for caches; returns the entity tag.
-fn cached(headers: &mut HeaderMap, tag: &str, representation: Representation, settled: bool) -> HeaderValue {
-    let etag = representation.etag(tag);
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(representation.format.content_type()));
+/// Adds the headers for caches.
+fn add_caching(headers: &mut HeaderMap, etag: &HeaderValue, settled: bool) {
     headers.insert(header::ETAG, etag.clone());
     headers.insert(header::CACHE_CONTROL, if settled { FINAL } else { NOT_FINAL });
     headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
-    etag
 }
 
 #[cfg(test)]
@@ -237,17 +259,17 @@ mod tests {
     use axum::http::Method;
 
     use super::*;
-    use crate::http::negotiation::Conditions;
+    use crate::http::{negotiation::Conditions, representations::Representation};
 
     #[test]
     fn the_tag_of_a_chain_is_well_formed_whatever_its_hashes_are() {
         let tips = ["", "00ab", "a\", \"b", "a, b", "ä\n", "*"];
         let tags: Vec<_> = tips.iter().map(|tip| chain_tag(2, tip)).collect();
         for (i, tag) in tags.iter().enumerate() {
-            assert!(tag.len() == 32 && tag.bytes().all(|byte| byte.is_ascii_hexdigit()), "{tag}");
-            assert!(!tags[..i].contains(tag) && *tag != chain_tag(3, tips[i]), "{tag} twice");
-            let mut headers = HeaderMap::new();
-            let tag = cached(&mut headers, tag, Representation::default(), false);
+            let text = str::from_utf8(tag).unwrap().trim_matches('"');
+            assert!(text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()), "{text}");
+            assert!(!tags[..i].contains(tag) && *tag != chain_tag(3, tips[i]), "{text} twice");
+            let tag = Representation::default().etag(tag);
             let copies = HeaderValue::try_from(format!("\"other\", W/{}", tag.to_str().unwrap())).unwrap();
             let headers = HeaderMap::from_iter([(header::IF_NONE_MATCH, copies)]);
             assert_eq!(Conditions::of(&Method::GET, &headers).evaluate(&tag), Outcome::NotModified);

@@ -33,7 +33,7 @@ mod state;
 mod tls;
 
 pub use body::BodyTimeout;
-pub use connection::Remote;
+pub use connection::{Remote, Routes};
 pub use state::ConnectionLimits;
 pub use tls::{Tls, TlsError};
 
@@ -56,9 +56,9 @@ pub fn raise_file_limit() -> usize {
 }
 
 /// What a listener serves, and under which limits.
-pub struct Endpoint {
-    /// The router that answers.
-    pub router: Router,
+pub struct Endpoint<S = Router> {
+    /// The routes that answer.
+    pub routes: S,
     /// The limits of connections.
     pub limits: ConnectionLimits,
     /// Trusted proxies and unlimited clients, which may have any number of connections.
@@ -72,12 +72,12 @@ pub struct Endpoint {
 /// Serves HTTP/1.1 and HTTP/2 on `listener` until `shutdown`; then finishes the requests in flight.
 ///
 /// Errors of single connections and of accepting them are counted, and end nothing else.
-pub async fn serve(listener: TcpListener, endpoint: Endpoint, shutdown: CancellationToken) {
-    let Endpoint { router, limits, addresses, tls, counters } = endpoint;
+pub async fn serve<S: Routes>(listener: TcpListener, endpoint: Endpoint<S>, shutdown: CancellationToken) {
+    let Endpoint { routes, limits, addresses, tls, counters } = endpoint;
     let _reload =
         tls.clone().map(|tls| AbortOnDropHandle::new(tokio::spawn(async move { tls.reload_on_change().await })));
     let admission = Admission::new(&limits, addresses, counters.clone());
-    let server = Arc::new(Server::new(router, limits.header_timeout, tls, counters.clone()));
+    let server = Arc::new(Server::new(routes, limits.header_timeout, tls, counters.clone()));
     let (mut tasks, mut logged) = (JoinSet::new(), None::<Instant>);
     loop {
         let accepted = tokio::select! {

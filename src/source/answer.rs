@@ -56,7 +56,9 @@ pub struct EncodedAnswer {
     /// Whether every block that the answer can hold is deeper than the finality depth.
     pub settled: bool,
     /// See [`Self::tag`].
-    pub(super) tag: OnceLock<String>,
+    pub(super) tag: OnceLock<Bytes>,
+    /// See [`Self::tip_text`].
+    pub(super) tip_text: OnceLock<Option<Bytes>>,
     /// Whether the store had everything that was requested.
     pub(super) complete: bool,
 }
@@ -67,9 +69,15 @@ impl EncodedAnswer {
         &self.body[OPENING.len()..self.body.len() - CLOSING.len()]
     }
 
-    /// The start of the SHA-256 of [`body`](Self::body) in hex. Computed on first use: libp2p never needs it.
-    pub fn tag(&self) -> &str {
-        self.tag.get_or_init(|| hex::encode(&Sha256::digest(&self.body)[..16]))
+    /// The start of the SHA-256 of [`body`](Self::body) in hex, in quotes: the entity tag. Computed on first use: libp2p never
+    /// needs it.
+    pub fn tag(&self) -> &Bytes {
+        self.tag.get_or_init(|| format!("\"{}\"", hex::encode(&Sha256::digest(&self.body)[..16])).into())
+    }
+
+    /// The tip of [`snapshot`](Self::snapshot) as text: index, colon, hash. Made on first use.
+    pub fn tip_text(&self) -> Option<&Bytes> {
+        self.tip_text.get_or_init(|| self.snapshot.tip.as_ref().map(|tip| tip.to_string().into())).as_ref()
     }
 
     pub(super) fn new(answer: &Answer, answered_by: AnsweredBy, snapshot: Snapshot) -> Result<Self, Failure> {
@@ -85,8 +93,8 @@ impl EncodedAnswer {
         if body.len() > MAX_RESPONSE_BYTES {
             return Err(Failure::new(Code::AnswerTooLarge));
         }
-        let (body, tag) = (body.into(), OnceLock::new());
-        Ok(Self { body, answered_by, snapshot, settled: false, tag, complete: true })
+        let (body, tag, tip_text) = (body.into(), OnceLock::new(), OnceLock::new());
+        Ok(Self { body, answered_by, snapshot, settled: false, tag, tip_text, complete: true })
     }
 }
 

@@ -125,22 +125,13 @@ impl Source {
     /// # Errors
     /// The failure for the client, and where it came from. Faults of the store are logged here.
     pub async fn answer(&self, query: Query, origin: &Origin, client: u64) -> Result<Arc<EncodedAnswer>, SourceError> {
+        // The others are boxed, so that an answer from the store, which is there already in most cases, makes and moves no
+        // future as large as theirs.
         match origin {
             Origin::Local => Ok(with_deadline(self.local.answer(query)).await?),
-            Origin::Peer(peer) => {
-                let answer =
-                    peer::ask(&self.connected()?.on_behalf_of(client), *peer, &query, self.local.settings.peer_timeout)
-                        .await;
-                self.encode_from(*peer, answer).await
-            }
-            Origin::Any => self.answer_by_any(&query, client).await,
-            Origin::Auto => match with_deadline(self.local.answer(query.clone())).await {
-                Ok(encoded) if encoded.complete => Ok(encoded),
-                local => match (self.answer_by_any(&query, client).await, local) {
-                    (Ok(encoded), _) => Ok(encoded),
-                    (Err(_), local) => Ok(local?),
-                },
-            },
+            Origin::Peer(peer) => Box::pin(self.answer_by_peer(*peer, &query, client)).await,
+            Origin::Any => Box::pin(self.answer_by_any(&query, client)).await,
+            Origin::Auto => Box::pin(self.answer_by_store_or_any(query, client)).await,
         }
     }
 
@@ -151,7 +142,7 @@ impl Source {
     pub async fn view(&self, query: ViewQuery, anchor: Option<&str>) -> Result<Arc<EncodedAnswer>, Failure> {
         with_deadline(async {
             match anchor {
-                Some(anchor) => self.local.answer_anchored(query.into(), anchor).await,
+                Some(anchor) => Box::pin(self.local.answer_anchored(query.into(), anchor)).await,
                 None => self.local.answer(query).await,
             }
         })
@@ -168,7 +159,7 @@ impl Source {
     /// # Errors
     /// Those of [`Self::check_anchor_in`] and [`Self::answer`].
     pub async fn answer_anchored(&self, query: Query, anchor: &str) -> Result<Arc<EncodedAnswer>, SourceError> {
-        Ok(with_deadline(self.local.answer_anchored(query.into(), anchor)).await?)
+        Ok(Box::pin(with_deadline(self.local.answer_anchored(query.into(), anchor))).await?)
     }
 
     /// Checks that `anchor` is on the chain of `state`.
@@ -226,6 +217,27 @@ impl Source {
 
     fn connected(&self) -> Result<&P2pClient, Failure> {
         self.p2p().ok_or_else(|| Failure::new(Code::NoPeer))
+    }
+
+    async fn answer_by_peer(
+        &self,
+        peer: PeerId,
+        query: &Query,
+        client: u64,
+    ) -> Result<Arc<EncodedAnswer>, SourceError> {
+        let p2p = self.connected()?.on_behalf_of(client);
+        let answer = peer::ask(&p2p, peer, query, self.local.settings.peer_timeout).await;
+        self.encode_from(peer, answer).await
+    }
+
+    async fn answer_by_store_or_any(&self, query: Query, client: u64) -> Result<Arc<EncodedAnswer>, SourceError> {
+        match with_deadline(self.local.answer(query.clone())).await {
+            Ok(encoded) if encoded.complete => Ok(encoded),
+            local => match (self.answer_by_any(&query, client).await, local) {
+                (Ok(encoded), _) => Ok(encoded),
+                (Err(_), local) => Ok(local?),
+            },
+        }
     }
 
     async fn answer_by_any(&self, query: &Query, client: u64) -> Result<Arc<EncodedAnswer>, SourceError> {

@@ -84,7 +84,12 @@ impl<T: Send + Sync + 'static> CachedRead<T> {
 
     /// The cached value, or the result of `read`.
     pub(super) async fn get(&self, read: impl Future<Output = Result<T, Failure>>) -> Result<Arc<T>, Failure> {
-        self.0.try_get_with((), async { read.await.map(Arc::new) }).await.map_err(Arc::unwrap_or_clone)
+        if let Some(value) = self.0.get(&()).await {
+            return Ok(value);
+        }
+        // Boxed, so that a read that is not needed takes no room in the futures of all answers.
+        let read = Box::pin(async { read.await.map(Arc::new) });
+        Box::pin(self.0.try_get_with((), read)).await.map_err(Arc::unwrap_or_clone)
     }
 }
 
@@ -162,14 +167,14 @@ impl LocalSource {
     pub(super) async fn answer(&self, query: impl Into<LocalQuery>) -> Result<Arc<EncodedAnswer>, Failure> {
         let query = query.into();
         if let LocalQuery::Protocol(query @ Query::Ping { .. }) = &query {
-            return self.answers.answer(query, &ChainState::default()).await.map(Arc::new);
+            return Box::pin(self.answers.answer(query, &ChainState::default())).await.map(Arc::new);
         }
         self.answer_at(&*self.state().await?, query).await
     }
 
     pub(super) async fn answer_at(&self, state: &ChainState, query: LocalQuery) -> Result<Arc<EncodedAnswer>, Failure> {
         if !cacheable(&query) {
-            return self.read(&query, state).await;
+            return Box::pin(self.read(&query, state)).await;
         }
         let key = (state.snapshot(None), query);
         if let Some(encoded) = self.cache.get(&key).await {
@@ -187,7 +192,7 @@ impl LocalSource {
                 other => Err(other),
             }
         };
-        self.cache.try_get_with(key, read).await.or_else(Arc::unwrap_or_clone)
+        Box::pin(self.cache.try_get_with(key, read)).await.or_else(Arc::unwrap_or_clone)
     }
 
     async fn read(&self, query: &LocalQuery, state: &ChainState) -> Result<Arc<EncodedAnswer>, Failure> {

@@ -1,6 +1,6 @@
 //! What a store keeps and reports: the chain, the staged branch, events, jobs, notes; and how a store is opened.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use serde::Serialize;
 use sqlx::FromRow;
@@ -41,6 +41,13 @@ pub struct Tip {
     pub hash: String,
     /// The epoch that the block claims.
     pub epoch: u64,
+}
+
+impl fmt::Display for Tip {
+    /// The index, a colon, and the hash.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.index, self.hash)
+    }
 }
 
 impl From<&Tip> for Position {

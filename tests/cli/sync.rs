@@ -91,10 +91,7 @@ async fn progress_in_a_pipe_is_plain_lines() {
     let mut child = sync(&dir, &store, &args).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let first = lines.next().unwrap();
-    assert!(
-        first.starts_with("sync: 41 blocks, ") && first.contains("/s, 67 %, ") && first.ends_with(" left"),
-        "{first}"
-    );
+    assert!(first.starts_with("sync: 41 blocks, ") && first.contains("/s, 67 %"), "{first}");
     peer.release(1);
     let rest: Vec<_> = lines.collect();
     let (last, progress) = rest.split_last().unwrap();

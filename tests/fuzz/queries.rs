@@ -28,9 +28,9 @@ fn string(row: &modal_gateway::protocol::query::Path, text: &str) {
     let Ok(pairs) = pairs(text) else { return };
     assert!(text.len() <= MAX_QUERY_BYTES);
     // What browsers and HTTP clients take such a string for.
-    let standard: Vec<_> = url::form_urlencoded::parse(text.as_bytes()).into_owned().collect();
+    let standard: Vec<_> = url::form_urlencoded::parse(text.as_bytes()).collect();
     assert_eq!(pairs, standard);
-    let borrowed = || pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let borrowed = || pairs.iter().map(|(name, value)| (&**name, &**value));
     let asked = row.query_of_pairs(borrowed());
     if let Ok(query) = &asked {
         bounded(query);

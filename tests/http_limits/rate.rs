@@ -182,6 +182,6 @@ async fn an_answer_pauses_while_its_client_is_in_debt() {
 async fn a_request_without_its_clients_address_is_refused() {
     let listeners = limited(0, 0).await;
     let request = axum::extract::Request::get("/status").body(axum::body::Body::empty()).unwrap();
-    let response = tower::ServiceExt::oneshot(listeners.router.clone(), request).await.unwrap();
+    let response = tower::ServiceExt::oneshot(listeners.routes.clone(), request).await.unwrap();
     assert_eq!(response.status(), 500);
 }

@@ -54,7 +54,7 @@ pub struct Listeners {
     pub admin: SocketAddr,
     pub counters: Arc<Counters>,
     /// The router of the public listener.
-    pub router: axum::Router,
+    pub routes: http::PublicRoutes,
     tasks: Vec<JoinHandle<()>>,
     client: Client,
     _closing: DropGuard,
@@ -87,30 +87,29 @@ impl Listeners {
         let listeners =
             [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
         let [public, admin] = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
-        let router = http::router(gateway.clone());
-        let endpoints = [
-            http::server::Endpoint {
-                router: router.clone(),
-                limits: limits.clone(),
-                addresses: addresses.clone(),
-                tls,
-                counters: counters.public.clone(),
-            },
-            http::server::Endpoint {
-                router: http::admin_router(gateway, Access::new(token, admin)),
-                limits,
-                addresses,
-                tls: None,
-                counters: counters.admin.clone(),
-            },
+        let routes = http::public_routes(gateway.clone());
+        let public_endpoint = http::server::Endpoint {
+            routes: routes.clone(),
+            limits: limits.clone(),
+            addresses: addresses.clone(),
+            tls,
+            counters: counters.public.clone(),
+        };
+        let admin_endpoint = http::server::Endpoint {
+            routes: http::admin_router(gateway, Access::new(token, admin)),
+            limits,
+            addresses,
+            tls: None,
+            counters: counters.admin.clone(),
+        };
+        let [public_listener, admin_listener] = listeners;
+        let tasks = vec![
+            tokio::spawn(http::serve(public_listener, public_endpoint, closing.clone())),
+            tokio::spawn(http::serve(admin_listener, admin_endpoint, closing.clone())),
         ];
-        let mut tasks = Vec::new();
-        for (listener, endpoint) in listeners.into_iter().zip(endpoints) {
-            tasks.push(tokio::spawn(http::serve(listener, endpoint, closing.clone())));
-        }
         let client = Client::builder().no_proxy().build().unwrap();
         let _closing = closing.clone().drop_guard();
-        Self { store, test_store, public, admin, counters, router, tasks, client, _closing, closing }
+        Self { store, test_store, public, admin, counters, routes, tasks, client, _closing, closing }
     }
 
     /// Stops the listeners; returns once they have stopped.

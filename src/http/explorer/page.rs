@@ -1,12 +1,9 @@
 //! A page becomes a response, and a failure a page where a browser asked.
 
-use std::sync::Arc;
-
 use askama::Template;
 use axum::{
-    extract::{MatchedPath, Request, State},
+    extract::{MatchedPath, Request},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
-    middleware::Next,
     response::{IntoResponse, Response},
 };
 use sha2::{Digest, Sha256};
@@ -118,24 +115,32 @@ struct ErrorPage {
     hint: &'static str,
 }
 
-/// Answers failures as pages where a browser asked for one: on the explorer's paths, and on those that nobody knows.
-pub(in crate::http) async fn failures_as_pages(
-    State(gateway): State<Arc<Gateway>>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let wants_page = is_read && accepts_pages(request.headers()) && is_page(&request);
-    let trimmed = request.extensions().get().map_or(0, |Trimmed(count)| *count);
-    let root = root(request.uri().path(), trimmed);
-    let response = next.run(request).await;
-    let failure = response.extensions().get::<Failure>();
-    match failure.filter(|_| wants_page) {
-        Some(failure) => {
-            let page = error_page(&gateway, response.status(), failure, root);
-            in_html(response, page, gateway.settings.tls)
+/// A request whose failure is shown as a page: a browser asks, on one of the explorer's paths or on an unknown one.
+pub(in crate::http) struct FailurePage {
+    /// The path to the root from the page's.
+    root: String,
+}
+
+impl FailurePage {
+    /// `None` for a request whose failure is an envelope, as all others are.
+    pub fn of(request: &Request) -> Option<Self> {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        let wants_page = is_read && accepts_pages(request.headers()) && is_page(request);
+        wants_page.then(|| {
+            let trimmed = request.extensions().get().map_or(0, |Trimmed(count)| *count);
+            Self { root: root(request.uri().path(), trimmed) }
+        })
+    }
+
+    /// The response; if it is a failure, as a page.
+    pub fn show(self, gateway: &Gateway, response: Response) -> Response {
+        match response.extensions().get::<Failure>() {
+            Some(failure) => {
+                let page = error_page(gateway, response.status(), failure, self.root);
+                in_html(response, page, gateway.settings.tls)
+            }
+            None => response,
         }
-        None => response,
     }
 }
 

@@ -73,7 +73,7 @@ impl Visit {
             now: text::now(),
             refresh: None,
             conditions: Conditions::of(&parts.method, &parts.headers),
-            pairs: pairs(query)?,
+            pairs: pairs(query)?.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
             query: kept.join("&"),
         };
         visit.refresh = visit.number(REFRESH)?;

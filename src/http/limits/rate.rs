@@ -76,17 +76,20 @@ impl RateLimit {
         taken.map(|()| buckets.left(client, client.network(), now)).map_err(|wait| RateExceeded { wait })
     }
 
-    /// Takes the cost of an answer of `bytes`; returns the units that are left. What is missing becomes debt, at most a burst or
-    /// the cost of the largest answer: the client is answered again once the debt is paid.
-    pub fn charge_answer(&self, client: ClientKey, cost: Cost, bytes: u64) -> u32 {
-        let (mut buckets, now) = (self.buckets(), Instant::now());
-        buckets.charge(client, client.network(), cost.of_bytes(bytes), now);
-        buckets.left(client, client.network(), now)
+    /// Takes the cost of an answer of `bytes`; returns the units that are left, `None` if it costs nothing. What is missing
+    /// becomes debt, at most a burst or the cost of the largest answer: the client is answered again once the debt is paid.
+    pub fn charge_answer(&self, client: ClientKey, cost: Cost, bytes: u64) -> Option<u32> {
+        let units = cost.of_bytes(bytes);
+        (units > 0).then(|| {
+            let (mut buckets, now) = (self.buckets(), Instant::now());
+            buckets.charge(client, client.network(), units, now);
+            buckets.left(client, client.network(), now)
+        })
     }
 
     /// Takes the cost of a request of `bytes`, in the same way.
-    pub fn charge_request(&self, client: ClientKey, cost: Cost, bytes: u64) {
-        self.charge_answer(client, cost, bytes.saturating_mul(REQUEST_BYTE));
+    pub fn charge_request(&self, client: ClientKey, cost: Cost, bytes: u64) -> Option<u32> {
+        self.charge_answer(client, cost, bytes.saturating_mul(REQUEST_BYTE))
     }
 
     /// Time until the client is out of debt.
@@ -130,7 +133,8 @@ mod tests {
         let (mine, other) = (key("192.0.2.1"), key("192.0.2.2"));
         assert_eq!(limit.take(mine, Cost::of(false)).unwrap(), 99);
         assert_eq!(limit.take(mine, Cost::of(true)).unwrap(), 94);
-        assert_eq!(limit.charge_answer(mine, Cost::of(false), 10 * UNIT_BYTES), 84);
+        assert_eq!(limit.charge_answer(mine, Cost::of(false), 10 * UNIT_BYTES), Some(84));
+        assert_eq!(limit.charge_answer(mine, Cost::of(false), UNIT_BYTES - 1), None, "part of a unit");
         while limit.take(mine, Cost::of(true)).is_ok() {}
         let wait = |units: u64| {
             let wait = limit.take(mine, Cost::of(true)).unwrap_err().wait;
@@ -139,11 +143,11 @@ mod tests {
         wait(1);
         assert_eq!(
             limit.charge_answer(mine, Cost::of(false), 20 * UNIT_BYTES),
-            0,
+            Some(0),
             "an answer may put a client into debt"
         );
         wait(21);
-        assert_eq!(limit.charge_answer(mine, Cost::of(true), 1 << 40), 0);
+        assert_eq!(limit.charge_answer(mine, Cost::of(true), 1 << 40), Some(0));
         // 10 MiB from a peer, at the least.
         wait(5 + 800);
         assert_eq!(limit.take(other, Cost::of(false)).unwrap(), 99);

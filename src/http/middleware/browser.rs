@@ -1,23 +1,18 @@
 //! Headers for browsers: CORS, and the security of our own pages.
 
-use std::{sync::Arc, time::Instant};
+use std::{convert::Infallible, sync::Arc, time::Instant};
 
 use axum::{
-    Router,
-    extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
-    middleware::Next,
+    extract::Request,
+    http::{HeaderMap, HeaderValue, Method, header},
     response::{IntoResponse, Response},
 };
-use tower::ServiceExt;
-use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use super::{host, request_id::TRACEPARENT};
+use super::host;
 use crate::http::{
     counters::Route,
-    envelope::{OWN, REQUEST_ID, SERVER_TIMING, SOURCE, SYNC, TIP, TIP_AGE, UNBUFFERED, VERIFICATION},
+    envelope::{OWN, UNBUFFERED},
     gateway::Gateway,
-    limits::rate::{RATELIMIT, RATELIMIT_POLICY},
 };
 
 /// The content security policy of pages that have none of their own: those of Swagger UI, which load nothing from elsewhere and
@@ -29,25 +24,6 @@ const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
 
 /// HTTPS only for two years, as browsers' preload lists require.
 const HTTPS_ONLY: HeaderValue = HeaderValue::from_static("max-age=63072000");
-
-/// How long a browser may cache a preflight's answer, in seconds: two hours is the most that any does.
-const MAX_AGE: u64 = 7200;
-
-/// Headers that pages of other origins may read, besides those that CORS always allows.
-const EXPOSED: [HeaderName; 12] = [
-    SOURCE,
-    TIP,
-    TIP_AGE,
-    SYNC,
-    VERIFICATION,
-    header::ETAG,
-    header::RETRY_AFTER,
-    RATELIMIT,
-    RATELIMIT_POLICY,
-    header::ALLOW,
-    REQUEST_ID,
-    SERVER_TIMING,
-];
 
 /// Adds the security headers.
 pub(in crate::http) fn secure(headers: &mut HeaderMap, tls: bool) {
@@ -78,44 +54,20 @@ pub(in crate::http) fn retry_events(refusal: &Response) -> Response {
     (OWN, UNBUFFERED, [(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
 }
 
-/// The CORS layer for pages of these origins; `*` is any.
-pub(in crate::http) fn cors(origins: &[HeaderValue]) -> CorsLayer {
-    let origins = match origins.iter().any(|origin| origin == "*") {
-        true => AllowOrigin::any(),
-        false => AllowOrigin::list(origins.iter().cloned()),
-    };
-    CorsLayer::new()
-        .allow_origin(origins)
-        .allow_methods([Method::GET, Method::HEAD, Method::POST])
-        .allow_headers([
-            header::ACCEPT,
-            header::CONTENT_TYPE,
-            header::IF_MATCH,
-            header::IF_NONE_MATCH,
-            HeaderName::from_static("last-event-id"),
-            REQUEST_ID,
-            TRACEPARENT,
-        ])
-        .expose_headers(EXPOSED)
-        .max_age(std::time::Duration::from_secs(MAX_AGE))
+/// Whether a browser asks what a request of a page may be like.
+pub(in crate::http) fn is_preflight(request: &Request) -> bool {
+    request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// Passes only preflights on to [`cors`], which would answer any `OPTIONS`; `router` answers the others. A preflight of any
-/// path is answered, and counts against no limit: without its headers a page would not see the status of the request.
-pub(in crate::http) async fn preflight(
-    State((gateway, router)): State<(Arc<Gateway>, Router)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if request.method() != Method::OPTIONS {
-        return next.run(request).await;
-    }
-    if !request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
-        return router.oneshot(request).await.into_response();
-    }
+/// Answers a preflight. One of any path is answered, and counts against no limit: without its headers a page would not see the
+/// status of the request.
+pub(in crate::http) async fn preflight(gateway: Arc<Gateway>, request: Request) -> Result<Response, Infallible> {
     let started = Instant::now();
-    let mut response = host::require(request, next).await;
+    let mut response = match host::check(&request) {
+        Ok(()) => gateway.cors.answer_preflight(request).await?,
+        Err(refused) => refused.into_response(),
+    };
     gateway.counters.answered(Route::default(), "none", response.status(), started.elapsed().as_secs_f64());
     secure(response.headers_mut(), gateway.settings.tls);
-    response
+    Ok(response)
 }

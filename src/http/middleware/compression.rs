@@ -1,7 +1,7 @@
 //! Compression of what is not kept: streams of the chain, pages, and answers about the gateway itself. It is done anew for each
 //! request, while the response is sent.
 //!
-//! Answers with blocks come here compressed, or with a decision: see [`Negotiated`].
+//! Answers with blocks come here compressed, or with a decision: see [`Details`].
 
 use std::{convert::Infallible, future};
 
@@ -9,52 +9,68 @@ use axum::{
     body::Body,
     extract::Request,
     http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header},
-    middleware::Next,
     response::Response,
 };
 use hyper::body::Body as _;
 use tower::{ServiceExt, service_fn};
-use tower_http::compression::{Compression, CompressionLevel};
+use tower_http::compression::{self, CompressionLevel};
 
 use crate::http::{
     extract,
     negotiation::{Coding, Codings},
-    respond::Negotiated,
+    respond::{Details, Negotiated},
 };
 
 /// Text formats beside `text/…` and those that end in `+xml` or `+json`.
 const TEXT: [&str; 4] =
     ["application/json", "application/javascript", "application/x-ndjson", "application/manifest+json"];
 
-/// Compresses a response as the client prefers.
-pub(in crate::http) async fn compress(request: Request, next: Next) -> Response {
-    // A client that accepts nothing of ours has got an error, which is sent as it is.
-    let codings = Codings::of(request.headers()).unwrap_or_default();
-    let copies = request.headers().get(header::IF_NONE_MATCH).cloned();
-    let has_chunks = extract::supports_chunks(request.version());
-    let mut response = next.run(request).await;
-    let negotiated = response.extensions_mut().remove::<Negotiated>();
-    if let Some(Negotiated(coding)) = negotiated {
-        return match coding.filter(|_| response.status() == StatusCode::OK) {
-            Some(coding) => compressed(response, coding).await,
-            None => response,
-        };
+/// How the client wants a response to be compressed.
+pub(in crate::http) struct Compression {
+    codings: Codings,
+    /// Whether the client's copy, if it has one, has a weak entity tag.
+    has_weak_tag: bool,
+    has_chunks: bool,
+}
+
+impl Compression {
+    /// As the request asks for.
+    pub fn of(request: &Request) -> Self {
+        let copies = request.headers().get(header::IF_NONE_MATCH);
+        Self {
+            // A client that accepts nothing of ours gets an error, which is sent as it is.
+            codings: Codings::of(request.headers()).unwrap_or_default(),
+            has_weak_tag: copies.is_some_and(|copies| copies.as_bytes().starts_with(b"W/")),
+            has_chunks: extract::supports_chunks(request.version()),
+        }
     }
-    match response.status() {
-        // Before HTTP/1.1 a body of unknown length ends with the connection, like one that breaks off.
-        StatusCode::OK if has_chunks && may_be_compressed(response.headers()) => {
-            add_vary(response.headers_mut());
-            let bytes = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-            let Some(coding) = codings.choose(bytes) else { return response };
-            weaken_tag(response.headers_mut());
-            compressed(response, coding).await
+
+    /// Compresses the response.
+    pub async fn apply(self, mut response: Response) -> Response {
+        let negotiated = response.extensions().get().and_then(|details: &Details| details.negotiated);
+        match negotiated {
+            Some(Negotiated::Stream(coding)) if response.status() == StatusCode::OK => {
+                return Box::pin(compressed(response, coding)).await;
+            }
+            Some(_) => return response,
+            None => {}
         }
-        // The tag of the client's copy, which was weakened when it was compressed.
-        StatusCode::NOT_MODIFIED if copies.is_some_and(|copies| copies.as_bytes().starts_with(b"W/")) => {
-            weaken_tag(response.headers_mut());
-            response
+        match response.status() {
+            // Before HTTP/1.1 a body of unknown length ends with the connection, like one that breaks off.
+            StatusCode::OK if self.has_chunks && may_be_compressed(response.headers()) => {
+                add_vary(response.headers_mut());
+                let bytes = response.body().size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+                let Some(coding) = self.codings.choose(bytes) else { return response };
+                weaken_tag(response.headers_mut());
+                Box::pin(compressed(response, coding)).await
+            }
+            // The tag of the client's copy, which was weakened when it was compressed.
+            StatusCode::NOT_MODIFIED if self.has_weak_tag => {
+                weaken_tag(response.headers_mut());
+                response
+            }
+            _ => response,
         }
-        _ => response,
     }
 }
 
@@ -95,7 +111,7 @@ async fn compressed(response: Response, coding: Coding) -> Response {
     request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static(coding.as_str()));
     let mut response = Some(response);
     let service = service_fn(move |_: Request| future::ready(Ok::<_, Infallible>(response.take().unwrap_or_default())));
-    let service = Compression::new(service).quality(CompressionLevel::Default).compress_when(always);
+    let service = compression::Compression::new(service).quality(CompressionLevel::Default).compress_when(always);
     match service.oneshot(request).await {
         Ok(response) => response.map(Body::new),
         Err(never) => match never {},
@@ -109,9 +125,6 @@ fn always(_: StatusCode, _: Version, _: &HeaderMap, _: &Extensions) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use axum::{Router, middleware::from_fn, routing::get};
     use http_body_util::BodyExt;
     use rstest::rstest;
 
@@ -129,14 +142,11 @@ mod tests {
         if bytes == 0 {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
         }
-        let response = Arc::new(Mutex::new(Some(response)));
-        let handler = move || async move { response.lock().unwrap().take().unwrap() };
-        let router = Router::new().route("/", get(handler)).layer(from_fn(compress));
         let mut request = Request::new(Body::empty());
         for (name, value) in asked {
             request.headers_mut().append(name, HeaderValue::from_str(value).unwrap());
         }
-        router.oneshot(request).await.unwrap()
+        Compression::of(&request).apply(response).await
     }
 
     const GZIP: (HeaderName, &str) = (header::ACCEPT_ENCODING, "gzip");
@@ -170,7 +180,7 @@ mod tests {
     ) {
         let response = answer(&[asked], &[answered], bytes).await;
         assert!(!response.headers().contains_key(header::CONTENT_ENCODING));
-        assert_eq!(response.headers()[header::CONTENT_LENGTH], bytes.to_string());
+        assert_eq!(response.body().size_hint().exact(), Some(bytes as u64));
     }
 
     #[tokio::test]
@@ -178,7 +188,7 @@ mod tests {
         for fixed in [(header::CACHE_CONTROL, "no-store, no-transform"), (header::CONTENT_ENCODING, "br")] {
             let response = answer(&[GZIP], &[HTML, fixed.clone()], 5000).await;
             assert_eq!(response.headers().get(&fixed.0).unwrap(), fixed.1);
-            assert_eq!(response.headers()[header::CONTENT_LENGTH], "5000");
+            assert_eq!(response.body().size_hint().exact(), Some(5000));
         }
     }
 

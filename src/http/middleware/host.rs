@@ -15,16 +15,25 @@ use crate::{
 };
 
 /// Refuses requests whose `Host` is missing, malformed, or there twice: proxies and caches may have read another one.
+///
+/// # Errors
+/// [`Code::InvalidHost`].
+pub(in crate::http) fn check(request: &Request) -> Result<(), Rejection> {
+    let problem = problem(request.version(), request.uri().authority(), request.headers());
+    problem.map_err(|problem| Failure::with_detail(Code::InvalidHost, problem).into())
+}
+
+/// The check as a layer.
 pub(in crate::http) async fn require(request: Request, next: Next) -> Response {
-    match check(request.version(), request.uri().authority(), request.headers()) {
+    match check(&request) {
         Ok(()) => next.run(request).await,
-        Err(problem) => Rejection::from(Failure::with_detail(Code::InvalidHost, problem)).into_response(),
+        Err(refused) => refused.into_response(),
     }
 }
 
 /// Checks the header, and the authority of the request's target if it has one. Before HTTP/1.1 the header is optional; in
 /// HTTP/2 the authority stands for it, and both are the same (RFC 9113, section 8.3.1).
-fn check(version: Version, authority: Option<&Authority>, headers: &HeaderMap) -> Result<(), &'static str> {
+fn problem(version: Version, authority: Option<&Authority>, headers: &HeaderMap) -> Result<(), &'static str> {
     const MALFORMED: &str = "expected a name or an address, and perhaps a port";
     let mut hosts = headers.get_all(header::HOST).iter();
     let (host, second) = (hosts.next(), hosts.next());
@@ -92,8 +101,8 @@ mod tests {
     fn a_request_has_one_valid_host(#[case] hosts: &[&'static str], #[case] valid: bool) {
         let lines = hosts.iter().map(|host| (header::HOST, HeaderValue::from_static(host)));
         let headers: HeaderMap = lines.collect();
-        assert_eq!(check(Version::HTTP_11, None, &headers).is_ok(), valid);
-        assert!(check(Version::HTTP_10, None, &HeaderMap::new()).is_ok());
+        assert_eq!(problem(Version::HTTP_11, None, &headers).is_ok(), valid);
+        assert!(problem(Version::HTTP_10, None, &HeaderMap::new()).is_ok());
     }
 
     #[rstest]
@@ -111,6 +120,6 @@ mod tests {
         let authority = authority.map(|authority| authority.parse::<Authority>().unwrap());
         let lines = host.map(|host| (header::HOST, HeaderValue::from_static(host)));
         let headers: HeaderMap = lines.into_iter().collect();
-        assert_eq!(check(Version::HTTP_2, authority.as_ref(), &headers).is_ok(), valid);
+        assert_eq!(problem(Version::HTTP_2, authority.as_ref(), &headers).is_ok(), valid);
     }
 }

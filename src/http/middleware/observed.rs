@@ -14,6 +14,7 @@ use crate::{
         envelope::{REQUEST_ID, SERVER_TIMING, SOURCE, SYNC, TIP, TIP_AGE},
         gateway::Gateway,
         limits::client::Client,
+        respond::Details,
         timing,
     },
     source::{ChainWatch, Freshness},
@@ -56,6 +57,7 @@ impl ObservedRequest {
             response = browser::retry_events(&response);
         }
         let status = response.status();
+        let part = response.extensions().get().and_then(|details: &Details| details.timing);
         let headers = response.headers_mut();
         if status == StatusCode::NOT_MODIFIED {
             // It would have to be that of the answer itself (RFC 9110, section 8.6).
@@ -66,7 +68,7 @@ impl ObservedRequest {
             describe_chain(headers, gateway.source.chain_watch());
         }
         headers.insert(REQUEST_ID, self.id.value().clone());
-        if let Some(timing) = timing::with_total(headers.get(SERVER_TIMING), took) {
+        if let Some(timing) = timing::value(part, took) {
             headers.insert(SERVER_TIMING, timing);
         }
         match self.line {

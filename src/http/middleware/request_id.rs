@@ -1,12 +1,9 @@
 //! The id of a request: the client's, that of the client's trace, or one of our own.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue};
 use tracing::Span;
 
-use crate::http::envelope::REQUEST_ID;
-
-/// The header of W3C's trace context (<https://www.w3.org/TR/trace-context/>).
-pub(in crate::http) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+use crate::http::envelope::{REQUEST_ID, TRACEPARENT};
 
 /// Most characters of a client's id.
 const MAX_ID_CHARS: usize = 128;
@@ -89,6 +86,7 @@ fn new_id() -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderName;
     use rstest::rstest;
 
     use super::*;

@@ -75,7 +75,7 @@ impl Codings {
     pub(in crate::http) fn of(headers: &HeaderMap) -> Result<Self, Failure> {
         let (mut weights, mut identity, mut others) = ([None; Coding::ALL.len()], None, None);
         for (member, weight) in members(headers, header::ACCEPT_ENCODING) {
-            let slot = match member.as_str() {
+            let slot = match &*member {
                 "identity" => &mut identity,
                 "*" => &mut others,
                 name => match name.parse::<Coding>() {

@@ -136,7 +136,7 @@ fn asked(uri: &Uri) -> Result<Asked, Failure> {
     let pairs = pairs(uri.query().unwrap_or_default())?;
     for (name, value) in &pairs {
         if name != TOPICS {
-            others.push((name.as_str(), value.as_str()));
+            others.push((&**name, &**value));
             continue;
         }
         for word in value.split(',') {

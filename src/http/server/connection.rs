@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, body::Body, http::Version};
+use axum::{body::Body, http::Version};
 use hyper::{Request, Response, body::Incoming, service::Service};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -48,19 +48,38 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy)]
 pub struct Remote(pub IpAddr);
 
+/// What answers the requests of a listener: a router, or a service around one.
+pub trait Routes:
+    tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> Routes for S where
+    S: tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
 /// Serves the connections of a listener.
-pub(super) struct Server {
+pub(super) struct Server<S> {
     http: Builder<TokioExecutor>,
-    router: Router,
+    routes: S,
     /// See [`ConnectionLimits::header_timeout`](super::ConnectionLimits).
     body_timeout: Duration,
     tls: Option<Arc<Tls>>,
     counters: Arc<ConnectionCounters>,
 }
 
-impl Server {
+impl<S: Routes> Server<S> {
     pub(super) fn new(
-        router: Router,
+        routes: S,
         body_timeout: Duration,
         tls: Option<Arc<Tls>>,
         counters: Arc<ConnectionCounters>,
@@ -75,7 +94,7 @@ impl Server {
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEADER_LIST)
             .max_send_buf_size(MAX_BUFFER);
-        Self { http, router, body_timeout, tls, counters }
+        Self { http, routes, body_timeout, tls, counters }
     }
 
     /// Serves a connection to its end; returns why it ended.
@@ -153,13 +172,13 @@ async fn expiry(state: &ConnectionState) -> CloseReason {
 }
 
 /// The requests of one connection.
-struct Requests {
-    server: Arc<Server>,
+struct Requests<S> {
+    server: Arc<Server<S>>,
     remote: IpAddr,
     state: Arc<ConnectionState>,
 }
 
-impl Service<Request<Incoming>> for Requests {
+impl<S: Routes> Service<Request<Incoming>> for Requests<S> {
     type Response = Response<TrackedResponseBody<Body>>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
@@ -173,9 +192,9 @@ impl Service<Request<Incoming>> for Requests {
             false => Body::new(TimedRequestBody::new(body, self.server.body_timeout)),
         });
         request.extensions_mut().insert(Remote(self.remote));
-        let mut router = self.server.router.clone();
+        let answer = self.server.routes.clone().call(request);
         Box::pin(async move {
-            let response = tower::Service::call(&mut router, request).await?;
+            let response = answer.await?;
             Ok(response.map(|body| TrackedResponseBody::new(body, in_flight, h2)))
         })
     }

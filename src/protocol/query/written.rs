@@ -1,6 +1,8 @@
 //! Queries as HTTP clients write them: the query string of a `GET`, the JSON body of a `POST`. Both become the same
 //! query. They may have been mistyped, so what the path doesn't know is an error that names it.
 
+use std::borrow::Cow;
+
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
@@ -14,22 +16,27 @@ use crate::protocol::failure::{Code, Failure};
 /// Longest query string that is read, in bytes.
 pub const MAX_QUERY_BYTES: usize = 16 << 10;
 
+/// A name or a value of a query string, decoded.
+fn decode(text: &str) -> Result<Cow<'_, str>, Failure> {
+    if !text.contains(['+', '%']) {
+        return Ok(text.into());
+    }
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8();
+    decoded
+        .map(|text| text.into_owned().into())
+        .map_err(|_| Failure::with_detail(Code::MalformedQuery, "a name or value is not UTF-8 after percent-decoding"))
+}
+
 /// The pairs of a query string, decoded.
 ///
 /// # Errors
 /// [`Code::UriTooLong`] over [`MAX_QUERY_BYTES`]; [`Code::MalformedQuery`] for what is not UTF-8 once it is decoded.
-pub fn pairs(query: &str) -> Result<Vec<(String, String)>, Failure> {
+pub fn pairs(query: &str) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, Failure> {
     if query.len() > MAX_QUERY_BYTES {
         let detail = format!("query string of {} bytes, at most {MAX_QUERY_BYTES}", query.len());
         return Err(Failure::with_detail(Code::UriTooLong, detail));
     }
-    let decode = |text: &str| -> Result<String, Failure> {
-        let spaced = text.replace('+', " ");
-        let decoded = percent_decode_str(&spaced).decode_utf8();
-        decoded.map(|text| text.into_owned()).map_err(|_| {
-            Failure::with_detail(Code::MalformedQuery, "a name or value is not UTF-8 after percent-decoding")
-        })
-    };
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| {
@@ -188,12 +195,12 @@ mod tests {
 
     #[test]
     fn pairs_are_decoded_or_refused() {
-        let own = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| (a.to_string(), b.to_string())).collect();
-        assert_eq!(pairs("a=1&&b=x%20y+z&c"), Ok(own(&[("a", "1"), ("b", "x y z"), ("c", "")])));
+        let decoded = [("a", "1"), ("b", "x y z"), ("c", "")].map(|(name, value)| (name.into(), value.into()));
+        assert_eq!(pairs("a=1&&b=x%20y+z&c"), Ok(decoded.to_vec()));
         let question = |path: &str, query: &str| {
             let path = crate::protocol::query::path(path).unwrap();
             let pairs = pairs(query).unwrap();
-            path.query_of_pairs(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+            path.query_of_pairs(pairs.iter().map(|(name, value)| (&**name, &**value)))
         };
         let hint = |path: &str, query: &str| question(path, query).unwrap_err().detail.unwrap();
         assert!(hint("/data/miner_block/get", "index=5").ends_with("ask /data/miner_block/range"));
