@@ -28,6 +28,9 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+/// The commit that the program is built from, or `unknown`: `build.rs` has the rules.
+pub const COMMIT: &str = env!("GATEWAY_COMMIT");
+
 /// Bounds of the buckets of durations, in seconds: from a cached answer to the longest of the time limits by default.
 const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
 
