@@ -59,7 +59,7 @@ const CHARGED_BYTES: u64 = 1 << 20;
 pub(super) async fn limit(State(gateway): State<Arc<Gateway>>, mut request: Request, next: Next) -> Response {
     let remote = request.extensions().get().map(|Remote(ip)| *ip);
     let client = remote.map(|ip| gateway.settings.addresses.client(ip, request.headers()));
-    let observed = ObservedRequest::begin(&gateway, client, &request);
+    let mut observed = ObservedRequest::begin(&gateway, client, &request);
     let (deadline, kind) = (observed.started + gateway.settings.request_timeout, Kind::of(&request));
     let answer = async {
         let Some(client) = client else {
@@ -74,7 +74,7 @@ pub(super) async fn limit(State(gateway): State<Arc<Gateway>>, mut request: Requ
             false => enforce(&gateway, client, kind, deadline, request, next).await,
         }
     };
-    let response = answer.instrument(observed.id.span(kind.forwarded)).await;
+    let response = answer.instrument(observed.span(kind.forwarded)).await;
     observed.answered(&gateway, response)
 }
 
