@@ -164,7 +164,9 @@ fn a_collector_that_is_down_changes_no_answer(#[case] silent: bool) {
 #[case::protocol("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "expected http/protobuf")]
 fn a_variable_that_cannot_be_used_is_named(#[case] variable: &str, #[case] value: &str, #[case] text: &str) {
     let folder = tempfile::tempdir().unwrap();
-    let output = gateway(folder.path(), "http://127.0.0.1:1").env(variable, value).output().unwrap();
+    // An address that no machine has ends the program where the variable is taken.
+    let mut command = program(folder.path(), ["serve", "--http", "192.0.2.1:1", "--sync", "false"]);
+    let output = command.env(ENDPOINT, "http://127.0.0.1:1").env(variable, value).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(stderr.contains(&format!("error: environment variable {variable}: {text}")), "{stderr}");
