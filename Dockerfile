@@ -18,6 +18,8 @@ RUN sed -i '/^\[\[/,/^$/d' Cargo.toml \
     && cargo build --release --locked --bin modal-gateway
 
 COPY . .
+# The repository is not here: this names its commit.
+ARG GATEWAY_COMMIT
 # COPY keeps times of modification, and Cargo would take a file older than the empty crate for unchanged.
 RUN touch src/main.rs src/lib.rs \
     && cargo build --release --locked --bin modal-gateway

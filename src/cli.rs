@@ -60,6 +60,10 @@ fn run(cli: Cli) -> Result<(), CliError> {
     }
     let config = Config::load(sources)?;
     let service = matches!(cli.command, Command::Serve | Command::Node(_) | Command::Demo);
+    #[cfg(feature = "otlp")]
+    if service {
+        telemetry::otlp::start()?;
+    }
     telemetry::init(config.log, if service { telemetry::SERVICE_FILTER } else { telemetry::COMMAND_FILTER })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Runtime)?;
     let outcome = runtime.block_on(async {
@@ -67,6 +71,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
         watch_signals(shutdown.clone()).map_err(CliError::Runtime)?;
         dispatch(cli.command, config, shutdown).await
     });
+    #[cfg(feature = "otlp")]
+    telemetry::otlp::flush();
     // A read of stdin or a proof of work may still be running in a blocking thread: don't wait for it.
     runtime.shutdown_background();
     outcome

@@ -1,5 +1,7 @@
 //! Tracing: what is logged, and how it looks. It goes to stderr, for stdout is for data. And what the process knows of
 //! itself: panics, memory, durations.
+//!
+//! * `otlp`: traces, with the feature of that name
 
 use std::{
     env,
@@ -16,7 +18,7 @@ use std::{
 };
 
 use prometheus_client::metrics::histogram::Histogram;
-use tracing::Level;
+use tracing::{Level, Subscriber};
 use tracing_subscriber::{
     EnvFilter,
     fmt::{
@@ -25,8 +27,15 @@ use tracing_subscriber::{
         time::{FormatTime, SystemTime},
     },
     layer::SubscriberExt,
-    util::SubscriberInitExt,
+    registry::LookupSpan,
+    util::{SubscriberInitExt, TryInitError},
 };
+
+#[cfg(feature = "otlp")]
+pub mod otlp;
+
+/// The commit that the program is built from, or `unknown`: `build.rs` has the rules.
+pub const COMMIT: &str = env!("GATEWAY_COMMIT");
 
 /// Bounds of the buckets of durations, in seconds: from a cached answer to the longest of the time limits by default.
 const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0];
@@ -100,9 +109,17 @@ pub enum TelemetryError {
     /// `RUST_LOG` is no list of directives.
     #[error("environment variable RUST_LOG: {0}")]
     Filter(String),
+    /// A variable of OpenTelemetry can't be used. Its value, which may hold a password, is not quoted.
+    #[error("environment variable {variable}: {problem}")]
+    Variable {
+        /// Its name.
+        variable: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Another subscriber is already there.
     #[error("logging can't be set up")]
-    Init(#[source] tracing_subscriber::util::TryInitError),
+    Init(#[source] TryInitError),
 }
 
 static PANICS: AtomicU64 = AtomicU64::new(0);
@@ -206,7 +223,8 @@ pub fn init(format: LogFormat, default_filter: &str) -> Result<(), TelemetryErro
         Err(env::VarError::NotPresent) => None,
         Err(env::VarError::NotUnicode(_)) => return Err(TelemetryError::Filter("the value is not UTF-8".into())),
     };
-    let filter = EnvFilter::try_new(format!("{},{NEVER}", directives.as_deref().unwrap_or(default_filter)))
+    let directives = directives.as_deref().unwrap_or(default_filter);
+    let filter = EnvFilter::try_new(format!("{directives},{NEVER}{}", exported_spans()))
         .map_err(|error| TelemetryError::Filter(error.to_string()))?;
     set_format(format);
     let registry = tracing_subscriber::registry().with(filter);
@@ -215,16 +233,36 @@ pub fn init(format: LogFormat, default_filter: &str) -> Result<(), TelemetryErro
             let dumb = env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
             let colours = io::IsTerminal::is_terminal(&io::stderr()) && env::var_os("NO_COLOR").is_none() && !dumb;
             let layer = fmt::layer().with_writer(io::stderr).with_ansi(colours);
-            registry.with(layer.log_internal_errors(false)).try_init()
+            install(registry.with(layer.log_internal_errors(false)))
         }
         LogFormat::Json => {
             let layer = fmt::layer().json().flatten_event(true).with_writer(io::stderr);
-            registry.with(layer.log_internal_errors(false)).try_init()
+            install(registry.with(layer.log_internal_errors(false)))
         }
     }
     .map_err(TelemetryError::Init)?;
     panic::set_hook(Box::new(on_panic));
     Ok(())
+}
+
+/// Has the process log by `subscriber`, and export traces if that was started.
+fn install<S>(subscriber: S) -> Result<(), TryInitError>
+where
+    S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+{
+    // The last of the layers: a filter of one layer below others hides the highest level of the log from the macros.
+    #[cfg(feature = "otlp")]
+    let subscriber = subscriber.with(otlp::layer());
+    subscriber.try_init()
+}
+
+/// Directives for the spans that are exported whatever is logged.
+fn exported_spans() -> &'static str {
+    #[cfg(feature = "otlp")]
+    if otlp::exports() {
+        return otlp::DIRECTIVE;
+    }
+    ""
 }
 
 /// Where it was, on which thread, and the text if it is a literal. One that is put together may hold what nobody should

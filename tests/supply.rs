@@ -1,6 +1,8 @@
 //! What the gateway is made of, and what it never tells: the rules of `deny.toml` over the lock file and the licences,
-//! without network; and secrets, which no log, error or `Debug` holds.
+//! without network; the commit that a build names; and secrets, which no log, error or `Debug` holds.
 
+#[path = "supply/commit.rs"]
+mod commit;
 #[path = "supply/licences.rs"]
 mod licences;
 #[path = "supply/lock_file.rs"]

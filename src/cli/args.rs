@@ -17,13 +17,16 @@ pub(super) mod shared;
 
 /// HTTP/JSON gateway to the Modality network's miner blocks.
 #[derive(Debug, Parser)]
-#[command(name = "modal-gateway", version, max_term_width = 110, after_help = SETTINGS_HELP)]
+#[command(name = "modal-gateway", version, long_version = LONG_VERSION, max_term_width = 110, after_help = SETTINGS_HELP)]
 pub(super) struct Cli {
     #[command(flatten)]
     pub(super) shared: SharedArgs,
     #[command(subcommand)]
     pub(super) command: Command,
 }
+
+/// What `--version` prints; `-V` prints the version alone.
+const LONG_VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (commit ", env!("GATEWAY_COMMIT"), ")");
 
 const SETTINGS_HELP: &str = "\
 Settings: each shared option is also a key of modal-gateway.toml (--database-url is database_url) and an environment

@@ -59,7 +59,7 @@ pub(super) async fn answer(gateway: Arc<Gateway>, request: Request, route: Route
 async fn limit(gateway: &Arc<Gateway>, mut request: Request, route: Route) -> Response {
     let remote = request.extensions().get().map(|Remote(ip)| *ip);
     let client = remote.map(|ip| gateway.settings.addresses.client(ip, request.headers()));
-    let observed = ObservedRequest::begin(gateway, client, &request);
+    let mut observed = ObservedRequest::begin(gateway, client, &request);
     let (deadline, kind) = (observed.started + gateway.settings.request_timeout, Kind::of(&request));
     let answer = async {
         let Some(client) = client else {
@@ -74,6 +74,6 @@ async fn limit(gateway: &Arc<Gateway>, mut request: Request, route: Route) -> Re
             false => LimitedRequest::new(gateway, client, deadline, kind).enforce(request, route).await,
         }
     };
-    let response = answer.instrument(observed.id.span(kind.forwarded)).await;
+    let response = answer.instrument(observed.span(kind.forwarded)).await;
     observed.answered(gateway, response)
 }

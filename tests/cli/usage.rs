@@ -119,7 +119,10 @@ fn help_and_usage_have_their_exit_codes() {
         assert!(help.contains(&format!("\n  {command}")), "{command}");
         assert!(!dir.run([command, "--help"]).ok().stdout.is_empty());
     }
-    dir.run(["--version"]).ok();
+    let version = format!("modal-gateway {}", env!("CARGO_PKG_VERSION"));
+    let printed = |flag: &str| String::from_utf8(dir.run([flag]).ok().stdout).unwrap();
+    assert_eq!(printed("-V"), format!("{version}\n"));
+    assert_eq!(printed("--version"), format!("{version} (commit {})\n", env!("GATEWAY_COMMIT")));
     for args in [
         &[][..],
         &["fly"],

@@ -7,6 +7,7 @@ cd "$(dirname "$0")/../.."
 readonly deadline_seconds=90
 # A port that is free, on loopback only; the file's own default is 8080.
 export GATEWAY_PORT=${GATEWAY_PORT:-127.0.0.1:0}
+export GATEWAY_COMMIT=0123456789ab
 export COMPOSE_PROJECT_NAME=modal-gateway-test
 work=$(mktemp -d)
 checks=0
@@ -106,6 +107,9 @@ say "built and up in $((SECONDS - start)) s"
 address=$(compose port gateway 8080)
 for service in postgres node gateway; do until_deadline "$service healthy" healthy "$service"; done
 ok "postgres, node and gateway are healthy"
+
+compose exec -T gateway modal-gateway --version | grep -q "(commit $GATEWAY_COMMIT)" || fail "the image names no commit"
+ok "the image names the commit that it is built from"
 
 services=$(docker ps --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" \
     --format '{{.Label "com.docker.compose.service"}}' | sort | xargs)

@@ -229,6 +229,41 @@ def states(browser):
     print("browser: pausing, reconnecting and coming back from the background work")
 
 
+def stops(browser):
+    """A page that can't reach the gateway for long gives up, asks for nothing more, and starts again by its button."""
+    context, page, asked, problems = opened(browser)
+    page.clock.install()
+    is_stream = lambda url: urlsplit(url).path.endswith("/events")
+    page.route(is_stream, lambda route: route.fulfill(status=404))
+    page.goto(BASE)
+    state = page.locator("#updates")
+    expect(state).to_have_attribute("data-state", "reconnecting")
+    page.route(f"{BASE}/", lambda route: route.abort())
+
+    def stopped():
+        # The longest pause between two tries.
+        page.clock.run_for(60_000)
+        return state.get_attribute("data-state") == "stopped"
+
+    within(60, "the end of the tries", stopped)
+    expect(state).to_contain_text("stopped")
+    tries = len([url for url in asked if is_stream(url)])
+    assert tries == 21 and asked.count(f"{BASE}/") > 1, asked
+    # What is under way ends.
+    page.clock.run_for(60_000)
+    asked.clear()
+    for _ in range(5):
+        page.clock.run_for(60_000)
+    assert not asked, f"a page that has stopped asks for {asked}"
+    page.unroute(is_stream)
+    page.unroute(f"{BASE}/")
+    page.get_by_role("button", name="Try again").click()
+    live(page)
+    shows(page, chain("extend 1"))
+    closed(context, asked, problems)
+    print(f"browser: a page stops after {tries} tries, and starts again")
+
+
 def by_keyboard(browser):
     """The order of the focus, and that it is seen."""
     context, page, asked, problems = opened(browser, viewport={"width": 360, "height": 800})
@@ -272,6 +307,7 @@ with sync_playwright() as playwright:
     without_scripts(browser)
     follows(browser)
     states(browser)
+    stops(browser)
     by_keyboard(browser)
     printed(browser)
     if folder := os.environ.get("EXPLORER_SCREENSHOTS"):

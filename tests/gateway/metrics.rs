@@ -168,6 +168,9 @@ async fn each_sample_is_described_in_either_format() {
         assert_eq!(text.ends_with("# EOF\n"), suffix.is_empty());
         assert!(text.contains(&format!("# TYPE modal_chain_reorganisations{suffix} counter\n")), "{text}");
         assert!(text.contains("# TYPE modal_chain_blocks gauge\n") && text.contains("\nmodal_chain_blocks 61\n"));
+        let (version, commit) = (env!("CARGO_PKG_VERSION"), env!("GATEWAY_COMMIT"));
+        let build = format!("\nmodal_build_info{{version=\"{version}\",commit=\"{commit}\"}} 1\n");
+        assert!(text.contains(&build), "{text}");
     }
 }
 

@@ -1,13 +1,18 @@
 //! What each answer says of its request and of the chain, and what is counted and logged of it.
 
+#[cfg(feature = "otlp")]
+use axum::http::Method;
 use axum::{
     extract::{MatchedPath, Request},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::{access_log::AccessLine, browser, request_id::RequestId};
+#[cfg(feature = "otlp")]
+use crate::telemetry::otlp;
 use crate::{
     http::{
         counters::Route,
@@ -22,12 +27,15 @@ use crate::{
 
 /// A request, from when it came until it is answered.
 pub(super) struct ObservedRequest {
-    pub(super) id: RequestId,
+    id: RequestId,
     pub(super) started: Instant,
     route: Route,
     line: Option<AccessLine>,
     /// Whether a browser sends it to follow the chain.
     follows: bool,
+    /// The method and the span, which are exported.
+    #[cfg(feature = "otlp")]
+    exported: (Method, Span),
 }
 
 impl ObservedRequest {
@@ -39,8 +47,20 @@ impl ObservedRequest {
             route: Route(request.extensions().get::<MatchedPath>().cloned()),
             line: AccessLine::of(wanted, &id, client, request.method(), request.uri(), started),
             follows: browser::follows(request),
+            #[cfg(feature = "otlp")]
+            exported: (request.method().clone(), Span::none()),
             id,
         }
+    }
+
+    /// The span whose log lines name the request: see [`RequestId::span`].
+    pub(super) fn span(&mut self, forwarded: bool) -> Span {
+        let span = self.id.span(forwarded);
+        #[cfg(feature = "otlp")]
+        {
+            self.exported.1 = span.clone();
+        }
+        span
     }
 
     /// Counts and logs the answer; adds the headers of all answers.
@@ -58,6 +78,11 @@ impl ObservedRequest {
         }
         let status = response.status();
         let part = response.extensions().get().and_then(|details: &Details| details.timing);
+        #[cfg(feature = "otlp")]
+        {
+            let route = self.route.0.as_ref().map(MatchedPath::as_str);
+            otlp::describe(&self.exported.1, self.exported.0.as_str(), route, status.as_u16());
+        }
         let headers = response.headers_mut();
         if status == StatusCode::NOT_MODIFIED {
             // It would have to be that of the answer itself (RFC 9110, section 8.6).

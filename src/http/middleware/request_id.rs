@@ -4,6 +4,8 @@ use axum::http::{HeaderMap, HeaderValue};
 use tracing::Span;
 
 use crate::http::envelope::{REQUEST_ID, TRACEPARENT};
+#[cfg(feature = "otlp")]
+use crate::telemetry::otlp;
 
 /// Most characters of a client's id.
 const MAX_ID_CHARS: usize = 128;
@@ -18,6 +20,9 @@ pub struct RequestId {
     id: HeaderValue,
     /// The trace that the request is part of.
     trace: Option<HeaderValue>,
+    /// A valid `traceparent` and its `tracestate`, where spans are exported.
+    #[cfg(feature = "otlp")]
+    parent: [Option<HeaderValue>; 2],
 }
 
 impl RequestId {
@@ -28,7 +33,17 @@ impl RequestId {
         let trace = trace.and_then(|trace| HeaderValue::from_bytes(trace).ok());
         let own = headers.get(REQUEST_ID).filter(|id| is_id(id.as_bytes()));
         let id = own.or(trace.as_ref()).cloned().unwrap_or_else(new_id);
-        Self { id, trace }
+        #[cfg(feature = "otlp")]
+        let parent = match trace.is_some() && otlp::exports() {
+            true => [TRACEPARENT.as_str(), "tracestate"].map(|name| headers.get(name).cloned()),
+            false => [None, None],
+        };
+        Self {
+            id,
+            trace,
+            #[cfg(feature = "otlp")]
+            parent,
+        }
     }
 
     /// The value of the answer's header.
@@ -47,8 +62,13 @@ impl RequestId {
     }
 
     /// The span whose log lines name the request. One that waits for a peer has it at level info; for others it would cost
-    /// more than they do, so that they have it at level debug only.
+    /// more than they do, so that they have it at level debug only. Each has it where spans are exported.
     pub fn span(&self, forwarded: bool) -> Span {
+        #[cfg(feature = "otlp")]
+        if otlp::exports() {
+            let [parent, state] = self.parent.each_ref().map(|value| value.as_ref()?.to_str().ok());
+            return otlp::request_span(self.as_str(), self.trace(), parent, state);
+        }
         match forwarded {
             true => tracing::info_span!("request", id = self.as_str(), trace = self.trace()),
             false => tracing::debug_span!("request", id = self.as_str(), trace = self.trace()),

@@ -119,8 +119,8 @@ async fn add_store(metrics: &mut Metrics, gateway: &Gateway, stats: &source::Sta
 fn add_process(metrics: &mut Metrics) {
     metrics.counter("modal_panics_total", "Panics, wherever they were contained.", telemetry::panics());
     metrics.gauge("modal_tasks", "Tasks alive.", Handle::current().metrics().num_alive_tasks() as u64);
-    let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
-    metrics.gauges("modal_build_info", "The program's version, as a label of the value 1.", [(version, 1)]);
+    let build = vec![("version", env!("CARGO_PKG_VERSION").to_owned()), ("commit", telemetry::COMMIT.to_owned())];
+    metrics.gauges("modal_build_info", "The program's version and commit, as labels of the value 1.", [(build, 1)]);
     if let Some(bytes) = telemetry::resident_bytes() {
         metrics.gauge("modal_resident_memory_bytes", "Resident memory of the process.", bytes);
         metrics.gauge("process_resident_memory_bytes", "Resident memory of the process.", bytes);

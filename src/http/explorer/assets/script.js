@@ -44,6 +44,11 @@
     button.textContent = state === "paused" ? "Resume" : state === "stopped" ? "Try again" : "Pause";
   }
 
+  // Whether the page asks the gateway for anything by itself.
+  function asks() {
+    return !paused && updates.dataset.state !== "stopped";
+  }
+
   // Following
 
   function follow() {
@@ -107,7 +112,7 @@
 
   // In the background the page follows nothing, and catches up from its cursor when it comes back.
   document.addEventListener("visibilitychange", () => {
-    if (paused || updates.dataset.state === "stopped") return;
+    if (!asks()) return;
     if (document.hidden) unfollow();
     else follow();
   });
@@ -150,7 +155,7 @@
     }
     setTimeout(() => {
       loading = false;
-      if (due && !paused) {
+      if (due && asks()) {
         due = false;
         load();
       }
@@ -263,7 +268,7 @@
   setInterval(() => {
     if (document.hidden || paused) return;
     refine();
-    if (Date.now() - loaded > MAX_AGE) load();
+    if (asks() && Date.now() - loaded > MAX_AGE) load();
   }, 1000);
   refine();
   show("connecting");
