@@ -1,5 +1,5 @@
 //! HTTP against a bare axum handler that answers with the same bytes; the servers and the client of this and of
-//! [`compressed`](super::compressed).
+//! [`compressed`](super::compressed), [`rivals`](super::rivals) and others.
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
@@ -26,12 +26,14 @@ use crate::{
 };
 
 /// Blocks in the chain.
-const LENGTH: usize = 10_000;
+pub const LENGTH: usize = 10_000;
 /// Connections that are kept open, with one request on each at a time.
 const CONNECTIONS: [usize; 2] = [16, 64];
 /// An epoch that all ask for again and again.
-const EPOCH: u64 = 7;
-const REQUEST: &str = "GET /data/miner_block/epoch?epoch=7 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";
+pub const EPOCH: u64 = 7;
+/// Its path, and the request.
+pub const PATH: &str = "/data/miner_block/epoch";
+pub const REQUEST: &str = "GET /data/miner_block/epoch?epoch=7 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";
 
 /// Requests per second, ours and the bare handler's.
 pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
@@ -40,7 +42,7 @@ pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
     let body = answer.map_err(|declined| declined.failure.to_string())?.body.clone();
     let length = body.len();
     let handler = async move || ([(header::CONTENT_TYPE, "application/json")], body.clone());
-    let bare = Server::start(Router::new().route("/data/miner_block/epoch", routing::get(handler))).await?;
+    let bare = Server::start(Router::new().route(PATH, routing::get(handler))).await?;
     let ours = Server::start(gateway(source)?).await?;
 
     let columns = ["request", "bytes", "connections", "bare handler", "gateway", "gateway : bare"];
@@ -73,7 +75,8 @@ pub fn gateway(source: Arc<Source>) -> Outcome<Router> {
 
 /// A server on a free port of loopback, gone when dropped.
 pub struct Server {
-    address: SocketAddr,
+    /// Where it listens.
+    pub address: SocketAddr,
     _stop: DropGuard,
 }
 
@@ -101,34 +104,39 @@ impl Server {
 
     /// Asks the same on every connection.
     pub fn contender(&self, connections: usize, request: &str) -> Contender {
-        let (address, request): (_, Arc<str>) = (self.address, request.into());
-        Box::new(move |round| {
-            let request = request.clone();
-            Box::pin(async move {
-                let mut clients = Vec::with_capacity(connections);
-                for _ in 0..connections {
-                    clients.push(Client::connect(address, request.clone()).await?);
-                }
-                let start = Instant::now();
-                let mut tasks = JoinSet::new();
-                for mut client in clients {
-                    tasks.spawn(async move {
-                        let mut answered = 0u64;
-                        while start.elapsed() < round {
-                            client.ask().await?;
-                            answered += 1;
-                        }
-                        Outcome::Ok(answered)
-                    });
-                }
-                let mut answered = 0;
-                while let Some(task) = tasks.join_next().await {
-                    answered += task??;
-                }
-                Ok(answered as f64 / start.elapsed().as_secs_f64())
-            })
-        })
+        load(self.address, connections, request)
     }
+}
+
+/// Asks the server at `address` the same on every connection.
+pub fn load(address: SocketAddr, connections: usize, request: &str) -> Contender {
+    let request: Arc<str> = request.into();
+    Box::new(move |round| {
+        let request = request.clone();
+        Box::pin(async move {
+            let mut clients = Vec::with_capacity(connections);
+            for _ in 0..connections {
+                clients.push(Client::connect(address, request.clone()).await?);
+            }
+            let start = Instant::now();
+            let mut tasks = JoinSet::new();
+            for mut client in clients {
+                tasks.spawn(async move {
+                    let mut answered = 0u64;
+                    while start.elapsed() < round {
+                        client.ask().await?;
+                        answered += 1;
+                    }
+                    Outcome::Ok(answered)
+                });
+            }
+            let mut answered = 0;
+            while let Some(task) = tasks.join_next().await {
+                answered += task??;
+            }
+            Ok(answered as f64 / start.elapsed().as_secs_f64())
+        })
+    })
 }
 
 /// A client that does as little as can be done: all responses are as long as the first.
@@ -176,7 +184,7 @@ impl Client {
 }
 
 /// Bytes of the response that begins here, head and body; 0 while the length is unknown.
-fn whole_length(response: &[u8]) -> Outcome<usize> {
+pub fn whole_length(response: &[u8]) -> Outcome<usize> {
     let Some(head) = head_length(response) else { return Ok(0) };
     let text = std::str::from_utf8(&response[..head])?.to_ascii_lowercase();
     if text.starts_with("http/1.1 304 ") {
