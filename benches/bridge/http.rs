@@ -99,7 +99,9 @@ impl Server {
 
     /// The first response to a request.
     pub async fn response(&self, request: &str) -> Outcome<Vec<u8>> {
-        Ok(Client::connect(self.address, request.into()).await?.response)
+        let mut client = Client::connect(self.address, request.into()).await?;
+        client.response.truncate(client.length);
+        Ok(client.response)
     }
 
     /// Asks the same on every connection.
@@ -139,62 +141,64 @@ pub fn load(address: SocketAddr, connections: usize, request: &str) -> Contender
     })
 }
 
-/// A client that does as little as can be done: all responses are as long as the first.
+/// A client that does as little as can be done.
 struct Client {
     stream: TcpStream,
     request: Arc<str>,
-    /// The response, head and body.
+    /// The last response, head and body; then room for more.
     response: Vec<u8>,
+    /// How long it is.
+    length: usize,
 }
 
 impl Client {
+    /// Connects, and asks once.
     async fn connect(address: SocketAddr, request: Arc<str>) -> Outcome<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let mut client = Self { stream, request, response: vec![0; 64 << 10] };
-        client.stream.write_all(client.request.as_bytes()).await?;
-        let (mut filled, mut whole) = (0, 0);
-        while whole == 0 || filled < whole {
-            if filled == client.response.len() {
-                client.response.resize(2 * filled, 0);
-            }
-            filled += client.read(filled).await?;
-            whole = whole_length(&client.response[..filled])?;
-        }
-        client.response.truncate(whole);
+        let mut client = Self { stream, request, response: vec![0; 64 << 10], length: 0 };
+        client.ask().await?;
         Ok(client)
     }
 
     async fn ask(&mut self) -> Outcome<()> {
         self.stream.write_all(self.request.as_bytes()).await?;
-        let mut filled = 0;
-        while filled < self.response.len() {
-            filled += self.read(filled).await?;
+        let (mut filled, mut whole) = (0, None);
+        while whole.is_none_or(|whole| filled < whole) {
+            if filled == self.response.len() {
+                self.response.resize(2 * filled, 0);
+            }
+            filled += match self.stream.read(&mut self.response[filled..]).await? {
+                0 => return Err("the connection closed".into()),
+                read => read,
+            };
+            if whole.is_none() {
+                whole = whole_length(&self.response[..filled])?;
+            }
         }
+        self.length = filled;
         let is_good = self.response.starts_with(b"HTTP/1.1 200 ") || self.response.starts_with(b"HTTP/1.1 304 ");
-        if is_good { Ok(()) } else { Err("not the response that came first".into()) }
-    }
-
-    async fn read(&mut self, filled: usize) -> Outcome<usize> {
-        match self.stream.read(&mut self.response[filled..]).await? {
-            0 => Err("the connection closed".into()),
-            read => Ok(read),
-        }
+        if is_good { Ok(()) } else { Err(String::from_utf8_lossy(&self.response[..filled.min(500)]).into()) }
     }
 }
 
-/// Bytes of the response that begins here, head and body; 0 while the length is unknown.
-pub fn whole_length(response: &[u8]) -> Outcome<usize> {
-    let Some(head) = head_length(response) else { return Ok(0) };
-    let text = std::str::from_utf8(&response[..head])?.to_ascii_lowercase();
-    if text.starts_with("http/1.1 304 ") {
-        return Ok(head);
+/// Bytes of the response that begins here, head and body; `None` while the length is unknown.
+pub fn whole_length(response: &[u8]) -> Outcome<Option<usize>> {
+    let Some(head) = head_length(response) else { return Ok(None) };
+    if response.starts_with(b"HTTP/1.1 304 ") {
+        return Ok(Some(head));
     }
-    if text.contains("\r\ntransfer-encoding: chunked\r\n") {
-        return Ok(if response.ends_with(b"\r\n0\r\n\r\n") { response.len() } else { 0 });
+    for line in response[..head].split(|byte| *byte == b'\n') {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if name.eq_ignore_ascii_case(b"content-length") {
+            return Ok(Some(head + std::str::from_utf8(value)?.parse::<usize>()?));
+        }
+        if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            return Ok(response.ends_with(b"\r\n0\r\n\r\n").then_some(response.len()));
+        }
     }
-    let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).ok_or("no content-length")?;
-    Ok(head + length.parse::<usize>()?)
+    Err("a response without a length".into())
 }
 
 /// Bytes of a response's head, the empty line included.

@@ -41,6 +41,15 @@ struct Times {
     latencies: Vec<f64>,
     /// From when they were due to when they were sent, of those that no other request kept waiting.
     lateness: Vec<f64>,
+    /// How long the run took, until the last response.
+    seconds: f64,
+}
+
+impl Times {
+    /// Requests answered a second.
+    fn rate(&self) -> f64 {
+        self.latencies.len() as f64 / self.seconds
+    }
 }
 
 /// Latencies of each server at half of its own capacity.
@@ -56,22 +65,21 @@ pub async fn run(nodes: &Nodes, duration: Duration) -> Outcome<String> {
         ("gateway, from SQLite", sqlite.server.address),
         ("gateway, from Postgres", postgres.server.address),
     ];
-    let columns = ["server", "at most", "asked", "p50", "p99", "p99.9", "longest", "sent late p50", "p99"];
+    let columns = ["server", "at most", "asked", "answered", "p50", "p99", "p99.9", "longest", "sent late p50", "p99"];
     let mut table = Table::new(1, &columns);
     for (name, address) in contenders {
         let warm_up = duration / 5;
         generate(address, Due::AtOnce, warm_up).await?;
-        let most = generate(address, Due::AtOnce, duration / 2).await?.latencies.len() as f64;
-        let most = most / (duration / 2).as_secs_f64();
+        let most = generate(address, Due::AtOnce, duration / 2).await?.rate();
         let times = generate(address, Due::Rate(most / 2.0), duration).await?;
-        let mut row = vec![name.to_owned(), thousands(most), thousands(most / 2.0)];
+        let mut row = vec![name.to_owned(), thousands(most), thousands(most / 2.0), thousands(times.rate())];
         row.extend([0.5, 0.99, 0.999, 1.0].map(|part| thousands(percentile(&times.latencies, part))));
         row.extend([0.5, 0.99].map(|part| thousands(percentile(&times.lateness, part))));
         table.row(row);
     }
     Ok(format!(
         "#### Latency of an epoch over HTTP at half of each server's capacity: µs\n\n{table}\n\
-         `at most` and `asked` are requests a second over {CONNECTIONS} connections, for {:.0} s. A latency counts from when \
+         `at most`, `asked` and `answered` are requests a second over {CONNECTIONS} connections, for {:.0} s. A latency counts from when \
          the request was due, so that coordinated omission is accounted for; `sent late` is how late the generator itself was. \
          It has a thread for each connection, on the same cores as the server.\n",
         duration.as_secs_f64(),
@@ -93,12 +101,13 @@ async fn generate(address: SocketAddr, due: Due, duration: Duration) -> Outcome<
                 })
             })
             .collect();
-        let mut all = Times::default();
+        let (mut all, start) = (Times::default(), Instant::now());
         for thread in threads {
             let times = thread.join().map_err(|_| "a thread of the load generator panicked")??;
             all.latencies.extend(times.latencies);
             all.lateness.extend(times.lateness);
         }
+        all.seconds = start.elapsed().as_secs_f64();
         all.latencies.sort_by(f64::total_cmp);
         all.lateness.sort_by(f64::total_cmp);
         Ok(all)
@@ -129,13 +138,13 @@ fn connection(mut stream: TcpStream, number: u32, due: Due, duration: Duration) 
             now = Instant::now();
         }
         stream.write_all(REQUEST.as_bytes())?;
-        let (mut filled, mut whole) = (0, 0);
-        while whole == 0 || filled < whole {
+        let (mut filled, mut whole) = (0, None);
+        while whole.is_none_or(|whole| filled < whole) {
             match stream.read(&mut response[filled..])? {
                 0 => return Err("the connection closed, or the response is too long".into()),
                 read => filled += read,
             }
-            if whole == 0 {
+            if whole.is_none() {
                 whole = whole_length(&response[..filled])?;
             }
         }
