@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{Router, http::header, routing};
 use modal_gateway::{
+    chain::BLOCKS_PER_EPOCH,
     http::{
         self, AddressRules, Gateway, Settings,
         server::{ConnectionLimits, Endpoint},
@@ -27,6 +28,8 @@ use crate::{
 
 /// Blocks in the chain.
 pub const LENGTH: usize = 10_000;
+/// Full epochs in the chain.
+pub const EPOCHS: u64 = (LENGTH as u64 - 1) / BLOCKS_PER_EPOCH;
 /// Connections that are kept open, with one request on each at a time.
 const CONNECTIONS: [usize; 2] = [16, 64];
 /// An epoch that all ask for again and again.
@@ -34,6 +37,11 @@ pub const EPOCH: u64 = 7;
 /// Its path, and the request.
 pub const PATH: &str = "/data/miner_block/epoch";
 pub const REQUEST: &str = "GET /data/miner_block/epoch?epoch=7 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";
+
+/// Requests for each full epoch: concurrent requests for the same one share a read of the store.
+pub fn requests_for_all() -> Arc<[String]> {
+    (0..EPOCHS).map(|epoch| format!("GET {PATH}?epoch={epoch} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")).collect()
+}
 
 /// Requests per second, ours and the bare handler's.
 pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
@@ -99,26 +107,25 @@ impl Server {
 
     /// The first response to a request.
     pub async fn response(&self, request: &str) -> Outcome<Vec<u8>> {
-        let mut client = Client::connect(self.address, request.into()).await?;
+        let mut client = Client::connect(self.address, [request.to_owned()].into()).await?;
         client.response.truncate(client.length);
         Ok(client.response)
     }
 
     /// Asks the same on every connection.
     pub fn contender(&self, connections: usize, request: &str) -> Contender {
-        load(self.address, connections, request)
+        load(self.address, connections, [request.to_owned()].into())
     }
 }
 
-/// Asks the server at `address` the same on every connection.
-pub fn load(address: SocketAddr, connections: usize, request: &str) -> Contender {
-    let request: Arc<str> = request.into();
+/// Asks the server at `address` one of these on every connection, at random.
+pub fn load(address: SocketAddr, connections: usize, requests: Arc<[String]>) -> Contender {
     Box::new(move |round| {
-        let request = request.clone();
+        let requests = requests.clone();
         Box::pin(async move {
             let mut clients = Vec::with_capacity(connections);
             for _ in 0..connections {
-                clients.push(Client::connect(address, request.clone()).await?);
+                clients.push(Client::connect(address, requests.clone()).await?);
             }
             let start = Instant::now();
             let mut tasks = JoinSet::new();
@@ -144,7 +151,7 @@ pub fn load(address: SocketAddr, connections: usize, request: &str) -> Contender
 /// A client that does as little as can be done.
 struct Client {
     stream: TcpStream,
-    request: Arc<str>,
+    requests: Arc<[String]>,
     /// The last response, head and body; then room for more.
     response: Vec<u8>,
     /// How long it is.
@@ -153,16 +160,17 @@ struct Client {
 
 impl Client {
     /// Connects, and asks once.
-    async fn connect(address: SocketAddr, request: Arc<str>) -> Outcome<Self> {
+    async fn connect(address: SocketAddr, requests: Arc<[String]>) -> Outcome<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let mut client = Self { stream, request, response: vec![0; 64 << 10], length: 0 };
+        let mut client = Self { stream, requests, response: vec![0; 64 << 10], length: 0 };
         client.ask().await?;
         Ok(client)
     }
 
     async fn ask(&mut self) -> Outcome<()> {
-        self.stream.write_all(self.request.as_bytes()).await?;
+        let request = &self.requests[fastrand::usize(..self.requests.len())];
+        self.stream.write_all(request.as_bytes()).await?;
         let (mut filled, mut whole) = (0, None);
         while whole.is_none_or(|whole| filled < whole) {
             if filled == self.response.len() {

@@ -16,7 +16,7 @@ use std::{
 
 use crate::{
     chain::Kind,
-    http::{LENGTH, REQUEST, gateway, whole_length},
+    http::{LENGTH, REQUEST, gateway, requests_for_all, whole_length},
     measure::{Outcome, Table, thousands},
     rivals::{Hosted, Servers},
     wire::{Cache, Nodes},
@@ -58,20 +58,21 @@ pub async fn run(nodes: &Nodes, duration: Duration) -> Outcome<String> {
     let of = |kind| Outcome::Ok(nodes.get(kind, LENGTH, Cache::Off)?.source.clone());
     let sqlite = Hosted::start("sqlite", gateway(of(Kind::Sqlite)?)?).await?;
     let postgres = Hosted::start("postgres", gateway(of(Kind::Postgres)?)?).await?;
+    let (one, all): (Arc<[String]>, _) = ([REQUEST.to_owned()].into(), requests_for_all());
     let contenders = [
-        ("nginx, from a file", servers.nginx.address),
-        ("bare handler", servers.bare.server.address),
-        ("gateway, cached", servers.ours.server.address),
-        ("gateway, from SQLite", sqlite.server.address),
-        ("gateway, from Postgres", postgres.server.address),
+        ("nginx, from a file", servers.nginx.address, &one),
+        ("bare handler", servers.bare.server.address, &one),
+        ("gateway, cached", servers.ours.server.address, &one),
+        ("gateway, from SQLite", sqlite.server.address, &all),
+        ("gateway, from Postgres", postgres.server.address, &all),
     ];
     let columns = ["server", "at most", "asked", "answered", "p50", "p99", "p99.9", "longest", "sent late p50", "p99"];
     let mut table = Table::new(1, &columns);
-    for (name, address) in contenders {
+    for (name, address, requests) in contenders {
         let warm_up = duration / 5;
-        generate(address, Due::AtOnce, warm_up).await?;
-        let most = generate(address, Due::AtOnce, duration / 2).await?.rate();
-        let times = generate(address, Due::Rate(most / 2.0), duration).await?;
+        generate(address, requests, Due::AtOnce, warm_up).await?;
+        let most = generate(address, requests, Due::AtOnce, duration / 2).await?.rate();
+        let times = generate(address, requests, Due::Rate(most / 2.0), duration).await?;
         let mut row = vec![name.to_owned(), thousands(most), thousands(most / 2.0), thousands(times.rate())];
         row.extend([0.5, 0.99, 0.999, 1.0].map(|part| thousands(percentile(&times.latencies, part))));
         row.extend([0.5, 0.99].map(|part| thousands(percentile(&times.lateness, part))));
@@ -81,23 +82,25 @@ pub async fn run(nodes: &Nodes, duration: Duration) -> Outcome<String> {
         "#### Latency of an epoch over HTTP at half of each server's capacity: µs\n\n{table}\n\
          `at most`, `asked` and `answered` are requests a second over {CONNECTIONS} connections, for {:.0} s. A latency counts from when \
          the request was due, so that coordinated omission is accounted for; `sent late` is how late the generator itself was. \
-         It has a thread for each connection, on the same cores as the server.\n",
+         It has a thread for each connection, on the same cores as the server. Of the last two rows each answer is read from \
+         the store, of an epoch at random.\n",
         duration.as_secs_f64(),
     ))
 }
 
 /// Asks over all connections for so long. Not on the runtime's threads.
-async fn generate(address: SocketAddr, due: Due, duration: Duration) -> Outcome<Times> {
+async fn generate(address: SocketAddr, requests: &Arc<[String]>, due: Due, duration: Duration) -> Outcome<Times> {
+    let requests = requests.clone();
     tokio::task::spawn_blocking(move || {
         let barrier = Arc::new(std::sync::Barrier::new(CONNECTIONS as usize));
         let threads: Vec<_> = (0..CONNECTIONS)
             .map(|number| {
-                let barrier = barrier.clone();
+                let (barrier, requests) = (barrier.clone(), requests.clone());
                 let stream = TcpStream::connect(address);
                 thread::spawn(move || {
                     // Connected or not, or the others would wait for ever.
                     barrier.wait();
-                    connection(stream?, number, due, duration)
+                    connection(stream?, &requests, number, due, duration)
                 })
             })
             .collect();
@@ -116,7 +119,7 @@ async fn generate(address: SocketAddr, due: Due, duration: Duration) -> Outcome<
 }
 
 /// The requests of one connection, the `number`-th.
-fn connection(mut stream: TcpStream, number: u32, due: Due, duration: Duration) -> Outcome<Times> {
+fn connection(mut stream: TcpStream, requests: &[String], number: u32, due: Due, duration: Duration) -> Outcome<Times> {
     stream.set_nodelay(true)?;
     // Rather an error than a run without an end.
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -137,7 +140,7 @@ fn connection(mut stream: TcpStream, number: u32, due: Due, duration: Duration) 
             thread::sleep(due - now);
             now = Instant::now();
         }
-        stream.write_all(REQUEST.as_bytes())?;
+        stream.write_all(requests[fastrand::usize(..requests.len())].as_bytes())?;
         let (mut filled, mut whole) = (0, None);
         while whole.is_none_or(|whole| filled < whole) {
             match stream.read(&mut response[filled..])? {

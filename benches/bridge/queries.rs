@@ -13,7 +13,7 @@ use tokio::process::Command;
 
 use crate::{
     chain::{Kind, Stores},
-    http::{EPOCH, LENGTH, REQUEST, Server, gateway},
+    http::{EPOCH, EPOCHS, LENGTH, Server, gateway, load, requests_for_all},
     measure::{Ask, Contender, Outcome, Pace, Rates, Table, contender, thousands},
     postgres,
     wire::{Cache, Nodes},
@@ -66,7 +66,7 @@ pub async fn run(stores: &Stores, nodes: &Nodes, pace: Pace) -> Outcome<String> 
         ("typed", json_agg("typed", ":epoch")),
     ];
     for (name, statement) in &statements {
-        fs::write(folder.path().join(name), format!("\\set epoch {EPOCH}\n{statement};\n"))?;
+        fs::write(folder.path().join(name), format!("\\set epoch random(0, {})\n{statement};\n", EPOCHS - 1))?;
     }
     let server = Server::start(gateway(source.clone())?).await?;
 
@@ -89,12 +89,13 @@ pub async fn run(stores: &Stores, nodes: &Nodes, pace: Pace) -> Outcome<String> 
         let ask: Ask = Arc::new(move || {
             let source = source.clone();
             Box::pin(async move {
-                let answer = source.answer(Query::Epoch { epoch: EPOCH }, &Origin::Local, 0).await;
+                let query = Query::Epoch { epoch: fastrand::u64(..EPOCHS) };
+                let answer = source.answer(query, &Origin::Local, 0).await;
                 answer.map(drop).map_err(|declined| declined.failure.to_string().into())
             })
         });
         contenders.push(contender(clients, ask));
-        contenders.push(server.contender(clients, REQUEST));
+        contenders.push(load(server.address, clients, requests_for_all()));
         let rates = Rates::measure(&contenders, pace).await?;
         let mut row = vec![clients.to_string()];
         row.extend((0..4).map(|place| thousands(rates.of(place))));
@@ -107,7 +108,7 @@ pub async fn run(stores: &Stores, nodes: &Nodes, pace: Pace) -> Outcome<String> 
     connection.close().await?;
     Ok(format!(
         "#### An epoch out of Postgres, uncached: epochs a second\n\n{table}\n\
-         One epoch of {} blocks in {} bytes, of 10,000 blocks, again and again. `pgbench` sends the statement of the gateway's \
+         An epoch at random, of {} blocks in some {} bytes each, of 10,000 blocks. `pgbench` sends the statement of the gateway's \
          store, prepared, and drops the result. `json_agg` is one statement that makes the whole answer, the same JSON, from \
          the view `miner_block` and from a table with the same columns.\n",
         ours["data"]["count"],

@@ -98,7 +98,7 @@ pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
         for round in 0..=pace.rounds {
             for ((_, address, meter), [rates, efforts]) in contenders.iter().zip(&mut rounds) {
                 let (before, start) = (meter.seconds()?, Instant::now());
-                let rate = load(*address, connections, REQUEST)(pace.round).await?;
+                let rate = load(*address, connections, [REQUEST.to_owned()].into())(pace.round).await?;
                 let (elapsed, used) = (start.elapsed().as_secs_f64(), meter.seconds()? - before);
                 if round > 0 {
                     rates.push(rate);
