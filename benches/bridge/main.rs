@@ -135,10 +135,10 @@ async fn sections(plan: &Plan, stores: &chain::Stores, started: Instant) -> Outc
         println!("{}", http::run(&nodes, plan.pace(300, 9)).await?);
     }
     if plan.has("rivals", started) {
-        println!("{}", rivals::run(&nodes, plan.pace(1000, 9)).await?);
+        println!("{}", rivals::run(&nodes, plan.pace(500, 9)).await?);
     }
     if plan.has("latency", started) {
-        println!("{}", latency::run(&nodes, Duration::from_secs(if plan.quick { 2 } else { 20 })).await?);
+        println!("{}", latency::run(&nodes, Duration::from_secs(if plan.quick { 2 } else { 10 })).await?);
     }
     if plan.has("compressed", started) {
         println!("{}", compressed::run(&nodes, plan.pace(300, 9)).await?);
@@ -147,7 +147,7 @@ async fn sections(plan: &Plan, stores: &chain::Stores, started: Instant) -> Outc
         println!("{}", wire::run(stores, &nodes, plan.pace(200, 5)).await?);
     }
     if plan.has("queries", started) {
-        println!("{}", queries::run(stores, &nodes, plan.pace(2000, 5)).await?);
+        println!("{}", queries::run(stores, &nodes, plan.pace(1000, 5)).await?);
     }
     nodes.stop().await;
     if plan.has("sync", started) {

@@ -33,9 +33,7 @@ impl Nginx {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let settings = folder.path().join("nginx.conf");
         fs::write(&settings, config(folder.path(), address))?;
-        let program = ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx"];
-        let program = program.into_iter().find(|path| Path::new(path).exists());
-        let child = Command::new(program.ok_or("nginx is missing: scripts/setup.sh bench")?)
+        let child = Command::new(program()?)
             .arg("-p")
             .arg(folder.path())
             .arg("-c")
@@ -68,6 +66,18 @@ impl Drop for Nginx {
         let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let _ = self.child.wait();
     }
+}
+
+/// Its name and version.
+pub fn version() -> Outcome<String> {
+    let output = Command::new(program()?).arg("-v").output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    Ok(said.rsplit(": ").next().unwrap_or_default().trim().to_owned())
+}
+
+fn program() -> Outcome<&'static str> {
+    let mut paths = ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx"].into_iter();
+    Ok(paths.find(|path| Path::new(path).exists()).ok_or("nginx is missing: scripts/setup.sh bench")?)
 }
 
 fn config(folder: &Path, address: SocketAddr) -> String {

@@ -13,7 +13,7 @@ use crate::{
     cpu::Meter,
     http::{EPOCH, LENGTH, PATH, REQUEST, Server, gateway, load},
     measure::{Outcome, Pace, Table, median, thousands},
-    nginx::Nginx,
+    nginx::{self, Nginx},
     wire::{Cache, Nodes},
 };
 
@@ -120,9 +120,10 @@ pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
     }
     Ok(format!(
         "#### One cached epoch over HTTP: nginx, a bare axum handler, the gateway\n\n{table}\n\
-         {} bytes, again and again over connections that are kept open. nginx has a worker for each core; the bare handler \
+         {} bytes, again and again over connections that are kept open. {} has a worker for each core; the bare handler \
          and the gateway have {THREADS} threads each; the client has {THREADS} threads beside them on the same cores. A CPU \
          second is one of the server's alone.\n",
         thousands(servers.length as f64),
+        nginx::version()?,
     ))
 }
