@@ -2,8 +2,8 @@
 # Checks for what a task needs, and installs what is missing with apt-get where this user may; else it
 # prints the command to run. Tasks: build, test (which includes build), proxies (tests/proxies.rs),
 # clients (every language of tests/generated_clients.rs), packaging (tests/packaging.rs), browser
-# (tests/browser.sh, tests/events.rs), compose (tests/compose/run.sh), images (container base images where none can be
-# pulled).
+# (tests/browser.sh, tests/events.rs), instructions (tests/instructions.rs), bench (benches/), compose
+# (tests/compose/run.sh), images (container base images where none can be pulled).
 set -euo pipefail
 
 packages=() missing=()
@@ -65,6 +65,19 @@ check_browser() {
     command -v chromedriver >/dev/null || need "ChromeDriver (the browser's example)" chromium-driver
 }
 
+check_instructions() {
+    check_build
+    command -v valgrind >/dev/null || need "valgrind (instruction counts)" valgrind
+}
+
+check_bench() {
+    local PATH=$PATH:/usr/sbin
+    check_test
+    command -v nginx >/dev/null || need "nginx (the same bytes from a file)" nginx-light
+    { command -v pgbench || compgen -G '/usr/lib/postgresql/*/bin/pgbench'; } >/dev/null ||
+        need "pgbench (the same queries without a gateway)" postgresql
+}
+
 case ${1:-} in
     build) check_build ;;
     test) check_test ;;
@@ -72,9 +85,11 @@ case ${1:-} in
     clients) check_clients ;;
     packaging) check_packaging ;;
     browser) check_browser ;;
+    instructions) check_instructions ;;
+    bench) check_bench ;;
     compose) check_compose ;;
     images) command -v debootstrap >/dev/null || need "debootstrap (container base images)" debootstrap ;;
-    *) echo "usage: $0 build|test|proxies|clients|packaging|browser|compose|images" >&2 && exit 2 ;;
+    *) echo "usage: $0 build|test|proxies|clients|packaging|browser|instructions|bench|compose|images" >&2 && exit 2 ;;
 esac
 
 status=0

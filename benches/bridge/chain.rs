@@ -15,7 +15,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::{measure::Outcome, postgres};
 
-/// How many blocks the stores have.
+/// How many blocks the stores have, unless growth is measured.
 pub const LENGTHS: [usize; 3] = [1_000, 10_000, 100_000];
 /// Blocks asked for at once.
 pub const RANGE: u64 = 40;
@@ -53,33 +53,31 @@ pub const QUESTIONS: [(Question, &str); 4] = [
 
 /// The same chain in every store, as far as each goes.
 pub struct Stores {
-    /// Hashes by index.
-    hashes: Arc<[String]>,
     opened: Vec<(Kind, usize, Arc<dyn BlockStore>)>,
     folder: tempfile::TempDir,
-    databases: Vec<postgres::Database>,
+    databases: Vec<(usize, postgres::Database)>,
 }
 
 impl Stores {
-    /// Makes the chain, and the stores with it.
-    pub async fn fill() -> Outcome<Self> {
+    /// Makes the chain, and a store of either kind with each of these lengths: whole thousands.
+    pub async fn fill(lengths: &[usize]) -> Outcome<Self> {
         let folder = tempfile::tempdir()?;
         let (mut opened, mut databases) = (Vec::new(), Vec::new());
-        for length in LENGTHS {
+        for length in lengths.iter().copied() {
             let url = sqlite_url(&folder, length);
             opened.push((Kind::Sqlite, length, store::open(&url, &OpenOptions::default()).await?));
             let database = postgres::Database::create().await;
             opened.push((Kind::Postgres, length, store::open(&database.url, &OpenOptions::default()).await?));
-            databases.push(database);
+            databases.push((length, database));
         }
-        let hashes = append_chain(&opened).await?;
-        for database in &databases {
+        append_chain(&opened, lengths.iter().copied().max().unwrap_or_default()).await?;
+        for (_, database) in &databases {
             // What a server does by itself, later: not while we measure.
             let mut connection = PgConnection::connect(&database.url).await?;
             sqlx::query("VACUUM (ANALYZE)").execute(&mut connection).await?;
             connection.close().await?;
         }
-        Ok(Self { hashes: hashes.into(), opened, folder, databases })
+        Ok(Self { opened, folder, databases })
     }
 
     /// A store by its kind and length.
@@ -94,17 +92,32 @@ impl Stores {
         sqlite_url(&self.folder, length)
     }
 
+    /// URL of a store by its kind and length.
+    pub fn url(&self, kind: Kind, length: usize) -> Outcome<String> {
+        let mut databases = self.databases.iter();
+        match kind {
+            Kind::Sqlite => Ok(self.sqlite_url(length)),
+            Kind::Postgres => {
+                let found = databases.find(|(has, _)| *has == length);
+                Ok(found.ok_or("no such database")?.1.url.clone())
+            }
+        }
+    }
+
     /// URL of a database on the Postgres server.
     pub fn postgres_url(&self) -> &str {
-        self.databases.first().map_or("", |database| &database.url)
+        self.databases.first().map_or("", |(_, database)| &database.url)
     }
 
     /// Asks `question` with parameters that are equally likely over the whole of a chain of `length` blocks.
-    pub fn asker(&self, question: Question, length: usize) -> impl Fn() -> Query + Send + Sync + Clone + 'static {
-        let hashes = self.hashes.clone();
+    pub fn asker(
+        &self,
+        question: Question,
+        length: usize,
+    ) -> impl Fn() -> Query + Send + Sync + Clone + use<> + 'static {
         let blocks = length as u64;
         move || match question {
-            Question::Get => Query::Get { hash: hashes[fastrand::usize(..length)].clone() },
+            Question::Get => Query::Get { hash: hash(fastrand::u64(..blocks)) },
             // The last epoch may not be full.
             Question::Epoch => Query::Epoch { epoch: fastrand::u64(..(blocks - 1) / BLOCKS_PER_EPOCH) },
             Question::Range => {
@@ -130,20 +143,12 @@ fn sqlite_url(folder: &tempfile::TempDir, length: usize) -> String {
     format!("sqlite://{}/chain-{length}.db", folder.path().display())
 }
 
-/// Appends the chain to every store as far as it is to go; the hashes.
-async fn append_chain(stores: &[(Kind, usize, Arc<dyn BlockStore>)]) -> Outcome<Vec<String>> {
+/// Appends the chain to every store as far as it is to go.
+async fn append_chain(stores: &[(Kind, usize, Arc<dyn BlockStore>)], longest: usize) -> Outcome<()> {
     let verifier = Verifier::new(&network(), Level::Linked, PowOptions::default())?;
     let mut end = None;
-    let longest = LENGTHS.into_iter().max().unwrap_or_default();
-    let mut hashes: Vec<String> = Vec::with_capacity(longest);
-    while hashes.len() < longest {
-        let start = hashes.len();
-        let mut blocks = Vec::with_capacity(BATCH);
-        for index in start..start + BATCH {
-            let block = block(index as u64, hashes.last());
-            hashes.push(block.hash.clone());
-            blocks.push(block);
-        }
+    for start in (0..longest).step_by(BATCH) {
+        let blocks = (start..start + BATCH).map(|index| block(index as u64)).collect();
         let verified = verifier.verify(end.as_ref(), blocks)?;
         end = verified.end().cloned();
         let longer = stores.iter().filter(|(_, length, _)| start < *length);
@@ -154,14 +159,18 @@ async fn append_chain(stores: &[(Kind, usize, Arc<dyn BlockStore>)]) -> Outcome<
         }))
         .await?;
     }
-    Ok(hashes)
+    Ok(())
 }
 
-/// A block with every field as long as a real one's. Its hash meets difficulty 1, for which it begins with `000`, but no
-/// work was done for it.
-fn block(index: u64, parent: Option<&String>) -> MinerBlock {
-    let previous_hash = parent.map_or("0", String::as_str).to_owned();
-    let hash = format!("000{}", &hex::encode(Sha256::digest(format!("{index}{previous_hash}")))[3..]);
+/// The hash of the block at `index`. It meets difficulty 1, for which it begins with `000`, but no work was done for it.
+fn hash(index: u64) -> String {
+    format!("000{}", &hex::encode(Sha256::digest(format!("block {index}")))[3..])
+}
+
+/// A block with every field as long as a real one's.
+fn block(index: u64) -> MinerBlock {
+    let previous_hash = index.checked_sub(1).map_or_else(|| "0".to_owned(), hash);
+    let hash = hash(index);
     let miner = index as usize % MINERS;
     let timestamp = 1_700_000_000 + 30 * index as i64;
     let mut block = MinerBlock {

@@ -9,8 +9,8 @@ use modal_gateway::{
 };
 
 use crate::{
-    chain::{KINDS, LENGTHS, QUESTIONS, Question, Stores},
-    measure::{Ask, Outcome, Pace, Rates, Table, Target, contender},
+    chain::{KINDS, QUESTIONS, Question, Stores},
+    measure::{Ask, Outcome, Pace, Rates, Table, Target, contender, thousands},
 };
 
 /// What is asked: a query of the protocol, or a view of a chain of so many blocks.
@@ -31,13 +31,17 @@ const VIEWS: [(Asked, &str); 3] = [
 ];
 
 /// Microseconds a request, one after the other.
-pub async fn run(stores: &Stores, pace: Pace) -> Outcome<String> {
-    let mut table = Table::new(2, &["store", "request", "1,000", "10,000", "100,000", "100,000 : 1,000"]);
+pub async fn run(stores: &Stores, lengths: &[usize], pace: Pace) -> Outcome<String> {
+    let blocks: Vec<String> = lengths.iter().map(|length| thousands(*length as f64)).collect();
+    let [shortest, .., longest] = &blocks[..] else { return Err("one length shows no growth".into()) };
+    let columns =
+        [vec!["store".into(), "request".into()], blocks.clone(), vec![format!("{longest} : {shortest}")]].concat();
+    let mut table = Table::new(2, &columns.iter().map(String::as_str).collect::<Vec<_>>());
     let mut target = Target::at_most(1.3);
     for (kind, store_name) in KINDS {
         for (asked, name) in QUESTIONS.map(|(question, name)| (Asked::Query(question), name)).iter().chain(&VIEWS) {
             let mut contenders = Vec::new();
-            for length in LENGTHS {
+            for length in lengths.iter().copied() {
                 let settings = Settings {
                     finality_depth: 40,
                     peer_timeout: Duration::from_secs(10),
@@ -70,8 +74,8 @@ pub async fn run(stores: &Stores, pace: Pace) -> Outcome<String> {
             }
             let rates = Rates::measure(&contenders, pace).await?;
             let mut row = vec![store_name.to_owned(), (*name).to_owned()];
-            row.extend((0..LENGTHS.len()).map(|length| format!("{:.0}", 1e6 / rates.of(length))));
-            row.push(target.check(rates.ratio(0, LENGTHS.len() - 1)));
+            row.extend((0..lengths.len()).map(|length| format!("{:.0}", 1e6 / rates.of(length))));
+            row.push(target.check(rates.ratio(0, lengths.len() - 1)));
             table.row(row);
         }
     }

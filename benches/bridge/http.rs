@@ -1,10 +1,11 @@
 //! HTTP against a bare axum handler that answers with the same bytes; the servers and the client of this and of
-//! [`compressed`](super::compressed).
+//! [`compressed`](super::compressed), [`rivals`](super::rivals) and others.
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use axum::{Router, http::header, routing};
 use modal_gateway::{
+    chain::BLOCKS_PER_EPOCH,
     http::{
         self, AddressRules, Gateway, PublicRoutes, Settings,
         server::{ConnectionLimits, Endpoint, Routes},
@@ -26,12 +27,21 @@ use crate::{
 };
 
 /// Blocks in the chain.
-const LENGTH: usize = 10_000;
+pub const LENGTH: usize = 10_000;
+/// Full epochs in the chain.
+pub const EPOCHS: u64 = (LENGTH as u64 - 1) / BLOCKS_PER_EPOCH;
 /// Connections that are kept open, with one request on each at a time.
 const CONNECTIONS: [usize; 2] = [16, 64];
 /// An epoch that all ask for again and again.
-const EPOCH: u64 = 7;
-const REQUEST: &str = "GET /data/miner_block/epoch?epoch=7 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";
+pub const EPOCH: u64 = 7;
+/// Its path, and the request.
+pub const PATH: &str = "/data/miner_block/epoch";
+pub const REQUEST: &str = "GET /data/miner_block/epoch?epoch=7 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n";
+
+/// Requests for each full epoch: concurrent requests for the same one share a read of the store.
+pub fn requests_for_all() -> Arc<[String]> {
+    (0..EPOCHS).map(|epoch| format!("GET {PATH}?epoch={epoch} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")).collect()
+}
 
 /// Requests per second, ours and the bare handler's.
 pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
@@ -40,7 +50,7 @@ pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
     let body = answer.map_err(|declined| declined.failure.to_string())?.body.clone();
     let length = body.len();
     let handler = async move || ([(header::CONTENT_TYPE, "application/json")], body.clone());
-    let bare = Server::start(Router::new().route("/data/miner_block/epoch", routing::get(handler))).await?;
+    let bare = Server::start(Router::new().route(PATH, routing::get(handler))).await?;
     let ours = Server::start(gateway(source)?).await?;
 
     let columns = ["request", "bytes", "connections", "bare handler", "gateway", "gateway : bare"];
@@ -73,7 +83,8 @@ pub fn gateway(source: Arc<Source>) -> Outcome<PublicRoutes> {
 
 /// A server on a free port of loopback, gone when dropped.
 pub struct Server {
-    address: SocketAddr,
+    /// Where it listens.
+    pub address: SocketAddr,
     _stop: DropGuard,
 }
 
@@ -96,97 +107,106 @@ impl Server {
 
     /// The first response to a request.
     pub async fn response(&self, request: &str) -> Outcome<Vec<u8>> {
-        Ok(Client::connect(self.address, request.into()).await?.response)
+        let mut client = Client::connect(self.address, [request.to_owned()].into()).await?;
+        client.response.truncate(client.length);
+        Ok(client.response)
     }
 
     /// Asks the same on every connection.
     pub fn contender(&self, connections: usize, request: &str) -> Contender {
-        let (address, request): (_, Arc<str>) = (self.address, request.into());
-        Box::new(move |round| {
-            let request = request.clone();
-            Box::pin(async move {
-                let mut clients = Vec::with_capacity(connections);
-                for _ in 0..connections {
-                    clients.push(Client::connect(address, request.clone()).await?);
-                }
-                let start = Instant::now();
-                let mut tasks = JoinSet::new();
-                for mut client in clients {
-                    tasks.spawn(async move {
-                        let mut answered = 0u64;
-                        while start.elapsed() < round {
-                            client.ask().await?;
-                            answered += 1;
-                        }
-                        Outcome::Ok(answered)
-                    });
-                }
-                let mut answered = 0;
-                while let Some(task) = tasks.join_next().await {
-                    answered += task??;
-                }
-                Ok(answered as f64 / start.elapsed().as_secs_f64())
-            })
-        })
+        load(self.address, connections, [request.to_owned()].into())
     }
 }
 
-/// A client that does as little as can be done: all responses are as long as the first.
+/// Asks the server at `address` one of these on every connection, at random.
+pub fn load(address: SocketAddr, connections: usize, requests: Arc<[String]>) -> Contender {
+    Box::new(move |round| {
+        let requests = requests.clone();
+        Box::pin(async move {
+            let mut clients = Vec::with_capacity(connections);
+            for _ in 0..connections {
+                clients.push(Client::connect(address, requests.clone()).await?);
+            }
+            let start = Instant::now();
+            let mut tasks = JoinSet::new();
+            for mut client in clients {
+                tasks.spawn(async move {
+                    let mut answered = 0u64;
+                    while start.elapsed() < round {
+                        client.ask().await?;
+                        answered += 1;
+                    }
+                    Outcome::Ok(answered)
+                });
+            }
+            let mut answered = 0;
+            while let Some(task) = tasks.join_next().await {
+                answered += task??;
+            }
+            Ok(answered as f64 / start.elapsed().as_secs_f64())
+        })
+    })
+}
+
+/// A client that does as little as can be done.
 struct Client {
     stream: TcpStream,
-    request: Arc<str>,
-    /// The response, head and body.
+    requests: Arc<[String]>,
+    /// The last response, head and body; then room for more.
     response: Vec<u8>,
+    /// How long it is.
+    length: usize,
 }
 
 impl Client {
-    async fn connect(address: SocketAddr, request: Arc<str>) -> Outcome<Self> {
+    /// Connects, and asks once.
+    async fn connect(address: SocketAddr, requests: Arc<[String]>) -> Outcome<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let mut client = Self { stream, request, response: vec![0; 64 << 10] };
-        client.stream.write_all(client.request.as_bytes()).await?;
-        let (mut filled, mut whole) = (0, 0);
-        while whole == 0 || filled < whole {
-            if filled == client.response.len() {
-                client.response.resize(2 * filled, 0);
-            }
-            filled += client.read(filled).await?;
-            whole = whole_length(&client.response[..filled])?;
-        }
-        client.response.truncate(whole);
+        let mut client = Self { stream, requests, response: vec![0; 64 << 10], length: 0 };
+        client.ask().await?;
         Ok(client)
     }
 
     async fn ask(&mut self) -> Outcome<()> {
-        self.stream.write_all(self.request.as_bytes()).await?;
-        let mut filled = 0;
-        while filled < self.response.len() {
-            filled += self.read(filled).await?;
+        let request = &self.requests[fastrand::usize(..self.requests.len())];
+        self.stream.write_all(request.as_bytes()).await?;
+        let (mut filled, mut whole) = (0, None);
+        while whole.is_none_or(|whole| filled < whole) {
+            if filled == self.response.len() {
+                self.response.resize(2 * filled, 0);
+            }
+            filled += match self.stream.read(&mut self.response[filled..]).await? {
+                0 => return Err("the connection closed".into()),
+                read => read,
+            };
+            if whole.is_none() {
+                whole = whole_length(&self.response[..filled])?;
+            }
         }
+        self.length = filled;
         let is_good = self.response.starts_with(b"HTTP/1.1 200 ") || self.response.starts_with(b"HTTP/1.1 304 ");
-        if is_good { Ok(()) } else { Err("not the response that came first".into()) }
-    }
-
-    async fn read(&mut self, filled: usize) -> Outcome<usize> {
-        match self.stream.read(&mut self.response[filled..]).await? {
-            0 => Err("the connection closed".into()),
-            read => Ok(read),
-        }
+        if is_good { Ok(()) } else { Err(String::from_utf8_lossy(&self.response[..filled.min(500)]).into()) }
     }
 }
 
-/// Bytes of the response that begins here, head and body; 0 while the length is unknown.
-fn whole_length(response: &[u8]) -> Outcome<usize> {
-    let Some(head) = head_length(response) else { return Ok(0) };
-    let text = std::str::from_utf8(&response[..head])?.to_ascii_lowercase();
-    if text.starts_with("http/1.1 304 ") {
-        return Ok(head);
+/// Bytes of the response that begins here, head and body; `None` while the length is unknown.
+pub fn whole_length(response: &[u8]) -> Outcome<Option<usize>> {
+    let Some(head) = head_length(response) else { return Ok(None) };
+    if response.starts_with(b"HTTP/1.1 304 ") {
+        return Ok(Some(head));
     }
-    if text.contains("\r\ntransfer-encoding: chunked\r\n") {
-        return Ok(if response.ends_with(b"\r\n0\r\n\r\n") { response.len() } else { 0 });
+    for line in response[..head].split(|byte| *byte == b'\n') {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if name.eq_ignore_ascii_case(b"content-length") {
+            return Ok(Some(head + std::str::from_utf8(value)?.parse::<usize>()?));
+        }
+        if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            return Ok(response.ends_with(b"\r\n0\r\n\r\n").then_some(response.len()));
+        }
     }
-    let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).ok_or("no content-length")?;
-    Ok(head + length.parse::<usize>()?)
+    Err("a response without a length".into())
 }
 
 /// Bytes of a response's head, the empty line included.

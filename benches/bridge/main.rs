@@ -1,5 +1,5 @@
 //! What a request costs: `cargo bench` prints the tables of docs/benchmarks.md. `cargo bench -- --quick` takes a fifth of the
-//! time and shows the same within a wider margin; `cargo bench -- sync` and `cargo bench -- compressed` do that part alone.
+//! time and shows the same within a wider margin. Names after `--` choose sections: `cargo bench -- rivals latency`.
 //!
 //! Everything that is compared is measured in turns, round by round, and what is printed is the median over the
 //! rounds: a machine that is slower for a while is slower for all. Ratios are medians of each round's own ratio.
@@ -11,11 +11,15 @@
 //! * [`wire`]: the same over libp2p
 //! * [`echo`]: libp2p against a bare request-response echo of the same bytes
 //! * [`http`]: HTTP against a bare axum handler of the same bytes
+//! * [`rivals`]: HTTP against a bare handler and [`nginx`], with the [`cpu`] time of each
+//! * [`latency`]: latencies at a fixed rate
 //! * [`compressed`]: HTTP in each content coding
+//! * [`queries`]: Postgres without a gateway: `pgbench`, `json_agg`
 //! * [`sync`]: filling a store by syncing, against bare insertion
 //! * [`proof`]: syncing with proof of work, and the memory of a sync
 //! * [`plain`]: a peer of the network's own protocol alone
 //! * [`memory`]: what `serve` takes
+//! * [`startup`]: how long it takes to start; [`program`] starts it
 
 use std::time::{Duration, Instant};
 
@@ -26,73 +30,146 @@ mod bare;
 mod bytes_codec;
 mod chain;
 mod compressed;
+mod cpu;
 mod direct;
 mod echo;
 mod http;
+mod latency;
 mod machine;
 mod measure;
 mod memory;
+mod nginx;
 mod plain;
 #[path = "../../tests/support/postgres.rs"]
 mod postgres;
+mod program;
 mod proof;
+mod queries;
+mod rivals;
+mod startup;
 mod sync;
 mod wire;
 
 /// Threads of the runtime that client and server share. SQLite and Postgres have threads and processes of their own.
 const THREADS: usize = 2;
 
-fn main() -> Outcome<()> {
-    let quick = std::env::args().any(|argument| argument == "--quick");
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
-    // As a task, because what `block_on` runs itself has a thread of its own.
-    runtime.block_on(async move { tokio::spawn(run(quick)).await? })
+/// The sections, in their order. `growth` takes long, so that it has to be named.
+const SECTIONS: [&str; 11] =
+    ["direct", "echo", "http", "rivals", "latency", "compressed", "wire", "queries", "sync", "memory", "growth"];
+
+/// What is to be done.
+#[derive(Clone)]
+struct Plan {
+    /// Shorter rounds, and fewer.
+    quick: bool,
+    /// Growth to 10,000,000 blocks: some 20 GB of disk.
+    huge: bool,
+    /// The sections that were named; all but `growth` if there are none.
+    named: Vec<String>,
 }
 
-async fn run(quick: bool) -> Outcome<()> {
+impl Plan {
+    /// Reads the program's arguments.
+    fn of_arguments() -> Outcome<Self> {
+        // Cargo adds `--bench`.
+        let (options, named): (Vec<_>, Vec<_>) =
+            std::env::args().skip(1).partition(|argument| argument.starts_with('-'));
+        if let Some(unknown) = named.iter().find(|name| !SECTIONS.contains(&name.as_str())) {
+            return Err(format!("no section {unknown}; there are {}", SECTIONS.join(", ")).into());
+        }
+        let has = |option| options.iter().any(|given| given == option);
+        Ok(Self { quick: has("--quick"), huge: has("--huge"), named })
+    }
+
+    /// Whether to do a section; says so.
+    fn has(&self, section: &str, started: Instant) -> bool {
+        let is_chosen = match self.named.is_empty() {
+            true => section != "growth",
+            false => self.named.iter().any(|name| name == section),
+        };
+        if is_chosen {
+            eprintln!("{:?}: {section} ...", started.elapsed());
+        }
+        is_chosen
+    }
+
+    fn pace(&self, milliseconds: u64, rounds: usize) -> Pace {
+        Pace {
+            round: Duration::from_millis(if self.quick { milliseconds / 2 } else { milliseconds }),
+            rounds: if self.quick { 3 } else { rounds },
+        }
+    }
+}
+
+fn main() -> Outcome<()> {
+    let plan = Plan::of_arguments()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
+    // As a task, because what `block_on` runs itself has a thread of its own.
+    runtime.block_on(async move { tokio::spawn(run(plan)).await? })
+}
+
+async fn run(plan: Plan) -> Outcome<()> {
     let started = Instant::now();
-    let pace = |milliseconds, rounds| Pace {
-        round: Duration::from_millis(if quick { milliseconds / 2 } else { milliseconds }),
-        rounds: if quick { 3 } else { rounds },
-    };
-    eprintln!("filling the stores ...");
-    let stores = chain::Stores::fill().await?;
-    println!("{}", machine::describe(&stores).await?);
-
-    if std::env::args().any(|argument| argument == "sync") {
-        return sync_tables(&stores, quick).await;
+    if plan.named != ["growth"] {
+        eprintln!("filling the stores ...");
+        let stores = chain::Stores::fill(&chain::LENGTHS).await?;
+        println!("{}", machine::describe(&stores).await?);
+        sections(&plan, &stores, started).await?;
     }
-
-    if std::env::args().any(|argument| argument == "compressed") {
-        let nodes = wire::Nodes::start(&stores).await?;
-        println!("{}", compressed::run(&nodes, pace(300, 9)).await?);
-        nodes.stop().await;
-        return Ok(());
+    if plan.has("growth", started) {
+        growth(&plan).await?;
     }
-
-    eprintln!("{:?}: requests without a listener ...", started.elapsed());
-    println!("{}", direct::run(&stores, pace(60, 15)).await?);
-
-    let nodes = wire::Nodes::start(&stores).await?;
-    eprintln!("{:?}: libp2p against a bare echo ...", started.elapsed());
-    println!("{}", echo::run(&stores, &nodes, pace(300, 9)).await?);
-
-    eprintln!("{:?}: HTTP against a bare handler ...", started.elapsed());
-    println!("{}", http::run(&nodes, pace(300, 9)).await?);
-
-    eprintln!("{:?}: HTTP in each content coding ...", started.elapsed());
-    println!("{}", compressed::run(&nodes, pace(300, 9)).await?);
-
-    eprintln!("{:?}: requests over libp2p ...", started.elapsed());
-    println!("{}", wire::run(&stores, &nodes, pace(200, 5)).await?);
-    nodes.stop().await;
-
-    eprintln!("{:?}: syncing ...", started.elapsed());
-    sync_tables(&stores, quick).await?;
-
-    eprintln!("{:?}: memory of `serve` ...", started.elapsed());
-    println!("{}", memory::run(&stores, Duration::from_secs(if quick { 3 } else { 10 })).await?);
     eprintln!("{:?}: done", started.elapsed());
+    Ok(())
+}
+
+async fn sections(plan: &Plan, stores: &chain::Stores, started: Instant) -> Outcome<()> {
+    if plan.has("direct", started) {
+        println!("{}", direct::run(stores, &chain::LENGTHS, plan.pace(60, 15)).await?);
+    }
+    let nodes = wire::Nodes::start(stores).await?;
+    if plan.has("echo", started) {
+        println!("{}", echo::run(stores, &nodes, plan.pace(300, 9)).await?);
+    }
+    if plan.has("http", started) {
+        println!("{}", http::run(&nodes, plan.pace(300, 9)).await?);
+    }
+    if plan.has("rivals", started) {
+        println!("{}", rivals::run(&nodes, plan.pace(500, 9)).await?);
+    }
+    if plan.has("latency", started) {
+        println!("{}", latency::run(&nodes, Duration::from_secs(if plan.quick { 2 } else { 10 })).await?);
+    }
+    if plan.has("compressed", started) {
+        println!("{}", compressed::run(&nodes, plan.pace(300, 9)).await?);
+    }
+    if plan.has("wire", started) {
+        println!("{}", wire::run(stores, &nodes, plan.pace(200, 5)).await?);
+    }
+    if plan.has("queries", started) {
+        println!("{}", queries::run(stores, &nodes, plan.pace(1000, 5)).await?);
+    }
+    nodes.stop().await;
+    if plan.has("sync", started) {
+        sync_tables(stores, plan.quick).await?;
+    }
+    if plan.has("memory", started) {
+        println!("{}", memory::run(stores, Duration::from_secs(if plan.quick { 3 } else { 10 })).await?);
+    }
+    Ok(())
+}
+
+/// Requests without a listener, and the start of the program, on longer chains.
+async fn growth(plan: &Plan) -> Outcome<()> {
+    let mut lengths = if plan.quick { vec![1_000, 10_000] } else { vec![1_000, 1_000_000] };
+    if plan.huge {
+        lengths.push(10_000_000);
+    }
+    eprintln!("filling stores of up to {:?} blocks ...", lengths.last());
+    let stores = chain::Stores::fill(&lengths).await?;
+    println!("{}", machine::describe(&stores).await?);
+    println!("{}", direct::run(&stores, &lengths, plan.pace(300, 15)).await?);
+    println!("{}", startup::run(&stores, &lengths, if plan.quick { 2 } else { 9 }).await?);
     Ok(())
 }
 

@@ -1,22 +1,16 @@
 //! Resident memory of a `serve` process on the longest chain, under mixed load.
 
-use std::{
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use modal_gateway::protocol::Query;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 
 use crate::{
-    chain::{Question, Stores},
+    chain::{Kind, Question, Stores},
     machine::field,
     measure::{Outcome, Table, Target, thousands},
+    program::serve,
 };
 
 /// Blocks in the chain.
@@ -27,7 +21,7 @@ const CLIENTS: usize = 32;
 /// MiB before, during and after.
 pub async fn run(stores: &Stores, duration: Duration) -> Outcome<String> {
     let folder = tempfile::tempdir()?;
-    let (process, base) = start(stores, folder.path()).await?;
+    let (process, base) = serve(&stores.url(Kind::Sqlite, LENGTH)?, folder.path()).await?;
     let status = format!("/proc/{}/status", process.id().ok_or("`serve` has ended")?);
     let mebibytes =
         |name| -> Outcome<f64> { Ok(field(&status, name)?.trim_end_matches(" kB").parse::<f64>()? / 1024.0) };
@@ -89,36 +83,6 @@ pub async fn run(stores: &Stores, duration: Duration) -> Outcome<String> {
         thousands(requests as f64 / seconds),
         thousands(bytes as f64 / 1e6 / seconds),
     ))
-}
-
-/// Starts `serve` on free ports; the process, which ends when dropped, and the address of its HTTP listener.
-async fn start(stores: &Stores, folder: &std::path::Path) -> Outcome<(Child, String)> {
-    let mut process = Command::new(env!("CARGO_BIN_EXE_modal-gateway"))
-        .arg("serve")
-        .args(["--database-url", &stores.sqlite_url(LENGTH)])
-        .args(["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"])
-        .args(["--identity", "node.key"])
-        .current_dir(folder)
-        .env_clear()
-        // All clients have the same address.
-        .env("MODAL_GATEWAY_UNLIMITED_CLIENT", "127.0.0.0/8")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    let mut lines = BufReader::new(process.stderr.take().ok_or("no stderr")?).lines();
-    let mut told = String::new();
-    while let Some(line) = lines.next_line().await? {
-        if let Some(base) = line.strip_prefix("http ") {
-            let base = base.to_owned();
-            // What it goes on to say must not fill the pipe.
-            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-            return Ok((process, base));
-        }
-        told += &line;
-    }
-    Err(format!("`serve` did not start: {told}").into())
 }
 
 fn url(base: &str, query: &Query) -> Outcome<String> {

@@ -1,6 +1,8 @@
-//! How fast a store is filled by syncing, against the bare insertion of the same rows; and what a small gap costs.
+//! How fast a store is filled by syncing, against the bare insertion of the same rows, and their `COPY`; and what a small gap
+//! costs.
 
 use std::{
+    fmt::Write as _,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -125,17 +127,31 @@ pub async fn run(stores: &Stores, rounds: usize) -> Outcome<String> {
     let plain = Plain::start(Arc::new(LocalSource::new(full.clone(), PeerId::random(), source))).await?;
     let plain = (Link::to(plain.address.clone()).await?, plain);
 
-    let columns =
-        ["store", "bare insertion", "from our node", "blocks/s", ": bare", "from a plain peer", "blocks/s", ": bare"];
+    let columns = [
+        "store",
+        "`COPY`",
+        "bare insertion",
+        "from our node",
+        "blocks/s",
+        ": bare",
+        ": `COPY`",
+        "from a plain peer",
+        "blocks/s",
+        ": bare",
+    ];
     let mut table = Table::new(1, &columns);
     let mut ratios = Target::at_most(2.0);
     let mut gaps = Table::new(1, &["store", "ms", "requests"]);
     for (kind, name) in KINDS {
         // Seconds: bare, ours, plain; ratios: ours, plain; milliseconds of the gap.
         let mut columns: [Vec<f64>; 6] = Default::default();
+        // Seconds of `COPY`, and the ratio of ours to it; Postgres alone has it.
+        let (mut copies, mut copy_ratios) = (Vec::new(), Vec::new());
         let mut requests = 0;
         for _ in 0..rounds {
-            let bare = bare_insertion(kind, &*full).await?;
+            let rows = rows(&*full).await?;
+            let bare = bare_insertion(kind, &rows).await?;
+            let copied = if kind == Kind::Postgres { Some(copy(&rows).await?) } else { None };
             let empty = Empty::create(kind).await?;
             let store = empty.open().await?;
             let (from_ours, _) = ours.linked(&store).await?;
@@ -149,17 +165,24 @@ pub async fn run(stores: &Stores, rounds: usize) -> Outcome<String> {
             let store = empty.open().await?;
             let (from_plain, _) = plain.0.linked(&store).await?;
             store.close().await;
+            copies.extend(copied);
+            copy_ratios.extend(copied.map(|seconds| from_ours / seconds));
             let round = [bare, from_ours, from_plain, from_ours / bare, from_plain / bare, 1e3 * gap];
             columns.iter_mut().zip(round).for_each(|(column, value)| column.push(value));
         }
         let [bare, from_ours, from_plain, ours_ratio, plain_ratio, gap] = columns.map(median);
         let rate = |seconds: f64| thousands(LENGTH as f64 / seconds);
+        let shown = |values: Vec<f64>, unit| {
+            if values.is_empty() { String::new() } else { format!("{:.2}{unit}", median(values)) }
+        };
         table.row(vec![
             name.to_owned(),
+            shown(copies, " s"),
             format!("{bare:.2} s"),
             format!("{from_ours:.2} s"),
             rate(from_ours),
             ratios.check(ours_ratio),
+            shown(copy_ratios, ""),
             format!("{from_plain:.2} s"),
             rate(from_plain),
             ratios.check(plain_ratio),
@@ -170,16 +193,17 @@ pub async fn run(stores: &Stores, rounds: usize) -> Outcome<String> {
     Ok(format!(
         "#### Syncing 100,000 blocks at level `linked` over loopback, against the bare insertion of the same rows\n\n{table}\n\
          Client, peer and database share the machine; both peers read from SQLite. Bare insertion: the rows are there \
-         already, and go into the same table with the same indexes, 1,000 in a transaction. Medians over {rounds} rounds. \
+         already, and go into the same table with the same indexes, 1,000 in a transaction. `COPY` takes the same rows as one \
+         text, in one transaction: the floor. Medians over {rounds} rounds. \
          {ratios}\n\n#### The same store {GAP} blocks behind\n\n{gaps}"
     ))
 }
 
-/// Seconds that the insertion of the rows of `full` takes, and nothing else.
-async fn bare_insertion(kind: Kind, full: &dyn BlockStore) -> Outcome<f64> {
-    let empty = Empty::create(kind).await?;
-    // Makes the tables.
-    empty.open().await?.close().await;
+/// A row of `block`: its document, and the block in it.
+type Row = (String, MinerBlock);
+
+/// The rows of `full`.
+async fn rows(full: &dyn BlockStore) -> Outcome<Vec<Row>> {
     let mut rows = Vec::with_capacity(LENGTH);
     let mut next = 0;
     while next < LENGTH as u64 {
@@ -189,6 +213,40 @@ async fn bare_insertion(kind: Kind, full: &dyn BlockStore) -> Outcome<f64> {
         }
         next += page.list.count;
     }
+    Ok(rows)
+}
+
+/// Seconds that Postgres takes to `COPY` the rows into the same table, the writing of their text included.
+async fn copy(rows: &[Row]) -> Outcome<f64> {
+    let empty = Empty::create(Kind::Postgres).await?;
+    empty.open().await?.close().await;
+    let mut connection = PgConnection::connect(&empty.url).await?;
+    let start = Instant::now();
+    let statement = "COPY block (hash, idx, epoch, previous_hash, canonical, orphan_reason, cumulative_difficulty, level, \
+                     document) FROM STDIN";
+    let mut copy = connection.copy_in_raw(statement).await?;
+    for rows in rows.chunks(ROWS_PER_TRANSACTION) {
+        let mut text = String::new();
+        for (document, block) in rows {
+            let MinerBlock { hash, index, epoch, previous_hash, .. } = block;
+            // In this form of text a backslash begins an escape.
+            let document = document.replace('\\', "\\\\");
+            writeln!(text, "{hash}\t{index}\t{epoch}\t{previous_hash}\tt\t\\N\t{index}\t1\t{document}")?;
+        }
+        copy.send(text.into_bytes()).await?;
+    }
+    copy.finish().await?;
+    let seconds = start.elapsed().as_secs_f64();
+    let (count,): (i64,) = sqlx::query_as("SELECT count(*) FROM block").fetch_one(&mut connection).await?;
+    connection.close().await?;
+    if count == rows.len() as i64 { Ok(seconds) } else { Err(format!("{count} rows copied").into()) }
+}
+
+/// Seconds that the insertion of the rows takes, and nothing else.
+async fn bare_insertion(kind: Kind, rows: &[Row]) -> Outcome<f64> {
+    let empty = Empty::create(kind).await?;
+    // Makes the tables.
+    empty.open().await?.close().await;
     macro_rules! insert {
         ($connection:ident) => {{
             let start = Instant::now();

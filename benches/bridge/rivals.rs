@@ -1,0 +1,129 @@
+//! One cached epoch over HTTP: nginx with the same bytes in a file, a bare axum handler, and the gateway, each with
+//! processes or threads of its own.
+
+use std::time::Instant;
+
+use axum::{Router, http::header, routing};
+use modal_gateway::{protocol::Query, source::Origin};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::{
+    THREADS,
+    chain::Kind,
+    cpu::Meter,
+    http::{EPOCH, LENGTH, PATH, REQUEST, Server, gateway, load},
+    measure::{Outcome, Pace, Table, median, thousands},
+    nginx::{self, Nginx},
+    wire::{Cache, Nodes},
+};
+
+/// Connections that are kept open, with one request on each at a time.
+const CONNECTIONS: [usize; 2] = [16, 64];
+
+/// A server of ours on a runtime of its own, whose threads have its name.
+pub struct Hosted {
+    /// The server.
+    pub server: Server,
+    /// The CPU time of its threads.
+    pub meter: Meter,
+    runtime: Option<Runtime>,
+}
+
+impl Hosted {
+    /// Serves these routes.
+    pub async fn start(name: &'static str, router: Router) -> Outcome<Self> {
+        let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name(name).enable_all().build()?;
+        let server = runtime.spawn(Server::start(router)).await??;
+        Ok(Self { server, meter: Meter::Threads(name), runtime: Some(runtime) })
+    }
+}
+
+impl Drop for Hosted {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// nginx, a bare handler and the gateway, which answer [`REQUEST`] with the same bytes.
+pub struct Servers {
+    /// Of a file.
+    pub nginx: Nginx,
+    /// axum and nothing else.
+    pub bare: Hosted,
+    /// The gateway, whose answer is cached.
+    pub ours: Hosted,
+    /// Bytes of the answer.
+    pub length: usize,
+}
+
+impl Servers {
+    /// Starts all three.
+    pub async fn start(nodes: &Nodes) -> Outcome<Self> {
+        let source = nodes.get(Kind::Sqlite, LENGTH, Cache::Default)?.source.clone();
+        let answer = source.answer(Query::Epoch { epoch: EPOCH }, &Origin::Local, 0).await;
+        let body = answer.map_err(|declined| declined.failure.to_string())?.body.clone();
+        let length = body.len();
+        let nginx = Nginx::start(PATH, &body).await?;
+        let handler = async move || ([(header::CONTENT_TYPE, "application/json")], body.clone());
+        let bare = Hosted::start("bare", Router::new().route(PATH, routing::get(handler))).await?;
+        let ours = Hosted::start("gateway", gateway(source)?).await?;
+        Ok(Self { nginx, bare, ours, length })
+    }
+}
+
+/// Requests a second, and a CPU second of the server.
+pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
+    let servers = Servers::start(nodes).await?;
+    let contenders = [
+        ("nginx, from a file", servers.nginx.address, servers.nginx.meter()?),
+        ("bare handler", servers.bare.server.address, servers.bare.meter.clone()),
+        ("gateway", servers.ours.server.address, servers.ours.meter.clone()),
+    ];
+    let columns = [
+        "server",
+        "connections",
+        "requests/s",
+        "of nginx",
+        "of bare",
+        "requests per CPU second",
+        "of nginx",
+        "of bare",
+    ];
+    let mut table = Table::new(1, &columns);
+    for connections in CONNECTIONS {
+        // By contender: requests a second, and requests a CPU second, of each round.
+        let mut rounds: [[Vec<f64>; 2]; 3] = Default::default();
+        for round in 0..=pace.rounds {
+            for ((_, address, meter), [rates, efforts]) in contenders.iter().zip(&mut rounds) {
+                let (before, start) = (meter.seconds()?, Instant::now());
+                let rate = load(*address, connections, [REQUEST.to_owned()].into())(pace.round).await?;
+                let (elapsed, used) = (start.elapsed().as_secs_f64(), meter.seconds()? - before);
+                if round > 0 {
+                    rates.push(rate);
+                    efforts.push(rate * elapsed / used);
+                }
+            }
+        }
+        for (place, (name, ..)) in contenders.iter().enumerate() {
+            let mut row = vec![(*name).to_owned(), connections.to_string()];
+            for figure in 0..2 {
+                row.push(thousands(median(rounds[place][figure].clone())));
+                for other in 0..2 {
+                    let pairs = rounds[place][figure].iter().zip(&rounds[other][figure]);
+                    row.push(format!("{:.2}", median(pairs.map(|(one, other)| one / other).collect())));
+                }
+            }
+            table.row(row);
+        }
+    }
+    Ok(format!(
+        "#### One cached epoch over HTTP: nginx, a bare axum handler, the gateway\n\n{table}\n\
+         {} bytes, again and again over connections that are kept open. {} has a worker for each core; the bare handler \
+         and the gateway have {THREADS} threads each; the client has {THREADS} threads beside them on the same cores. A CPU \
+         second is one of the server's alone.\n",
+        thousands(servers.length as f64),
+        nginx::version()?,
+    ))
+}
