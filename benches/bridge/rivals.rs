@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use axum::{Router, http::header, routing};
-use modal_gateway::{protocol::Query, source::Origin};
+use modal_gateway::{http::server::Routes, protocol::Query, source::Origin};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
@@ -31,9 +31,9 @@ pub struct Hosted {
 
 impl Hosted {
     /// Serves these routes.
-    pub async fn start(name: &'static str, router: Router) -> Outcome<Self> {
+    pub async fn start(name: &'static str, routes: impl Routes) -> Outcome<Self> {
         let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name(name).enable_all().build()?;
-        let server = runtime.spawn(Server::start(router)).await??;
+        let server = runtime.spawn(Server::start(routes)).await??;
         Ok(Self { server, meter: Meter::Threads(name), runtime: Some(runtime) })
     }
 }

@@ -4,7 +4,6 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
     body::{Body, Bytes},
     http::{Request, StatusCode, header},
 };
@@ -13,7 +12,7 @@ use http_body_util::BodyExt;
 use libp2p::PeerId;
 use modal_gateway::{
     chain::{Level, MinerBlock, PowOptions, Verifier},
-    http::{self, Gateway, server::Remote},
+    http::{self, Gateway, PublicRoutes, server::Remote},
     p2p::Responder,
     protocol::{Answer, BlockList, Query, answer::EpochData, encode_request, open_envelope},
     source::{LocalSource, Origin, Settings, Source},
@@ -181,12 +180,12 @@ fn answered(source: Arc<Source>, query: Query) -> LocalBoxFuture<'static, ()> {
 
 /// A client of the routes, without the connection.
 #[derive(Clone)]
-struct Client(Router);
+struct Client(PublicRoutes);
 
 impl Client {
     fn of(store: Arc<dyn BlockStore>, settings: http::Settings) -> Self {
         let source = Arc::new(Source::local_only(local(store, CACHE)));
-        Self(http::router(Gateway::new(source, settings, CancellationToken::new())))
+        Self(http::public_routes(Gateway::new(source, settings, CancellationToken::new())))
     }
 
     /// Asks; what comes back, to its end.
