@@ -147,6 +147,9 @@ pub enum SyncFailure {
         /// Index of the checkpoint.
         index: u64,
     },
+    /// Blocks were verified to `linked` at first, and then the chain did not contain the assume-valid block.
+    #[error("the chain does not contain the assume-valid block at {0}: it is verified in full")]
+    NotAssumed(u64),
     /// The chain in the store changed during the plan.
     #[error("the chain changed meanwhile")]
     ChainChanged,
