@@ -6,14 +6,17 @@ use modal_gateway::{
     sync::{Service, Settings},
 };
 use rstest::rstest;
+use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::node::{Syncing, by, eventually, serve, settings};
 use crate::support::{
     chain::{HEAVY, LIGHT, MIDDLE, main_chain, work},
-    gateway::{Backend, chain},
+    gateway::{Backend, PATIENCE, chain},
     linked::{linked, network},
+    peer::{Reply, ScriptedPeer},
     serving::Serving,
+    until::within,
 };
 
 /// Index of the assume-valid block.
@@ -68,7 +71,7 @@ async fn a_real_chain_is_there_at_once_and_proven_later(#[case] backend: Backend
     let syncing = Syncing::with(backend, &[]).await;
     syncing.meet(&peer).await;
     let left = async |few: u64| {
-        eventually(async || {
+        within(6 * PATIENCE, async || {
             let assumed = AssumedBlocks::read(&*syncing.store, &pin).await.unwrap();
             assert_eq!(assumed.failure, None);
             assumed.blocks_left.filter(|left| *left <= few)
@@ -208,35 +211,64 @@ async fn a_branch_that_wins_only_above_the_block_is_assumed_over_several_plans(
 
 #[rstest]
 #[tokio::test]
+async fn a_branch_from_below_waits_until_its_root_is_proven(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let ours = main_chain().first(61);
+    let heavy = ours.fork(30, "heavy").extend(40, &HEAVY);
+    let pin = pin(&ours);
+    let peer = serve(&Serving::of(&heavy)).await;
+    let syncing = Syncing::at(backend, &ours, Level::Linked).await;
+    syncing.meet(&peer).await;
+    let sync = || service(&syncing, network(), Some(&pin));
+    let error = sync().sync_once(&by(Mode::Delta), &CancellationToken::new(), |_| {}).await.unwrap_err().to_string();
+    assert!(error.contains("leaves ours at block 30, whose proof of work is not verified yet"), "{error}");
+    assert_eq!(hashes(&syncing).await, hashes_of(&ours));
+    let mut writer = syncing.store.write().await.unwrap();
+    writer.raise(0, 60, Level::Pow).await.unwrap();
+    writer.commit().await.unwrap();
+    // It is no checkpoint.
+    sync().sync_once(&by(Mode::Delta), &CancellationToken::new(), |_| {}).await.unwrap();
+    assert_eq!(hashes(&syncing).await, hashes_of(&heavy));
+}
+
+#[rstest]
+#[tokio::test]
 async fn what_extends_the_chain_is_invisible_until_the_block_is_there(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    // Blocks that are there before.
+    #[values(0, 21)] length: u64,
 ) {
     let blocks = main_chain().first(61);
     let pin = pin(&blocks);
-    let serving = Serving::of(&blocks).at_most(10).silent_beyond(45);
-    let peer = serve(&serving).await;
-    let syncing = Syncing::with(backend, &blocks[..21]).await;
+    // It says that it has the block, and does not give those before it.
+    let node = Serving::of(&blocks);
+    let peer = ScriptedPeer::start(move |request: Value| {
+        let [from, to] = ["from_index", "to_index"].map(|name| request["data"][name].as_u64());
+        if from < to && to > Some(length + 20) { Reply::Silence } else { node.answer(&request) }
+    })
+    .await;
+    let syncing = Syncing::with(backend, &blocks[..length as usize]).await;
     syncing.meet(&peer).await;
-    let (sync, stop) = (service(&syncing, network(), Some(&pin)), CancellationToken::new());
-    let mut unanswered = serving.unanswered();
+    let (sync, stop) = (service(&syncing, network(), Some(&pin)).with_plan_blocks(10), CancellationToken::new());
     let job = tokio::spawn({
         let stop = stop.clone();
-        async move { sync.sync_once(&by(Mode::Incremental), &stop, |_| {}).await.map(|_| ()) }
+        async move { sync.sync_once(&by(Mode::Delta), &stop, |_| {}).await.map(|_| ()) }
     });
-    unanswered.wait_for(|count| *count > 0).await.unwrap();
-    let staged = eventually(async || syncing.store.staged().await.unwrap()).await;
-    assert_eq!((staged.level, syncing.store.state().await.unwrap().length), (Level::Linked, 21));
+    let staged = async || syncing.store.staged().await.unwrap().filter(|staged| staged.end.index == length + 19);
+    let staged = eventually(staged).await;
+    assert_eq!((staged.level, syncing.store.state().await.unwrap().length), (Level::Linked, length));
     stop.cancel();
     job.await.unwrap().unwrap_err();
 
-    // The next job goes on with what is staged, and no plan of another kind takes it over.
+    // The next job goes on with what is staged.
     let peer = serve(&Serving::of(&blocks)).await;
     let again = syncing.beside().await;
     again.meet(&peer).await;
     let sync = service(&again, network(), Some(&pin));
     let progress = sync.sync_once(&by(Mode::Delta), &CancellationToken::new(), |_| {}).await.unwrap();
-    assert!(progress.blocks < 40, "{progress:?}");
-    assert_eq!(levels(&again, 0, 20).await, [0, 0, 21]);
-    assert_eq!(levels(&again, 21, PIN).await, [0, 30, 0]);
+    assert_eq!((progress.blocks, progress.assumed), (41 - length, 31 - length));
+    assert_eq!(levels(&again, 0, PIN).await, [0, 51 - length, length]);
+    assert_eq!(levels(&again, PIN + 1, 60).await, [0, 0, 10]);
     assert_eq!(hashes(&again).await, hashes_of(&blocks));
 }

@@ -197,6 +197,7 @@ impl JobRun {
                 self.tracker.update(|progress| progress.assumed = 0);
                 run.lead.is_some_and(|lead| run.not_assumed.insert(lead))
             }
+            SyncFailure::Unproven { peer, .. } => run.found.unreliable.insert(*peer),
             // The peer of the plan may have caused it.
             SyncFailure::ChainChanged => run.count_mismatch(),
             SyncFailure::Store(_) | SyncFailure::Pow(_) | SyncFailure::Stopped => false,

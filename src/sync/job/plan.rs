@@ -134,6 +134,9 @@ impl JobRun {
                 if let Some(index) = checkpoint_above(&*self.store, &self.network, ancestor).await? {
                     return Err(SyncFailure::Checkpoint { peer: lead.peer, index });
                 }
+                if ancestor < tip.index && self.is_unproven(ancestor).await? {
+                    return Err(SyncFailure::Unproven { peer: lead.peer, index: ancestor });
+                }
                 self.check_checkpoints(lead, &plan.claim, Some(ancestor)).await?;
                 let standing = if ancestor == tip.index { Standing::Ahead } else { Standing::Forked };
                 self.note(lead.peer, &plan.claim, standing, Some(shared.clone()));
@@ -173,6 +176,14 @@ impl JobRun {
             }
         }
         Ok(plan)
+    }
+
+    /// Whether the work of the chain up to `ancestor` is only that of claimed hashes: what the assume-valid block vouches
+    /// for is the sum at that block, which says little about a branch from a block before.
+    async fn is_unproven(&self, ancestor: u64) -> Result<bool, SyncFailure> {
+        let Some(pin) = self.assume_valid.as_ref().filter(|pin| ancestor < pin.index) else { return Ok(false) };
+        let holds_pin = self.store.canonical_hashes(&[pin.index]).await?.get(&pin.index) == Some(&pin.hash);
+        Ok(holds_pin && self.store.block_at(ancestor).await?.is_some_and(|(_, level)| level < Level::Pow))
     }
 
     /// The assume-valid block, if the peer says that it is on its chain, above the ancestor.
