@@ -9,7 +9,7 @@ use rstest::rstest;
 use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::node::{Syncing, by, eventually, serve, settings};
+use super::node::{Syncing, by, counts, eventually, serve, settings};
 use crate::support::{
     chain::{HEAVY, LIGHT, MIDDLE, main_chain, work},
     gateway::{Backend, PATIENCE, chain},
@@ -207,6 +207,23 @@ async fn a_branch_that_wins_only_above_the_block_is_assumed_over_several_plans(
     assert_eq!(levels(&syncing, 21, PIN).await, [0, 30, 0]);
     assert_eq!(levels(&syncing, PIN + 1, 100).await, [0, 0, 50]);
     assert_eq!(AssumedBlocks::read(&*syncing.store, &pin).await.unwrap().blocks_left, Some(30));
+}
+
+#[tokio::test]
+async fn one_peer_gives_the_blocks() {
+    let blocks = main_chain();
+    let pin = pin(blocks);
+    let syncing = Syncing::with(Backend::Sqlite, &[]).await;
+    let peers = [serve(&Serving::of(blocks)).await, serve(&Serving::of(blocks)).await];
+    for peer in &peers {
+        syncing.meet(peer).await;
+    }
+    let sync = service(&syncing, network(), Some(&pin));
+    let progress = sync.sync_once(&by(Mode::Delta), &CancellationToken::new(), |_| {}).await.unwrap();
+    let mut given = peers.each_ref().map(|peer| counts(&progress, peer).blocks);
+    given.sort_unstable();
+    assert_eq!((given[0], progress.assumed), (0, 51), "{progress:?}");
+    assert!(given[1] >= 1201, "{progress:?}");
 }
 
 #[rstest]

@@ -181,7 +181,8 @@ impl JobRun {
         sources: &Arc<Sources>,
     ) -> tokio::task::JoinSet<()> {
         let mut asking = tokio::task::JoinSet::new();
-        if !matches!(self.mode, Mode::Delta | Mode::Headers) {
+        // Until the hashes of blocks are computed, nothing shows which of several peers has forged one.
+        if !matches!(self.mode, Mode::Delta | Mode::Headers) || plan.assumed.is_some() {
             return asking;
         }
         for (remote, claim) in others {
