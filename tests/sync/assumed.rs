@@ -148,10 +148,13 @@ async fn a_forged_chain_under_the_right_hash_is_never_canonical(
     let forger = serve(&forger).await;
     let syncing = Syncing::with(backend, &[]).await;
     syncing.meet(&forger).await;
-    let sync = service(&syncing, network(), Some(&pin));
+    // Several plans: the first ones end before the lie shows.
+    let sync = service(&syncing, network(), Some(&pin)).with_plan_blocks(10);
     let error = sync.sync_once(&by(Mode::Delta), &CancellationToken::new(), |_| {}).await.unwrap_err().to_string();
     assert!(error.contains("rule `hash`"), "{error}");
-    assert_eq!(syncing.store.state().await.unwrap().total_blocks, 0);
+    let state = syncing.store.state().await.unwrap();
+    assert_eq!((state.version, state.total_blocks), (0, 0));
+    assert_eq!(syncing.store.staged().await.unwrap(), None);
     assert!(syncing.info(&forger).penalties > 0);
 }
 
