@@ -17,8 +17,15 @@ fn import(dir: &WorkDir, more: &[&str]) -> Outcome {
     dir.run([&["import", "chain.ndjson", "--network", "assumed.toml"], more].concat())
 }
 
-#[test]
-fn an_export_is_there_at_once_and_raised_by_verify() {
+/// What is left to be verified, as the store has it for `/status`.
+async fn left(dir: &WorkDir) -> serde_json::Value {
+    let note = sqlx::query_scalar::<_, String>("SELECT value FROM note WHERE key = 'assume_valid'");
+    let note = note.fetch_one(&mut dir.database().await).await.unwrap();
+    serde_json::from_str::<serde_json::Value>(&note).unwrap()["blocks_left"].clone()
+}
+
+#[tokio::test]
+async fn an_export_is_there_at_once_and_raised_by_verify() {
     let dir = WorkDir::new();
     dir.import(&fixture()).ok();
     dir.run(["export", "chain.ndjson"]).ok();
@@ -31,8 +38,10 @@ fn an_export_is_there_at_once_and_raised_by_verify() {
     let done = import(&dir, &[]).ok().stderr;
     let expected = "verified to pow, 51 assumed blocks to linked for now (see `assume_valid`)\n";
     assert_eq!(done, format!("imported 61 blocks (0 already there, 0 orphans), tip 60 {TIP}, {expected}"));
+    assert_eq!(left(&dir).await, 51);
     let said = dir.run(["verify", "--network", "assumed.toml"]).ok().stderr;
     assert_eq!(said, format!("verified 61 blocks to pow, tip 60 {TIP}, raised the level of 51\n"));
+    assert_eq!(left(&dir).await, 0);
 }
 
 #[test]

@@ -44,13 +44,15 @@ impl AssumedBlocks {
         Ok(if (written.index, &written.hash) == (pin.index, &pin.hash) { written } else { none })
     }
 
-    /// Counts what is left, and writes it. A failure stays.
+    /// Counts what is left, and writes it. A failure stays as long as anything is left.
     ///
     /// # Errors
     /// The store's.
     pub async fn count(store: &dyn BlockStore, pin: &AssumeValid) -> Result<Self, StoreError> {
         let before = Self::read(store, pin).await?;
-        let now = Self { blocks_left: count_left(store, pin).await?, ..before.clone() };
+        let blocks_left = count_left(store, pin).await?;
+        let failure = before.failure.clone().filter(|_| blocks_left != Some(0));
+        let now = Self { blocks_left, failure, ..before.clone() };
         if now != before {
             now.write(store).await?;
         }
