@@ -35,7 +35,7 @@ pub use epoch::{BLOCKS_PER_EPOCH, EpochNumbering};
 pub use fork_choice::Weight;
 pub use locator::{Locator, Step};
 pub use miner::Miner;
-pub use network::{Enforcement, Network, description::DescriptionError};
+pub use network::{AssumeValid, Enforcement, Network, description::DescriptionError};
 pub use position::{ChainEnd, Position};
 pub use pow::{PowAlgorithm, PowError, PowMemory, PowOptions};
 pub use verify::{Level, Rule, VerifiedBlocks, Verifier, VerifyError, Violation, derived::Differences};

@@ -72,6 +72,10 @@ pub struct Config {
     /// How far blocks are verified before they are stored: `pow`, `linked` or `none`. Default `pow`.
     #[serde(deserialize_with = "value::parsed")]
     pub verify: Level,
+    /// Whether blocks up to the network's [assume-valid block](Network::assume_valid), if it has one, are verified to
+    /// `linked` at first and to `pow` in the background. Default true.
+    #[serde(deserialize_with = "value::switch")]
+    pub assume_valid: bool,
     /// Whether to keep the store in sync with the network. Default true.
     #[serde(deserialize_with = "value::switch")]
     pub sync: bool,
@@ -215,6 +219,7 @@ impl Default for Config {
             genesis_hash: None,
             difficulty_schedule: None,
             verify: Level::Pow,
+            assume_valid: true,
             sync: true,
             sync_interval: Duration::from_secs(10),
             pow_threads: 0,
@@ -291,6 +296,9 @@ impl Config {
         }
         if let Some(enforcement) = self.difficulty_schedule {
             self.network.difficulty_schedule = enforcement;
+        }
+        if !self.assume_valid {
+            self.network.assume_valid = None;
         }
         if let Some(bootstrap) = &self.bootstrap {
             self.network.bootstrap = bootstrap.iter().map(|peer| peer.address.to_string()).collect();

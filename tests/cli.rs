@@ -12,6 +12,8 @@ use support::process;
 
 mod support;
 
+#[path = "cli/assumed.rs"]
+mod assumed;
 #[path = "cli/config.rs"]
 mod config;
 #[path = "cli/csv.rs"]

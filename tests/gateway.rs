@@ -4,6 +4,8 @@ mod support;
 
 #[path = "gateway/access_log.rs"]
 mod access_log;
+#[path = "gateway/assumed.rs"]
+mod assumed;
 #[path = "gateway/bad_input.rs"]
 mod bad_input;
 #[path = "gateway/caching.rs"]

@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "sync/assumed.rs"]
+mod assumed;
 #[path = "sync/checkpoints.rs"]
 mod checkpoints;
 #[path = "sync/claims.rs"]

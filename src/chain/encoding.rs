@@ -52,6 +52,11 @@ pub(super) fn sha256_hex(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
+/// Whether a text is 64 lower-case hex digits.
+pub(super) fn has_hash_form(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 /// Parses plain decimal digits: no sign, space or separator, which the number parsers would take.
 pub(super) fn parse_decimal(text: &str) -> Option<u128> {
     if is_decimal(text) { text.parse().ok() } else { None }

@@ -9,7 +9,10 @@ use super::{
     pow::PowAlgorithm,
 };
 
+pub(super) mod assume_valid;
 pub(super) mod description;
+
+pub use assume_valid::AssumeValid;
 
 /// What becomes of a rule that a network may or may not enforce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +50,8 @@ pub struct Network {
     pub target_block_time: u64,
     /// Blocks that any chain of the network must contain.
     pub checkpoints: Vec<Position>,
+    /// The block up to which blocks are stored before their proof of work is verified; `None`: none.
+    pub assume_valid: Option<AssumeValid>,
     /// How far ahead of this machine's clock a block's timestamp should be at most, seconds; see
     /// [`timestamps`](Self::timestamps).
     pub max_seconds_ahead: u64,
@@ -118,6 +123,7 @@ impl Network {
             initial_difficulty: 10,
             target_block_time: 60,
             checkpoints: Vec::new(),
+            assume_valid: None,
             max_seconds_ahead: 7200,
             minimum_block_timestamp: None,
             bootstrap: bootstrap.iter().map(ToString::to_string).collect(),
@@ -175,6 +181,7 @@ struct Settings {
     target_block_time: Option<u64>,
     #[serde(default)]
     checkpoints: Vec<Position>,
+    assume_valid: Option<AssumeValid>,
     max_seconds_ahead: Option<u64>,
     minimum_block_timestamp: Option<i64>,
     #[serde(default)]
@@ -197,6 +204,7 @@ impl<'de> Deserialize<'de> for Network {
             initial_difficulty: settings.initial_difficulty.unwrap_or(usual.initial_difficulty),
             target_block_time: settings.target_block_time.unwrap_or(usual.target_block_time),
             checkpoints: settings.checkpoints,
+            assume_valid: settings.assume_valid,
             max_seconds_ahead: settings.max_seconds_ahead.unwrap_or(usual.max_seconds_ahead),
             minimum_block_timestamp: settings.minimum_block_timestamp,
             bootstrap: settings.bootstrap,

@@ -23,6 +23,12 @@ impl From<&MinerBlock> for Position {
     }
 }
 
+impl From<&ChainEnd> for Position {
+    fn from(end: &ChainEnd) -> Self {
+        Self { index: end.index, hash: end.hash.clone() }
+    }
+}
+
 /// The end of a chain that more blocks are to follow, and what the difficulty schedule must know of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainEnd {

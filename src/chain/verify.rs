@@ -6,6 +6,7 @@ use std::{collections::HashSet, sync::Arc};
 use super::{
     block::{Deviation, Header, MAX_BLOCK_BYTES, MAX_KEY_BYTES, MinerBlock},
     difficulty::{CumulativeDifficulty, meets},
+    encoding::has_hash_form,
     network::{Enforcement, Network},
     position::ChainEnd,
     pow::{HashPool, PowError, PowOptions},
@@ -233,8 +234,7 @@ impl<'a> Walk<'a> {
 
     /// What a header shows from [`Level::Linked`] on, cheapest first.
     fn check_fields(&self, block: &Header) -> Result<Vec<Deviation>, Violation> {
-        let form = block.hash.len() == 64 && block.hash.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
-        ensure(form, block, Rule::HashForm, || "expected 64 lower-case hex digits".into())?;
+        ensure(has_hash_form(&block.hash), block, Rule::HashForm, || "expected 64 lower-case hex digits".into())?;
         let earliest = self.network.minimum_block_timestamp.filter(|_| block.index > 0);
         ensure(earliest.is_none_or(|earliest| block.timestamp >= earliest), block, Rule::MinimumTimestamp, || {
             format!("its timestamp {} is before {}", block.timestamp, earliest.unwrap_or_default())

@@ -272,6 +272,7 @@ mod tests {
             assert!(joined.contains(&format!("[default: {default}]")), "{default} in {joined}");
         }
         for (flag, default) in [
+            ("assume-valid", config.assume_valid.to_string()),
             ("sync", config.sync.to_string()),
             ("sync-interval", format!("{}s", config.sync_interval.as_secs())),
             ("pow-threads", config.pow_threads.to_string()),

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     app::sync_settings,
+    chain::Level,
     config::Config,
     p2p::{self, P2pClient, P2pError},
     source::job::{JobSpec, Mode, Phase, Progress},
@@ -47,10 +48,13 @@ struct Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Progress { blocks, bytes, retries, verification, .. } = &self.progress;
+        let Progress { blocks, assumed, bytes, retries, verification, .. } = &self.progress;
         write!(f, "synced {blocks} {}", if *blocks == 1 { "block" } else { "blocks" })?;
         if let Some(level) = verification {
             write!(f, ", verified to {level}")?;
+        }
+        if *assumed > 0 {
+            write!(f, ", {assumed} of them to {} for now (see `assume_valid`)", Level::Linked)?;
         }
         match &self.tip {
             Some(tip) => write!(f, ", tip {} {}", tip.index, tip.hash)?,

@@ -11,6 +11,7 @@ use crate::{
         VerifyError, Violation,
     },
     config::Config,
+    source::job::AssumedBlocks,
     store::{self, BlockStore, Blocks, ChainState, EventKind, Lease, OpenOptions, StoreError, Tip},
     telemetry::notice,
 };
@@ -104,6 +105,9 @@ async fn audit(config: &Config, store: &dyn BlockStore, raise: bool) -> Result<S
     match audit.chain(&state, batch).await {
         Ok(()) => {
             let Audit { raised, deviating, .. } = audit;
+            if let Some(pin) = config.network.assume_valid.as_ref().filter(|_| raised > 0) {
+                AssumedBlocks::count(store, pin).await?;
+            }
             Ok(Summary { level: config.verify, tip: state.tip, raised, deviating })
         }
         Err(error @ (AuditError::Store(_) | AuditError::Pow(_))) => Err(error),

@@ -122,7 +122,7 @@ pub fn settings(sources: Sources) -> Result<Vec<Setting>, ConfigError> {
 fn values(config: &Config, network_name: &str) -> Vec<(&'static str, Value)> {
     let Config {
         database_url, database_url_file, http, admin, listen, peer, identity, network, bootstrap: _, genesis_hash: _,
-        difficulty_schedule: _, verify, sync, sync_interval, pow_threads, pow_memory, mdns, target_peers, log,
+        difficulty_schedule: _, verify, assume_valid, sync, sync_interval, pow_threads, pow_memory, mdns, target_peers, log,
         finality_depth, peer_timeout, cache_mib, store_connections, tls_cert, tls_key, admin_token, admin_token_file,
         trusted_proxy, unlimited_client, cors_origin, rate_limit, rate_burst, max_connections, client_connections,
         max_requests, max_streams, header_timeout, idle_timeout, request_timeout, access_log, trust, allow_peer, deny_peer,
@@ -141,6 +141,7 @@ fn values(config: &Config, network_name: &str) -> Vec<(&'static str, Value)> {
         ("genesis_hash", word(network.genesis_hash.as_deref().unwrap_or(ANY_GENESIS))),
         ("difficulty_schedule", word(network.difficulty_schedule)),
         ("verify", word(verify)),
+        ("assume_valid", json!(assume_valid)),
         ("sync", json!(sync)),
         ("sync_interval", seconds(*sync_interval)),
         ("pow_threads", json!(pow_threads)),

@@ -8,14 +8,14 @@ use libp2p::PeerId;
 use super::{
     answer::{AnsweredBy, EncodedAnswer, Origin, SourceError},
     events::{Cursor, EventBatch, EventReader, Feeds},
-    job::{Genesis, JobSpec, Stages, SyncJob, SyncStatus},
+    job::{AssumedBlocks, Genesis, JobSpec, Stages, SyncJob, SyncStatus},
     local::{CachedRead, LocalSource, with_deadline},
     peer,
     store_answers::{self, store_failure},
     view::{ViewQuery, Views},
 };
 use crate::{
-    chain::Level,
+    chain::{AssumeValid, Level},
     p2p::{P2pClient, P2pError},
     protocol::{Answer, Code, Failure, Query},
     store::{self, Blocks, ChainState, Job, Snapshot},
@@ -55,6 +55,7 @@ pub struct Source {
     p2p: Option<P2pClient>,
     status: CachedRead<SyncStatus>,
     genesis: CachedRead<Option<Genesis>>,
+    assumed: CachedRead<AssumedBlocks>,
     events: EventReader,
     feeds: Feeds,
     stages: Arc<Stages>,
@@ -69,8 +70,8 @@ impl Source {
     /// A source without peers: every other origin fails with [`Code::NoPeer`] or [`Code::UnknownPeer`].
     pub fn local_only(local: Arc<LocalSource>) -> Self {
         let (events, feeds) = (EventReader::new(local.store().clone()), Feeds::new(local.clone()));
-        let (status, genesis, stages) = (CachedRead::new(), CachedRead::new(), Arc::default());
-        Self { local, p2p: None, status, genesis, events, feeds, stages }
+        let (status, genesis, assumed) = (CachedRead::new(), CachedRead::new(), CachedRead::new());
+        Self { local, p2p: None, status, genesis, assumed, events, feeds, stages: Arc::default() }
     }
 
     /// The client for requests to peers, if there is one.
@@ -340,5 +341,14 @@ impl Source {
     pub async fn genesis(&self, pinned: Option<&str>) -> Result<Option<Genesis>, Failure> {
         let read = async { Genesis::read(&**self.local.store(), pinned).await.map_err(store_failure) };
         with_deadline(self.genesis.get(read)).await.map(Arc::unwrap_or_clone)
+    }
+
+    /// What is left to be verified of the blocks up to the network's assume-valid block. At most 50 ms old.
+    ///
+    /// # Errors
+    /// [`Code::StoreUnavailable`].
+    pub async fn assumed_blocks(&self, pin: &AssumeValid) -> Result<AssumedBlocks, Failure> {
+        let read = async { AssumedBlocks::read(&**self.local.store(), pin).await.map_err(store_failure) };
+        with_deadline(self.assumed.get(read)).await.map(Arc::unwrap_or_clone)
     }
 }

@@ -9,9 +9,11 @@ use crate::{
     store::{Job, StoreError},
 };
 
+mod assumed;
 mod notes;
 mod stages;
 
+pub use assumed::AssumedBlocks;
 pub use notes::{Genesis, GenesisSource, SyncState, SyncStatus};
 pub use stages::{Stage, Stages};
 
@@ -128,6 +130,9 @@ pub struct Progress {
     /// for that.
     #[schema(required)]
     pub recomputed: u64,
+    /// Blocks of these that are verified to `linked` at first, because they come before the network's assume-valid block.
+    #[schema(required)]
+    pub assumed: u64,
     /// Plans that were made again after a failure.
     #[schema(required)]
     pub retries: u64,

@@ -158,6 +158,11 @@ impl<DB: Backend> BlockStore for SqlStore<DB> {
         Ok(row.map(BlockRow::try_from).transpose()?.and_then(|row| row.cumulative_difficulty))
     }
 
+    async fn count_below(&self, level: Level, from: u64, to: u64) -> Result<u64> {
+        let rows: Vec<(i64, i64)> = read!(self.fetch_all(statements::WEAKER, clamp(from), clamp(to), level.code()))?;
+        Ok(rows.into_iter().map(|(_, count)| count as u64).sum())
+    }
+
     async fn size(&self) -> Result<u64> {
         let (bytes,): (i64,) = read!(self.fetch_one(DB::SIZE))?;
         Ok(bytes as u64)

@@ -54,6 +54,10 @@ pub trait BlockStore: SyncStore + LookupStore {
     /// The work of the canonical chain up to and with `index`.
     async fn work_at(&self, index: u64) -> Result<Option<CumulativeDifficulty>>;
 
+    /// Number of the canonical blocks from `from` to `to`, both included, that are verified to less than `level`. Looks at
+    /// each of these blocks.
+    async fn count_below(&self, level: Level, from: u64, to: u64) -> Result<u64>;
+
     /// Begins a write: one transaction, one writer at a time. Dropping the writer rolls it back.
     async fn write(&self) -> Result<Box<dyn ChainWriter>>;
 

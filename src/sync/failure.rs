@@ -147,6 +147,18 @@ pub enum SyncFailure {
         /// Index of the checkpoint.
         index: u64,
     },
+    /// Blocks were verified to `linked` at first, and then the chain did not contain the assume-valid block.
+    #[error("the chain does not contain the assume-valid block at {0}: it is verified in full")]
+    NotAssumed(u64),
+    /// A peer's chain leaves the store's at a block that is only assumed valid: how much work it has up to there is not
+    /// proven yet.
+    #[error("peer {peer}: its chain leaves ours at block {index}, whose proof of work is not verified yet")]
+    Unproven {
+        /// The peer.
+        peer: PeerId,
+        /// Index of the last block that both chains share.
+        index: u64,
+    },
     /// The chain in the store changed during the plan.
     #[error("the chain changed meanwhile")]
     ChainChanged,

@@ -18,12 +18,14 @@ use crate::{
 
 mod gossip;
 mod job;
+mod raise;
 mod state;
 
 pub use state::{Service, Settings, SyncError};
 
 use gossip::GossipInbox;
 use job::JobEnd;
+use raise::{Busy, Raiser};
 
 /// How often the queue of jobs is read while no job runs.
 const IDLE_EVERY: Duration = Duration::from_millis(500);
@@ -61,6 +63,7 @@ impl Service {
         tracing::debug!("this process syncs the store");
         self.end_stale(1).await?;
         self.enforce_checkpoints().await?;
+        let _raising = Raiser::start(self);
         let mut changes = self.p2p.changes();
         let (mut idle, mut poll) = (interval(IDLE_EVERY), interval(self.interval));
         idle.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -150,6 +153,7 @@ impl Service {
         inbox: &mut GossipInbox,
         shutdown: &CancellationToken,
     ) -> Result<(), SyncError> {
+        let busy = Busy::begin(&self.busy);
         self.set_state(SyncStatus { state: SyncState::Syncing, job: Some(id), ..SyncStatus::default() }).await?;
         let tracker = Arc::new(ProgressTracker::new(Progress::default()));
         let ended = {
@@ -163,6 +167,7 @@ impl Service {
                 }
             }
         };
+        drop(busy);
         let outcome = match ended {
             Ok(JobEnd::Finished(found, outcome)) => {
                 self.append_pending(inbox).await?;

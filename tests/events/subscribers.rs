@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use modal_gateway::{chain::Level, store::BlockStore};
+use rstest::rstest;
 use serde::Deserialize;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -154,14 +155,17 @@ fn blocks_after(branch: &str, index: u64, count: u64) -> Vec<modal_gateway::chai
     blocks(branch, branch, index + 1, index + count)
 }
 
+#[rstest]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_of_1000_subscribers_is_told_every_change_once_and_in_order() {
+async fn each_of_1000_subscribers_is_told_every_change_once_and_in_order(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
-    let store = TestStore::create(Backend::Sqlite).await;
+    let store = TestStore::create(backend).await;
     store.append(synthetic(1), Level::None).await;
     let gateway = TestGateway::over(store, &[], |config| config).await;
     // Another gateway on the same store.
-    let replica = Listeners::open(TestStore::create(Backend::Sqlite).await, &gateway.store.url, false).await;
+    let replica = Listeners::open(TestStore::create(backend).await, &gateway.store.url, false).await;
     let ports = [gateway.base.rsplit(':').next().unwrap().parse().unwrap(), replica.public.port()];
     let (began, last) = (Instant::now(), 1 + BLOCKS + REORGANISATIONS);
     let (mut subscribers, mut told) = (JoinSet::new(), Vec::new());
@@ -220,6 +224,6 @@ async fn each_of_1000_subscribers_is_told_every_change_once_and_in_order() {
     let seconds = began.elapsed().as_secs_f64();
     assert!(connections > 2 * SUBSCRIBERS, "{connections} connections: nobody left");
     eprintln!(
-        "{SUBSCRIBERS} subscribers, {events} events, {connections} connections: complete and in order in {seconds:.1} s"
+        "{backend:?}: {SUBSCRIBERS} subscribers, {events} events, {connections} connections: complete and in order in {seconds:.1} s"
     );
 }

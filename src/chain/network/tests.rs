@@ -1,6 +1,7 @@
 use rstest::rstest;
 
 use super::*;
+use crate::chain::CumulativeDifficulty;
 
 fn parse(settings: &str) -> Result<Network, String> {
     toml::from_str(settings).map_err(|error| error.to_string())
@@ -22,6 +23,12 @@ fn a_file_names_only_what_differs() {
     assert_eq!(parse(&devnet), Ok(Network::devnet()), "a private network enforces its schedule");
     let checked = parse("[[checkpoints]]\nindex = 7\nhash = 'ab'").unwrap();
     assert_eq!(checked.checkpoints, [Position { index: 7, hash: "ab".into() }]);
+    let hash = "ab".repeat(32);
+    for work in ["809", "'809'"] {
+        let assumed = parse(&format!("[assume_valid]\nindex = 7\nhash = '{hash}'\nwork = {work}"));
+        let expected = AssumeValid { index: 7, hash: hash.clone(), work: CumulativeDifficulty::default() + 809 };
+        assert_eq!(assumed.unwrap().assume_valid, Some(expected));
+    }
 }
 
 #[rstest]
@@ -42,6 +49,9 @@ fn the_schedule_is_enforced_reported_or_off(#[case] written: &str, #[case] meant
 #[case("target_block_time = 0", "target_block_time: must be above zero")]
 #[case("checkpoints = [{ index = 1 }]", "missing field `hash`")]
 #[case("checkpoint = []", "unknown field `checkpoint`")]
+#[case("assume_valid = { index = 1, hash = 'AB', work = 7 }", "assume_valid: hash: expected 64 lower-case hex digits")]
+#[case("assume_valid = { index = 1, hash = 'ab', work = -7 }", "work: expected a whole number")]
+#[case("assume_valid = { index = 1, hash = 'ab' }", "missing field `work`")]
 #[case("difficulty_schedule = 'maybe'", "expected \"enforce\", \"report\" or \"off\"")]
 fn a_value_that_cannot_work_is_refused(#[case] settings: &str, #[case] problem: &str) {
     let error = parse(settings).unwrap_err();

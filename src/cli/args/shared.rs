@@ -60,6 +60,10 @@ pub(in crate::cli) struct SharedArgs {
     /// How far blocks are verified: pow, linked or none [default: pow]
     #[arg(long, global = true, value_name = "LEVEL")]
     verify: Option<String>,
+    /// Verify blocks up to the network's assume-valid block, if it has one, in the background: true or false
+    /// [default: true]
+    #[arg(long, global = true, value_name = "BOOL")]
+    assume_valid: Option<String>,
     /// Keep the store in sync with the network: true or false [default: true]
     #[arg(long, global = true, value_name = "BOOL")]
     sync: Option<String>,

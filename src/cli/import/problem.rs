@@ -19,6 +19,9 @@ pub(in crate::cli) enum ImportError {
     Conflict { file: String, first: u64, last: u64, problem: String },
     #[error("{0} ends without the record that closes an export: it is cut off, or --partial imports it as it is")]
     CutOff(String),
+    /// The file is imported again, in full.
+    #[error("its chain does not contain the network's assume-valid block")]
+    NotAssumed,
     #[error("{0}")]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -56,6 +59,13 @@ pub(in crate::cli) enum Problem {
     Hash { said: String, found: String },
     #[error("more after the export's record, which is the last line")]
     AfterRecord,
+}
+
+impl Problem {
+    /// The error of an import whose file has this problem in a line.
+    pub(super) fn at(self, file: &str, line: u64) -> ImportError {
+        ImportError::Line { file: file.into(), line, problem: self }
+    }
 }
 
 fn place(in_file: bool) -> &'static str {

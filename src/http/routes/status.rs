@@ -17,7 +17,7 @@ use crate::{
         Ancestor, Code, Failure,
         query::{Kind, Parameter, optional},
     },
-    source::job::{Genesis, SyncState, SyncStatus},
+    source::job::{AssumedBlocks, Genesis, SyncState, SyncStatus},
 };
 
 const READY: &[Parameter] = &[optional("synced", Kind::Bool)];
@@ -72,6 +72,9 @@ pub struct ChainData {
     /// How far the weakest block is verified: `pow`, `linked` or `none`; null for an empty chain.
     #[schema(required)]
     verification: Option<&'static str>,
+    /// The blocks that are assumed valid, if the network has an assume-valid block and `assume_valid` is on; else null.
+    #[schema(required)]
+    assumed_valid: Option<AssumedBlocks>,
     /// Number of blocks beside the chain.
     orphans: u64,
     /// Canonical blocks whose difficulty is not the scheduled one, where that is only reported.
@@ -111,6 +114,10 @@ pub struct ReadyData {
 pub(super) async fn get_status(State(gateway): State<Arc<Gateway>>) -> Result<impl IntoResponse, Rejection> {
     let state = gateway.source.state().await?;
     let (peers, network) = (peers_of(&gateway), &gateway.settings.network);
+    let assumed_valid = match &network.assume_valid {
+        Some(pin) => Some(gateway.source.assumed_blocks(pin).await?),
+        None => None,
+    };
     Ok(enveloped(StatusData {
         version: env!("CARGO_PKG_VERSION"),
         peer_id: gateway.source.p2p().map(|p2p| p2p.local_peer_id().to_string()),
@@ -127,6 +134,7 @@ pub(super) async fn get_status(State(gateway): State<Arc<Gateway>>) -> Result<im
             tip_epoch: state.tip.as_ref().map(|tip| tip.epoch),
             cumulative_difficulty: state.cumulative_difficulty.to_string(),
             verification: state.level.map(|level| level.as_str()),
+            assumed_valid,
             orphans: state.total_blocks.saturating_sub(state.length),
             off_schedule: state.off_schedule,
             off_timestamp: state.off_timestamp,

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use super::{context::JobRun, plan::Plan, verify::BATCH};
 use crate::{
     chain::{CumulativeDifficulty, MinerBlock, Position, VerifiedBlocks, Weight, unix_now},
+    source::job::AssumedBlocks,
     store::{ChainWriter, Reorganisation, StoreError},
     sync::{
         failure::SyncFailure,
@@ -56,12 +57,16 @@ impl JobRun {
             }
             if is_branch && ancestor.as_ref().map_or(0, |ancestor| ancestor.index + 1) == length {
                 is_branch = self.drop_shared_blocks(&mut batches, &mut ancestor, &mut length, &mut outcome).await?;
+                is_branch |= !plan.is_proven(length);
             }
-            let (mut writer, mut reorganised) = (self.begin_write().await?, None);
+            let (mut writer, mut reorganised, mut assumed) = (self.begin_write().await?, None, 0);
             // The crash test reads these two lines: did the kill fall between them?
             tracing::trace!(blocks, "transaction begins");
             for batch in batches {
                 length += batch.len() as u64;
+                if batch.level() < self.verifier.level() {
+                    assumed += batch.len() as u64;
+                }
                 outcome.work =
                     batch.blocks().iter().fold(outcome.work, |work, block| work + block.actualized_difficulty);
                 let tip_hash = batch.blocks().last().map(|block| block.hash.clone()).unwrap_or_default();
@@ -70,7 +75,8 @@ impl JobRun {
                     true => {
                         writer.stage(ancestor.as_ref(), self.job, batch).await.map_err(chain_changed)?;
                         let beats = Weight { work: outcome.work, length, tip_hash } > weight(writer.state());
-                        if beats || plan.adopt_at.is_some_and(|index| length > index) {
+                        let wins = beats || plan.adopt_at.is_some_and(|index| length > index);
+                        if wins && plan.is_proven(length) {
                             let adopted = writer.adopt_stage(ORPHAN_REASON, unix_now()).await;
                             reorganised = Some(adopted.map_err(chain_changed)?);
                             is_branch = false;
@@ -81,11 +87,23 @@ impl JobRun {
             }
             writer.commit().await?;
             tracing::trace!(blocks, "transaction ends");
-            if let Some(Reorganisation { orphaned, adopted, new_tip, .. }) = reorganised {
+            let adopted = reorganised.is_some();
+            // Without a block that left it, the chain was extended by blocks that were staged.
+            if let Some(Reorganisation { orphaned: orphaned @ 1.., adopted, new_tip, .. }) = reorganised {
                 let (tip, hash) = (new_tip.index, new_tip.hash);
                 tracing::info!(depth = orphaned, adopted, tip, hash, "the chain was reorganised");
             }
-            self.tracker.update(|progress| progress.aside = is_branch);
+            if let Some(pin) = plan.assumed.as_ref().filter(|pin| length > pin.index) {
+                match is_branch {
+                    true => self.known.record_after_assumed(outcome.tip_hash.as_deref().unwrap_or_default()),
+                    false if adopted => _ = AssumedBlocks::count(&*self.store, pin).await?,
+                    false => {}
+                }
+            }
+            self.tracker.update(|progress| {
+                progress.aside = is_branch;
+                progress.assumed += assumed;
+            });
             self.tracker.written(blocks as u64);
         }
         if let Some(failure) = failure {

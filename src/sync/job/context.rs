@@ -9,7 +9,7 @@ use std::{
 use libp2p::PeerId;
 
 use crate::{
-    chain::{Network, Position, Verifier, unix_now},
+    chain::{AssumeValid, Network, Position, Verifier, unix_now},
     p2p::{Offence, P2pClient, PeerChain, Standing},
     protocol::Ancestor,
     source::job::{Mode, Stages},
@@ -39,6 +39,8 @@ pub struct JobRun {
     pub p2p: P2pClient,
     pub network: Arc<Network>,
     pub verifier: Verifier,
+    /// The block up to which a chain that contains it is verified to `linked` only.
+    pub assume_valid: Option<AssumeValid>,
     pub mode: Mode,
     /// The only peer to sync from.
     pub only: Option<PeerId>,
@@ -76,6 +78,8 @@ pub struct RunState {
     pub genesis_peer: Option<PeerId>,
     /// Peers whose blocks did not follow the common ancestor that they confirmed: it is searched by links.
     pub doubted: HashSet<PeerId>,
+    /// Peers whose chains turned out to lack the assume-valid block: they are verified in full.
+    pub not_assumed: HashSet<PeerId>,
     /// Mismatches that prove nothing against any peer, by the peer of the plan.
     pub mismatches: HashMap<PeerId, u32>,
     /// How fast the peers answered, and which of them did not.
@@ -189,6 +193,11 @@ impl JobRun {
                     }
                 }
             }
+            SyncFailure::NotAssumed(_) => {
+                self.tracker.update(|progress| progress.assumed = 0);
+                run.lead.is_some_and(|lead| run.not_assumed.insert(lead))
+            }
+            SyncFailure::Unproven { peer, .. } => run.found.unreliable.insert(*peer),
             // The peer of the plan may have caused it.
             SyncFailure::ChainChanged => run.count_mismatch(),
             SyncFailure::Store(_) | SyncFailure::Pow(_) | SyncFailure::Stopped => false,

@@ -13,7 +13,7 @@ use super::{
     context::{JobRun, penalise},
     download::{FetchOptions, FetchedSpan, Span, download, spans},
     plan::Plan,
-    verify::{attribute, stopped, verify, verify_hashes},
+    verify::{Rules, attribute, stopped, verify, verify_hashes},
 };
 use crate::{
     chain::{ChainEnd, Differences, Header, Rule, VerifyError},
@@ -60,7 +60,7 @@ impl JobRun {
         }));
         let (to_commit, verified) = mpsc::channel(QUEUE_LENGTH);
         self.stages.watch(Stage::Commit, &to_commit);
-        let (verifier, parent, end) = (self.verifier.clone(), plan.parent.clone(), plan.to);
+        let rules = Rules::new(&self.verifier, plan)?;
         let (tracker, stages) = (self.tracker.clone(), self.stages.clone());
         let durations = stages.verification.clone();
         let differ = move |differences: Differences| {
@@ -68,7 +68,7 @@ impl JobRun {
             stages.add_differences(differences);
         };
         let _verify = AbortOnDropHandle::new(tokio::spawn(async move {
-            if let Err(failure) = verify(&verifier, parent, end, fetched, differ, &durations, &to_commit).await {
+            if let Err(failure) = verify(rules, fetched, differ, &durations, &to_commit).await {
                 // The receiver is gone if the commits have failed first.
                 let _ = to_commit.send(Err(failure)).await;
             }

@@ -1,8 +1,8 @@
 //! The plan of a job: which peer's blocks to fetch, from which common ancestor, appended or as a staged branch.
 
-use super::context::JobRun;
+use super::context::{JobRun, RunState};
 use crate::{
-    chain::{ChainEnd, CumulativeDifficulty, Position, Weight, locator},
+    chain::{AssumeValid, ChainEnd, CumulativeDifficulty, Level, Position, Weight, locator},
     p2p::Standing,
     protocol::query::CheckPoint,
     store::{ChainState, StagedBranch},
@@ -32,9 +32,17 @@ pub struct Plan {
     pub to: u64,
     /// Index of a checkpoint that the store's chain lacks: from there on the planned chain wins, whatever its weight.
     pub adopt_at: Option<u64>,
+    /// The blocks up to this one are verified to `linked`, and are staged until the chain is known to contain it.
+    pub assumed: Option<AssumeValid>,
 }
 
 impl Plan {
+    /// Whether the first `length` blocks of the chain may become canonical: without assumptions, or with the
+    /// assume-valid block among them.
+    pub fn is_proven(&self, length: u64) -> bool {
+        self.assumed.as_ref().is_none_or(|pin| length > pin.index)
+    }
+
     /// Whether the plan reaches the claimed tip; otherwise another one follows.
     pub fn is_last(&self) -> bool {
         self.to >= self.claim.height
@@ -74,12 +82,12 @@ impl JobRun {
         claim.height.min(from.saturating_add(self.plan_blocks - 1))
     }
 
-    /// Plans the fetch of a peer's claimed chain; `None` if it is part of the store's. With `doubted`, the common
-    /// ancestor that the peer confirms is checked by links.
+    /// Plans the fetch of a peer's claimed chain; `None` if it is part of the store's. The common ancestor that a doubted
+    /// peer confirms is checked by links.
     ///
     /// # Errors
     /// The peer's fault, another genesis, a checkpoint that it lacks, or the store's.
-    pub async fn plan(&self, lead: &RemotePeer, claim: Claim, doubted: bool) -> Result<Option<Plan>, SyncFailure> {
+    pub async fn plan(&self, lead: &RemotePeer, claim: Claim, run: &RunState) -> Result<Option<Plan>, SyncFailure> {
         let state = self.store.state().await?;
         let staged = self.store.staged().await?;
         let missing = missing_checkpoint(&*self.store, &self.network).await?;
@@ -91,17 +99,15 @@ impl JobRun {
             is_branch: false,
             work: CumulativeDifficulty::default(),
             adopt_at: missing.filter(|index| *index <= claim.height),
+            assumed: None,
             claim,
         };
         let Some(tip) = &state.tip else {
             self.check_checkpoints(lead, &plan.claim, None).await?;
-            if staged.is_some() {
-                self.clear_stage().await?;
-            }
-            return Ok(Some(plan));
+            return self.finished(plan, staged, lead, run).await.map(Some);
         };
         let mut ancestor = self.common_ancestor(lead, tip.index.min(plan.claim.height)).await?;
-        if doubted {
+        if run.doubted.contains(&lead.peer) {
             ancestor = self.linked_ancestor(lead, &plan.claim, ancestor).await?;
         }
         match ancestor {
@@ -128,6 +134,9 @@ impl JobRun {
                 if let Some(index) = checkpoint_above(&*self.store, &self.network, ancestor).await? {
                     return Err(SyncFailure::Checkpoint { peer: lead.peer, index });
                 }
+                if ancestor < tip.index && self.is_unproven(ancestor).await? {
+                    return Err(SyncFailure::Unproven { peer: lead.peer, index: ancestor });
+                }
                 self.check_checkpoints(lead, &plan.claim, Some(ancestor)).await?;
                 let standing = if ancestor == tip.index { Standing::Ahead } else { Standing::Forked };
                 self.note(lead.peer, &plan.claim, standing, Some(shared.clone()));
@@ -142,6 +151,19 @@ impl JobRun {
                 };
             }
         }
+        self.finished(plan, staged, lead, run).await.map(Some)
+    }
+
+    /// The plan with what may be assumed of the chain, and with what is staged of it already.
+    async fn finished(
+        &self,
+        mut plan: Plan,
+        staged: Option<StagedBranch>,
+        lead: &RemotePeer,
+        run: &RunState,
+    ) -> Result<Plan, SyncFailure> {
+        plan.assumed = self.assumed(&plan, lead, run).await?;
+        plan.is_branch |= plan.assumed.is_some();
         if let Some(staged) = staged {
             if plan.is_branch && self.continues(&plan, &staged, lead).await? {
                 plan.from = staged.end.index + 1;
@@ -153,7 +175,31 @@ impl JobRun {
                 self.clear_stage().await?;
             }
         }
-        Ok(Some(plan))
+        Ok(plan)
+    }
+
+    /// Whether the work of the chain up to `ancestor` is only that of claimed hashes: what the assume-valid block vouches
+    /// for is the sum at that block, which says little about a branch from a block before.
+    async fn is_unproven(&self, ancestor: u64) -> Result<bool, SyncFailure> {
+        let Some(pin) = self.assume_valid.as_ref().filter(|pin| ancestor < pin.index) else { return Ok(false) };
+        let holds_pin = self.store.canonical_hashes(&[pin.index]).await?.get(&pin.index) == Some(&pin.hash);
+        Ok(holds_pin && self.store.block_at(ancestor).await?.is_some_and(|(_, level)| level < Level::Pow))
+    }
+
+    /// The assume-valid block, if the peer says that it is on its chain, above the ancestor.
+    async fn assumed(
+        &self,
+        plan: &Plan,
+        lead: &RemotePeer,
+        run: &RunState,
+    ) -> Result<Option<AssumeValid>, SyncFailure> {
+        let within = |pin: &&AssumeValid| (plan.from..=plan.claim.height).contains(&pin.index);
+        let Some(pin) = self.assume_valid.as_ref().filter(within) else { return Ok(None) };
+        if run.not_assumed.contains(&lead.peer) {
+            return Ok(None);
+        }
+        let theirs = lead.hashes_at(pin.index).await.map_err(|fault| SyncFailure::Peer(lead.peer, fault))?;
+        Ok(theirs.contains(&pin.hash).then(|| pin.clone()))
     }
 
     /// Checks a peer's blocks at the network's checkpoints above `ancestor`.
@@ -180,7 +226,13 @@ impl JobRun {
     /// short.
     async fn continues(&self, plan: &Plan, staged: &StagedBranch, lead: &RemotePeer) -> Result<bool, SyncFailure> {
         let is_whole = staged.end.index >= plan.claim.height;
-        if staged.ancestor != plan.ancestor || is_whole || staged.level < self.verifier.level() {
+        // Below the assume-valid block nothing is proven yet, and above it nothing is staged before it is found.
+        let is_assumed = plan
+            .assumed
+            .as_ref()
+            .is_some_and(|pin| staged.end.index < pin.index || self.known.is_after_assumed(&staged.end.hash));
+        let least = if is_assumed { Level::Linked } else { self.verifier.level() };
+        if staged.ancestor != plan.ancestor || is_whole || staged.level < least {
             return Ok(false);
         }
         let end = CheckPoint { index: staged.end.index, hash: staged.end.hash.clone() };

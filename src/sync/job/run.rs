@@ -133,7 +133,7 @@ impl JobRun {
             // Before the first block: after a restart nothing else would tell that the genesis is not final.
             Genesis::open(&*self.store).await?;
         }
-        let Some(plan) = self.plan(&lead, claim, run.doubted.contains(&lead.peer)).await? else {
+        let Some(plan) = self.plan(&lead, claim, run).await? else {
             run.not_better.insert(lead.peer);
             return Ok(());
         };
@@ -144,7 +144,8 @@ impl JobRun {
             progress.common_ancestor_index = plan.ancestor.as_ref().map(|ancestor| ancestor.index);
             progress.aside = plan.is_branch;
         });
-        tracing::debug!(peer = %lead.peer, from = plan.from, to = plan.to, branch = plan.is_branch, "sync planned");
+        tracing::debug!(peer = %lead.peer, from = plan.from, to = plan.to, branch = plan.is_branch, assumed = plan.assumed.is_some(),
+            "sync planned");
         let sources = Arc::new(Sources::new(lead.clone(), alternatives || !others.is_empty(), run.paces.clone()));
         let _helpers = self.add_helpers(&plan, others, &sources);
         let outcome = self.carry_out(&plan, sources.clone()).await;
@@ -180,7 +181,8 @@ impl JobRun {
         sources: &Arc<Sources>,
     ) -> tokio::task::JoinSet<()> {
         let mut asking = tokio::task::JoinSet::new();
-        if !matches!(self.mode, Mode::Delta | Mode::Headers) {
+        // Until the hashes of blocks are computed, nothing shows which of several peers has forged one.
+        if !matches!(self.mode, Mode::Delta | Mode::Headers) || plan.assumed.is_some() {
             return asking;
         }
         for (remote, claim) in others {

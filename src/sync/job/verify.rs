@@ -6,9 +6,12 @@ use tokio::{
     task::{JoinError, JoinHandle},
 };
 
-use super::download::Window;
+use super::{download::Window, plan::Plan};
 use crate::{
-    chain::{ChainEnd, Differences, Level, MinerBlock, Rule, VerifiedBlocks, Verifier, VerifyError, Violation},
+    chain::{
+        AssumeValid, ChainEnd, CumulativeDifficulty, Differences, Level, MinerBlock, Position, PowError, Rule,
+        VerifiedBlocks, Verifier, VerifyError, Violation,
+    },
     sync::failure::SyncFailure,
     telemetry::Durations,
 };
@@ -34,26 +37,95 @@ pub fn verify_hashes(verifier: &Verifier, mut blocks: Vec<MinerBlock>) -> JoinHa
     })
 }
 
-/// Verifies windows as they come. `end` is the last index of the plan.
+/// What the blocks of a plan are verified with, and what they follow.
+pub struct Rules {
+    pub verifier: Verifier,
+    /// The block before the first one.
+    pub parent: Option<ChainEnd>,
+    /// Last index of the plan.
+    pub end: u64,
+    /// What may be assumed of the chain.
+    pub assumption: Option<Assumption>,
+}
+
+/// The assume-valid block that a chain is said to contain.
+pub struct Assumption {
+    pin: AssumeValid,
+    /// Verifies the blocks up to it.
+    verifier: Verifier,
+    /// Work of the chain so far.
+    work: CumulativeDifficulty,
+}
+
+impl Rules {
+    /// The rules of a plan.
+    ///
+    /// # Errors
+    /// [`PowError`] for settings that can't work.
+    pub fn new(verifier: &Verifier, plan: &Plan) -> Result<Self, PowError> {
+        let linked = verifier.at(Level::Linked)?;
+        let assumption = plan.assumed.clone();
+        let assumption = assumption.map(|pin| Assumption { pin, verifier: linked, work: plan.work });
+        Ok(Self { verifier: verifier.clone(), parent: plan.parent.clone(), end: plan.to, assumption })
+    }
+
+    /// The verifier of the next blocks, and most of them at once.
+    fn next(&self) -> (&Verifier, usize) {
+        let next = self.parent.as_ref().map_or(0, |parent| parent.index.saturating_add(1));
+        match &self.assumption {
+            Some(Assumption { pin, verifier, .. }) if next <= pin.index => {
+                // A batch ends with the assume-valid block.
+                let most = usize::try_from((pin.index - next).saturating_add(1)).unwrap_or(BATCH);
+                (verifier, most.min(BATCH))
+            }
+            _ if self.verifier.level() == Level::Pow => (&self.verifier, POW_BATCH),
+            _ => (&self.verifier, BATCH),
+        }
+    }
+
+    /// Goes on to the end of a verified batch.
+    ///
+    /// # Errors
+    /// [`SyncFailure::NotAssumed`]: the batch ends where the assume-valid block should be.
+    fn follow(&mut self, batch: &VerifiedBlocks) -> Result<(), SyncFailure> {
+        self.parent = batch.end().cloned();
+        let Some((Assumption { pin, work, .. }, last)) = self.assumption.as_mut().zip(batch.blocks().last()) else {
+            return Ok(());
+        };
+        if last.index > pin.index {
+            return Ok(());
+        }
+        *work = batch.blocks().iter().fold(*work, |work, block| work + block.actualized_difficulty);
+        match last.index < pin.index || pin.is(&Position::from(last), *work) {
+            true => Ok(()),
+            false => Err(SyncFailure::NotAssumed(pin.index)),
+        }
+    }
+
+    /// Number of the hashes that are still to be computed.
+    fn hashes_left(&self) -> u64 {
+        let assumed = self.assumption.as_ref().map_or(0, |assumption| assumption.pin.index);
+        self.parent.as_ref().map_or(0, |parent| self.end.saturating_sub(parent.index.max(assumed)))
+    }
+}
+
+/// Verifies windows as they come.
 pub async fn verify(
-    verifier: &Verifier,
-    mut parent: Option<ChainEnd>,
-    end: u64,
+    mut rules: Rules,
     mut fetched: mpsc::Receiver<Result<Window, SyncFailure>>,
     differ: impl Fn(Differences),
     durations: &Durations,
     verified: &mpsc::Sender<Result<VerifiedBlocks, SyncFailure>>,
 ) -> Result<(), SyncFailure> {
-    let level = verifier.level();
-    let size = if level == Level::Pow { POW_BATCH } else { BATCH };
     let mut before: Option<PeerId> = None;
     while let Some(window) = fetched.recv().await {
         let Window { peer, blocks: mut rest } = window?;
         let first = rest.first().map(|block| block.index);
         while !rest.is_empty() {
+            let (verifier, size) = rules.next();
             let later = rest.split_off(rest.len().min(size));
             let mut batch = std::mem::replace(&mut rest, later);
-            let (shared, after) = (verifier.clone(), parent.clone());
+            let (level, shared, after) = (verifier.level(), verifier.clone(), rules.parent.clone());
             let verify = move || {
                 batch.iter_mut().for_each(MinerBlock::clear_sender_view);
                 let differences = shared.derive(&mut batch);
@@ -69,9 +141,9 @@ pub async fn verify(
                     return Err(attribute(level, peer, before, first, violation));
                 }
             };
-            parent = batch.end().cloned();
+            rules.follow(&batch)?;
             // Only after a verified batch: the claimed length may be false.
-            verifier.expect(parent.as_ref().map_or(0, |parent| end.saturating_sub(parent.index)));
+            rules.verifier.expect(rules.hashes_left());
             if verified.send(Ok(batch)).await.is_err() {
                 return Ok(());
             }

@@ -25,6 +25,8 @@ pub struct KnownChains(Mutex<Known>);
 struct Known {
     /// Weights of verified chains.
     weights: VecDeque<Weight>,
+    /// Hash of the last block that was staged after the assume-valid one.
+    after_assumed: Option<String>,
     /// Chains as the peers claim them.
     chains: HashMap<PeerId, PeerChain>,
 }
@@ -48,6 +50,16 @@ impl KnownChains {
     /// The weight of the chain with this tip, if it was verified.
     pub fn weight(&self, tip_hash: &str) -> Option<Weight> {
         self.lock().weights.iter().find(|known| known.tip_hash == tip_hash).cloned()
+    }
+
+    /// Records the last block of a staged branch that contains the assume-valid block.
+    pub fn record_after_assumed(&self, hash: &str) {
+        self.lock().after_assumed = Some(hash.to_owned());
+    }
+
+    /// Whether a staged branch that ends with this block contains the assume-valid block.
+    pub fn is_after_assumed(&self, hash: &str) -> bool {
+        self.lock().after_assumed.as_deref() == Some(hash)
     }
 
     /// Records a peer's chain.

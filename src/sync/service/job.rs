@@ -212,11 +212,14 @@ impl Service {
             verifier = verifier.with_genesis(&genesis.hash);
         }
         tracker.update(|progress| progress.verification = Some(verifier.level()));
+        // A level that the job itself names holds for all blocks.
+        let assume_valid = self.assume_valid().filter(|_| spec.verify.is_none()).cloned();
         Ok(JobRun {
             store: self.store.clone(),
             p2p: self.p2p.clone(),
             network: self.network.clone(),
             verifier,
+            assume_valid,
             mode: spec.mode,
             only,
             announcer: self.announcer,

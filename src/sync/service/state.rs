@@ -7,9 +7,10 @@ use std::{
 };
 
 use libp2p::PeerId;
+use tokio::sync::watch;
 
 use crate::{
-    chain::{Level, Network, PowError, PowOptions, Verifier},
+    chain::{AssumeValid, Level, Network, PowError, PowOptions, Verifier},
     p2p::P2pClient,
     source::job::{Stages, SyncState, SyncStatus},
     store::{BlockStore, StoreError},
@@ -22,6 +23,9 @@ use crate::{
 
 /// Default most blocks of one plan. Bounds the memory for a plan, whatever a peer claims.
 const MAX_BLOCKS: u64 = 1_000_000;
+
+/// Default of the blocks that are raised in one transaction: some five seconds of work.
+const RAISED_BLOCKS: u64 = 64;
 
 /// How often an unchanged status is written.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -83,6 +87,10 @@ pub struct Service {
     pub(super) interval: Duration,
     pub(super) peer_timeout: Duration,
     pub(super) plan_blocks: u64,
+    /// Blocks that are verified in the background and then raised in one transaction.
+    pub(super) raised_blocks: u64,
+    /// Whether a job runs: the verification in the background waits for its end.
+    pub(super) busy: Arc<watch::Sender<bool>>,
     /// Peers that are not polled for a while.
     pub(super) distrust: Distrust,
     /// When a peer's gossip started a tip poll.
@@ -112,6 +120,8 @@ impl Service {
             interval: settings.interval,
             peer_timeout: settings.peer_timeout,
             plan_blocks: MAX_BLOCKS,
+            raised_blocks: RAISED_BLOCKS,
+            busy: Arc::new(watch::Sender::new(false)),
             distrust: Distrust::default(),
             announcer_polls: HashMap::new(),
             announcer: None,
@@ -129,6 +139,16 @@ impl Service {
     /// Sets the most blocks of one plan, at least 1, instead of a million. A longer chain takes several plans.
     pub fn with_plan_blocks(self, blocks: u64) -> Self {
         Self { plan_blocks: blocks.max(1), ..self }
+    }
+
+    /// Sets how many blocks are verified in the background before their level is written, at least 1, instead of 64.
+    pub fn with_raised_blocks(self, blocks: u64) -> Self {
+        Self { raised_blocks: blocks.max(1), ..self }
+    }
+
+    /// The network's assume-valid block, where it makes a difference: the proof of work is verified.
+    pub(super) fn assume_valid(&self) -> Option<&AssumeValid> {
+        self.network.assume_valid.as_ref().filter(|_| self.verifier.level() == Level::Pow)
     }
 
     /// The peers that are distrusted now.

@@ -26,6 +26,16 @@ pub async fn add_chain(metrics: &mut Metrics, gateway: &Gateway, peers: &[PeerIn
     add_peers_chains(metrics, state.tip.as_ref().map_or(0, |tip| tip.index), peers);
     let help = "Blocks of the branch that is stored beside the chain until its work wins.";
     metrics.gauge("modal_chain_staged_blocks", help, staged_blocks);
+    let assumed = match &gateway.settings.network.assume_valid {
+        Some(pin) => Some(gateway.source.assumed_blocks(pin).await?),
+        None => None,
+    };
+    let left = assumed.as_ref().and_then(|assumed| assumed.blocks_left).unwrap_or(0);
+    let help = "Canonical blocks up to the assume-valid block that are not verified to pow yet.";
+    metrics.gauge("modal_chain_assumed_blocks", help, left);
+    let failed = assumed.is_some_and(|assumed| assumed.failure.is_some());
+    let help = "Whether such a block failed the verification in the background: 1 or 0.";
+    metrics.gauge("modal_chain_assumed_failed", help, failed.into());
     let deviations = [("schedule", state.off_schedule), ("timestamp", state.off_timestamp)];
     let deviations = deviations.map(|(rule, count)| (label("rule", rule), count));
     let help = "Canonical blocks that deviate from a rule that is only reported.";
