@@ -86,6 +86,11 @@ impl<T: Send + Sync + 'static> CachedRead<T> {
     pub(super) async fn get(&self, read: impl Future<Output = Result<T, Failure>>) -> Result<Arc<T>, Failure> {
         self.0.try_get_with((), async { read.await.map(Arc::new) }).await.map_err(Arc::unwrap_or_clone)
     }
+
+    /// Has the next call read again.
+    pub(super) async fn forget(&self) {
+        self.0.invalidate(&()).await;
+    }
 }
 
 /// Answers queries from the store.
