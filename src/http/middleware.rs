@@ -7,6 +7,7 @@
 //! * `host`: the header `Host`
 //! * `observed`: what each answer says of its request and of the chain, and what is counted and logged of it
 //! * `request_id`: the id of a request
+//! * `seen_tip`: the tip that the client has seen
 
 use std::{
     pin::Pin,
@@ -51,6 +52,7 @@ pub(super) mod compression;
 pub(super) mod host;
 mod observed;
 mod request_id;
+mod seen_tip;
 
 /// Bytes of a stream that are charged at once.
 const CHARGED_BYTES: u64 = 1 << 20;
@@ -103,7 +105,19 @@ async fn enforce(
 
 /// Runs the handler until the deadline.
 async fn run(gateway: &Gateway, deadline: Instant, request: Request, next: Next) -> Response {
-    timeout_at(deadline, next.run(request)).await.unwrap_or_else(|_| {
+    let seen = seen_tip::of(&request);
+    let answered = async {
+        let reached = match seen {
+            Ok(None) => Ok(()),
+            Ok(Some(tip)) => gateway.source.reach(&tip).await,
+            Err(failure) => Err(failure),
+        };
+        match reached {
+            Ok(()) => next.run(request).await,
+            Err(failure) => Rejection::from(failure).into_response(),
+        }
+    };
+    timeout_at(deadline, answered).await.unwrap_or_else(|_| {
         gateway.counters.timed_out.add();
         Rejection::from(late(Code::Busy, gateway)).into_response()
     })

@@ -95,6 +95,7 @@ pub(in crate::http) fn cors(origins: &[HeaderValue]) -> CorsLayer {
             HeaderName::from_static("last-event-id"),
             REQUEST_ID,
             TRACEPARENT,
+            TIP,
         ])
         .expose_headers(EXPOSED)
         .max_age(std::time::Duration::from_secs(MAX_AGE))
