@@ -19,7 +19,7 @@ bench: setup-test ## the tables of docs/benchmarks.md
 	cargo bench
 
 load: setup-test ## the tests that measure times, judged: the machine must be idle
-	JUDGE_TIMES=1 cargo test --test overload --test faults --test sync_figures --test http_limits --test peer_limits --test events -- --nocapture
+	JUDGE_TIMES=1 cargo test --test overload --test faults --test sync_figures --test http_limits --test peer_limits --test events --test scale -- --nocapture
 
 soak: setup-test ## an hour of mining nodes, restarts and reorganisations, watched
 	SOAK_SECONDS=3600 cargo test --test soak -- --nocapture
