@@ -37,6 +37,10 @@ pub struct Config {
     pub database_url: DatabaseUrl,
     /// File that holds this URL instead, so that no list of processes or variables shows a password. Default none.
     pub database_url_file: Option<PathBuf>,
+    /// Streaming replicas of the Postgres database for reads, each `postgres://USER:PASSWORD@HOST/DATABASE` of one server;
+    /// see [`store::with_replicas`](crate::store::with_replicas). Default none.
+    #[serde(deserialize_with = "value::replica_urls")]
+    pub database_read_url: Vec<DatabaseUrl>,
     /// Where the HTTP API listens. Default `127.0.0.1:8080`; port 0 takes a free one.
     #[serde(deserialize_with = "value::socket_address")]
     pub http: SocketAddr,
@@ -209,6 +213,7 @@ impl Default for Config {
         Self {
             database_url: DatabaseUrl::default(),
             database_url_file: None,
+            database_read_url: Vec::new(),
             http: ([127, 0, 0, 1], 8080).into(),
             admin: ([127, 0, 0, 1], 9090).into(),
             listen: vec![tcp(10001), tcp(10002).with(libp2p::multiaddr::Protocol::Ws("/".into()))],
@@ -332,6 +337,9 @@ impl Config {
         match self {
             Self { tls_cert: Some(_), tls_key: None, .. } => Some(("tls_cert", "tls_key is missing")),
             Self { tls_cert: None, tls_key: Some(_), .. } => Some(("tls_key", "tls_cert is missing")),
+            _ if !self.database_read_url.is_empty() && !self.database_url.is_postgres() => {
+                Some(("database_read_url", "database_url is SQLite, which has no replicas"))
+            }
             _ if self.request_timeout < self.peer_timeout => Some(("request_timeout", "must be at least peer_timeout")),
             _ => None,
         }

@@ -9,6 +9,7 @@
 //! * [`view`]: the chain for those who explore it: epochs, nominees, the network's figures
 //! * `events`: events of the canonical chain, of the sync and of the peers
 //! * `watch`: what is known of the chain without a read; `watching` keeps it current
+//! * `seen`: tips that clients have seen
 //! * `cost`: the estimated length of an answer
 //! * [`job`]: sync jobs and the sync's status, as the store keeps them
 
@@ -19,6 +20,7 @@ mod events;
 pub mod job;
 mod local;
 mod peer;
+mod seen;
 mod store_answers;
 pub mod view;
 mod watch;
@@ -32,6 +34,7 @@ pub use events::{
 };
 pub use local::{LocalSource, Settings, with_deadline};
 pub use peer::parse_blocking;
+pub use seen::ClientTip;
 pub use watch::{ChainWatch, Freshness};
 pub use watching::StoreFigures;
 

@@ -5,7 +5,8 @@
 //!
 //! From the lowest part: `error`, `model` (what is stored) and `traits` (what a store does); `backend` (what Postgres
 //! and SQLite are: connections, statements, rows); `writer` (a transaction that changes the chain), `reader` (reads of
-//! the chain), `lookup` (reads for those who explore it) and `journal` (what synchronisation keeps beside it: events, jobs, notes, the lease).
+//! the chain), `lookup` (reads for those who explore it), `journal` (what synchronisation keeps beside it: events, jobs,
+//! notes, the lease) and `replicas` (reads from streaming replicas).
 
 use std::sync::Arc;
 
@@ -16,6 +17,8 @@ mod journal;
 mod lookup;
 mod model;
 mod reader;
+mod replica_stats;
+mod replicas;
 mod traits;
 mod writer;
 
@@ -29,6 +32,8 @@ pub use model::{
     Run, Snapshot, StagedBranch, StoreStats, Tip,
 };
 use reader::SqlStore;
+pub use replica_stats::{ReplicaFigures, ReplicaStats};
+use replicas::ReplicatedStore;
 pub use traits::{BlockStore, ChainWriter, Lease, LookupStore, SyncStore, acquire_lease};
 
 /// Opens the store that `url` names: `sqlite://PATH[?mode=ro]`, `sqlite::memory:` or `postgres://…`.
@@ -39,6 +44,15 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Arc<dyn BlockStore
     match Scheme::of(url)? {
         Scheme::Sqlite => Ok(Arc::new(SqlStore::new(sqlite::open(url, options).await?, options).await?)),
         Scheme::Postgres => Ok(Arc::new(SqlStore::new(postgres::open(url, options).await?, options).await?)),
+    }
+}
+
+/// The store `primary`, with reads from the streaming replicas at these URLs: `primary` itself where there are none. They
+/// are opened in the background, and need not be up. `options` are those of the primary. Runs in a Tokio runtime.
+pub fn with_replicas(primary: Arc<dyn BlockStore>, urls: &[String], options: &OpenOptions) -> Arc<dyn BlockStore> {
+    match urls {
+        [] => primary,
+        urls => Arc::new(ReplicatedStore::new(primary, urls, options)),
     }
 }
 

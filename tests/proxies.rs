@@ -80,8 +80,7 @@ async fn nginx(path: &str, folder: &Path, locations: &str, http: &str) -> Proxy 
 
 async fn haproxy(path: &str, folder: &Path, http: &str) -> Proxy {
     let port = free_port();
-    let [settings] = &documented("haproxy")[..] else { panic!("one block of HAProxy") };
-    let settings = settings.replace("bind :80", &format!("bind 127.0.0.1:{port}"));
+    let settings = documented("haproxy")[0].replace("bind :80", &format!("bind 127.0.0.1:{port}"));
     let file = folder.join("haproxy.cfg");
     fs::write(&file, settings.replace("127.0.0.1:8080", http.strip_prefix("http://").unwrap())).unwrap();
     let mut command = Command::new(path);

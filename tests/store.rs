@@ -43,6 +43,8 @@ mod opening;
 mod pooled;
 #[path = "store/reading.rs"]
 mod reading;
+#[path = "store/replicas.rs"]
+mod replicas;
 #[path = "store/views.rs"]
 mod views;
 #[path = "store/writing.rs"]

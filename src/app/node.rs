@@ -42,7 +42,10 @@ pub struct Node {
     pub source: Arc<Source>,
     /// The swarm's client.
     pub p2p: P2pClient,
+    /// What the sync and the miner read and write.
     store: Arc<dyn BlockStore>,
+    /// What answers are read from: the same, or its replicas.
+    reading: Arc<dyn BlockStore>,
     /// In the order in which they were started.
     parts: Vec<Part>,
 }
@@ -66,7 +69,9 @@ impl Node {
             OpenOptions { connections: config.store_connections, server_wait: STORE_WAIT, ..OpenOptions::default() };
         let store = store::open(config.database_url.as_str(), &options).await?;
         let keypair = p2p::load_or_create(&config.identity)?;
-        Self::start_with(config, store, keypair).await
+        let replicas: Vec<_> = config.database_read_url.iter().map(|url| url.as_str().to_owned()).collect();
+        let reading = store::with_replicas(store.clone(), &replicas, &options);
+        Self::start_over(config, store, reading, keypair).await
     }
 
     /// Starts the swarm, and unless it is off the sync, over a store that is open.
@@ -74,6 +79,16 @@ impl Node {
     /// # Errors
     /// [`AppError::P2p`], [`AppError::Pow`].
     pub async fn start_with(config: &Config, store: Arc<dyn BlockStore>, keypair: Keypair) -> Result<Self, AppError> {
+        Self::start_over(config, store.clone(), store, keypair).await
+    }
+
+    /// The same, with answers from the store `reading`, which closes both.
+    async fn start_over(
+        config: &Config,
+        store: Arc<dyn BlockStore>,
+        reading: Arc<dyn BlockStore>,
+        keypair: Keypair,
+    ) -> Result<Self, AppError> {
         let settings = source::Settings {
             finality_depth: config.finality_depth,
             peer_timeout: config.peer_timeout,
@@ -81,7 +96,7 @@ impl Node {
             sync: config.sync,
             network: Arc::new(config.network.clone()),
         };
-        let local = Arc::new(LocalSource::new(store.clone(), keypair.public().to_peer_id(), settings));
+        let local = Arc::new(LocalSource::new(reading.clone(), keypair.public().to_peer_id(), settings));
         let p2p_config = P2pConfig {
             listen: config.listen.clone(),
             peers: config.peers(),
@@ -107,7 +122,7 @@ impl Node {
         let swarm = AbortOnDropHandle::new(swarm);
         let task = tokio::spawn(async { swarm.await.map_err(|_| AppError::Ended("libp2p")) });
         let mut node =
-            Self { source, p2p, store, parts: vec![Part { name: "libp2p", stop, task, drain: SWARM_DRAIN }] };
+            Self { source, p2p, store, reading, parts: vec![Part { name: "libp2p", stop, task, drain: SWARM_DRAIN }] };
         let (store, p2p) = (node.store.clone(), node.p2p.clone());
         node.add("reputation", async |stop| {
             reputation::keep(store, p2p, stop).await;
@@ -208,7 +223,7 @@ impl Node {
                 aborter.abort();
             }
         }
-        self.store.close().await;
+        self.reading.close().await;
     }
 }
 

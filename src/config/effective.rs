@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, time::Duration};
 use serde_json::{Value, json};
 
 use super::{
-    Config, ConfigError, Sources,
+    Config, ConfigError, DatabaseUrl, Sources,
     layer::{Layer, Source},
 };
 use crate::chain::network::ANY_GENESIS;
@@ -110,6 +110,7 @@ pub fn settings(sources: Sources) -> Result<Vec<Setting>, ConfigError> {
                 (*origin, *note) = (Origin::File(path.display().to_string()), Some(IN_FILE));
             }
             ("database_url", None) if *value != config.database_url.as_str() => *note = Some(SECRET),
+            ("database_read_url", _) if hides(&config.database_read_url) => *note = Some(SECRET),
             ("admin_token", _) if !value.is_null() => *note = Some(SECRET),
             _ => {}
         }
@@ -117,11 +118,16 @@ pub fn settings(sources: Sources) -> Result<Vec<Setting>, ConfigError> {
     Ok(all)
 }
 
+/// Whether one of the URLs is shown without a part of it.
+fn hides(urls: &[DatabaseUrl]) -> bool {
+    urls.iter().any(|url| url.to_string() != url.as_str())
+}
+
 /// Every key with its value. Names each field of [`Config`], so that none is forgotten.
 #[rustfmt::skip]
 fn values(config: &Config, network_name: &str) -> Vec<(&'static str, Value)> {
     let Config {
-        database_url, database_url_file, http, admin, listen, peer, identity, network, bootstrap: _, genesis_hash: _,
+        database_url, database_url_file, database_read_url, http, admin, listen, peer, identity, network, bootstrap: _, genesis_hash: _,
         difficulty_schedule: _, verify, assume_valid, sync, sync_interval, pow_threads, pow_memory, mdns, target_peers, log,
         finality_depth, peer_timeout, cache_mib, store_connections, tls_cert, tls_key, admin_token, admin_token_file,
         trusted_proxy, unlimited_client, cors_origin, rate_limit, rate_burst, max_connections, client_connections,
@@ -131,6 +137,7 @@ fn values(config: &Config, network_name: &str) -> Vec<(&'static str, Value)> {
     vec![
         ("database_url", word(database_url)),
         ("database_url_file", path(database_url_file.as_ref())),
+        ("database_read_url", words(database_read_url)),
         ("http", word(http)),
         ("admin", word(admin)),
         ("listen", words(listen)),

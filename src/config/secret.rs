@@ -43,6 +43,11 @@ impl DatabaseUrl {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is of Postgres, not of SQLite.
+    pub fn is_postgres(&self) -> bool {
+        !self.0.starts_with("sqlite:")
+    }
 }
 
 impl Default for DatabaseUrl {
@@ -75,7 +80,7 @@ impl FromStr for DatabaseUrl {
 
 impl fmt::Display for DatabaseUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.starts_with("sqlite:") {
+        if !self.is_postgres() {
             return f.write_str(&self.0);
         }
         // The parameters go too: drivers take `?password=` there.

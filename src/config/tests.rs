@@ -73,7 +73,11 @@ fn lists_are_arrays_strings_with_commas_or_repeated_flags() {
 
 #[rstest]
 #[case("MODAL_GATEWAY_HTTP", "8080", "http: `8080`: expected ADDRESS:PORT")]
-#[case("MODAL_GATEWAY_HTPP", "127.0.0.1:1", "unknown setting `htpp`; known are database_url, database_url_file, http")]
+#[case(
+    "MODAL_GATEWAY_HTPP",
+    "127.0.0.1:1",
+    "unknown setting `htpp`; known are database_url, database_url_file, database_read_url"
+)]
 #[case("MODAL_GATEWAY_LISTEN", "/ip4/1.2.3.4/tcp/1,nowhere", "listen: `nowhere` is no multiaddr")]
 #[case("MODAL_GATEWAY_PEER", "node", "peer: `node` is not a multiaddr")]
 #[case("MODAL_GATEWAY_PEER", "any=/ip4/1.2.3.4/tcp/1", "peer: alias `any` is reserved")]
@@ -194,6 +198,35 @@ fn no_password_is_ever_shown() {
     ] {
         let error = Config::load(sources(dir.path(), text)).unwrap_err().to_string();
         assert!(!error.contains(secret), "{error}");
+    }
+}
+
+#[test]
+fn replicas_are_of_postgres_and_their_passwords_are_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = "database_url = 'postgres://u:pa55@h/d'\n";
+    let list = "database_read_url = ['postgres://u:pa55@r1/d', 'postgres://u:pa55@r2/d?password=pa55']";
+    let config = Config::load(sources(dir.path(), &format!("{url}{list}"))).unwrap();
+    let urls: Vec<_> = config.database_read_url.iter().map(DatabaseUrl::as_str).collect();
+    assert_eq!(urls, ["postgres://u:pa55@r1/d", "postgres://u:pa55@r2/d?password=pa55"]);
+    assert!(!format!("{config:?}").contains("pa55"));
+    let shown = effective::settings(sources(dir.path(), &format!("{url}{list}"))).unwrap();
+    let shown = shown.into_iter().find(|setting| setting.key == "database_read_url").unwrap();
+    assert_eq!(shown.value, serde_json::json!(["postgres://u:***@r1/d", "postgres://u:***@r2/d"]));
+    assert_eq!(shown.note, Some("a secret is left out"));
+
+    let both =
+        [("DATABASE_URL", "postgres://u@h/d"), ("MODAL_GATEWAY_DATABASE_READ_URL", "postgres://r1/d,postgres://r2/d")];
+    let config = Config::load(Sources { env: env(&both), ..Sources::default() }).unwrap();
+    assert_eq!(config.database_read_url.len(), 2);
+    for (text, problem) in [
+        ("database_read_url = ['postgres://r/d']".to_owned(), "database_read_url: database_url is SQLite"),
+        (format!("{url}database_read_url = ['sqlite://pa55.db']"), "database_read_url: expected postgres://"),
+        (format!("{url}database_read_url = ['u:pa55@h']"), "database_read_url: expected postgres://"),
+        (format!("{url}database_read_url = ['postgres://u:pa55@h:port/d']"), "database_read_url: malformed URL"),
+    ] {
+        let error = Config::load(sources(dir.path(), &text)).unwrap_err();
+        assert!(error.problem.starts_with(problem) && !error.to_string().contains("pa55"), "{error}");
     }
 }
 

@@ -87,6 +87,15 @@ pub(super) fn database_url<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     Text::deserialize(deserializer)?.0.parse().map_err(D::Error::custom)
 }
 
+/// URLs of replicas. The message doesn't quote them either.
+pub(super) fn replica_urls<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DatabaseUrl>, D::Error> {
+    each(deserializer, |word| match word.parse::<DatabaseUrl>() {
+        Ok(url) if url.is_postgres() => Ok(url),
+        Err(problem) if word.starts_with("postgres") => Err(problem),
+        _ => Err("expected postgres://USER:PASSWORD@HOST/DATABASE: only Postgres has replicas"),
+    })
+}
+
 pub(super) fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     let Text(text) = Text::deserialize(deserializer)?;
     let expected = "expected ADDRESS:PORT such as 127.0.0.1:8080, 0.0.0.0:8080 or [::1]:8080";

@@ -59,6 +59,7 @@ impl Cors {
                 HeaderName::from_static("last-event-id"),
                 REQUEST_ID,
                 TRACEPARENT,
+                TIP,
             ])
             .max_age(std::time::Duration::from_secs(MAX_AGE));
         // Names of headers are values of headers.

@@ -9,6 +9,7 @@
 //! * `limited`: a request under its client's limits
 //! * `observed`: what each answer says of its request and of the chain, and what is counted and logged of it
 //! * `request_id`: the id of a request
+//! * `seen_tip`: the tip that the client has seen
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -39,6 +40,7 @@ pub(super) mod host;
 mod limited;
 mod observed;
 mod request_id;
+mod seen_tip;
 
 /// Answers a request of the public listener by its route.
 pub(super) async fn answer(gateway: Arc<Gateway>, request: Request, route: Route) -> Result<Response, Infallible> {

@@ -11,6 +11,7 @@ use super::{
     job::{AssumedBlocks, Genesis, JobSpec, Stages, SyncJob, SyncStatus},
     local::{CachedRead, LocalSource, with_deadline},
     peer,
+    seen::{ClientTip, SeenTips},
     store_answers::{self, store_failure},
     view::{ViewQuery, Views},
 };
@@ -58,6 +59,7 @@ pub struct Source {
     assumed: CachedRead<AssumedBlocks>,
     events: EventReader,
     feeds: Feeds,
+    seen: SeenTips,
     stages: Arc<Stages>,
 }
 
@@ -71,7 +73,8 @@ impl Source {
     pub fn local_only(local: Arc<LocalSource>) -> Self {
         let (events, feeds) = (EventReader::new(local.store().clone()), Feeds::new(local.clone()));
         let (status, genesis, assumed) = (CachedRead::new(), CachedRead::new(), CachedRead::new());
-        Self { local, p2p: None, status, genesis, assumed, events, feeds, stages: Arc::default() }
+        let (seen, stages) = (SeenTips::new(), Arc::default());
+        Self { local, p2p: None, status, genesis, assumed, events, feeds, seen, stages }
     }
 
     /// The client for requests to peers, if there is one.
@@ -103,6 +106,16 @@ impl Source {
     /// [`Code::StoreUnavailable`].
     pub async fn state_now(&self) -> Result<ChainState, Failure> {
         self.local.state_now().await
+    }
+
+    /// Has the answers from now on come from a chain that has known the block `tip`, so that a client who has seen this tip
+    /// in an answer of another gateway on the same database does not see the chain go back. A block that the database does
+    /// not have changes nothing.
+    ///
+    /// # Errors
+    /// [`Code::StoreUnavailable`], also where only the primary could say whether it has the block.
+    pub async fn reach(&self, tip: &ClientTip) -> Result<(), Failure> {
+        with_deadline(self.seen.reach(&self.local, tip)).await
     }
 
     /// The origin that the `peer` of a request names: `any`, `auto`, an alias or a peer id.
@@ -214,6 +227,11 @@ impl Source {
             cache_bytes: self.local.cache.weighted_size(),
             event_entries: self.events.cache.entry_count(),
         }
+    }
+
+    /// Statistics of the store's replicas, if it has some.
+    pub fn replica_stats(&self) -> Option<store::ReplicaStats> {
+        self.local.store().replica_stats()
     }
 
     fn connected(&self) -> Result<&P2pClient, Failure> {

@@ -102,6 +102,10 @@ impl EventReader {
 
     /// Reads the events after `after` from the store.
     pub(super) async fn read(&self, after: Cursor, seen: &ChainState, blocks: bool) -> Result<Batch, Failure> {
+        // A follower that comes from another gateway may be ahead of what this one has read.
+        if after.version() > seen.version {
+            self.store.require(after.version()).await.map_err(store_failure)?;
+        }
         let events = self.store.events(after.version(), MAX_BATCH).await.map_err(store_failure)?;
         // Read after the events: those of a store that was replaced must not pass for the next ones. If it is replaced
         // between the two reads, the next call notices.

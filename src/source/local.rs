@@ -91,6 +91,11 @@ impl<T: Send + Sync + 'static> CachedRead<T> {
         let read = Box::pin(async { read.await.map(Arc::new) });
         Box::pin(self.0.try_get_with((), read)).await.map_err(Arc::unwrap_or_clone)
     }
+
+    /// Has the next call read again.
+    pub(super) async fn forget(&self) {
+        self.0.invalidate(&()).await;
+    }
 }
 
 /// Answers queries from the store.

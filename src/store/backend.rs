@@ -81,6 +81,8 @@ pub trait Backend:
     const NOW: &'static str;
     /// The size of the database in bytes.
     const SIZE: &'static str;
+    /// Whether the server is a standby.
+    const IS_STANDBY: &'static str;
     /// The migrations of the schema.
     const MIGRATIONS: &'static Migrator;
 
@@ -112,12 +114,16 @@ pub struct Connector<DB: Backend> {
     pub options: ConnectOptions<DB>,
     /// What each new connection executes first; may be empty.
     pub setup: String,
+    /// What begins a transaction where a pooler gives the session to another connection after it: every statement is part
+    /// of one then, and nothing is kept in the session. `None`: each connection has a session of its own.
+    pub shared_session: Option<String>,
 }
 
 // Derived, it would demand that `DB` be `Clone` too.
 impl<DB: Backend> Clone for Connector<DB> {
     fn clone(&self) -> Self {
-        Self { options: self.options.clone(), setup: self.setup.clone() }
+        let (options, setup) = (self.options.clone(), self.setup.clone());
+        Self { options, setup, shared_session: self.shared_session.clone() }
     }
 }
 

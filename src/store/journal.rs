@@ -42,9 +42,9 @@ macro_rules! change {
     ($store:ident ($sql:expr $(, $value:expr)*)) => {{
         let pool = $store.writer()?;
         let work = async {
-            let mut connection = pool.acquire().await?;
+            let mut connection = pool.acquire_for_statement().await?;
             let executed = query($sql)$(.bind($value))*.execute(connection.get()).await;
-            connection.record_outcome(executed)
+            connection.end_statement(executed).await
         };
         pool.with_deadline($store.read_timeout, work).await.map(|result| DB::rows_affected(&result))
     }};

@@ -68,9 +68,9 @@ macro_rules! read {
     ($store:ident . $fetch:ident ($sql:expr $(, $value:expr)*)) => {{
         let pool = &$store.readers;
         let work = || async {
-            let mut connection = pool.acquire().await?;
+            let mut connection = pool.acquire_for_statement().await?;
             let fetched = query_as($sql)$(.bind($value))*.$fetch(connection.get()).await;
-            connection.record_outcome(fetched)
+            connection.end_statement(fetched).await
         };
         pool.read($store.read_timeout, work).await
     }};
@@ -166,6 +166,11 @@ impl<DB: Backend> BlockStore for SqlStore<DB> {
     async fn size(&self) -> Result<u64> {
         let (bytes,): (i64,) = read!(self.fetch_one(DB::SIZE))?;
         Ok(bytes as u64)
+    }
+
+    async fn is_standby(&self) -> Result<bool> {
+        let (standby,): (bool,) = read!(self.fetch_one(DB::IS_STANDBY))?;
+        Ok(standby)
     }
 
     async fn write(&self) -> Result<Box<dyn ChainWriter>> {

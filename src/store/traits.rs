@@ -10,6 +10,7 @@ use super::{
         Anchor, Blocks, ChainState, Event, FoundBlock, IndexEntry, Job, Note, Reorganisation, Run, StagedBranch,
         StoreStats,
     },
+    replica_stats::ReplicaStats,
 };
 use crate::chain::{ChainEnd, CumulativeDifficulty, EpochNumbering, Level, MinerBlock, Position, VerifiedBlocks};
 
@@ -64,8 +65,26 @@ pub trait BlockStore: SyncStore + LookupStore {
     /// Bytes of the database: the pages of a SQLite file without its log, or all files of a Postgres database.
     async fn size(&self) -> Result<u64>;
 
+    /// Whether the database is a standby, which replays what another server writes.
+    async fn is_standby(&self) -> Result<bool>;
+
+    /// Later reads are not behind this version of the chain, if the database has it. Without replicas none ever is.
+    async fn require(&self, _version: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// The same, for a version that has this block, orphaned or not.
+    async fn require_block(&self, _hash: &str) -> Result<()> {
+        Ok(())
+    }
+
     /// Statistics of the database and the connections.
     fn stats(&self) -> StoreStats;
+
+    /// Statistics of the replicas; `None` where the store has none.
+    fn replica_stats(&self) -> Option<ReplicaStats> {
+        None
+    }
 
     /// Closes the connections; later calls fail.
     async fn close(&self);

@@ -54,12 +54,12 @@ async fn an_encoding_that_lacks_characters_is_refused(#[values("LATIN1", "SQL_AS
 async fn a_pooler_is_told_what_to_set() {
     let (dir, database) = (WorkDir::new(), Database::create().await);
     let file = fixture();
-    for (mode, code) in [("session", 0), ("transaction", 1)] {
+    for (mode, code) in [("session", 0), ("transaction", 0), ("statement", 1)] {
         let pooler = PgBouncer::before(&database.url, mode).await;
         let import = ["import", file.to_str().unwrap(), "--verify", "linked", "--database-url", &pooler.url];
         match code {
             0 => dir.run(import).ok(),
-            _ => dir.run(import).fails(code, &["share sessions", "set pool_mode = session"]),
+            _ => dir.run(import).fails(code, &["share sessions", "set pool_mode = transaction"]),
         };
     }
 }

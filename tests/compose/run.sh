@@ -34,7 +34,7 @@ cleanup() {
         compose ps || true
         compose logs --no-color --tail=40 || true
     fi
-    compose --profile prometheus down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1 || say "could not remove everything"
+    compose --profile prometheus --profile scale down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1 || say "could not remove everything"
     rm -rf "$work"
     exit "$status"
 }
@@ -98,7 +98,10 @@ sys.exit(not (answer["ok"] and answer["data"]["count"] == 41 and indexes == list
 
 readonly epoch='/data/miner_block/epoch?epoch=0'
 
-compose --profile prometheus down --volumes --remove-orphans >/dev/null 2>&1 || true
+for profile in prometheus scale; do
+    compose --profile "$profile" config >/dev/null || fail "the profile $profile is not valid"
+done
+compose --profile prometheus --profile scale down --volumes --remove-orphans >/dev/null 2>&1 || true
 tests/compose/build-base-images.sh
 start=$SECONDS
 build && up

@@ -115,3 +115,41 @@ async fn the_age_follows_the_tip_and_the_state_follows_the_sync(#[case] backend:
         eventually(async || (gateway.get(EPOCH).await.header("x-modal-sync") == Some(word)).then_some(())).await;
     }
 }
+
+/// As a client that comes from another gateway on the same database asks.
+#[rstest]
+#[tokio::test]
+async fn an_answer_is_not_behind_the_tip_that_the_client_has_seen(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    const PATH: &str = "/data/miner_block/chain_info";
+    let store = TestStore::create(backend).await;
+    store.append(synthetic(3), Level::None).await;
+    let gateway = TestGateway::over(store, &[], |config| config).await;
+    let other = gateway.store.open().await;
+    for index in 3..13 {
+        // What the gateway has read it may use for a while.
+        gateway.get(PATH).await;
+        let mut writer = other.write().await.unwrap();
+        let before = parent(index - 1, &format!("main-{}", index - 1));
+        let block = synthetic_block(index, "main", "main");
+        writer.append(verifier(Level::None).verify(Some(&before), vec![block]).unwrap()).await.unwrap();
+        writer.commit().await.unwrap();
+        let seen = format!("{index}:main-{index}");
+        let reply = gateway.get_with(PATH, "x-modal-tip", &seen).await;
+        assert_eq!((reply.status, reply.header("x-modal-tip")), (200, Some(seen.as_str())));
+    }
+    // The chain has passed the one, and knows nothing of the other.
+    for tip in ["5:main-5", "5:main-5", "99:side-99"] {
+        let reply = gateway.get_with(PATH, "x-modal-tip", tip).await;
+        assert_eq!((reply.status, reply.header("x-modal-tip")), (200, Some("12:main-12")), "{tip}");
+    }
+    for malformed in ["", "12", "main-12", "12:", "-1:main-12", "one:main-12"] {
+        let reply = gateway.get_with(PATH, "x-modal-tip", malformed).await;
+        assert_eq!((reply.status, reply.code().as_str()), (400, "invalid_parameter"), "{malformed:?}");
+        assert!(reply.json()["errors"]["detail"].as_str().unwrap().starts_with("x-modal-tip: "), "{malformed:?}");
+        // The header is about the store's answer.
+        let health = gateway.get_with("/health/ready", "x-modal-tip", malformed).await;
+        assert_eq!(health.status, 200);
+    }
+}

@@ -49,6 +49,8 @@ async fn pages_of_listed_origins_may_read(
     assert_eq!(preflight.status(), 200);
     assert_eq!(text(&preflight, "access-control-allow-origin").as_deref(), allowed);
     assert_eq!(text(&preflight, "access-control-allow-credentials"), None);
+    let headers = text(&preflight, "access-control-allow-headers").unwrap_or_default();
+    assert!(headers.split(',').any(|name| name == "x-modal-tip"), "{headers}");
     let preflight =
         |path: &str| listeners.public(Method::OPTIONS, path).header("access-control-request-method", "POST");
     assert_eq!(send(preflight("/nowhere").header("origin", origin)).await.status(), 200);

@@ -1,5 +1,6 @@
 //! Postgres behind PgBouncer.
 
+use futures::StreamExt;
 use sqlx::{ConnectOptions, postgres::PgConnectOptions};
 
 use super::{
@@ -8,10 +9,11 @@ use super::{
     *,
 };
 
+#[rstest]
 #[tokio::test]
-async fn a_pooler_of_sessions_changes_nothing() {
+async fn a_pooler_changes_nothing(#[values("session", "transaction")] mode: &str) {
     let test = TestDatabase::new(Postgres).await;
-    let pooler = PgBouncer::before(&test.url(), "session").await;
+    let pooler = PgBouncer::before(&test.url(), mode).await;
     let open = async || store::open(&pooler.url, &impatient()).await.unwrap();
     let (store, other) = (open().await, open().await);
     append(&store, plain(600)).await;
@@ -29,24 +31,65 @@ async fn a_pooler_of_sessions_changes_nothing() {
     assert!(matches!(error, StoreError::Busy(_)), "{error:?}");
     drop(writer);
     assert_eq!(append(&other, branch("new", "block_hash_599", 600, 602)).await.length, 602);
+
+    // What is written beside the chain, and events.
+    let job = store.create_job("{}").await.unwrap();
+    store.update_job(job, "blocks", "{}").await.unwrap();
+    assert!(other.cancel_job(job).await.unwrap() && other.job(job).await.unwrap().unwrap().cancel_requested);
+    store.put_note("key", "value").await.unwrap();
+    assert_eq!(other.get_note("key").await.unwrap().unwrap().value, "value");
+    let ids: Vec<_> = store.events(0, 9).await.unwrap().into_iter().map(|event| event.id).collect();
+    assert_eq!(ids, [1, 2]);
+    assert_eq!(recount(&store).await, store.state().await.unwrap());
 }
 
-#[rstest]
-#[tokio::test]
-async fn a_pooler_of_less_than_sessions_is_refused(#[values("transaction", "statement")] mode: &str) {
+/// Many reads and a writer share few sessions of the server, in both of which the same names of statements occur.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn readers_and_a_writer_share_few_sessions() {
     let test = TestDatabase::new(Postgres).await;
-    let pooler = PgBouncer::before(&test.url(), mode).await;
+    let pooler = PgBouncer::with(&test.url(), "transaction", "default_pool_size = 6").await;
+    let open = async || store::open(&pooler.url, &OpenOptions::default()).await.unwrap();
+    let (store, other) = (open().await, open().await);
+    append(&store, plain(100)).await;
+    let mut lease = store.lease().await.unwrap().unwrap();
+    let read = async |number: u64| {
+        let store = if number.is_multiple_of(2) { &store } else { &other };
+        match number % 4 {
+            0 | 1 => {
+                let hash = format!("block_hash_{:03}", number % 100);
+                let found = store.get(&hash).await.unwrap().unwrap();
+                assert_eq!((found.index, found.canonical), (number % 100, true));
+            }
+            _ => assert_eq!(store.range(number % 50, number % 50 + 9).await.unwrap().list.count, 10),
+        }
+    };
+    let reads = futures::stream::iter(0..200).for_each_concurrent(8, read);
+    let writes = async {
+        for round in 0..10 {
+            let parent = if round == 0 { "block_hash_099".into() } else { format!("more_{:03}", 99 + round) };
+            append(&other, branch("more", &parent, 100 + round, 101 + round)).await;
+        }
+    };
+    tokio::join!(reads, writes);
+    assert_eq!(store.state().await.unwrap().length, 110);
+    assert!(lease.held().await);
+}
+
+#[tokio::test]
+async fn a_pooler_of_statements_is_refused() {
+    let test = TestDatabase::new(Postgres).await;
+    let pooler = PgBouncer::before(&test.url(), "statement").await;
     for error in [
         store::open(&pooler.url, &impatient()).await.err().unwrap(),
         store::migrate(&pooler.url, &impatient()).await.unwrap_err(),
     ] {
-        assert!(matches!(&error, StoreError::Unusable(text) if text.contains("pool_mode = session")), "{error:?}");
+        assert!(matches!(&error, StoreError::Unusable(text) if text.contains("pool_mode = transaction")), "{error:?}");
     }
 }
 
 /// Each statement of a connection gets the server's connection that has been idle for longest.
 #[tokio::test]
-async fn a_pooler_that_takes_turns_is_refused() {
+async fn a_pooler_that_takes_turns_is_noticed() {
     let test = TestDatabase::new(Postgres).await;
     let pooler = PgBouncer::with(&test.url(), "transaction", "server_round_robin = 1").await;
     let client: PgConnectOptions = pooler.url.parse().unwrap();
@@ -57,8 +100,13 @@ async fn a_pooler_that_takes_turns_is_refused() {
             sqlx::raw_sql(statement).execute(connection).await.unwrap();
         }
     }
-    let error = store::open(&pooler.url, &impatient()).await.err().unwrap();
-    assert!(matches!(&error, StoreError::Unusable(text) if text.contains("pool_mode = session")), "{error:?}");
+    let store = store::open(&pooler.url, &impatient()).await.unwrap();
+    let mut lease = store.lease().await.unwrap().unwrap();
+    append(&store, plain(3)).await;
+    for _ in 0..20 {
+        assert_eq!(store.range(0, 9).await.unwrap().list.count, 3);
+    }
+    assert!(lease.held().await);
 }
 
 /// PgBouncer accepts a client before it has reached the server, and lets its first statement wait.

@@ -14,7 +14,9 @@ const PROGRAM: &str = "/usr/sbin/pgbouncer";
 pub struct PgBouncer {
     /// The database's URL, by way of PgBouncer.
     pub url: String,
-    watcher: Child,
+    port: u16,
+    settings: String,
+    watcher: Option<Child>,
 }
 
 impl PgBouncer {
@@ -28,32 +30,47 @@ impl PgBouncer {
         assert!(Path::new(PROGRAM).exists(), "no {PROGRAM}: install it (Debian: `apt-get install pgbouncer`)");
         let server = url::Url::parse(url).unwrap();
         let host = server.host_str().unwrap().replace("%2F", "/");
-        let (port, user) = (server.port().unwrap_or(5432), server.username());
+        let (server_port, user) = (server.port().unwrap_or(5432), server.username());
         let password = server.password().map(|password| format!(" password={password}")).unwrap_or_default();
-        let (own, folder) = (free_port(), tempfile::tempdir().unwrap().keep());
+        let port = free_port();
+        let settings = format!(
+            "[databases]\n* = host={host} port={server_port} user={user}{password}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\n{setting}\n"
+        );
+        let url = format!("postgres://{user}@127.0.0.1:{port}{}", server.path());
+        let mut pooler = Self { url, port, settings, watcher: None };
+        pooler.up().await;
+        pooler
+    }
+
+    /// Starts it.
+    pub async fn up(&mut self) {
+        let folder = tempfile::tempdir().unwrap().keep();
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
         let file = folder.join("pgbouncer.ini");
-        let settings = format!(
-            "[databases]\n* = host={host} port={port} user={user}{password}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {own}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\n{setting}\n"
-        );
-        std::fs::write(&file, settings).unwrap();
+        std::fs::write(&file, &self.settings).unwrap();
         let script = format!(
             "trap '' HUP INT TERM; {} {PROGRAM} -q {} 2>/dev/null & pid=$!; cat >/dev/null; kill $pid; wait $pid; rm -rf {}",
             server_rights().join(" "),
             file.display(),
             folder.display()
         );
-        let watcher = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
-        let address = ("127.0.0.1", own);
+        self.watcher = Some(Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap());
+        let address = ("127.0.0.1", self.port);
         eventually(async || tokio::net::TcpStream::connect(address).await.ok()).await;
-        Self { url: format!("postgres://{user}@127.0.0.1:{own}{}", server.path()), watcher }
+    }
+
+    /// Ends it at once, with all connections.
+    pub fn end(&mut self) {
+        if let Some(mut watcher) = self.watcher.take() {
+            drop(watcher.stdin.take());
+            let _ = watcher.wait();
+        }
     }
 }
 
 impl Drop for PgBouncer {
     fn drop(&mut self) {
-        drop(self.watcher.stdin.take());
-        let _ = self.watcher.wait();
+        self.end();
     }
 }

@@ -9,9 +9,10 @@ use serde::Serialize;
 use crate::config::{ConfigError, ENV_PREFIX, Sources};
 
 /// Settings that `demo` does not use: it makes stores, keys and a network of its own.
-const NOT_OF_DEMO: [&str; 8] = [
+const NOT_OF_DEMO: [&str; 9] = [
     "database_url",
     "database_url_file",
+    "database_read_url",
     "listen",
     "identity",
     "network",
@@ -29,6 +30,9 @@ pub(in crate::cli) struct SharedArgs {
     /// File that holds this URL instead
     #[arg(long, global = true, value_name = "FILE")]
     database_url_file: Option<String>,
+    /// A streaming replica of the Postgres database, for reads; repeatable
+    #[arg(long, global = true, value_name = "URL")]
+    database_read_url: Vec<String>,
     /// Where the HTTP API listens; port 0 takes a free one [default: 127.0.0.1:8080]
     #[arg(long, global = true, value_name = "ADDR:PORT")]
     http: Option<String>,

@@ -11,7 +11,7 @@ use futures::FutureExt;
 use tokio::time::{Instant, timeout_at};
 use tower::Service;
 
-use super::host;
+use super::{host, seen_tip};
 use crate::{
     http::{counters::Counters, envelope::Rejection, gateway::Gateway, negotiation::Accepted},
     protocol::{Code, Failure},
@@ -19,7 +19,19 @@ use crate::{
 
 /// Runs the handler until the deadline.
 pub(super) async fn run(gateway: &Gateway, deadline: Instant, request: Request, route: Route) -> Response {
-    timeout_at(deadline, handle(gateway, request, route)).await.unwrap_or_else(|_| {
+    let answer = async {
+        match seen_tip::of(&request) {
+            Ok(None) => {}
+            Ok(Some(tip)) => {
+                if let Err(failure) = Box::pin(gateway.source.reach(&tip)).await {
+                    return Rejection::from(failure).into_response();
+                }
+            }
+            Err(failure) => return Rejection::from(failure).into_response(),
+        }
+        handle(gateway, request, route).await
+    };
+    timeout_at(deadline, answer).await.unwrap_or_else(|_| {
         gateway.counters.timed_out.add();
         Rejection::from(late(Code::Busy, gateway)).into_response()
     })

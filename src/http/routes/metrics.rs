@@ -91,6 +91,7 @@ async fn add_store(metrics: &mut Metrics, gateway: &Gateway, stats: &source::Sta
     let errors = ErrorKind::ALL.into_iter().zip(store.errors);
     let errors = errors.map(|(kind, count)| (label("kind", kind.as_str()), count));
     metrics.counters("modal_store_errors_total", "Operations of the store that failed.", errors);
+    add_replicas(metrics, gateway);
     let pools = [("readers", store.readers), ("writer", store.writer)];
     let by_pool = |count: fn(&store::PoolStats) -> u64| {
         pools.iter().map(|(pool, stats)| (label("pool", pool), count(stats))).collect::<Vec<_>>()
@@ -113,6 +114,28 @@ async fn add_store(metrics: &mut Metrics, gateway: &Gateway, stats: &source::Sta
     let recomputed = stages.differences().by_member().map(|(member, count)| (label("member", member), count));
     let help = "Derived members of peers' blocks that differ from what is computed.";
     metrics.counters("modal_sync_recomputed_total", help, recomputed);
+}
+
+/// Metrics of the replicas; without a value where there are none.
+fn add_replicas(metrics: &mut Metrics, gateway: &Gateway) {
+    let stats = gateway.source.replica_stats();
+    let reads = stats.as_ref().map(|stats| {
+        let by_replicas = stats.replicas.iter().map(|replica| replica.reads).sum();
+        [("primary", stats.primary_reads), ("replica", by_replicas)]
+    });
+    let reads = reads.into_iter().flatten().map(|(target, count)| (label("target", target), count));
+    let replicas = stats.as_ref().map(|stats| stats.replicas.as_slice()).unwrap_or_default();
+    metrics.counters("modal_store_reads_total", "Reads of a store with replicas, by where they went.", reads);
+    let by_replica = |figure: fn(&store::ReplicaFigures) -> u64| {
+        replicas.iter().map(|replica| (label("replica", &replica.name), figure(replica))).collect::<Vec<_>>()
+    };
+    metrics.gauges(
+        "modal_store_replica_up",
+        "1 if reads may go to the replica.",
+        by_replica(|replica| replica.up.into()),
+    );
+    let help = "Versions of the chain that the replica was behind the primary when both were last asked.";
+    metrics.gauges("modal_store_replica_behind", help, by_replica(|replica| replica.behind));
 }
 
 /// Metrics of the process.

@@ -11,7 +11,7 @@ use super::{
 use crate::{p2p::P2pClient, source::local::LocalSource, store::ChainState};
 
 /// How often the state of the chain is read while somebody follows it.
-const READ_EVERY: Duration = Duration::from_millis(200);
+const READ_EVERY: Duration = Duration::from_millis(100);
 /// How often it is read while the store fails.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 

@@ -17,7 +17,7 @@ use std::{
 };
 
 use scopeguard::ScopeGuard;
-use sqlx::{Connection, raw_sql};
+use sqlx::{AssertSqlSafe, Connection, raw_sql};
 use tokio::{
     runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -30,6 +30,8 @@ use crate::store::{
     error::{Result, StoreError},
     model::PoolStats,
 };
+
+mod statement;
 
 /// Most callers that wait for a connection; later ones fail at once.
 pub const MAX_WAITING: usize = 256;
@@ -207,7 +209,8 @@ impl<DB: Backend> Pool<DB> {
         let mut transaction = self.acquire().await?;
         // A caller that doesn't wait for the answer may leave a transaction open.
         transaction.mark_broken();
-        raw_sql(DB::BEGIN).execute(transaction.get()).await.map_err(DB::error)?;
+        let begin = self.connector.shared_session.clone().unwrap_or_else(|| DB::BEGIN.to_owned());
+        raw_sql(AssertSqlSafe(begin)).execute(transaction.get()).await.map_err(DB::error)?;
         transaction.state = State::InTransaction;
         Ok(transaction)
     }

@@ -7,7 +7,7 @@ use sqlx::{
     ConnectOptions, Connection, PgConnection, Postgres,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgQueryResult},
-    query_as,
+    query_as, raw_sql,
 };
 use url::Url;
 
@@ -19,18 +19,15 @@ use crate::store::{
 };
 
 mod reach;
+mod shared;
 
 use reach::{SHARED_SESSIONS, connect, first_connection};
+use shared::settings;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// Longest duration of one statement of a write.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Longest wait of a transaction for its next statement, after which the server ends it: it may hold the writers' lock,
-/// and its process may have been stopped. This program's wait for the hashes of a batch or the next line of an import,
-/// both much shorter, unless the program that pipes the lines has stalled.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// Longest wait for the answer to whether a lease is still held.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
@@ -86,6 +83,7 @@ impl Backend for Postgres {
         "left(split_part(split_part(document, '\"nominated_peer_id\":\"', 2), '\"', 1), 64) COLLATE \"C\"";
     const NOW: &'static str = "CAST(floor(EXTRACT(EPOCH FROM clock_timestamp())) AS BIGINT)";
     const SIZE: &'static str = "SELECT pg_database_size(current_database())";
+    const IS_STANDBY: &'static str = "SELECT pg_is_in_recovery()";
     const MIGRATIONS: &'static Migrator = &MIGRATIONS;
 
     type LeaseSource = LeaseSource;
@@ -146,9 +144,16 @@ impl Backend for Postgres {
 
     async fn lease(source: &LeaseSource) -> Result<Option<Box<dyn Lease>>> {
         let mut connection = connect(&source.connector, source.wait).await?;
-        let (granted,): (bool,) = query_as(TAKE_LEASE).fetch_one(&mut connection).await.map_err(Self::error)?;
+        let take = match &source.connector.shared_session {
+            None => TAKE_LEASE,
+            Some(begin) => shared::begin_lease(&mut connection, begin).await?,
+        };
+        let (granted,): (bool,) = query_as(take).fetch_one(&mut connection).await.map_err(Self::error)?;
         if granted {
             return Ok(Some(Box::new(ConnectionLease(connection))));
+        }
+        if source.connector.shared_session.is_some() {
+            raw_sql("ROLLBACK").execute(&mut connection).await.map_err(Self::error)?;
         }
         connection.close().await.map_err(Self::error)?;
         Ok(None)
@@ -157,22 +162,33 @@ impl Backend for Postgres {
 
 /// Reaches the database that `url` names; see [`open`](crate::store::open).
 pub async fn open(url: &str, options: &OpenOptions) -> Result<Reached<Postgres>> {
-    let writing = connector(url, options.acquire_timeout, STATEMENT_TIMEOUT)?;
-    let mut first = first_connection(&writing, options.acquire_timeout, options.server_wait).await?;
-    prepare::<Postgres>(&mut first, options.migrate).await?;
-    first.close().await.map_err(Postgres::error)?;
+    let (writing, _) = reach(url, options, options.migrate).await?;
+    let mut reading = connector(url, options.read_timeout, options.read_timeout)?;
+    if writing.shared_session.is_some() {
+        tracing::info!("a pooler of transactions is before the database: each statement is a transaction");
+        reading = shared::connector(reading, options.read_timeout, options.read_timeout);
+    }
     let lease_source = LeaseSource { connector: writing.clone(), wait: options.acquire_timeout };
-    let reading = connector(url, options.read_timeout, options.read_timeout)?;
     Ok(Reached { reading, writing: options.write.then_some(writing), lease_source })
 }
 
 /// Brings the schema up to date; see [`migrate`](crate::store::migrate).
 pub async fn migrate(url: &str, options: &OpenOptions) -> Result<(i64, i64)> {
-    let connector = connector(url, options.acquire_timeout, STATEMENT_TIMEOUT)?;
-    let mut connection = first_connection(&connector, options.acquire_timeout, options.server_wait).await?;
-    let versions = prepare::<Postgres>(&mut connection, true).await?;
-    connection.close().await.map_err(Postgres::error)?;
-    Ok(versions)
+    Ok(reach(url, options, true).await?.1)
+}
+
+/// Reaches the database and prepares it: how to connect for writing, and the versions of the schema.
+async fn reach(url: &str, options: &OpenOptions, migrate: bool) -> Result<(Connector<Postgres>, (i64, i64))> {
+    let mut connector = connector(url, options.acquire_timeout, STATEMENT_TIMEOUT)?;
+    let (mut first, shared) = first_connection(&connector, options.acquire_timeout, options.server_wait).await?;
+    let versions = if shared {
+        connector = shared::connector(connector, options.acquire_timeout, STATEMENT_TIMEOUT);
+        shared::prepare_in_transaction(&mut first, &connector, migrate).await?
+    } else {
+        prepare::<Postgres>(&mut first, migrate).await?
+    };
+    first.close().await.map_err(Postgres::error)?;
+    Ok((connector, versions))
 }
 
 /// The URL without [`IGNORED`] parameters. Refuses others that the driver would log, with their values, and otherwise
@@ -207,24 +223,14 @@ fn connector(url: &str, lock: Duration, statement: Duration) -> Result<Connector
     let parsed =
         PgConnectOptions::from_str(&known_parameters(url)?).map_err(|error| StoreError::Url(error.to_string()))?;
     let name = parsed.get_application_name().unwrap_or("modal-gateway").to_owned();
-    let milliseconds = |time: Duration| time.as_millis().max(1).to_string();
-    let settings = [
-        ("lock_timeout", milliseconds(lock)),
-        ("statement_timeout", milliseconds(statement)),
-        ("idle_in_transaction_session_timeout", milliseconds(IDLE_TIMEOUT)),
-        // All statements find their rows by index, whatever the values. By default, the server takes a range of a long
-        // chain for a wide one and plans it anew each time, which takes longer than reading the blocks.
-        ("plan_cache_mode", "force_generic_plan".to_owned()),
-    ];
-    let keepalive = KEEPALIVE.map(|(name, value)| (name, value.to_string()));
-    let set = settings.iter().chain(&keepalive).map(|(name, value)| format!("SET {name} = '{value}';"));
+    let keepalive: String = KEEPALIVE.iter().map(|(name, value)| format!("SET {name} = '{value}';")).collect();
     let options = parsed.application_name(&name).extra_float_digits(None).disable_statement_logging();
-    Ok(Connector { options, setup: set.collect() })
+    Ok(Connector { options, setup: settings("SET", lock, statement) + &keepalive, shared_session: None })
 }
 
 #[cfg(test)]
 mod tests {
-    use sqlx::{AssertSqlSafe, raw_sql};
+    use sqlx::AssertSqlSafe;
 
     use super::*;
     use crate::store::backend::statements::postgres as server;

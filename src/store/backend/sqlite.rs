@@ -100,6 +100,7 @@ impl Backend for Sqlite {
          min(64, instr(substr(document, instr(document, '\"nominated_peer_id\":\"') + 21), '\"') - 1))";
     const NOW: &'static str = "unixepoch()";
     const SIZE: &'static str = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()";
+    const IS_STANDBY: &'static str = "SELECT FALSE";
     const MIGRATIONS: &'static Migrator = &MIGRATIONS;
 
     type LeaseSource = LeaseSource;
@@ -183,7 +184,7 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Reached<Sqlite>> {
     let reading = if options.write { reading.read_only(!location.in_memory) } else { reading };
     let reading = cache(reading, READER_CACHE_KIB);
     let writing = (!location.read_only).then(|| cache(existing, WRITER_CACHE_KIB));
-    let connector = |options| Connector { options, setup: String::new() };
+    let connector = |options| Connector { options, setup: String::new(), shared_session: None };
     let lease_source = LeaseSource::of(&location, first).await?;
     Ok(Reached { reading: connector(reading), writing: writing.map(connector), lease_source })
 }

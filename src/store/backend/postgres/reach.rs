@@ -18,18 +18,24 @@ const RETRY_EVERY: Duration = Duration::from_millis(250);
 /// A session of its own for each connection has a process of the server of its own.
 const SESSION: &str = "SELECT pg_backend_pid(), current_setting('server_encoding')";
 
-/// What a pooler does that gives one session to several connections: it takes the lease, the limits of time and prepared
-/// statements from one of them to the other.
-pub const SHARED_SESSIONS: &str =
-    "its connections share sessions: if PgBouncer is before it, set pool_mode = session there";
+/// Pairs of looks at two connections, which show whether they share sessions: what a pooler does with the one depends on
+/// what its other clients do meanwhile.
+const LOOKS: usize = 8;
+
+/// What is wrong with a pooler of statements.
+const NO_TRANSACTIONS: &str = "its connections share sessions, without transactions: if PgBouncer is before it, set pool_mode = transaction there";
+
+/// What is wrong with a pooler that was not noticed at the start, or came later.
+pub const SHARED_SESSIONS: &str = "its connections share sessions, which was not so at the start: restart the program";
 
 /// The first connection, outside the pool, so that what keeps it from being made is reported at once. Waits at most
-/// `wait` for an answer, and tries for `server_wait` to reach a server that isn't up.
+/// `wait` for an answer, and tries for `server_wait` to reach a server that isn't up. Returns also whether connections share
+/// sessions: then the connection's session is not set up.
 pub async fn first_connection(
     connector: &Connector<Postgres>,
     wait: Duration,
     server_wait: Duration,
-) -> Result<PgConnection> {
+) -> Result<(PgConnection, bool)> {
     let deadline = Instant::now() + server_wait;
     let mut waiting = false;
     let connection = loop {
@@ -74,9 +80,9 @@ impl From<StoreError> for Refused {
     }
 }
 
-/// A connection whose session is set up, to a server that can hold a store. PgBouncer accepts a client before it has
+/// A connection to a server that can hold a store, and whether sessions are shared; if not, it is set up. PgBouncer accepts a client before it has
 /// reached the server, and lets the first statement wait: so each step may find that the server is down.
-async fn checked(connector: &Connector<Postgres>) -> std::result::Result<PgConnection, Refused> {
+async fn checked(connector: &Connector<Postgres>) -> std::result::Result<(PgConnection, bool), Refused> {
     let options = &connector.options;
     let refused = |error| Refused { may_come: is_down(&error), error: refusal(error, options) };
     let mut connection = options.connect().await.map_err(refused)?;
@@ -87,20 +93,30 @@ async fn checked(connector: &Connector<Postgres>) -> std::result::Result<PgConne
         ))
         .into());
     }
-    // A pooler's choice depends on what its other clients do: the process is asked for before and after another
-    // connection gets one.
-    let (again, _) = session(&mut connection).await.map_err(refused)?;
     let mut second = options.connect().await.map_err(refused)?;
-    let (other, _) = session(&mut second).await.map_err(refused)?;
-    let (after, _) = session(&mut connection).await.map_err(refused)?;
+    let mut shared = false;
+    for _ in 0..LOOKS {
+        let (own, _) = session(&mut connection).await.map_err(refused)?;
+        let (other, _) = session(&mut second).await.map_err(refused)?;
+        shared = own != before || other == before;
+        if shared {
+            break;
+        }
+    }
     second.close().await.map_err(refused)?;
-    if other == before || again != before || after != before {
-        return Err(StoreError::Unusable(SHARED_SESSIONS.into()).into());
+    if shared {
+        let began = raw_sql("BEGIN").execute(&mut connection).await;
+        let ended = raw_sql("COMMIT").execute(&mut connection).await;
+        return match began.and(ended) {
+            Ok(_) => Ok((connection, true)),
+            Err(error) if is_down(&error) => Err(refused(error)),
+            Err(_) => Err(StoreError::Unusable(NO_TRANSACTIONS.into()).into()),
+        };
     }
     let set_up = raw_sql(AssertSqlSafe(connector.setup.clone())).execute(&mut connection).await;
     // Not by `refusal`: these parameters are ours, not the URL's.
     set_up.map_err(|error| Refused { may_come: is_down(&error), error: Postgres::error(error) })?;
-    Ok(connection)
+    Ok((connection, false))
 }
 
 /// Process of the server behind a connection, and encoding of the database. Without a prepared statement, which a pooler
