@@ -133,6 +133,10 @@ impl BlockStore for ReplicatedStore {
         read!(self.work_at(index))
     }
 
+    async fn count_below(&self, level: Level, from: u64, to: u64) -> Result<u64> {
+        read!(self.count_below(level, from, to))
+    }
+
     async fn write(&self) -> Result<Box<dyn ChainWriter>> {
         self.primary().write().await
     }
