@@ -106,13 +106,13 @@ pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
                 }
             }
         }
-        for (place, (name, ..)) in contenders.iter().enumerate() {
+        let [nginx, bare, _] = &rounds;
+        for ((name, ..), own) in contenders.iter().zip(&rounds) {
             let mut row = vec![(*name).to_owned(), connections.to_string()];
-            for figure in 0..2 {
-                row.push(thousands(median(rounds[place][figure].clone())));
-                for other in 0..2 {
-                    let pairs = rounds[place][figure].iter().zip(&rounds[other][figure]);
-                    row.push(format!("{:.2}", median(pairs.map(|(one, other)| one / other).collect())));
+            for ((own, nginx), bare) in own.iter().zip(nginx).zip(bare) {
+                row.push(thousands(median(own.clone())));
+                for other in [nginx, bare] {
+                    row.push(format!("{:.2}", median(own.iter().zip(other).map(|(own, other)| own / other).collect())));
                 }
             }
             table.row(row);

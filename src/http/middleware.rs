@@ -2,7 +2,7 @@
 //!
 //! * [`access`]: access to the admin listener
 //! * `access_log`: a line for each answered request
-//! * [`browser`]: CORS and security headers
+//! * [`browser`]: preflights and security headers
 //! * [`compression`]: compression of what is not kept: streams, pages, answers about the gateway itself
 //! * `handler`: the handler: its deadline, its panics, and whether it is asked at all
 //! * `host`: the header `Host`

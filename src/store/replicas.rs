@@ -190,7 +190,7 @@ impl LookupStore for ReplicatedStore {
     }
 
     async fn reorganisations(&self, before: u64, limit: u64) -> Result<Vec<Event>> {
-        read!(self.reorganisations(before, limit), last_event)
+        read!(self.reorganisations(before, limit), |events: &Vec<Event>| last_event(events))
     }
 }
 
@@ -207,7 +207,7 @@ impl SyncStore for ReplicatedStore {
     }
 
     async fn events(&self, after: u64, limit: u64) -> Result<Vec<Event>> {
-        read!(self.events(after, limit), last_event)
+        read!(self.events(after, limit), |events: &Vec<Event>| last_event(events))
     }
 
     async fn event_at(&self, id: u64) -> Result<Option<Event>> {
@@ -256,6 +256,6 @@ impl SyncStore for ReplicatedStore {
 }
 
 /// The version that the last of these events made; 0 where there is none.
-fn last_event(events: &Vec<Event>) -> u64 {
+fn last_event(events: &[Event]) -> u64 {
     events.iter().map(|event| event.id).max().unwrap_or_default()
 }

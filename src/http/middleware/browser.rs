@@ -1,4 +1,4 @@
-//! Headers for browsers: CORS, and the security of our own pages.
+//! Headers for browsers: preflights, and the security of our own pages.
 
 use std::{convert::Infallible, sync::Arc, time::Instant};
 
@@ -11,7 +11,7 @@ use axum::{
 use super::host;
 use crate::http::{
     counters::Route,
-    envelope::{OWN, UNBUFFERED},
+    envelope::{OWN, Rejection, UNBUFFERED},
     gateway::Gateway,
 };
 
@@ -65,7 +65,7 @@ pub(in crate::http) async fn preflight(gateway: Arc<Gateway>, request: Request) 
     let started = Instant::now();
     let mut response = match host::check(&request) {
         Ok(()) => gateway.cors.answer_preflight(request).await?,
-        Err(refused) => refused.into_response(),
+        Err(failure) => Rejection::from(failure).into_response(),
     };
     gateway.counters.answered(Route::default(), "none", response.status(), started.elapsed().as_secs_f64());
     secure(response.headers_mut(), gateway.settings.tls);

@@ -44,8 +44,8 @@ pub(super) fn late(code: Code, gateway: &Gateway) -> Failure {
 
 /// Runs the handler, if the request is well formed; its answer, if the client accepts that.
 async fn handle(gateway: &Gateway, request: Request, mut route: Route) -> Response {
-    if let Err(refused) = host::check(&request) {
-        return refused.into_response();
+    if let Err(failure) = host::check(&request) {
+        return Rejection::from(failure).into_response();
     }
     let accepted = Accepted::of(&request);
     let answer = route.call(request).map(|Ok(response)| response);

@@ -18,16 +18,16 @@ use crate::{
 ///
 /// # Errors
 /// [`Code::InvalidHost`].
-pub(in crate::http) fn check(request: &Request) -> Result<(), Rejection> {
+pub(in crate::http) fn check(request: &Request) -> Result<(), Failure> {
     let problem = problem(request.version(), request.uri().authority(), request.headers());
-    problem.map_err(|problem| Failure::with_detail(Code::InvalidHost, problem).into())
+    problem.map_err(|problem| Failure::with_detail(Code::InvalidHost, problem))
 }
 
 /// The check as a layer.
 pub(in crate::http) async fn require(request: Request, next: Next) -> Response {
     match check(&request) {
         Ok(()) => next.run(request).await,
-        Err(refused) => refused.into_response(),
+        Err(failure) => Rejection::from(failure).into_response(),
     }
 }
 

@@ -16,6 +16,9 @@ use crate::protocol::failure::{Code, Failure};
 /// Longest query string that is read, in bytes.
 pub const MAX_QUERY_BYTES: usize = 16 << 10;
 
+/// A name and its value, decoded.
+pub type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
+
 /// A name or a value of a query string, decoded.
 fn decode(text: &str) -> Result<Cow<'_, str>, Failure> {
     if !text.contains(['+', '%']) {
@@ -32,7 +35,7 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Failure> {
 ///
 /// # Errors
 /// [`Code::UriTooLong`] over [`MAX_QUERY_BYTES`]; [`Code::MalformedQuery`] for what is not UTF-8 once it is decoded.
-pub fn pairs(query: &str) -> Result<Vec<(Cow<'_, str>, Cow<'_, str>)>, Failure> {
+pub fn pairs(query: &str) -> Result<Vec<Pair<'_>>, Failure> {
     if query.len() > MAX_QUERY_BYTES {
         let detail = format!("query string of {} bytes, at most {MAX_QUERY_BYTES}", query.len());
         return Err(Failure::with_detail(Code::UriTooLong, detail));

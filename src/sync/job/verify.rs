@@ -83,23 +83,16 @@ impl Rules {
         }
     }
 
-    /// Goes on to the end of a verified batch.
-    ///
-    /// # Errors
-    /// [`SyncFailure::NotAssumed`]: the batch ends where the assume-valid block should be.
-    fn follow(&mut self, batch: &VerifiedBlocks) -> Result<(), SyncFailure> {
+    /// Goes on to the end of a verified batch; returns the failure if that is where the assume-valid block should be.
+    fn follow(&mut self, batch: &VerifiedBlocks) -> Option<SyncFailure> {
         self.parent = batch.end().cloned();
-        let Some((Assumption { pin, work, .. }, last)) = self.assumption.as_mut().zip(batch.blocks().last()) else {
-            return Ok(());
-        };
+        let (Assumption { pin, work, .. }, last) = self.assumption.as_mut().zip(batch.blocks().last())?;
         if last.index > pin.index {
-            return Ok(());
+            return None;
         }
         *work = batch.blocks().iter().fold(*work, |work, block| work + block.actualized_difficulty);
-        match last.index < pin.index || pin.is(&Position::from(last), *work) {
-            true => Ok(()),
-            false => Err(SyncFailure::NotAssumed(pin.index)),
-        }
+        let is_followed = last.index < pin.index || pin.is(&Position::from(last), *work);
+        (!is_followed).then_some(SyncFailure::NotAssumed(pin.index))
     }
 
     /// Number of the hashes that are still to be computed.
@@ -141,7 +134,9 @@ pub async fn verify(
                     return Err(attribute(level, peer, before, first, violation));
                 }
             };
-            rules.follow(&batch)?;
+            if let Some(failure) = rules.follow(&batch) {
+                return Err(failure);
+            }
             // Only after a verified batch: the claimed length may be false.
             rules.verifier.expect(rules.hashes_left());
             if verified.send(Ok(batch)).await.is_err() {
