@@ -138,10 +138,12 @@ async fn run(url: &str, names: &[&str]) {
                     operation().await;
                     std::thread::sleep(SETTLE);
                 }
+                // The age of the state is a time by the clock: there is nothing else to wait for.
                 State::Old => std::thread::sleep(STATE_IS_OLD),
             }
             callgrind::begin_counted_round();
             operation().await;
+            // Nothing says when the work behind the answer is over.
             std::thread::sleep(SETTLE);
             callgrind::end_counted_round();
         }

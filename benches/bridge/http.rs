@@ -152,7 +152,7 @@ pub fn load(address: SocketAddr, connections: usize, requests: Arc<[String]>) ->
 struct Client {
     stream: TcpStream,
     requests: Arc<[String]>,
-    /// The last response, head and body; then room for more.
+    /// The last response, head and body, and after it the unused rest of the buffer.
     response: Vec<u8>,
     /// How long it is.
     length: usize,

@@ -35,7 +35,7 @@ const FINAL: HeaderValue = HeaderValue::from_static("public, max-age=86400");
 /// Blocks that a reorganisation may replace: not for shared caches, and to be revalidated each time.
 const NOT_FINAL: HeaderValue = HeaderValue::from_static("private, no-cache");
 
-/// Headers that a response has room for before the map grows: those of an answer, and those that the middleware adds.
+/// Capacity of a response's header map: the headers of an answer, and those that the middleware adds.
 const HEADERS: usize = 24;
 
 /// What the middleware has to know of a response, in the response's extensions.

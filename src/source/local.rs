@@ -87,7 +87,7 @@ impl<T: Send + Sync + 'static> CachedRead<T> {
         if let Some(value) = self.0.get(&()).await {
             return Ok(value);
         }
-        // Boxed, so that a read that is not needed takes no room in the futures of all answers.
+        // Boxed, so that the future of a cached answer is not as large as that of a read.
         let read = Box::pin(async { read.await.map(Arc::new) });
         Box::pin(self.0.try_get_with((), read)).await.map_err(Arc::unwrap_or_clone)
     }
