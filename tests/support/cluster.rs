@@ -99,9 +99,15 @@ impl Cluster {
         eventually(async || (self.sql("SELECT count(*) FROM pg_stat_wal_receiver") == "0").then_some(())).await;
     }
 
+    /// Waits until a standby receives what its primary writes: it answers before it has connected.
+    pub async fn streams(&self) {
+        let streams = "SELECT status = 'streaming' FROM pg_stat_wal_receiver";
+        eventually(async || (self.sql(streams) == "t").then_some(())).await;
+    }
+
     /// Waits until a standby has replayed all that it has received.
     pub async fn replayed(&self) {
-        let replayed = "SELECT pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()";
+        let replayed = "SELECT pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn()";
         eventually(async || (self.sql(replayed) == "t").then_some(())).await;
     }
 
