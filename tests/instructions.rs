@@ -35,6 +35,10 @@ mod operations;
 use bounds::Bounds;
 use operations::{OPERATIONS, State};
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Blocks in the store that the operations read.
 const BLOCKS: u64 = 2_000;
 

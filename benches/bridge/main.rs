@@ -19,7 +19,9 @@
 //! * [`proof`]: syncing with proof of work, and the memory of a sync
 //! * [`plain`]: a peer of the network's own protocol alone
 //! * [`memory`]: what `serve` takes
+//! * [`whole`]: the whole chain in one answer
 //! * [`startup`]: how long it takes to start; [`program`] starts it
+//! * [`sizes`]: what it takes on disk
 
 use std::time::{Duration, Instant};
 
@@ -46,16 +48,34 @@ mod program;
 mod proof;
 mod queries;
 mod rivals;
+mod sizes;
 mod startup;
 mod sync;
+mod whole;
 mod wire;
+
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Threads of the runtime that client and server share. SQLite and Postgres have threads and processes of their own.
 const THREADS: usize = 2;
 
 /// The sections, in their order. `growth` takes long, so that it has to be named.
-const SECTIONS: [&str; 11] =
-    ["direct", "echo", "http", "rivals", "latency", "compressed", "wire", "queries", "sync", "memory", "growth"];
+const SECTIONS: [&str; 12] = [
+    "direct",
+    "echo",
+    "http",
+    "rivals",
+    "latency",
+    "compressed",
+    "wire",
+    "queries",
+    "whole",
+    "sync",
+    "memory",
+    "growth",
+];
 
 /// What is to be done.
 #[derive(Clone)]
@@ -150,6 +170,9 @@ async fn sections(plan: &Plan, stores: &chain::Stores, started: Instant) -> Outc
         println!("{}", queries::run(stores, &nodes, plan.pace(1000, 5)).await?);
     }
     nodes.stop().await;
+    if plan.has("whole", started) {
+        println!("{}", whole::run(stores, 100_000, if plan.quick { 3 } else { 9 }).await?);
+    }
     if plan.has("sync", started) {
         sync_tables(stores, plan.quick).await?;
     }
@@ -170,6 +193,9 @@ async fn growth(plan: &Plan) -> Outcome<()> {
     println!("{}", machine::describe(&stores).await?);
     println!("{}", direct::run(&stores, &lengths, plan.pace(300, 15)).await?);
     println!("{}", startup::run(&stores, &lengths, if plan.quick { 2 } else { 9 }).await?);
+    let longest = lengths.iter().copied().filter(|length| *length <= 1_000_000).max().unwrap_or_default();
+    println!("{}", whole::run(&stores, longest, 3).await?);
+    println!("{}", sizes::run(&stores, &lengths).await?);
     Ok(())
 }
 

@@ -198,24 +198,24 @@ fn chain_tag(length: u64, tip: &str) -> Bytes {
     format!("\"{}\"", hex::encode(&Sha256::digest(format!("{length}-{tip}"))[..16])).into()
 }
 
-/// The same bytes that [`Answer::Canonical`](crate::protocol::Answer::Canonical) writes, page by page.
+/// The same bytes that [`Answer::Canonical`](crate::protocol::Answer::Canonical) writes, page by page. The comma between two
+/// pages is a piece of its own, so that no page is copied.
 fn envelope_of(
     pages: impl stream::Stream<Item = Result<Blocks, Failure>> + Send + 'static,
 ) -> impl stream::Stream<Item = Result<String, Failure>> + Send + 'static {
     let opening = stream::once(future::ready(Ok(format!(r#"{OPENING}{{"blocks":["#))));
-    // The count follows the last page.
-    let blocks = stream::try_unfold((Box::pin(pages), 0u64, false), |(mut pages, count, ended)| async move {
-        if ended {
-            return Ok(None);
-        }
-        Ok(match pages.try_next().await? {
-            Some(page) => {
-                let comma = if count == 0 { "" } else { "," };
-                Some((format!("{comma}{}", page.list.json), (pages, count + page.list.count, false)))
+    // The count follows the last page; `page` is what follows a comma.
+    let blocks =
+        stream::try_unfold((Box::pin(pages), 0u64, None, false), |(mut pages, count, page, ended)| async move {
+            if page.is_some() || ended {
+                return Ok(page.map(|page: String| (page, (pages, count, None, ended))));
             }
-            None => Some((format!(r#"],"count":{count}}}{CLOSING}"#), (pages, count, true))),
-        })
-    });
+            Ok(Some(match pages.try_next().await? {
+                Some(page) if count == 0 => (page.list.json, (pages, page.list.count, None, false)),
+                Some(page) => (",".into(), (pages, count + page.list.count, Some(page.list.json), false)),
+                None => (format!(r#"],"count":{count}}}{CLOSING}"#), (pages, count, None, true)),
+            }))
+        });
     opening.chain(blocks)
 }
 

@@ -1,11 +1,13 @@
 //! Answers from the store, one query at a time.
 
 use std::{
+    ops::RangeInclusive,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use futures::stream::{self, Stream};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::answer::{AnsweredBy, EncodedAnswer};
 use crate::{
@@ -15,7 +17,7 @@ use crate::{
         answer::{self, ChainInfoData, Datastore, DebugBlock, FindAncestorData, HeadersData, InspectData, Match},
         query::CheckPoint,
     },
-    store::{Anchor, BlockStore, Blocks, ChainState, Snapshot, StoreError},
+    store::{Anchor, BlockStore, Blocks, ChainState, Snapshot, StoreError, Tip},
 };
 
 /// Bytes of blocks that are read for one answer: the rest is for the envelope and the other members.
@@ -251,29 +253,44 @@ fn max_blocks(state: &ChainState) -> u64 {
     state.blocks_within(MAX_LIST_BYTES).min(MAX_CHUNK)
 }
 
-/// The canonical chain up to the tip of `state`, in pages as large as an answer. If the tip is reorganised away
-/// meanwhile, the stream ends with [`Code::AnchorNotCanonical`].
+/// The canonical chain up to the tip of `state`, in pages half as large as an answer: while one is sent, the next one is
+/// read. If the tip is reorganised away meanwhile, the stream ends with [`Code::AnchorNotCanonical`].
 pub(super) fn pages(
     store: Arc<dyn BlockStore>,
     state: &ChainState,
 ) -> impl Stream<Item = Result<Blocks, Failure>> + Send + use<> {
-    let (tip, most) = (state.tip.clone(), max_blocks(state));
-    stream::try_unfold((0, state.snapshot(None)), move |(from, last)| {
-        let (store, tip) = (store.clone(), tip.clone());
+    let most = max_blocks(state).div_ceil(2);
+    let read = move |from: u64, tip: Tip, last: Snapshot| {
+        let page = page_of(store.clone(), from..=tip.index.min(from + most - 1), tip.hash.clone(), last);
+        (AbortOnDropHandle::new(tokio::spawn(page)), tip)
+    };
+    let first = state.tip.clone().map(|tip| read(0, tip, state.snapshot(None)));
+    stream::try_unfold(first, move |reading| {
+        let read = read.clone();
         async move {
-            let Some(tip) = tip.filter(|tip| from <= tip.index) else { return Ok(None) };
-            let page = store.range(from, tip.index.min(from + most - 1)).await.map_err(store_failure)?;
-            let same_chain = page.snapshot.same_chain(&last)
-                || store.anchor(&tip.hash).await.map_err(store_failure)? == (Anchor::Canonical, page.snapshot.version);
-            match page.last_index.filter(|_| same_chain) {
-                Some(last_index) => {
-                    let next = (last_index + 1, page.snapshot.clone());
-                    Ok(Some((page, next)))
-                }
-                None => Err(Failure::new(Code::AnchorNotCanonical)),
-            }
+            let Some((page, tip)) = reading else { return Ok(None) };
+            let Some(page) = page.await.map_err(|_| Failure::new(Code::Internal))?.map_err(store_failure)? else {
+                return Err(Failure::new(Code::AnchorNotCanonical));
+            };
+            let next = page.last_index.filter(|last_index| *last_index < tip.index);
+            let reading = next.map(|last_index| read(last_index + 1, tip, page.snapshot.clone()));
+            Ok(Some((page, reading)))
         }
     })
+}
+
+/// Canonical blocks of the chain that the snapshot `last` is of and that has the block `tip`; `None` if that is no longer
+/// the canonical chain.
+async fn page_of(
+    store: Arc<dyn BlockStore>,
+    indexes: RangeInclusive<u64>,
+    tip: String,
+    last: Snapshot,
+) -> Result<Option<Blocks>, StoreError> {
+    let page = store.range(*indexes.start(), *indexes.end()).await?;
+    let same_chain =
+        page.snapshot.same_chain(&last) || store.anchor(&tip).await? == (Anchor::Canonical, page.snapshot.version);
+    Ok(Some(page).filter(|page| same_chain && page.last_index.is_some()))
 }
 
 /// Runs reads that must see one chain, again if the chain changed between the first and the last.

@@ -1,0 +1,68 @@
+//! What the chain takes on disk: the table of blocks and each of its indexes, by the length of the chain, and reckoned to
+//! 100,000,000 blocks.
+
+use sqlx::{Connection, PgConnection, Row, SqliteConnection};
+
+use crate::{
+    chain::{Kind, Stores},
+    measure::{Outcome, Table, thousands},
+};
+
+/// Length to which the sizes are reckoned.
+const RECKONED: f64 = 1e8;
+
+/// Bytes of the table `block` and of its indexes. Postgres keeps long documents beside the table; these are short.
+const POSTGRES: &str = "SELECT relname::text AS name, pg_relation_size(oid) AS bytes FROM pg_class \
+     WHERE oid = 'block'::regclass OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'block'::regclass) \
+     UNION ALL SELECT 'others, with the write-ahead log left out', pg_database_size(current_database()) - pg_total_relation_size('block') \
+     ORDER BY bytes DESC, name";
+
+/// Bytes of the whole file.
+const SQLITE: &str = "SELECT page_count * page_size AS bytes FROM pragma_page_count(), pragma_page_size()";
+
+/// Bytes a block, of each part, at each length.
+pub async fn run(stores: &Stores, lengths: &[usize]) -> Outcome<String> {
+    let heads: Vec<String> = lengths.iter().map(|length| thousands(*length as f64)).collect();
+    let mut columns = vec!["store", "what"];
+    columns.extend(heads.iter().map(String::as_str));
+    columns.push("at 100,000,000 blocks, GB");
+    let mut table = Table::new(2, &columns);
+    let mut row = |store: &str, what: &str, bytes: &[f64]| {
+        let each = bytes.iter().zip(lengths).map(|(bytes, length)| bytes / *length as f64);
+        let each: Vec<f64> = each.collect();
+        let reckoned = each.last().map(|each| each * RECKONED / 1e9).unwrap_or_default();
+        let cells = each.iter().map(|each| format!("{each:.1}")).chain([format!("{reckoned:.1}")]);
+        table.row([store.to_owned(), what.to_owned()].into_iter().chain(cells).collect());
+    };
+
+    let mut sqlite = Vec::new();
+    for length in lengths {
+        let mut connection = SqliteConnection::connect(&stores.sqlite_url(*length)).await?;
+        let (bytes,): (i64,) = sqlx::query_as(SQLITE).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        sqlite.push(bytes as f64);
+    }
+    row("SQLite", "the file", &sqlite);
+
+    // Of the longest chain's parts, their sizes at each length.
+    let mut parts: Vec<(String, Vec<f64>)> = Vec::new();
+    for length in lengths.iter().rev() {
+        let mut connection = PgConnection::connect(&stores.url(Kind::Postgres, *length)?).await?;
+        let found = sqlx::query(POSTGRES).fetch_all(&mut connection).await?;
+        connection.close().await?;
+        for found in found {
+            let (name, bytes): (String, i64) = (found.get("name"), found.get("bytes"));
+            match parts.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sizes)) => sizes.insert(0, bytes as f64),
+                None => parts.push((name, vec![bytes as f64])),
+            }
+        }
+    }
+    for (name, sizes) in &parts {
+        row("Postgres", name, sizes);
+    }
+    Ok(format!(
+        "#### On disk, by blocks in the chain: bytes a block\n\n{table}\n\
+         The last column is the longest chain's bytes a block, times 100,000,000.\n"
+    ))
+}
