@@ -8,6 +8,8 @@ use crate::measure::Outcome;
 /// Whose time it is.
 #[derive(Clone)]
 pub enum Meter {
+    /// All threads of this process.
+    Own,
     /// Threads of this process with this name.
     Threads(&'static str),
     /// Processes of one thread each.
@@ -19,10 +21,11 @@ impl Meter {
     pub fn seconds(&self) -> Outcome<f64> {
         let mut nanoseconds = 0;
         match self {
-            Self::Threads(name) => {
+            Self::Own | Self::Threads(_) => {
                 for task in fs::read_dir("/proc/self/task")? {
                     let task = task?.path();
-                    if fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == *name) {
+                    let name = fs::read_to_string(task.join("comm")).unwrap_or_default();
+                    if !matches!(self, Self::Threads(wanted) if *wanted != name.trim_end()) {
                         nanoseconds += on_cpu(&task.join("schedstat").display().to_string())?;
                     }
                 }

@@ -15,8 +15,10 @@ use crate::protocol::{COMPRESSED_PROTOCOL, IDENTIFY_PROTOCOL, PROTOCOL};
 
 pub(super) mod gossip;
 pub(super) mod keep_alive;
+mod when_woken;
 
 use keep_alive::KeepAlive;
+use when_woken::WhenWoken;
 
 /// Inbound request streams of one connection: twice the requests that a peer may have in flight, so that requests over
 /// that limit are refused with an answer. libp2p's nodes open at most 100.
@@ -36,12 +38,18 @@ pub(super) struct Behaviour {
     pub requests: request_response::Behaviour<JsonCodec>,
     /// Inbound requests.
     pub inbound: request_response::Behaviour<JsonCodec>,
+    pub keep_alive: KeepAlive,
+    pub background: WhenWoken<Background>,
+}
+
+/// The behaviours that have no part in a request.
+#[derive(NetworkBehaviour)]
+pub(super) struct Background {
     pub identify: identify::Behaviour,
     pub ping: ping::Behaviour,
     pub kad: kad::Behaviour<kad::store::MemoryStore>,
     pub mdns: Toggle<mdns::tokio::Behaviour>,
     pub gossip: Toggle<gossip::Behaviour>,
-    pub keep_alive: KeepAlive,
 }
 
 impl Behaviour {
@@ -73,6 +81,14 @@ impl Behaviour {
         let failed = |error: std::io::Error| P2pError::Setup { part: "mDNS", reason: error.to_string() };
         let mdns = config.mdns.then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local));
         let gossip = config.gossip.then(|| gossip::behaviour(&config.keypair)).transpose()?;
+        let background = Background {
+            identify,
+            // Only measures latency; the transport's socket detects dead connections.
+            ping: ping::Behaviour::new(ping::Config::new().with_interval(config.ping_interval)),
+            kad,
+            mdns: mdns.transpose().map_err(failed)?.into(),
+            gossip: gossip.into(),
+        };
         Ok(Self {
             memory: memory_limits::Behaviour::with_max_bytes(memory_limit),
             requests: requests(
@@ -87,13 +103,8 @@ impl Behaviour {
                 MAX_INBOUND_STREAMS,
                 config.request_timeout,
             ),
-            identify,
-            // Only measures latency; the transport's socket detects dead connections.
-            ping: ping::Behaviour::new(ping::Config::new().with_interval(config.ping_interval)),
-            kad,
-            mdns: mdns.transpose().map_err(failed)?.into(),
-            gossip: gossip.into(),
             keep_alive: KeepAlive::default(),
+            background: WhenWoken::new(background),
         })
     }
 }

@@ -44,8 +44,11 @@ mod discovery;
 mod requests;
 mod serving;
 
-/// Rounds of events before the task yields to others of its thread.
-const ROUNDS_PER_POLL: usize = 64;
+/// Rounds before the task yields to others of its thread.
+const ROUNDS_PER_POLL: usize = 8;
+
+/// Events of the swarm in a round, before commands and timers have their turn.
+const EVENTS_PER_ROUND: usize = 16;
 
 /// Shortest interval of a timer.
 const MIN_DISCOVERY_INTERVAL: Duration = Duration::from_millis(1);
@@ -222,7 +225,8 @@ impl Worker {
     fn poll_rounds(&mut self, context: &mut Context<'_>) -> Poll<()> {
         for _ in 0..ROUNDS_PER_POLL {
             let mut idle = true;
-            if let Poll::Ready(event) = self.swarm.poll_next_unpin(context) {
+            for _ in 0..EVENTS_PER_ROUND {
+                let Poll::Ready(event) = self.swarm.poll_next_unpin(context) else { break };
                 let Some(event) = event else { return Poll::Ready(()) };
                 self.on_event(event);
                 idle = false;
@@ -290,7 +294,9 @@ impl Worker {
         match event {
             SwarmEvent::Behaviour(BehaviourEvent::Requests(event)) => self.on_request_event(event),
             SwarmEvent::Behaviour(BehaviourEvent::Inbound(event)) => self.on_inbound_event(event),
-            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Background(event)) => self.on_background_event(event),
+            // These have no events.
+            SwarmEvent::Behaviour(BehaviourEvent::Memory(event) | BehaviourEvent::KeepAlive(event)) => match event {},
             event => self.on_swarm_event(event),
         }
     }

@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::future::{self, Ready};
 use std::iter;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::{AsyncRead, AsyncWrite};
@@ -55,7 +55,6 @@ impl Yamux {
             connection: Connection::new(TrackedWriter::new(io, &budget), config, mode),
             budget,
             inbound: VecDeque::new(),
-            inbound_waker: None,
             close_timeout: self.close_timeout,
             close_timer: None,
         }
@@ -95,11 +94,8 @@ impl<C: AsyncRead + AsyncWrite + Unpin> OutboundConnectionUpgrade<C> for Yamux {
 pub(super) struct Muxer<C> {
     connection: Connection<TrackedWriter<C>>,
     budget: WriteBudget,
-    /// Inbound streams that were not polled for yet; Yamux makes no progress until they are taken. At most
-    /// [`MAX_STREAMS`].
+    /// Inbound streams that were not taken yet. At most [`MAX_STREAMS`].
     inbound: VecDeque<Stream>,
-    /// Waker of the task that polled for an inbound stream when there was none.
-    inbound_waker: Option<Waker>,
     close_timeout: Duration,
     close_timer: Option<Pin<Box<Sleep>>>,
 }
@@ -119,16 +115,13 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
     type Substream = Substream;
     type Error = ConnectionError;
 
-    fn poll_inbound(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Substream, ConnectionError>> {
+    /// Takes a stream that [`poll`](Self::poll) has found: the swarm polls that before, in the same task.
+    fn poll_inbound(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<Substream, ConnectionError>> {
         let this = self.get_mut();
-        if let Some(stream) = this.inbound.pop_front() {
-            return Poll::Ready(Ok(Substream::new(stream, &this.budget)));
+        match this.inbound.pop_front() {
+            Some(stream) => Poll::Ready(Ok(Substream::new(stream, &this.budget))),
+            None => Poll::Pending,
         }
-        let next = this.next(context);
-        if next.is_pending() {
-            this.inbound_waker = Some(context.waker().clone());
-        }
-        next.map_ok(|stream| Substream::new(stream, &this.budget))
     }
 
     fn poll_outbound(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<Substream, ConnectionError>> {
@@ -149,25 +142,22 @@ impl<C: AsyncRead + AsyncWrite + Unpin> StreamMuxer for Muxer<C> {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, ConnectionError>> {
         let this = self.get_mut();
-        let stream = ready!(this.next(context))?;
-        this.inbound.push_back(stream);
-        if let Some(waker) = this.inbound_waker.take() {
-            waker.wake();
+        loop {
+            let stream = ready!(this.next(context))?;
+            this.inbound.push_back(stream);
         }
-        // More may have arrived: poll again after other tasks.
-        context.waker().wake_by_ref();
-        Poll::Pending
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::task::Wake;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
 
     use futures::executor::block_on;
-    use futures::{AsyncReadExt, AsyncWriteExt};
+    use futures::{AsyncReadExt, AsyncWriteExt, FutureExt};
     use libp2p::core::muxing::StreamMuxerExt;
     use tokio_util::compat::TokioAsyncReadCompatExt;
 
@@ -230,6 +220,48 @@ mod tests {
         stream.write_all(b"more").await.unwrap_err();
     }
 
+    /// Socket that takes every byte, gives none, and counts its flushes.
+    #[derive(Clone, Default)]
+    struct Sink(Arc<AtomicUsize>);
+
+    impl AsyncRead for Sink {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Sink {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn frames_that_are_ready_together_are_flushed_together() {
+        let (sink, context) = (Sink::default(), &mut Context::from_waker(Waker::noop()));
+        let mut muxer = Yamux::default().muxer(sink.clone(), Mode::Client);
+        assert!(muxer.poll_unpin(context).is_pending());
+        let before = sink.0.load(Ordering::Relaxed);
+        for _ in 0..3 {
+            let Poll::Ready(Ok(mut stream)) = muxer.poll_outbound_unpin(context) else { panic!("a stream is opened") };
+            block_on(stream.write_all(b"request")).unwrap();
+            assert!(stream.close().now_or_never().is_some());
+        }
+        for _ in 0..3 {
+            assert!(muxer.poll_unpin(context).is_pending());
+            assert_eq!(sink.0.load(Ordering::Relaxed), before + 1, "and not again");
+        }
+    }
+
     #[test]
     fn streams_share_a_write_budget() {
         const FRAME: usize = 16 << 10;
@@ -278,6 +310,7 @@ mod tests {
         for number in 0..=MAX_STREAMS as u32 {
             block_on(other.write_all(&frame(1, 1, 2 * number + 1))).unwrap();
         }
+        assert!(muxer.poll_unpin(context).is_pending());
         let mut taken = Vec::new();
         while let Poll::Ready(stream) = muxer.poll_inbound_unpin(context) {
             taken.push(stream.unwrap());

@@ -4,8 +4,8 @@
 //! nothing would cost 176 KiB for each of its streams. Here all streams of a connection share one budget, and each may
 //! write one frame besides, so that long answers don't block short ones.
 //!
-//! Shorter frames would need less memory, too, but Yamux flushes after each: frames of 4 KiB take four times the system
-//! calls.
+//! Yamux flushes after each frame, which would be a system call for each. The socket below it ([`TrackedWriter`]) flushes
+//! once for all frames that are ready.
 
 use std::io;
 use std::mem;
@@ -32,7 +32,7 @@ struct State {
     bytes: usize,
     /// Number of resets.
     rounds: u64,
-    /// Whether the latest flush of the socket completed.
+    /// Whether the latest flush of the socket completed, and nothing was written since.
     flushed: bool,
     /// Streams that wait for the next reset.
     waiting: Vec<Waker>,
@@ -108,39 +108,64 @@ impl AsyncWrite for Substream {
     }
 }
 
-/// Socket below Yamux that records whether everything is flushed.
+/// Socket below Yamux that flushes when Yamux has nothing more to write, and records whether everything is flushed.
 pub(super) struct TrackedWriter<C> {
     io: C,
     budget: WriteBudget,
+    unflushed: Unflushed,
+}
+
+/// What was written since the latest flush.
+#[derive(PartialEq)]
+enum Unflushed {
+    Nothing,
+    WholeFrames,
+    /// The last frame may be incomplete.
+    Frames,
 }
 
 impl<C> TrackedWriter<C> {
     pub fn new(io: C, budget: &WriteBudget) -> Self {
-        Self { io, budget: budget.clone() }
+        // The negotiation of Yamux may be unflushed.
+        Self { io, budget: budget.clone(), unflushed: Unflushed::WholeFrames }
     }
 }
 
-impl<C: AsyncRead + Unpin> AsyncRead for TrackedWriter<C> {
+impl<C: AsyncRead + AsyncWrite + Unpin> AsyncRead for TrackedWriter<C> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().io).poll_read(context, bytes)
+        let this = self.get_mut();
+        // Yamux reads when it has written all frames that are ready.
+        if this.unflushed == Unflushed::WholeFrames
+            && let Poll::Ready(flushed) = Pin::new(&mut this.io).poll_flush(context)
+        {
+            flushed?;
+            this.unflushed = Unflushed::Nothing;
+            this.budget.state().flushed = true;
+        }
+        Pin::new(&mut this.io).poll_read(context, bytes)
     }
 }
 
 impl<C: AsyncWrite + Unpin> AsyncWrite for TrackedWriter<C> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        // Yamux flushes only after whole frames.
-        this.budget.state().flushed = false;
+        if this.unflushed == Unflushed::Nothing {
+            this.budget.state().flushed = false;
+        }
+        this.unflushed = Unflushed::Frames;
         Pin::new(&mut this.io).poll_write(context, bytes)
     }
 
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Leaves it to the next read. Yamux flushes only after whole frames.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let flushed = Pin::new(&mut this.io).poll_flush(context);
-        this.budget.state().flushed = flushed.is_ready();
-        flushed
+        if this.unflushed == Unflushed::Frames {
+            this.unflushed = Unflushed::WholeFrames;
+        }
+        Poll::Ready(Ok(()))
     }
 
+    /// Flushes and closes.
     fn poll_close(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().io).poll_close(context)
     }

@@ -15,7 +15,7 @@ use crate::p2p::address::scope::ip;
 use crate::p2p::address::{PeerAddress, is_dialable, peer_id};
 use crate::p2p::admission::Admission;
 use crate::p2p::admission::dial_limits::MAX_ADDRESSES;
-use crate::p2p::behaviour::BehaviourEvent;
+use crate::p2p::behaviour::{BackgroundEvent, BehaviourEvent};
 use crate::p2p::error::P2pError;
 use crate::p2p::node::dialer::{DialProblem, dial_address_now, dial_error_text};
 use crate::p2p::transport::check_free;
@@ -185,7 +185,7 @@ impl Worker {
                 // Kademlia gives its addresses to any peer. A bare id is enough to query the peer while it is
                 // connected.
                 let advertised = if dials.may_advertise(address) { address.clone() } else { Multiaddr::empty() };
-                behaviour.kad.add_address(&peer, advertised);
+                behaviour.background.kad.add_address(&peer, advertised);
             }
         }
         drop(book);
@@ -237,15 +237,17 @@ impl Worker {
         }
     }
 
-    pub fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+    pub fn on_background_event(&mut self, event: BackgroundEvent) {
         match event {
-            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.identified(peer_id, info),
-            BehaviourEvent::Mdns(event) => self.on_mdns_event(event),
-            BehaviourEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
+            BackgroundEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+                self.identified(peer_id, info)
+            }
+            BackgroundEvent::Mdns(event) => self.on_mdns_event(event),
+            BackgroundEvent::Gossip(gossipsub::Event::Message { propagation_source, message_id, message }) => {
                 self.on_gossip(propagation_source, message_id, message);
             }
-            BehaviourEvent::Kad(kad::Event::RoutingUpdated { peer, .. }) => self.remove_unadvertised(peer),
-            BehaviourEvent::Ping(ping::Event { peer, result: Ok(time), .. }) => {
+            BackgroundEvent::Kad(kad::Event::RoutingUpdated { peer, .. }) => self.remove_unadvertised(peer),
+            BackgroundEvent::Ping(ping::Event { peer, result: Ok(time), .. }) => {
                 self.shared.book_mut().record_ping(&peer, time)
             }
             _ => {}

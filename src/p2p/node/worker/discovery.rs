@@ -22,7 +22,7 @@ impl Worker {
         if self.discovery.missing() == 0 {
             return;
         }
-        let known = behaviour.kad.kbuckets().flat_map(|bucket| {
+        let known = behaviour.background.kad.kbuckets().flat_map(|bucket| {
             let peers = bucket.iter().map(|entry| {
                 let addresses = entry.node.value.iter().cloned().collect();
                 (*entry.node.key.preimage(), addresses)
@@ -60,7 +60,7 @@ impl Worker {
     /// Updates the addresses of a peer in Kademlia's table, which never forgets any: over [`MAX_ADDRESSES`], those are
     /// removed that the peer no longer announces, but not the first, which may be the one it was reached at.
     pub(super) fn set_kad_addresses(&mut self, peer: PeerId, mut announced: Vec<Multiaddr>) {
-        let kad = &mut self.swarm.behaviour_mut().inner.kad;
+        let kad = &mut self.swarm.behaviour_mut().inner.background.kad;
         let (kept, old): (Vec<_>, Vec<_>) = kad_addresses(kad, peer)
             .into_iter()
             .enumerate()
@@ -80,7 +80,7 @@ impl Worker {
     /// peer was reached, and gives them to other peers.
     pub(super) fn remove_unadvertised(&mut self, peer: PeerId) {
         let Admission { inner: behaviour, dials, .. } = self.swarm.behaviour_mut();
-        let kad = &mut behaviour.kad;
+        let kad = &mut behaviour.background.kad;
         let (advertised, hidden): (Vec<_>, Vec<_>) =
             kad_addresses(kad, peer).into_iter().partition(|address| dials.may_advertise(address));
         if !hidden.is_empty() && advertised.is_empty() {
@@ -145,7 +145,13 @@ mod tests {
         for (target_peers, shunned, dialled) in [(8, false, 1), (0, false, 0), (8, true, 0)] {
             let (client, mut worker) = build(&P2pConfig { target_peers, ..config() }, Arc::new(Silent)).unwrap();
             let peer = PeerId::random();
-            worker.swarm.behaviour_mut().inner.kad.add_address(&peer, "/ip4/127.0.0.1/tcp/1".parse().unwrap());
+            worker
+                .swarm
+                .behaviour_mut()
+                .inner
+                .background
+                .kad
+                .add_address(&peer, "/ip4/127.0.0.1/tcp/1".parse().unwrap());
             if shunned {
                 client.penalise(peer, Offence::InvalidBlock);
             }
@@ -169,7 +175,7 @@ mod tests {
             let (_, mut worker) = build(&config, Arc::new(Silent)).unwrap();
             let peer = PeerId::random();
             for address in given {
-                worker.swarm.behaviour_mut().inner.kad.add_address(&peer, address.parse().unwrap());
+                worker.swarm.behaviour_mut().inner.background.kad.add_address(&peer, address.parse().unwrap());
             }
             // Handle the finite events of these changes.
             while let Some(Some(event)) = worker.swarm.next().now_or_never() {
@@ -179,7 +185,7 @@ mod tests {
             let expected = expected.iter().map(|address| address.parse::<Multiaddr>().unwrap().with_p2p(peer).unwrap());
             let expected: Vec<_> = expected.collect();
             let expected = if expected.is_empty() { vec![bare] } else { expected };
-            assert_eq!(addresses(&mut worker.swarm.behaviour_mut().inner.kad, peer), expected);
+            assert_eq!(addresses(&mut worker.swarm.behaviour_mut().inner.background.kad, peer), expected);
         }
     }
 

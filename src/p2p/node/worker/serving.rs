@@ -198,7 +198,7 @@ impl Worker {
     }
 
     pub fn publish(&mut self, data: Bytes) {
-        let Some(gossip) = self.swarm.behaviour_mut().inner.gossip.as_mut() else { return };
+        let Some(gossip) = self.swarm.behaviour_mut().inner.background.gossip.as_mut() else { return };
         match gossip.publish(IdentTopic::new(BLOCK_TOPIC), data) {
             Ok(_) => self.shared.stats().gossip.published += 1,
             Err(PublishError::NoPeersSubscribedToTopic) => tracing::debug!("no peer is subscribed to gossip"),
@@ -207,7 +207,7 @@ impl Worker {
     }
 
     pub fn report_verdict(&mut self, id: &MessageId, from: &PeerId, verdict: MessageAcceptance) {
-        if let Some(gossip) = self.swarm.behaviour_mut().inner.gossip.as_mut() {
+        if let Some(gossip) = self.swarm.behaviour_mut().inner.background.gossip.as_mut() {
             gossip.report_message_validation_result(id, from, verdict);
         }
     }
