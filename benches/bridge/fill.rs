@@ -18,7 +18,7 @@ use crate::{
 
 /// Blocks that fill a store.
 pub const LENGTH: usize = 100_000;
-/// Rows of an INSERT, and of a transaction, where nothing but insertion is measured: as the store has them.
+/// Rows of an INSERT, and of a transaction, where nothing but insertion is measured.
 const ROWS_PER_STATEMENT: usize = 250;
 const ROWS_PER_TRANSACTION: usize = 1_000;
 
