@@ -15,7 +15,7 @@
 //! * [`latency`]: latencies at a fixed rate
 //! * [`compressed`]: HTTP in each content coding
 //! * [`queries`]: Postgres without a gateway: `pgbench`, `json_agg`
-//! * [`sync`]: filling a store by syncing, against bare insertion
+//! * [`sync`]: filling a store by syncing, against the other ways to [`fill`] it; [`spent`] tells whose time it takes
 //! * [`proof`]: syncing with proof of work, and the memory of a sync
 //! * [`plain`]: a peer of the network's own protocol alone
 //! * [`memory`]: what `serve` takes
@@ -35,6 +35,7 @@ mod compressed;
 mod cpu;
 mod direct;
 mod echo;
+mod fill;
 mod http;
 mod latency;
 mod machine;
@@ -49,6 +50,7 @@ mod proof;
 mod queries;
 mod rivals;
 mod sizes;
+mod spent;
 mod startup;
 mod sync;
 mod whole;

@@ -1,4 +1,4 @@
-//! The program itself, as `serve` on free ports.
+//! The program itself, on free ports: as `serve`, and as `node`.
 
 use std::{path::Path, process::Stdio};
 
@@ -11,15 +11,27 @@ use crate::measure::Outcome;
 
 /// Starts `serve` on the store at `url`; the process, which ends when dropped, and the address of its HTTP listener.
 pub async fn serve(url: &str, folder: &Path) -> Outcome<(Child, String)> {
-    let mut process = Command::new(env!("CARGO_BIN_EXE_modal-gateway"))
-        .arg("serve")
-        .args(["--database-url", url])
-        .args(["--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"])
-        .args(["--identity", "node.key"])
+    let mut command = Command::new(env!("CARGO_BIN_EXE_modal-gateway"));
+    command.args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    start(command, url, folder, "http ").await
+}
+
+/// Starts `node` on the store at `url`; the process, which ends when dropped, and its address with its peer id.
+pub async fn node(url: &str, folder: &Path) -> Outcome<(Child, String)> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_modal-gateway"));
+    command.arg("node");
+    start(command, url, folder, "libp2p ").await
+}
+
+/// Starts it, and waits until it prints the line that begins with `word`; the rest of that line.
+async fn start(mut command: Command, url: &str, folder: &Path, word: &str) -> Outcome<(Child, String)> {
+    let mut process = command
+        .args(["--database-url", url, "--listen", "/ip4/127.0.0.1/tcp/0", "--identity", "node.key"])
         .current_dir(folder)
         .env_clear()
-        // All clients have the same address.
+        // All clients have the same address, and one peer may have as much as it can take.
         .env("MODAL_GATEWAY_UNLIMITED_CLIENT", "127.0.0.0/8")
+        .env("MODAL_GATEWAY_PEER_RATE_LIMIT", "0")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -28,13 +40,13 @@ pub async fn serve(url: &str, folder: &Path) -> Outcome<(Child, String)> {
     let mut lines = BufReader::new(process.stderr.take().ok_or("no stderr")?).lines();
     let mut printed = String::new();
     while let Some(line) = lines.next_line().await? {
-        if let Some(base) = line.strip_prefix("http ") {
-            let base = base.to_owned();
+        if let Some(rest) = line.strip_prefix(word) {
+            let rest = rest.to_owned();
             // What it prints after that must not fill the pipe.
             tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-            return Ok((process, base));
+            return Ok((process, rest));
         }
         printed += &line;
     }
-    Err(format!("`serve` did not start: {printed}").into())
+    Err(format!("the program did not start: {printed}").into())
 }

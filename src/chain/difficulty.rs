@@ -90,6 +90,11 @@ pub fn meets(hash: &str, difficulty: u128) -> bool {
 }
 
 fn parse_hash(text: &str) -> Option<U256> {
+    let mut bytes = [0; 32];
+    // As nearly every hash is.
+    if hex::decode_to_slice(text, &mut bytes).is_ok() {
+        return Some(U256::from_be_bytes(bytes));
+    }
     let hex = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if hex { U256::from_str_radix(text, 16).ok() } else { None }
 }

@@ -4,7 +4,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    block::{Deviation, Header, MAX_BLOCK_BYTES, MAX_KEY_BYTES, MinerBlock},
+    block::{Deviation, Header, MinerBlock},
     difficulty::{CumulativeDifficulty, meets},
     encoding::has_hash_form,
     network::{Enforcement, Network},
@@ -14,9 +14,11 @@ use super::{
 
 pub(super) mod derived;
 mod rules;
+mod storable;
 
 use rules::shorten;
 pub use rules::{Level, Rule, VerifyError, Violation};
+pub use storable::check_storable;
 
 /// Blocks that a [`Verifier`] has passed: a contiguous, linked run, possibly empty.
 #[derive(Debug, Clone)]
@@ -138,14 +140,25 @@ impl Verifier {
     /// [`VerifyError::Violation`] names the block and the rule; [`VerifyError::Pow`] says that nothing is proven either
     /// way.
     pub fn verify(&self, parent: Option<&ChainEnd>, blocks: Vec<MinerBlock>) -> Result<VerifiedBlocks, VerifyError> {
+        self.apply(parent, blocks, false)
+    }
+
+    /// See [`verify`](Self::verify); the derived members of blocks that are `derived` are not computed again.
+    fn apply(
+        &self,
+        parent: Option<&ChainEnd>,
+        mut blocks: Vec<MinerBlock>,
+        derived: bool,
+    ) -> Result<VerifiedBlocks, VerifyError> {
         let mut walk = Walk::new(self, parent);
-        let mut blocks = blocks;
         for block in &mut blocks {
             check_storable(block)?;
             let header = Header::from(&*block);
             let deviations = walk.follow(&header)?;
             if self.level >= Level::Linked {
                 block.deviations = deviations;
+            }
+            if self.level >= Level::Linked && !derived {
                 check_body(self.network(), block, &header)?;
             }
         }
@@ -316,30 +329,6 @@ fn check_hashes(pool: &HashPool, blocks: &[MinerBlock]) -> Result<(), VerifyErro
         }
         .into()),
     }
-}
-
-/// What any block must keep to be stored at all, orphans too: [`Rule::Size`] and [`Rule::Text`].
-///
-/// # Errors
-/// The rule that it breaks.
-pub fn check_storable(block: &MinerBlock) -> Result<(), Violation> {
-    let bytes = block.to_json().len();
-    // What a column of its own holds as it is; of the other texts there is only the JSON, in which a NUL is an escape.
-    let mut columns = [("hash", &block.hash), ("previous_hash", &block.previous_hash)]
-        .into_iter()
-        .chain(block.orphan_reason.as_ref().map(|reason| ("orphan_reason", reason)));
-    let (rule, detail) = if bytes > MAX_BLOCK_BYTES {
-        (Rule::Size, format!("{bytes} bytes, at most {MAX_BLOCK_BYTES} may be"))
-    } else if let Some((name, text)) = columns.clone().find(|(_, text)| text.len() > MAX_KEY_BYTES) {
-        (Rule::Size, format!("{name}: {} bytes, at most {MAX_KEY_BYTES} may be", text.len()))
-    } else if block.hash.is_empty() {
-        (Rule::Text, "its hash is empty".into())
-    } else if let Some((name, _)) = columns.find(|(_, text)| text.contains('\0')) {
-        (Rule::Text, format!("{name}: it has a NUL character"))
-    } else {
-        return Ok(());
-    };
-    Err(Violation { index: block.index, hash: block.hash.clone(), rule, detail })
 }
 
 fn ensure(holds: bool, block: &Header, rule: Rule, detail: impl FnOnce() -> String) -> Result<(), Violation> {

@@ -18,11 +18,14 @@ use super::{
 };
 
 pub mod health;
+pub mod insert;
 pub mod pool;
 pub mod postgres;
 pub mod rows;
 pub mod sqlite;
 pub mod statements;
+
+use rows::BlockRow;
 
 /// How a database is connected to.
 pub type ConnectOptions<DB> = <<DB as Database>::Connection as Connection>::Options;
@@ -96,6 +99,13 @@ pub trait Backend:
 
     /// Number of rows that a statement changed.
     fn rows_affected(result: &Self::QueryResult) -> u64;
+
+    /// Inserts canonical blocks, none of which may be stored, in the quickest way there is. It must not be cut off: the
+    /// connection can't be used any more then.
+    fn insert_new(
+        connection: &mut Self::Connection,
+        rows: &[BlockRow],
+    ) -> impl Future<Output = sqlx::Result<()>> + Send;
 
     /// The store's error for one of the driver. Never contains the URL's password.
     fn error(error: sqlx::Error) -> StoreError;

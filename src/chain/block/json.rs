@@ -1,7 +1,7 @@
 //! A block as JSON, read and written by hand: a derived reader would not say in which field a value of the wrong type
 //! is.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -54,13 +54,17 @@ impl<'de> Deserialize<'de> for MinerBlock {
 
 struct BlockVisitor;
 
+/// A text that is borrowed from what is read, where that has it as it is.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 /// A difficulty that follows from the hash: what is no number counts as missing.
 struct Worth(Option<u128>);
 
 impl<'de> Deserialize<'de> for Worth {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Option::<std::borrow::Cow<'_, str>>::deserialize(deserializer)?;
-        Ok(Self(text.and_then(|text| parse_decimal(&text))))
+        let text = Option::<Text<'_>>::deserialize(deserializer)?;
+        Ok(Self(text.and_then(|Text(text)| parse_decimal(&text))))
     }
 }
 
@@ -107,8 +111,8 @@ impl<'de> Visitor<'de> for BlockVisitor {
         let (mut nonce, mut difficulty, mut target, mut actual) = (None, None, None, None);
         let (mut seen_at, mut orphaned_at, mut height_at_time) = (None, None, None);
         let (mut orphan_reason, mut competing_hash, mut deviations) = (None, None, None);
-        while let Some(key) = map.next_key::<String>()? {
-            match key.as_str() {
+        while let Some(Text(key)) = map.next_key()? {
+            match &*key {
                 "hash" => take(&mut map, "hash", &mut hash)?,
                 "index" => take(&mut map, "index", &mut index)?,
                 "epoch" => take(&mut map, "epoch", &mut epoch)?,

@@ -5,8 +5,8 @@
 
 use std::ops::AddAssign;
 
-use super::{Level, Verifier};
-use crate::chain::{block::MinerBlock, difficulty::actualized};
+use super::{Level, VerifiedBlocks, Verifier, VerifyError};
+use crate::chain::{block::MinerBlock, difficulty::actualized, position::ChainEnd};
 
 /// How many blocks were sent with a derived member that is there and differs from the computed one, by member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,6 +40,19 @@ impl AddAssign for Differences {
 }
 
 impl Verifier {
+    /// Computes the derived members of blocks that were just read, as [`derive`](Self::derive), and [verifies](Self::verify) the
+    /// blocks. Blocking.
+    ///
+    /// # Errors
+    /// Those of [`verify`](Self::verify), beside the differences.
+    pub fn derive_and_verify(
+        &self,
+        parent: Option<&ChainEnd>,
+        mut blocks: Vec<MinerBlock>,
+    ) -> (Differences, Result<VerifiedBlocks, VerifyError>) {
+        (self.derive(&mut blocks), self.apply(parent, blocks, true))
+    }
+
     /// Computes the derived members of blocks that were just read. From [`Level::Linked`] on all of them; at
     /// [`Level::None`], where nothing is known of how the blocks were made, only a data hash that is empty.
     pub fn derive(&self, blocks: &mut [MinerBlock]) -> Differences {

@@ -1,5 +1,8 @@
 //! The blocks of a file on their way into the transaction of an import.
 
+use futures::{FutureExt, future::BoxFuture};
+use tokio_util::task::AbortOnDropHandle;
+
 use super::{
     problem::{ImportError, Problem},
     stored::Stored,
@@ -18,9 +21,12 @@ const BATCH: usize = 1000;
 /// The same at [`Level::Pow`], where a block takes some 40 ms of a core: so that progress is seen.
 const POW_BATCH: usize = 100;
 
-/// Puts blocks into the transaction, batch by batch.
+/// The transaction, when what it is doing is done.
+type Writing = BoxFuture<'static, Result<Box<dyn ChainWriter>, ImportError>>;
+
+/// Puts blocks into the transaction, batch by batch: one is written while the next is read and verified.
 pub(super) struct Importer<'a> {
-    writer: Box<dyn ChainWriter>,
+    writing: Writing,
     stored: Stored<'a>,
     config: &'a Config,
     file: &'a str,
@@ -30,7 +36,7 @@ pub(super) struct Importer<'a> {
     genesis: Option<Genesis>,
     /// Made with the first batch: a file without news needs none.
     verifier: Option<Verifier>,
-    /// The end of the chain that the writer has so far.
+    /// The end of the chain that the writer has so far, or will have.
     end: Option<ChainEnd>,
     /// Canonical blocks not yet written, which follow the writer's tip, and their lines.
     pending: Vec<MinerBlock>,
@@ -61,7 +67,7 @@ impl<'a> Importer<'a> {
         let (pending, pending_lines, orphans) = (Vec::new(), Vec::new(), Vec::new());
         let (stored, verifier, seen) = (Stored::new(store, summary.state.length), None, None);
         Ok(Self {
-            writer,
+            writing: idle(writer),
             stored,
             config,
             file,
@@ -134,12 +140,12 @@ impl<'a> Importer<'a> {
     /// The index after the chain's last, what is pending included.
     fn next_index(&self) -> u64 {
         let last = self.pending.last().map(|block| block.index);
-        let last = last.or_else(|| self.writer.state().tip.as_ref().map(|tip| tip.index));
+        let last = last.or_else(|| self.end.as_ref().map(|end| end.index));
         last.map_or(0, |last| last.saturating_add(1))
     }
 
     /// Hash of the canonical block at `index`, what is pending included.
-    async fn known_hash(&mut self, index: u64) -> Result<Option<String>, StoreError> {
+    async fn known_hash(&mut self, index: u64) -> Result<Option<String>, ImportError> {
         if index >= self.next_index() {
             return Ok(None);
         }
@@ -149,7 +155,12 @@ impl<'a> Importer<'a> {
             None => match self.stored.hash(index).await? {
                 Some(hash) => Ok(Some(hash)),
                 // Written in this transaction.
-                None => Ok(self.writer.canonical_at(index).await?.map(|(hash, _)| hash)),
+                None => {
+                    let mut writer = (&mut self.writing).await?;
+                    let found = writer.canonical_at(index).await?;
+                    self.writing = idle(writer);
+                    Ok(found.map(|(hash, _)| hash))
+                }
             },
         }
     }
@@ -165,12 +176,9 @@ impl<'a> Importer<'a> {
             Some(_) => self.verifier()?.at(Level::Linked)?,
             None => self.verifier()?,
         };
-        let verify = move || {
-            let mut blocks = blocks;
-            verifier.derive(&mut blocks);
-            verifier.verify(parent.as_ref(), blocks)
-        };
-        let verified = match tokio::task::spawn_blocking(verify).await? {
+        let verify = move || verifier.derive_and_verify(parent.as_ref(), blocks);
+        let (_, verified) = tokio::task::spawn_blocking(verify).await?;
+        let verified = match verified {
             Ok(verified) => verified,
             Err(VerifyError::Pow(error)) => return Err(error.into()),
             Err(VerifyError::Violation(violation)) => {
@@ -180,22 +188,29 @@ impl<'a> Importer<'a> {
             }
         };
         self.end = verified.end().cloned();
-        match self.writer.append(verified).await {
-            Ok(()) => {
-                self.summary.imported += count;
-                self.summary.assumed += assumed.as_ref().map_or(0, |_| count);
+        self.summary.imported += count;
+        self.summary.assumed += assumed.as_ref().map_or(0, |_| count);
+        let file = self.file.to_owned();
+        let mut writer = (&mut self.writing).await?;
+        let append = AbortOnDropHandle::new(tokio::spawn(async move {
+            match writer.append(verified).await {
+                Ok(()) => Ok(writer),
+                Err(StoreError::Conflict(problem)) => {
+                    Err(ImportError::Conflict { file, first: first_line, last: last_line, problem })
+                }
+                Err(error) => Err(error.into()),
             }
-            Err(StoreError::Conflict(problem)) => {
-                let file = self.file.into();
-                return Err(ImportError::Conflict { file, first: first_line, last: last_line, problem });
-            }
-            Err(error) => return Err(error.into()),
-        }
+        }));
+        self.writing = async { append.await? }.boxed();
         if let (Some(pin), Some(end)) = (assumed, &self.end)
             && end.index == pin.index
-            && !pin.is(&end.into(), self.writer.state().cumulative_difficulty)
         {
-            return Err(ImportError::NotAssumed);
+            let writer = (&mut self.writing).await?;
+            let work = writer.state().cumulative_difficulty;
+            self.writing = idle(writer);
+            if !pin.is(&end.into(), work) {
+                return Err(ImportError::NotAssumed);
+            }
         }
         Ok(())
     }
@@ -219,7 +234,9 @@ impl<'a> Importer<'a> {
         if !orphans.is_empty() {
             self.verifier()?.derive(&mut orphans);
         }
-        let new = self.writer.add_orphans(&orphans, Level::None).await?;
+        let mut writer = (&mut self.writing).await?;
+        let new = writer.add_orphans(&orphans, Level::None).await?;
+        self.writing = idle(writer);
         self.summary.orphans += new;
         self.summary.already_there += (orphans.len() as u64).saturating_sub(new);
         Ok(())
@@ -232,9 +249,14 @@ impl<'a> Importer<'a> {
         if self.summary.assumed > 0 && self.pin.is_some_and(ends_before) {
             return Err(ImportError::NotAssumed);
         }
+        let writer = self.writing.await?;
         if self.summary.imported + self.summary.orphans > 0 {
-            self.summary.state = self.writer.commit().await?;
+            self.summary.state = writer.commit().await?;
         }
         Ok(self.summary)
     }
+}
+
+fn idle(writer: Box<dyn ChainWriter>) -> Writing {
+    std::future::ready(Ok(writer)).boxed()
 }

@@ -208,7 +208,7 @@ impl<DB: Backend> Pool<DB> {
     pub async fn begin(self: &Arc<Self>) -> Result<PooledConnection<DB>> {
         let mut transaction = self.acquire().await?;
         // A caller that doesn't wait for the answer may leave a transaction open.
-        transaction.mark_broken();
+        transaction.state = State::Broken;
         let begin = self.connector.shared_session.clone().unwrap_or_else(|| DB::BEGIN.to_owned());
         raw_sql(AssertSqlSafe(begin)).execute(transaction.get()).await.map_err(DB::error)?;
         transaction.state = State::InTransaction;
@@ -279,14 +279,15 @@ impl<DB: Backend> InUse<DB> {
 
     /// Commits the transaction. After an error it may be committed or not: the connection that could tell is closed.
     pub async fn commit(&mut self) -> Result<()> {
-        self.mark_broken();
+        self.state = State::Broken;
         raw_sql("COMMIT").execute(self.get()).await.map_err(DB::error)?;
         self.state = State::Clean;
         Ok(())
     }
 
-    fn mark_broken(&mut self) {
-        self.state = State::Broken;
+    /// Says whether the connection is closed, rather than the transaction rolled back, if a statement is cut off from here on.
+    pub fn close_if_interrupted(&mut self, close: bool) {
+        self.state = if close { State::Broken } else { State::InTransaction };
     }
 
     /// Returns the connection to the pool, at once or in a task that finds out whether it can be used again. The permit

@@ -11,13 +11,14 @@ use sqlx::{
 };
 use url::Url;
 
-use super::{Backend, Connector, FOREIGN, Reached, misread, prepare};
+use super::{Backend, Connector, FOREIGN, Reached, misread, prepare, rows::BlockRow};
 use crate::store::{
     error::{Result, StoreError},
     model::OpenOptions,
     traits::Lease,
 };
 
+mod copy;
 mod reach;
 mod shared;
 
@@ -93,6 +94,10 @@ impl Backend for Postgres {
 
     fn rows_affected(result: &PgQueryResult) -> u64 {
         result.rows_affected()
+    }
+
+    async fn insert_new(connection: &mut PgConnection, rows: &[BlockRow]) -> sqlx::Result<()> {
+        copy::copy(connection, rows).await
     }
 
     /// By SQLSTATE: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.

@@ -18,7 +18,13 @@ use sqlx::{
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use url::form_urlencoded;
 
-use super::{Backend, Connector, Reached, misread, prepare};
+use super::{
+    Backend, Connector, Reached,
+    insert::{OnConflict, insert},
+    misread, prepare,
+    rows::BlockRow,
+    statements::ROWS_PER_STATEMENT,
+};
 use crate::store::{
     error::{Result, StoreError},
     model::OpenOptions,
@@ -113,6 +119,13 @@ impl Backend for Sqlite {
 
     fn rows_affected(result: &SqliteQueryResult) -> u64 {
         result.rows_affected()
+    }
+
+    async fn insert_new(connection: &mut SqliteConnection, rows: &[BlockRow]) -> sqlx::Result<()> {
+        for rows in rows.chunks(ROWS_PER_STATEMENT) {
+            insert::<Self>(connection, rows, true, OnConflict::Fail).await?;
+        }
+        Ok(())
     }
 
     /// By primary result code, the low byte: <https://www.sqlite.org/rescode.html>.

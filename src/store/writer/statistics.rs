@@ -37,14 +37,17 @@ pub async fn count<DB: Backend>(
     rows: &[BlockRow],
     sign: i64,
 ) -> Result<()> {
-    let mut changes = Changes::new();
+    let (mut epochs, mut nominees, mut levels) = (HashMap::new(), HashMap::new(), HashMap::new());
     for row in rows {
-        let epoch = (EPOCH, row.block.epoch.to_string());
-        let nominee = (NOMINEE, nominee_value(&row.block.nominated_peer_id));
-        for key in [epoch, nominee, level_key(row.level)] {
-            *changes.entry(key).or_default() += sign;
-        }
+        *epochs.entry(row.block.epoch).or_default() += sign;
+        *nominees.entry(row.block.nominated_peer_id.as_str()).or_default() += sign;
+        *levels.entry(row.level).or_default() += sign;
     }
+    let weakest = levels.keys().copied().chain(state.level).min();
+    let epochs = epochs.into_iter().map(|(epoch, change)| ((EPOCH, epoch.to_string()), change));
+    let nominees = nominees.into_iter().map(|(nominee, change)| ((NOMINEE, nominee_value(nominee)), change));
+    let levels = levels.into_iter().map(|(level, change)| (level_key(level), change));
+    let changes = epochs.chain(nominees).chain(levels).collect();
     let bytes: usize = rows.iter().map(|row| row.document.len()).sum();
     state.length = state.length.saturating_add_signed(sign * rows.len() as i64);
     state.bytes = state.bytes.saturating_add_signed(sign * bytes as i64);
@@ -56,7 +59,12 @@ pub async fn count<DB: Backend>(
         let deviating = rows.iter().filter(|row| row.block.deviations.contains(&deviation)).count();
         *count = count.saturating_add_signed(sign * deviating as i64);
     }
-    tally::<DB>(connection, state, changes).await
+    tally::<DB>(connection, state, changes).await?;
+    match sign {
+        1.. => state.level = weakest,
+        _ => find_weakest::<DB>(connection, state).await?,
+    }
+    Ok(())
 }
 
 /// Moves canonical blocks, given as a number for each level, to the level `to`.
@@ -68,7 +76,8 @@ pub async fn raise<DB: Backend>(
 ) -> Result<()> {
     let removed = blocks.iter().map(|(from, count)| (level_key(*from), -count));
     let total = blocks.iter().map(|(_, count)| count).sum();
-    tally::<DB>(connection, state, removed.chain([(level_key(to), total)]).collect()).await
+    tally::<DB>(connection, state, removed.chain([(level_key(to), total)]).collect()).await?;
+    find_weakest::<DB>(connection, state).await
 }
 
 /// Applies changes to the table, and what follows from them to the state.
@@ -94,6 +103,11 @@ async fn tally<DB: Backend>(connection: &mut DB::Connection, state: &mut ChainSt
             *different = different.saturating_add_signed(i64::from(blocks > 0) - i64::from(before > 0));
         }
     }
+    Ok(())
+}
+
+/// Finds the weakest level of canonical blocks.
+async fn find_weakest<DB: Backend>(connection: &mut DB::Connection, state: &mut ChainState) -> Result<()> {
     let weakest = query_as("SELECT CAST(min(value) AS BIGINT) FROM tally WHERE kind = $1 AND blocks > 0");
     let (weakest,): (Option<i64>,) = weakest.bind(LEVEL.to_owned()).fetch_one(connection).await.map_err(DB::error)?;
     state.level = weakest.map(level).transpose()?;

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use sqlx::{AssertSqlSafe, QueryBuilder, query, query_as};
+use sqlx::{AssertSqlSafe, query, query_as};
 
 use super::{
     events::{History, record_event},
@@ -13,6 +13,7 @@ use crate::{
     store::{
         backend::{
             Backend,
+            insert::{OnConflict, insert},
             pool::{Pool, PooledConnection},
             rows::{BlockColumns, BlockRow, ChainRow, clamp, json_array, known_work, level},
             statements::{self, ROWS_PER_STATEMENT},
@@ -34,15 +35,6 @@ pub struct WriteTransaction<DB: Backend> {
     pub(super) writes: u64,
 }
 
-/// What an INSERT does with blocks that are stored already.
-#[derive(Clone, Copy)]
-enum OnConflict {
-    /// Changes them from canonical to orphaned or back.
-    Update,
-    /// Leaves them as they are.
-    Ignore,
-}
-
 impl<DB: Backend> WriteTransaction<DB> {
     /// Begins the transaction, waiting for other writers.
     pub async fn begin(pool: &Arc<Pool<DB>>) -> Result<Self> {
@@ -57,36 +49,22 @@ impl<DB: Backend> WriteTransaction<DB> {
     async fn insert(&mut self, rows: &[BlockRow], canonical: bool, on_conflict: OnConflict) -> Result<u64> {
         let mut written = 0;
         for rows in rows.chunks(ROWS_PER_STATEMENT) {
-            let mut insert = QueryBuilder::new(
-                "INSERT INTO block (hash, idx, epoch, previous_hash, canonical, orphan_reason, cumulative_difficulty, \
-                 level, document) ",
-            );
-            insert.push_values(rows, |mut values, row| {
-                values.push_bind(row.block.hash.clone()).push_bind(row.block.index as i64);
-                values.push_bind(row.block.epoch as i64).push_bind(row.block.previous_hash.clone());
-                values.push_bind(canonical).push_bind(row.block.orphan_reason.clone());
-                values.push_bind(row.cumulative_difficulty.map(|difficulty| difficulty.to_string()));
-                values.push_bind(row.level.code()).push_bind(row.document.clone());
-            });
-            insert.push(match on_conflict {
-                OnConflict::Ignore => " ON CONFLICT (hash) DO NOTHING",
-                OnConflict::Update => {
-                    " ON CONFLICT (hash) DO UPDATE SET idx = excluded.idx, epoch = excluded.epoch, \
-                     previous_hash = excluded.previous_hash, canonical = excluded.canonical, \
-                     orphan_reason = excluded.orphan_reason, \
-                     cumulative_difficulty = excluded.cumulative_difficulty, \
-                     level = excluded.level, document = excluded.document \
-                     WHERE block.canonical <> excluded.canonical"
-                }
-            });
-            // Only statements of full length recur often enough to be kept prepared.
-            let statement = insert.build().persistent(rows.len() == ROWS_PER_STATEMENT);
-            let rows = DB::rows_affected(&statement.execute(self.connection.get()).await.map_err(DB::error)?);
+            let rows = insert::<DB>(self.connection.get(), rows, canonical, on_conflict).await.map_err(DB::error)?;
             self.writes += u64::from(rows > 0);
             written += rows;
         }
         self.changed |= written > 0;
         Ok(written)
+    }
+
+    /// Writes canonical rows, none of which is stored yet.
+    async fn insert_new(&mut self, rows: &[BlockRow]) -> Result<()> {
+        // It may have written some of them before it fails.
+        (self.writes, self.changed) = (self.writes + 1, true);
+        self.connection.close_if_interrupted(true);
+        let written = DB::insert_new(self.connection.get(), rows).await.map_err(DB::error);
+        self.connection.close_if_interrupted(false);
+        written
     }
 
     /// The stored blocks with these hashes, and their cumulative difficulties where known.
@@ -118,7 +96,9 @@ impl<DB: Backend> WriteTransaction<DB> {
         } else {
             0
         };
-        if self.insert(&rows, true, OnConflict::Update).await? != rows.len() as u64 {
+        if adopted == 0 {
+            self.insert_new(&rows).await?;
+        } else if self.insert(&rows, true, OnConflict::Update).await? != rows.len() as u64 {
             return Err(StoreError::Conflict("one of the blocks is on the canonical chain already".into()));
         }
         statistics::count::<DB>(self.connection.get(), &mut self.state, &rows, 1).await?;

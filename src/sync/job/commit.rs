@@ -15,6 +15,10 @@ use crate::{
     },
 };
 
+/// Blocks after which a transaction ends though further ones are there: so many share the cost of one, and other writers
+/// don't wait long.
+const TRANSACTION: usize = 4 * BATCH;
+
 /// The result of a plan without a failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
@@ -28,7 +32,8 @@ pub struct Outcome {
 }
 
 impl JobRun {
-    /// Writes batches as they come. A branch is staged until it weighs more than the store's chain, and then adopted.
+    /// Writes batches as they come, those that are there already in one transaction. A branch is staged until it weighs
+    /// more than the store's chain, and then adopted.
     pub async fn commit(
         &self,
         plan: &Plan,
@@ -41,28 +46,22 @@ impl JobRun {
         while failure.is_none()
             && let Some(next) = verified.recv().await
         {
-            let mut batches = Vec::new();
-            let mut blocks = 0;
-            let mut next = Some(next);
-            while let Some(batch) = next {
-                match batch {
-                    Ok(batch) => (blocks, _) = (blocks + batch.len(), batches.push(batch)),
-                    Err(error) => failure = Some(error),
+            let mut batches = match next {
+                Ok(batch) => vec![batch],
+                Err(error) => {
+                    failure = Some(error);
+                    break;
                 }
-                let more = failure.is_none() && blocks < BATCH;
-                next = if more { verified.try_recv().ok() } else { None };
-            }
-            if blocks == 0 {
-                continue;
-            }
+            };
+            let mut blocks: usize = batches.iter().map(VerifiedBlocks::len).sum();
             if is_branch && ancestor.as_ref().map_or(0, |ancestor| ancestor.index + 1) == length {
                 is_branch = self.drop_shared_blocks(&mut batches, &mut ancestor, &mut length, &mut outcome).await?;
                 is_branch |= !plan.is_proven(length);
             }
             let (mut writer, mut reorganised, mut assumed) = (self.begin_write().await?, None, 0);
             // The crash test reads these two lines: did the kill fall between them?
-            tracing::trace!(blocks, "transaction begins");
-            for batch in batches {
+            tracing::trace!("transaction begins");
+            while let Some(batch) = batches.pop() {
                 length += batch.len() as u64;
                 if batch.level() < self.verifier.level() {
                     assumed += batch.len() as u64;
@@ -83,6 +82,12 @@ impl JobRun {
                         }
                     }
                     false => writer.append(batch).await.map_err(chain_changed)?,
+                }
+                let next = if blocks < TRANSACTION { verified.try_recv().ok() } else { None };
+                match next {
+                    Some(Ok(batch)) => (blocks, _) = (blocks + batch.len(), batches.push(batch)),
+                    Some(Err(error)) => failure = Some(error),
+                    None => {}
                 }
             }
             writer.commit().await?;

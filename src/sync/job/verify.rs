@@ -121,8 +121,7 @@ pub async fn verify(
             let (level, shared, after) = (verifier.level(), verifier.clone(), rules.parent.clone());
             let verify = move || {
                 batch.iter_mut().for_each(MinerBlock::clear_sender_view);
-                let differences = shared.derive(&mut batch);
-                (differences, shared.verify(after.as_ref(), batch))
+                shared.derive_and_verify(after.as_ref(), batch)
             };
             let verify = durations.measure(tokio::task::spawn_blocking(verify)).await;
             let (differences, outcome) = verify.map_err(|error| stopped(&error))?;

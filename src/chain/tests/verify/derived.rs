@@ -10,10 +10,13 @@ fn derived_members_are_computed_whatever_was_sent(#[values(Level::Linked, Level:
     sent[8].data_hash = "x".into();
     sent[40].epoch = 1;
     sent[41].actualized_difficulty = 0;
+    let broken = sent.clone();
     let differences = verifier.derive(&mut sent);
     assert_eq!(differences, Differences { data_hash: 1, epoch: 1, actualized_difficulty: 1 }, "an empty one is none");
     assert_eq!(sent, fixture());
     assert_eq!(differences.total(), 3);
+    let (again, verified) = at(Level::Linked).derive_and_verify(None, broken);
+    assert_eq!((again, verified.unwrap().into_blocks()), (differences, fixture()));
     // Numbered in the way of the first release.
     let plain = on(&Network { epoch_numbering: EpochNumbering::Plain, ..Network::devnet() }, Level::Linked);
     assert_eq!(plain.derive(&mut sent).epoch, 1);
