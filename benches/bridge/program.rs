@@ -18,6 +18,8 @@ pub async fn serve(url: &str, folder: &Path) -> Outcome<(Child, String)> {
         .args(["--identity", "node.key"])
         .current_dir(folder)
         .env_clear()
+        // How the packages set glibc's allocator can be measured too.
+        .envs(std::env::var_os("GLIBC_TUNABLES").map(|tunables| ("GLIBC_TUNABLES", tunables)))
         // All clients have the same address.
         .env("MODAL_GATEWAY_UNLIMITED_CLIENT", "127.0.0.0/8")
         .stdin(Stdio::null())
