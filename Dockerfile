@@ -34,6 +34,9 @@ RUN apt-get update \
 COPY --from=build /src/target/release/modal-gateway /usr/local/bin/
 COPY tests/fixtures/randomx-chain-61.ndjson /usr/share/modal-gateway/chain.ndjson
 
+# Pages of 2 MiB where the kernel has them, for RandomX: see docs/operations.md#memory.
+ENV GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+
 # Numbers, so that an orchestrator can tell that it isn't root. Database, identity key: all in /data.
 USER 10001:10001
 WORKDIR /data

@@ -17,6 +17,7 @@
 //! * [`queries`]: Postgres without a gateway: `pgbench`, `json_agg`
 //! * [`sync`]: filling a store by syncing, against the other ways to [`fill`] it; [`spent`] tells whose time it takes
 //! * [`proof`]: syncing with proof of work, and the memory of a sync
+//! * [`pow`]: hashes a second of proof of work
 //! * [`plain`]: a peer of the network's own protocol alone
 //! * [`memory`]: what `serve` takes
 //! * [`whole`]: the whole chain in one answer
@@ -45,6 +46,7 @@ mod nginx;
 mod plain;
 #[path = "../../tests/support/postgres.rs"]
 mod postgres;
+mod pow;
 mod program;
 mod proof;
 mod queries;
@@ -64,7 +66,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const THREADS: usize = 2;
 
 /// The sections, in their order. `growth` takes long, so that it has to be named.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "direct",
     "echo",
     "http",
@@ -75,6 +77,7 @@ const SECTIONS: [&str; 12] = [
     "queries",
     "whole",
     "sync",
+    "pow",
     "memory",
     "growth",
 ];
@@ -124,6 +127,9 @@ impl Plan {
 }
 
 fn main() -> Outcome<()> {
+    if std::env::var_os(pow::CHILD).is_some() {
+        return pow::child();
+    }
     let plan = Plan::of_arguments()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
     // As a task, because what `block_on` runs itself has a thread of its own.
@@ -132,11 +138,14 @@ fn main() -> Outcome<()> {
 
 async fn run(plan: Plan) -> Outcome<()> {
     let started = Instant::now();
-    if plan.named != ["growth"] {
+    if plan.named.is_empty() || plan.named.iter().any(|name| !["growth", "pow"].contains(&name.as_str())) {
         eprintln!("filling the stores ...");
         let stores = chain::Stores::fill(&chain::LENGTHS).await?;
         println!("{}", machine::describe(&stores).await?);
         sections(&plan, &stores, started).await?;
+    }
+    if plan.has("pow", started) {
+        println!("{}", pow::run(plan.quick).await?);
     }
     if plan.has("growth", started) {
         growth(&plan).await?;

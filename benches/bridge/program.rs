@@ -29,6 +29,8 @@ async fn start(mut command: Command, url: &str, folder: &Path, word: &str) -> Ou
         .args(["--database-url", url, "--listen", "/ip4/127.0.0.1/tcp/0", "--identity", "node.key"])
         .current_dir(folder)
         .env_clear()
+        // How the packages set glibc's allocator can be measured too.
+        .envs(std::env::var_os("GLIBC_TUNABLES").map(|tunables| ("GLIBC_TUNABLES", tunables)))
         // All clients have the same address, and one peer may have as much as it can take.
         .env("MODAL_GATEWAY_UNLIMITED_CLIENT", "127.0.0.0/8")
         .env("MODAL_GATEWAY_PEER_RATE_LIMIT", "0")

@@ -6,7 +6,7 @@ use libp2p::PeerId;
 
 use super::peers::block_set::Gap;
 use crate::{
-    chain::{PowError, Violation},
+    chain::{PowError, Violation, Weight},
     p2p::{Offence, P2pError},
     protocol::{Code, Failure, peers_words},
     store::StoreError,
@@ -159,6 +159,9 @@ pub enum SyncFailure {
         /// Index of the last block that both chains share.
         index: u64,
     },
+    /// The planned chain, as the headers of its peer show it, weighs no more than the store's.
+    #[error("it weighs no more than ours")]
+    Lighter(Weight),
     /// The chain in the store changed during the plan.
     #[error("the chain changed meanwhile")]
     ChainChanged,

@@ -42,6 +42,19 @@ fn the_unit_gives_the_program_the_time_and_the_user_that_it_wants() {
     assert!(text_of("systemd/modal-gateway-sysusers.conf").contains("\nu modal-gateway - "));
 }
 
+/// The benchmark of proof of work shows what it brings.
+#[test]
+fn the_unit_and_the_image_ask_for_large_pages() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = |path| fs::read_to_string(root.join(path)).unwrap();
+    let measured = text("benches/bridge/pow.rs");
+    let tunables = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
+    let (name, value) = tunables.split_once('=').unwrap();
+    assert!(measured.contains(&format!("(\"{name}\", \"{value}\")")), "what is measured is what is packaged");
+    assert!(text_of("systemd/modal-gateway.service").contains(&format!("\nEnvironment={tunables}\n")));
+    assert!(text("Dockerfile").contains(&format!("\nENV {tunables}\n")));
+}
+
 #[test]
 fn systemd_makes_the_user() {
     if !installed("systemd-sysusers") {

@@ -12,7 +12,7 @@ use super::{
     node::{Syncing, by, eventually, serve},
 };
 use crate::support::{
-    chain::{LIGHT, main_chain},
+    chain::{HEAVY, LIGHT, main_chain},
     gateway::Backend,
     serving::Serving,
 };
@@ -44,7 +44,7 @@ async fn claimed_numbers_are_only_hints(
 
 #[rstest]
 #[tokio::test]
-async fn a_verified_chain_is_not_fetched_again_for_a_greater_claim(
+async fn a_weighed_chain_is_not_fetched_again_for_a_greater_claim(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
 ) {
     let light = honest().fork(HELD as u64, "light").extend(10, &LIGHT);
@@ -65,6 +65,47 @@ async fn a_verified_chain_is_not_fetched_again_for_a_greater_claim(
     assert_eq!(ranges(), before, "its weight is known by its tip");
     syncing.assert_holds(&honest()).await;
     assert_eq!(syncing.info(&peer).penalties, 0);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_branch_that_loses_by_its_own_headers_costs_no_hash(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+    #[values(Mode::Full, Mode::Headers, Mode::Delta)] mode: Mode,
+) {
+    // Headers that lead to the tip of a heavy chain with little work. Each hash that is computed of them would be held
+    // against the peer.
+    let heavy = honest().fork(AT as u64, "heavy").extend(100, &HEAVY);
+    let mut forged = heavy.to_vec();
+    for at in AT + 1..forged.len() {
+        forged[at].previous_hash = forged[at - 1].hash.clone();
+        if at + 1 < forged.len() {
+            forged[at].hash = format!("00ff{at:060x}");
+        }
+    }
+    let node = Serving::of(&forged).headers(|_| {}).info(|info| info["cumulative_difficulty"] = json!("9".repeat(30)));
+    let peer = serve(&node).await;
+    let syncing = Syncing::with(backend, &honest()).await;
+    syncing.meet(&peer).await;
+    let progress = syncing.sync(&by(mode)).await.unwrap();
+    assert_eq!((progress.blocks, progress.retries, progress.last_error), (0, 0, None));
+    // At the end it is asked for its tip again, and no more.
+    let mut asked: Vec<_> = peer.requests().iter().map(|asked| asked["path"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(asked.pop().unwrap(), "/data/miner_block/chain_info");
+    let last = match mode {
+        Mode::Full => "/data/miner_block/canonical",
+        Mode::Headers => "/data/miner_block/headers",
+        _ => "/data/miner_block/range",
+    };
+    assert_eq!(asked.pop().unwrap(), last, "with headers, no block is asked for after them");
+    syncing.assert_holds(&honest()).await;
+    assert_eq!(syncing.info(&peer).penalties, 0, "to have less work is no offence");
+
+    // Nothing is proven by that: a peer that has the heavy chain, with the same tip, is followed.
+    let other = serve(&Serving::of(&heavy)).await;
+    syncing.meet(&other).await;
+    syncing.sync(&by(mode)).await.unwrap();
+    syncing.assert_holds(&heavy).await;
 }
 
 #[rstest]

@@ -313,3 +313,24 @@ async fn a_heavier_branch_with_a_bad_block_changes_nothing(
     assert_blamed(&syncing, &liar, Some("invalid_block")).await;
     assert_honest_chain_wins(&syncing, &liar).await;
 }
+
+#[rstest]
+#[tokio::test]
+async fn work_that_one_block_makes_up_is_found_by_its_hash_before_all_others(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    // Good blocks with little work, and then one that claims more than all of the honest chain.
+    let light = honest().fork(HELD as u64, "light").extend(200, &LIGHT);
+    let boast = format!("{:064x}", 1u128 << 100);
+    let branch = light.clone().with(MinerBlock { hash: boast, actualized_difficulty: 1 << 90, ..light.next() });
+    let liar = serve(&Serving::of(&branch)).await;
+    let syncing = Syncing::with(backend, &honest()).await;
+    syncing.meet(&liar).await;
+    let error = syncing.sync(&by(Mode::Delta)).await.unwrap_err();
+    assert!(error.to_string().contains("block 221 ") && error.to_string().contains("`hash`"), "{error}");
+    let job = syncing.store.jobs(1).await.unwrap().remove(0);
+    let progress: Progress = serde_json::from_str(&job.progress).unwrap();
+    assert_eq!(progress.blocks, 0, "none of the good ones is verified before");
+    syncing.assert_holds(&honest()).await;
+    assert_blamed(&syncing, &liar, Some("invalid_block")).await;
+}

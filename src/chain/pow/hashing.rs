@@ -20,10 +20,17 @@ type Doubt<'a> = &'a dyn Fn(&str) -> bool;
 /// one that it doesn't may, in full-memory mode, be wrong.
 pub(in crate::chain) type Hasher = Box<dyn FnMut(&str, Doubt) -> Result<String, PowError> + Send>;
 
-/// Hashes that repay the set-up of full-memory mode. A light hash takes 1/27 s of a core, a full one 1/160 s, and the
-/// set-up 80 s, all measured on one machine of two cores: 80 / (1/27 - 1/160). Set-up and hashes both spread over the
-/// cores.
-const REPAY_FULL: u64 = 2600;
+/// Hashes that repay the set-up of full-memory mode, in CPU time: set-up / (light hash - full hash).
+///
+/// The set-up computes the 34,078,719 items of the data set. A light hash computes 8 × 2048 items, which a full one reads,
+/// and is the same otherwise. So on any machine the set-up takes what 34,078,719 / 16,384 = 2080 hashes save, if reading
+/// and writing the items cost nothing. They cost a quarter more: with pages of 4 KiB 80 / (1/27 - 1/160) = 2600 was
+/// measured, with pages of 2 MiB on another machine 51 / (1/40 - 1/225) = 2490 (`cargo bench -- pow`).
+///
+/// A machine that is twice as fast, or half as fast, needs as many. Where only full hashes differ, because of its memory,
+/// twice their rate needs 2360 and half of it 3260. With fewer threads than cores the time is repaid sooner, since the
+/// set-up always takes all cores.
+const REPAY_FULL: u64 = 2080 + 2080 / 4;
 
 /// The caches and the data sets that are in use anywhere in the process: verifiers and miners of one network share
 /// them.

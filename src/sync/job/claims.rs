@@ -91,7 +91,7 @@ impl JobRun {
         let (state, missing) = self.chain().await?;
         let mut run = RunState::default();
         let claims = self.claims(&state, missing, &mut run).await;
-        let better = claims.iter().any(|(_, claim)| self.is_better(claim, &state, missing));
+        let better = claims.iter().any(|(remote, claim)| self.is_better(&remote.peer, claim, &state, missing));
         // An untrusted peer that did not answer in time is not polled each time. Without any answer this node may be at
         // fault.
         let waited = !better && !claims.is_empty();
@@ -131,7 +131,7 @@ impl JobRun {
             unresponsive.remove(&remote.peer);
             match claim {
                 Ok(Some(claim)) => {
-                    deadline.on_answer(self.is_better(&claim, state, missing));
+                    deadline.on_answer(self.is_better(&remote.peer, &claim, state, missing));
                     claims.push((remote, claim));
                 }
                 Ok(None) => {
@@ -190,7 +190,7 @@ impl JobRun {
         // A failure from here on is published with the claim.
         let before = self.known.chain(&peer).filter(|known| known.tip_hash == claim.hash);
         self.note(peer, &claim, Standing::Unknown, None);
-        if self.is_better(&claim, state, missing) {
+        if self.is_better(&peer, &claim, state, missing) {
             remote.locate(&mut claim).await.map_err(failed)?;
             return Ok(Some(claim));
         }
@@ -199,7 +199,7 @@ impl JobRun {
             // A chain with gaps has a higher tip than its length says.
             None => _ = remote.locate(&mut claim).await,
         }
-        if self.is_better(&claim, state, missing) {
+        if self.is_better(&peer, &claim, state, missing) {
             return Ok(Some(claim));
         }
         let Some(tip) = &state.tip else { return Ok(Some(claim)) };

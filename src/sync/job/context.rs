@@ -200,7 +200,7 @@ impl JobRun {
             SyncFailure::Unproven { peer, .. } => run.found.unreliable.insert(*peer),
             // The peer of the plan may have caused it.
             SyncFailure::ChainChanged => run.count_mismatch(),
-            SyncFailure::Store(_) | SyncFailure::Pow(_) | SyncFailure::Stopped => false,
+            SyncFailure::Lighter(_) | SyncFailure::Store(_) | SyncFailure::Pow(_) | SyncFailure::Stopped => false,
         }
     }
 }

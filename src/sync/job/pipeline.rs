@@ -16,10 +16,11 @@ use super::{
     verify::{Rules, attribute, stopped, verify, verify_hashes},
 };
 use crate::{
-    chain::{ChainEnd, Differences, Header, Rule, VerifyError},
+    chain::{ChainEnd, CumulativeDifficulty, Differences, Header, Level, Rule, VerifyError, Weight},
     source::job::{Mode, Phase, Stage},
     sync::{
         failure::{PeerFault, SyncFailure},
+        local_chain::weight,
         peers::{block_set::Gap, sources::Sources},
     },
 };
@@ -31,14 +32,21 @@ impl JobRun {
     /// Carries out a plan with blocks from `sources`.
     ///
     /// # Errors
-    /// The first failure; blocks that were verified before it are in the store.
+    /// The first failure; blocks that were verified before it are in the store. [`SyncFailure::Lighter`] for a branch
+    /// that loses even if its headers are true.
     pub async fn carry_out(&self, plan: &Plan, sources: Arc<Sources>) -> Result<Outcome, SyncFailure> {
         let numbering = self.network.epoch_numbering;
         let mut spans = spans(self.mode, numbering, plan.from, plan.to);
-        if self.mode == Mode::Headers {
-            self.headers(plan, &mut spans, &sources).await?;
+        let ours = weight(&self.store.state().await?);
+        if self.mode == Mode::Headers
+            && let Some(claimed) = self.headers(plan, &mut spans, &sources).await?
+            && self.verifier.level() >= Level::Linked
+            && plan.loses(&claimed, &ours)
+        {
+            return Err(SyncFailure::Lighter(claimed));
         }
         self.tracker.enter(Phase::Blocks);
+        let rules = Rules::new(&self.verifier, plan, sources.lead.peer, ours)?;
         let options = FetchOptions { mode: self.mode, numbering, tip: plan.claim.tip(), parent: plan.parent.clone() };
         let spans = download(options, spans, sources, self.fault_reporter());
         let (to_verify, fetched) = mpsc::channel(QUEUE_LENGTH);
@@ -60,7 +68,6 @@ impl JobRun {
         }));
         let (to_commit, verified) = mpsc::channel(QUEUE_LENGTH);
         self.stages.watch(Stage::Commit, &to_commit);
-        let rules = Rules::new(&self.verifier, plan)?;
         let (tracker, stages) = (self.tracker.clone(), self.stages.clone());
         let durations = stages.verification.clone();
         let differ = move |differences: Differences| {
@@ -91,12 +98,13 @@ impl JobRun {
         }
     }
 
-    /// Fetches and links the headers of a plan: each span gets the hash that it ends with. None gets one where the peer
-    /// does not know headers, or its headers do not link because it has stale blocks: then its blocks decide.
-    async fn headers(&self, plan: &Plan, spans: &mut [Span], sources: &Sources) -> Result<(), SyncFailure> {
+    /// Fetches and links the headers of a plan: each span gets the hash that it ends with. Returns the weight of the
+    /// chain up to the last header, which is not proven. Neither where the peer does not know headers, or its headers do
+    /// not link because it has stale blocks: then its blocks decide.
+    async fn headers(&self, plan: &Plan, spans: &mut [Span], sources: &Sources) -> Result<Option<Weight>, SyncFailure> {
         self.tracker.enter(Phase::Headers);
         let lead = &sources.lead;
-        let mut parent = plan.parent.clone();
+        let (mut parent, mut work) = (plan.parent.clone(), plan.work);
         for at in 0..spans.len() {
             let Span { from, to, .. } = spans[at];
             let headers = match lead.headers(from, to).await {
@@ -108,32 +116,32 @@ impl JobRun {
                 Some(headers) => self.linked(lead.peer, parent.as_ref(), headers).await?,
                 None => None,
             };
-            let Some(end) = linked else {
+            let Some((end, more)) = linked else {
                 // An earlier header may be the stale one: none counts.
                 spans.iter_mut().for_each(|span| span.ends_with = None);
-                return Ok(());
+                return Ok(None);
             };
             spans[at].ends_with = Some(end.hash.clone());
-            parent = Some(end);
+            (parent, work) = (Some(end), work + more);
             self.tracker.update(|progress| progress.headers += to - from + 1);
         }
-        Ok(())
+        Ok(parent.map(|end| Weight { work, length: end.index.saturating_add(1), tip_hash: end.hash }))
     }
 
-    /// The end of a run of headers after `parent`; `None` if they don't link.
+    /// The end and the work of a run of headers after `parent`; `None` if they don't link.
     async fn linked(
         &self,
         peer: PeerId,
         parent: Option<&ChainEnd>,
         mut headers: Vec<Header>,
-    ) -> Result<Option<ChainEnd>, SyncFailure> {
+    ) -> Result<Option<(ChainEnd, CumulativeDifficulty)>, SyncFailure> {
         let numbering = self.network.epoch_numbering;
         headers.iter_mut().for_each(|header| header.epoch = numbering.epoch(header.index));
         let (verifier, before) = (self.verifier.clone(), parent.cloned());
         let from = headers.first().map(|header| header.index);
         let linked = tokio::task::spawn_blocking(move || verifier.verify_headers(before.as_ref(), &headers));
         match linked.await {
-            Ok(Ok((end, _))) => Ok(end),
+            Ok(Ok((end, work))) => Ok(end.map(|end| (end, work))),
             Ok(Err(violation)) if matches!(violation.rule, Rule::Link | Rule::Index) => Ok(None),
             Ok(Err(violation)) => Err(attribute(self.verifier.level(), peer, None, from, violation)),
             Err(error) => Err(stopped(&error)),

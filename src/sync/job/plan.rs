@@ -1,5 +1,7 @@
 //! The plan of a job: which peer's blocks to fetch, from which common ancestor, appended or as a staged branch.
 
+use libp2p::PeerId;
+
 use super::context::{JobRun, RunState};
 use crate::{
     chain::{AssumeValid, ChainEnd, CumulativeDifficulty, Level, Position, Weight, locator},
@@ -43,6 +45,11 @@ impl Plan {
         self.assumed.as_ref().is_none_or(|pin| length > pin.index)
     }
 
+    /// Whether headers up to the claimed tip show a chain that won't become the store's, whose weight is `ours`.
+    pub fn loses(&self, claimed: &Weight, ours: &Weight) -> bool {
+        self.is_branch && self.adopt_at.is_none() && claimed.tip_hash == self.claim.hash && claimed <= ours
+    }
+
     /// Whether the plan reaches the claimed tip; otherwise another one follows.
     pub fn is_last(&self) -> bool {
         self.to >= self.claim.height
@@ -59,17 +66,17 @@ const MAX_SEARCHED_ANSWERS: usize = 25;
 const MAX_CHECKED: usize = 8;
 
 impl JobRun {
-    /// Whether a claim, if true, beats the chain in the store, which lacks the checkpoint at `missing`. A verified
-    /// weight overrules the claim. A claim without work counts by its length; its blocks will show their work.
-    pub fn is_better(&self, claim: &Claim, state: &ChainState, missing: Option<u64>) -> bool {
+    /// Whether a peer's claim, if true, beats the chain in the store, which lacks the checkpoint at `missing`. A weight
+    /// that is known overrules the claim. A claim without work counts by its length; its blocks will show their work.
+    pub fn is_better(&self, peer: &PeerId, claim: &Claim, state: &ChainState, missing: Option<u64>) -> bool {
         if claim.held {
             return false;
         }
         if state.tip.is_none() || missing.is_some_and(|index| claim.height >= index) {
             return true;
         }
-        match (self.known.weight(&claim.hash), claim.work) {
-            (Some(verified), _) => verified > weight(state),
+        match (self.known.weight(peer, &claim.hash), claim.work) {
+            (Some(known), _) => known > weight(state),
             // A chain with gaps: its tip is higher than its length says, and it claims too little work.
             (None, Some(_)) if claim.length <= claim.height => claim.height >= state.length,
             (None, Some(work)) => Weight { work, length: claim.length, tip_hash: claim.hash.clone() } > weight(state),

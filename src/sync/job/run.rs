@@ -63,7 +63,7 @@ impl JobRun {
                     let claims = self.claims(&state, missing, run).await;
                     let answered = claims.len() as u64;
                     let (better, not_ahead): (Vec<_>, Vec<_>) = claims.into_iter().partition(|(remote, claim)| {
-                        self.is_better(claim, &state, missing) && !run.not_better.contains(&remote.peer)
+                        self.is_better(&remote.peer, claim, &state, missing) && !run.not_better.contains(&remote.peer)
                     });
                     if !better.is_empty() && better.iter().all(|better| run.is_new_since_fetch(better, &state)) {
                         (run.found.useful, run.found.more) = (answered, true);
@@ -150,6 +150,13 @@ impl JobRun {
         let _helpers = self.add_helpers(&plan, others, &sources);
         let outcome = self.carry_out(&plan, sources.clone()).await;
         run.paces = sources.paces();
+        if let Err(SyncFailure::Lighter(claimed)) = outcome {
+            self.clear_stage().await?;
+            self.known.record_claimed(lead.peer, claimed);
+            run.not_better.insert(lead.peer);
+            run.found.lighter.insert(lead.peer);
+            return Ok(());
+        }
         let outcome = outcome?;
         if outcome.adopted && plan.ancestor.is_none() {
             run.genesis_peer = Some(lead.peer);

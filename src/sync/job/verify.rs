@@ -9,8 +9,8 @@ use tokio::{
 use super::{download::Window, plan::Plan};
 use crate::{
     chain::{
-        AssumeValid, ChainEnd, CumulativeDifficulty, Differences, Level, MinerBlock, Position, PowError, Rule,
-        VerifiedBlocks, Verifier, VerifyError, Violation,
+        AssumeValid, Differences, Header, Level, MinerBlock, Position, PowError, Rule, VerifiedBlocks, Verifier,
+        VerifyError, Violation, Weight,
     },
     sync::failure::SyncFailure,
     telemetry::Durations,
@@ -29,32 +29,36 @@ pub fn stopped(error: &JoinError) -> SyncFailure {
 }
 
 /// Computes the hashes of single blocks, on a thread for that; a violation if one is not that of its header.
-pub fn verify_hashes(verifier: &Verifier, mut blocks: Vec<MinerBlock>) -> JoinHandle<Result<(), VerifyError>> {
+pub fn verify_hashes(verifier: &Verifier, blocks: Vec<MinerBlock>) -> JoinHandle<Result<(), VerifyError>> {
     let verifier = verifier.clone();
-    tokio::task::spawn_blocking(move || {
-        verifier.derive(&mut blocks);
-        blocks.iter().try_for_each(|block| verifier.verify_hash(block))
-    })
+    tokio::task::spawn_blocking(move || blocks.into_iter().try_for_each(|block| verify_hash(&verifier, block)))
+}
+
+fn verify_hash(verifier: &Verifier, mut block: MinerBlock) -> Result<(), VerifyError> {
+    verifier.derive(std::slice::from_mut(&mut block));
+    verifier.verify_hash(&block)
 }
 
 /// What the blocks of a plan are verified with, and what they follow.
+#[derive(Clone)]
 pub struct Rules {
-    pub verifier: Verifier,
-    /// The block before the first one.
-    pub parent: Option<ChainEnd>,
-    /// Last index of the plan.
-    pub end: u64,
+    verifier: Verifier,
+    /// The rest of the plan: its parent and work are those of the last verified block.
+    rest: Plan,
+    /// The peer of the plan.
+    lead: PeerId,
+    /// The weight of the store's chain.
+    ours: Weight,
     /// What may be assumed of the chain.
-    pub assumption: Option<Assumption>,
+    assumption: Option<Assumption>,
 }
 
 /// The assume-valid block that a chain is said to contain.
-pub struct Assumption {
+#[derive(Clone)]
+struct Assumption {
     pin: AssumeValid,
     /// Verifies the blocks up to it.
     verifier: Verifier,
-    /// Work of the chain so far.
-    work: CumulativeDifficulty,
 }
 
 impl Rules {
@@ -62,16 +66,47 @@ impl Rules {
     ///
     /// # Errors
     /// [`PowError`] for settings that can't work.
-    pub fn new(verifier: &Verifier, plan: &Plan) -> Result<Self, PowError> {
+    pub fn new(verifier: &Verifier, plan: &Plan, lead: PeerId, ours: Weight) -> Result<Self, PowError> {
         let linked = verifier.at(Level::Linked)?;
-        let assumption = plan.assumed.clone();
-        let assumption = assumption.map(|pin| Assumption { pin, verifier: linked, work: plan.work });
-        Ok(Self { verifier: verifier.clone(), parent: plan.parent.clone(), end: plan.to, assumption })
+        let assumption = plan.assumed.clone().map(|pin| Assumption { pin, verifier: linked });
+        Ok(Self { verifier: verifier.clone(), rest: plan.clone(), lead, ours, assumption })
+    }
+
+    /// Whether hashes are computed of a branch that may lose.
+    fn is_contest(&self) -> bool {
+        self.rest.is_branch && self.assumption.is_none() && self.verifier.level() == Level::Pow
+    }
+
+    /// Looks at a window of a branch before its hashes are computed. A chain that is worse than its peer claims shows
+    /// that without a hash where the window is the last; work that is made up mostly shows in the hash that claims the
+    /// most. Blocking.
+    fn examine(&self, window: &Window) -> Result<(), SyncFailure> {
+        let headers: Vec<_> = window.blocks.iter().map(Header::from).collect();
+        // Another peer could make a better chain lose with blocks that are not of it. A violation is found in its place.
+        if window.peer == self.lead
+            && let Ok((Some(end), work)) = self.verifier.verify_headers(self.rest.parent.as_ref(), &headers)
+        {
+            let claimed =
+                Weight { work: self.rest.work + work, length: end.index.saturating_add(1), tip_hash: end.hash };
+            if self.rest.loses(&claimed, &self.ours) {
+                return Err(SyncFailure::Lighter(claimed));
+            }
+        }
+        // Little is lost with fewer.
+        if headers.len() <= POW_BATCH {
+            return Ok(());
+        }
+        let heaviest = window.blocks.iter().zip(&headers).max_by_key(|(_, header)| header.actualized());
+        match heaviest.map(|(block, _)| verify_hash(&self.verifier, block.clone())) {
+            Some(Err(VerifyError::Violation(violation))) => Err(SyncFailure::Invalid(window.peer, violation)),
+            Some(Err(VerifyError::Pow(error))) => Err(error.into()),
+            Some(Ok(())) | None => Ok(()),
+        }
     }
 
     /// The verifier of the next blocks, and most of them at once.
     fn next(&self) -> (&Verifier, usize) {
-        let next = self.parent.as_ref().map_or(0, |parent| parent.index.saturating_add(1));
+        let next = self.rest.parent.as_ref().map_or(0, |parent| parent.index.saturating_add(1));
         match &self.assumption {
             Some(Assumption { pin, verifier, .. }) if next <= pin.index => {
                 // A batch ends with the assume-valid block.
@@ -85,20 +120,20 @@ impl Rules {
 
     /// Goes on to the end of a verified batch; returns the failure if that is where the assume-valid block should be.
     fn follow(&mut self, batch: &VerifiedBlocks) -> Option<SyncFailure> {
-        self.parent = batch.end().cloned();
-        let (Assumption { pin, work, .. }, last) = self.assumption.as_mut().zip(batch.blocks().last())?;
+        self.rest.parent = batch.end().cloned();
+        self.rest.work = batch.blocks().iter().fold(self.rest.work, |work, block| work + block.actualized_difficulty);
+        let (Assumption { pin, .. }, last) = self.assumption.as_ref().zip(batch.blocks().last())?;
         if last.index > pin.index {
             return None;
         }
-        *work = batch.blocks().iter().fold(*work, |work, block| work + block.actualized_difficulty);
-        let is_followed = last.index < pin.index || pin.is(&Position::from(last), *work);
+        let is_followed = last.index < pin.index || pin.is(&Position::from(last), self.rest.work);
         (!is_followed).then_some(SyncFailure::NotAssumed(pin.index))
     }
 
     /// Number of the hashes that are still to be computed.
     fn hashes_left(&self) -> u64 {
         let assumed = self.assumption.as_ref().map_or(0, |assumption| assumption.pin.index);
-        self.parent.as_ref().map_or(0, |parent| self.end.saturating_sub(parent.index.max(assumed)))
+        self.rest.parent.as_ref().map_or(0, |parent| self.rest.to.saturating_sub(parent.index.max(assumed)))
     }
 }
 
@@ -112,13 +147,19 @@ pub async fn verify(
 ) -> Result<(), SyncFailure> {
     let mut before: Option<PeerId> = None;
     while let Some(window) = fetched.recv().await {
-        let Window { peer, blocks: mut rest } = window?;
+        let mut window = window?;
+        if rules.is_contest() {
+            let rules = rules.clone();
+            let examined = tokio::task::spawn_blocking(move || rules.examine(&window).map(|()| window)).await;
+            window = examined.map_err(|error| stopped(&error))??;
+        }
+        let Window { peer, blocks: mut rest } = window;
         let first = rest.first().map(|block| block.index);
         while !rest.is_empty() {
             let (verifier, size) = rules.next();
             let later = rest.split_off(rest.len().min(size));
             let mut batch = std::mem::replace(&mut rest, later);
-            let (level, shared, after) = (verifier.level(), verifier.clone(), rules.parent.clone());
+            let (level, shared, after) = (verifier.level(), verifier.clone(), rules.rest.parent.clone());
             let verify = move || {
                 batch.iter_mut().for_each(MinerBlock::clear_sender_view);
                 shared.derive_and_verify(after.as_ref(), batch)

@@ -25,6 +25,9 @@ pub struct KnownChains(Mutex<Known>);
 struct Known {
     /// Weights of verified chains.
     weights: VecDeque<Weight>,
+    /// Weights that peers' own headers show. Nothing is proven by them: each counts for its peer alone, since another
+    /// one with the same tip may have more work below it.
+    claimed: HashMap<PeerId, Weight>,
     /// Hash of the last block that was staged after the assume-valid one.
     after_assumed: Option<String>,
     /// Chains as the peers claim them.
@@ -47,9 +50,19 @@ impl KnownChains {
         }
     }
 
-    /// The weight of the chain with this tip, if it was verified.
-    pub fn weight(&self, tip_hash: &str) -> Option<Weight> {
-        self.lock().weights.iter().find(|known| known.tip_hash == tip_hash).cloned()
+    /// Records the weight that a peer's headers show.
+    pub fn record_claimed(&self, peer: PeerId, weight: Weight) {
+        let mut all = self.lock();
+        if all.claimed.len() >= MAX_CHAINS {
+            all.claimed.clear();
+        }
+        all.claimed.insert(peer, weight);
+    }
+
+    /// The weight of a peer's chain with this tip, if it was verified, or else if the peer's headers have shown it.
+    pub fn weight(&self, peer: &PeerId, tip_hash: &str) -> Option<Weight> {
+        let all = self.lock();
+        all.weights.iter().chain(all.claimed.get(peer)).find(|known| known.tip_hash == tip_hash).cloned()
     }
 
     /// Records the last block of a staged branch that contains the assume-valid block.
@@ -146,7 +159,7 @@ mod tests {
     use crate::chain::CumulativeDifficulty;
 
     #[test]
-    fn the_latest_weights_are_kept() {
+    fn the_latest_weights_are_kept_and_claimed_ones_count_for_their_peer() {
         let known = KnownChains::default();
         let weight = |number: usize, work: u128| Weight {
             work: CumulativeDifficulty::default() + work,
@@ -157,10 +170,16 @@ mod tests {
             known.record_weight(weight(number, 1));
         }
         known.record_weight(weight(0, 2));
-        assert_eq!(known.weight("0"), Some(weight(0, 2)), "the same again takes no other's place");
-        assert_eq!(known.weight("1"), Some(weight(1, 1)));
+        let (peer, other) = (PeerId::random(), PeerId::random());
+        assert_eq!(known.weight(&peer, "0"), Some(weight(0, 2)), "the same again takes no other's place");
+        assert_eq!(known.weight(&peer, "1"), Some(weight(1, 1)));
         known.record_weight(weight(MAX_WEIGHTS, 1));
-        assert_eq!((known.weight("1"), known.weight("2")), (None, Some(weight(2, 1))));
+        assert_eq!((known.weight(&peer, "1"), known.weight(&peer, "2")), (None, Some(weight(2, 1))));
+
+        known.record_claimed(peer, weight(1, 7));
+        assert_eq!((known.weight(&peer, "1"), known.weight(&other, "1")), (Some(weight(1, 7)), None), "its own alone");
+        known.record_claimed(peer, weight(2, 7));
+        assert_eq!((known.weight(&peer, "1"), known.weight(&peer, "2")), (None, Some(weight(2, 1))), "verified first");
     }
 
     #[test]
