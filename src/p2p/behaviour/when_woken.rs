@@ -2,7 +2,8 @@
 //!
 //! libp2p polls every behaviour at each event of the swarm, and every handler of a connection at each event of that
 //! connection: identify, ping, Kademlia and gossip would be polled several times for each request that passes. Here each
-//! has a waker of its own, and is polled once it was woken, received an event, or had more to report.
+//! has a waker of its own, and is polled once it was woken, received an event, or had more to report: as on a connection
+//! that carries nothing else.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
