@@ -35,10 +35,6 @@ mod operations;
 use bounds::Bounds;
 use operations::{OPERATIONS, State};
 
-/// As the program has it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Blocks in the store that the operations read.
 const BLOCKS: u64 = 2_000;
 

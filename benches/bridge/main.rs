@@ -58,10 +58,6 @@ mod sync;
 mod whole;
 mod wire;
 
-/// As the program has it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Threads of the runtime that client and server share. SQLite and Postgres have threads and processes of their own.
 const THREADS: usize = 2;
 
