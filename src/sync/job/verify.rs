@@ -80,7 +80,7 @@ impl Rules {
     /// Looks at a window of a branch before its hashes are computed. A chain that is worse than its peer claims shows
     /// that without a hash where the window is the last; work that is made up mostly shows in the hash that claims the
     /// most. Blocking.
-    fn examine(&self, window: &Window) -> Result<(), SyncFailure> {
+    fn examine(&self, window: &Window) -> Result<(), Box<SyncFailure>> {
         let headers: Vec<_> = window.blocks.iter().map(Header::from).collect();
         // Another peer could make a better chain lose with blocks that are not of it. A violation is found in its place.
         if window.peer == self.lead
@@ -89,7 +89,7 @@ impl Rules {
             let claimed =
                 Weight { work: self.rest.work + work, length: end.index.saturating_add(1), tip_hash: end.hash };
             if self.rest.loses(&claimed, &self.ours) {
-                return Err(SyncFailure::Lighter(claimed));
+                return Err(SyncFailure::Lighter(claimed).into());
             }
         }
         // Little is lost with fewer.
@@ -98,8 +98,8 @@ impl Rules {
         }
         let heaviest = window.blocks.iter().zip(&headers).max_by_key(|(_, header)| header.actualized());
         match heaviest.map(|(block, _)| verify_hash(&self.verifier, block.clone())) {
-            Some(Err(VerifyError::Violation(violation))) => Err(SyncFailure::Invalid(window.peer, violation)),
-            Some(Err(VerifyError::Pow(error))) => Err(error.into()),
+            Some(Err(VerifyError::Violation(violation))) => Err(SyncFailure::Invalid(window.peer, violation).into()),
+            Some(Err(VerifyError::Pow(error))) => Err(SyncFailure::from(error).into()),
             Some(Ok(())) | None => Ok(()),
         }
     }
@@ -151,7 +151,7 @@ pub async fn verify(
         if rules.is_contest() {
             let rules = rules.clone();
             let examined = tokio::task::spawn_blocking(move || rules.examine(&window).map(|()| window)).await;
-            window = examined.map_err(|error| stopped(&error))??;
+            window = examined.map_err(|error| stopped(&error))?.map_err(|failure| *failure)?;
         }
         let Window { peer, blocks: mut rest } = window;
         let first = rest.first().map(|block| block.index);
