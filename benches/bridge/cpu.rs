@@ -26,7 +26,7 @@ pub enum Meter {
 const TICKS: f64 = 100.0;
 
 impl Meter {
-    /// CPU seconds since they started. Threads that ended don't count.
+    /// CPU seconds since they started. Of threads that ended, only those of whole processes count.
     pub fn seconds(&self) -> Outcome<f64> {
         let mut nanoseconds = 0;
         match self {

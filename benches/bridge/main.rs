@@ -15,7 +15,7 @@
 //! * [`latency`]: latencies at a fixed rate
 //! * [`compressed`]: HTTP in each content coding
 //! * [`queries`]: Postgres without a gateway: `pgbench`, `json_agg`
-//! * [`sync`]: filling a store by syncing, against the other ways to [`fill`] it; [`spent`] tells whose time it takes
+//! * [`sync`]: filling a store by syncing, against the other ways to [`fill`] it; [`spent`] measures the CPU time of each process
 //! * [`proof`]: syncing with proof of work, and the memory of a sync
 //! * [`pow`]: hashes a second of proof of work
 //! * [`plain`]: a peer of the network's own protocol alone

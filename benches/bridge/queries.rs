@@ -113,8 +113,8 @@ pub async fn run(stores: &Stores, nodes: &Nodes, pace: Pace) -> Outcome<String> 
         "#### An epoch out of Postgres, uncached: epochs a second\n\n{table}\n\
          An epoch at random, of {} blocks in some {} bytes each, of 10,000 blocks. `pgbench` sends the statement of the gateway's \
          store, prepared, and drops the result. `json_agg` is one statement that makes the whole answer, the same JSON, from \
-         the view `miner_block` and from a table with the same columns. The chain's state is one row, which tells a gateway of \
-         changes.\n",
+         the view `miner_block` and from a table with the same columns. The chain's state is one row, which each \
+         gateway reads to detect changes.\n",
         ours["data"]["count"],
         thousands(ours.to_string().len() as f64),
     ))

@@ -14,7 +14,7 @@ const RECKONED: f64 = 1e8;
 /// Bytes of the table `block` and of its indexes. Postgres keeps long documents beside the table; these are short.
 const POSTGRES: &str = "SELECT relname::text AS name, pg_relation_size(oid) AS bytes FROM pg_class \
      WHERE oid = 'block'::regclass OR oid IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'block'::regclass) \
-     UNION ALL SELECT 'others, with the write-ahead log left out', pg_database_size(current_database()) - pg_total_relation_size('block') \
+     UNION ALL SELECT 'other tables and their indexes', pg_database_size(current_database()) - pg_total_relation_size('block') \
      ORDER BY bytes DESC, name";
 
 /// Bytes of the whole file.

@@ -88,7 +88,7 @@ pub async fn run(stores: &Stores, rounds: usize) -> Outcome<String> {
     let full = store::open(&url, &OpenOptions::default()).await?;
     let folder = tempfile::tempdir()?;
     fill::export(&url, folder.path()).await?;
-    // In a process of its own, so that its time can be told from ours.
+    // In a process of its own, so that its CPU time is measured apart from ours.
     let (node, address) = program::node(&url, folder.path()).await?;
     let peer = Meter::Process(node.id().ok_or("the node has ended")?);
     let ours = Link::to(address.parse()?).await?;

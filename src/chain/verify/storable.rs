@@ -73,8 +73,8 @@ mod tests {
 
     #[test]
     fn the_limit_of_size_is_exact() {
-        let room = MAX_BLOCK_BYTES - with_text("").to_json().len();
-        check_storable(&with_text(&"x".repeat(room))).unwrap();
-        assert_eq!(check_storable(&with_text(&"x".repeat(room + 1))).unwrap_err().rule, Rule::Size);
+        let longest = MAX_BLOCK_BYTES - with_text("").to_json().len();
+        check_storable(&with_text(&"x".repeat(longest))).unwrap();
+        assert_eq!(check_storable(&with_text(&"x".repeat(longest + 1))).unwrap_err().rule, Rule::Size);
     }
 }
