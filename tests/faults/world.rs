@@ -16,7 +16,7 @@ use crate::{
         linked::{NETWORK_FILE, linked},
         peer::ScriptedPeer,
         process::{Process, SERVE, program},
-        serving::{Served, Serving},
+        serving::{Served, Serving, grow},
     },
 };
 
@@ -31,10 +31,9 @@ const REFUSAL: Duration = Duration::from_millis(100);
 /// What everybody around has seen before anything fails: events, a fork among them.
 const EVENTS: usize = 10;
 
-/// The peer's chain at the beginning, how often it grows, and every how many times it forks instead.
+/// The peer's chain at the beginning, and how often it grows.
 const LENGTH: u64 = 60;
 const GROWS_EVERY: Duration = Duration::from_millis(150);
-const FORKS_EVERY: u64 = 9;
 
 /// What readers meet while the fault lasts.
 #[derive(Clone, Copy, PartialEq)]
@@ -99,30 +98,9 @@ impl World {
             stop_clients: stop,
             told,
         };
-        world.grow();
+        world.growth.spawn(grow(world.chain.clone(), GROWS_EVERY));
         world.goes_on(EVENTS).await;
         world
-    }
-
-    /// Lets the peer's chain grow from now on.
-    fn grow(&mut self) {
-        let chain = self.chain.clone();
-        self.growth.spawn(async move {
-            let mut ticks = tokio::time::interval(GROWS_EVERY);
-            for round in 1u64.. {
-                ticks.tick().await;
-                let mut chain = chain.lock().unwrap();
-                if round % FORKS_EVERY == 0 {
-                    let shared = chain.len() - 3;
-                    chain.truncate(shared);
-                    let branch = linked(chain.last(), 5, &format!("branch {round}"));
-                    chain.extend(branch);
-                } else {
-                    let next = linked(chain.last(), 1 + round % 2, "main");
-                    chain.extend(next);
-                }
-            }
-        });
     }
 
     fn peers_tip(&self) -> MinerBlock {

@@ -22,17 +22,16 @@ use crate::{
         pgbouncer::PgBouncer,
         ports::free_port,
         process::{Process, program},
-        serving::{Served, Serving},
+        serving::{Served, Serving, grow},
         until::eventually,
     },
 };
 
 const HAPROXY: &str = "/usr/sbin/haproxy";
 
-/// The peer's chain at the beginning, how often it grows, and every how many times it forks instead.
+/// The peer's chain at the beginning, and how often it grows.
 const LENGTH: u64 = 60;
 const GROWS_EVERY: Duration = Duration::from_millis(200);
-const FORKS_EVERY: u64 = 9;
 
 /// Blocks that all followers see in each step.
 const STEP: u64 = 6;
@@ -96,30 +95,9 @@ impl World {
         for place in 0..3 {
             world.restart(place);
         }
-        world.grow();
+        world.growth.spawn(grow(world.chain.clone(), GROWS_EVERY));
         world.replica_is_used().await;
         Some(world)
-    }
-
-    /// Lets the peer's chain grow from now on.
-    fn grow(&mut self) {
-        let chain = self.chain.clone();
-        self.growth.spawn(async move {
-            let mut ticks = tokio::time::interval(GROWS_EVERY);
-            for round in 1u64.. {
-                ticks.tick().await;
-                let mut chain = chain.lock().unwrap();
-                if round.is_multiple_of(FORKS_EVERY) {
-                    let shared = chain.len() - 3;
-                    chain.truncate(shared);
-                    let branch = linked(chain.last(), 5, &format!("branch {round}"));
-                    chain.extend(branch);
-                } else {
-                    let next = linked(chain.last(), 1, "main");
-                    chain.extend(next);
-                }
-            }
-        });
     }
 
     fn peers_tip(&self) -> u64 {

@@ -1,13 +1,16 @@
 //! What a real node answers, written from the notes on the protocol and without our own code for it; and the ways in
 //! which nodes differ from that, by age or by ill will. For [`ScriptedPeer`](super::peer::ScriptedPeer).
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use modal_gateway::chain::MinerBlock;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::peer::Reply;
+use super::{linked::linked, peer::Reply};
 
 /// Blocks that a request for a range gets unless it says otherwise, and at most.
 const DEFAULT_CHUNK: u64 = 50;
@@ -15,6 +18,28 @@ const MAX_CHUNK: u64 = 1000;
 
 /// A chain that a test may change while it is served.
 pub type Served = Arc<Mutex<Vec<MinerBlock>>>;
+
+/// In every how many rounds a growing chain forks.
+const FORKS_EVERY: u64 = 9;
+
+/// Lets a chain grow, by one or two blocks after each `interval`; in some rounds, its last three give way to five others.
+/// Never ends.
+pub async fn grow(chain: Served, interval: Duration) {
+    let mut ticks = tokio::time::interval(interval);
+    for round in 1.. {
+        ticks.tick().await;
+        let mut chain = chain.lock().unwrap();
+        if round % FORKS_EVERY == 0 {
+            let shared = chain.len() - 3;
+            chain.truncate(shared);
+            let branch = linked(chain.last(), 5, &format!("branch {round}"));
+            chain.extend(branch);
+        } else {
+            let next = linked(chain.last(), 1 + round % 2, "main");
+            chain.extend(next);
+        }
+    }
+}
 
 type ChangeList = dyn Fn(&mut Vec<MinerBlock>) + Send + Sync;
 type ChangeInfo = dyn Fn(&mut Value) + Send + Sync;
