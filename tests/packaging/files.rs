@@ -107,3 +107,23 @@ fn every_figure_that_a_rule_uses_is_recorded_before() {
         assert!(words(&rules).filter(|word| word == name).count() > 1, "{name} is used nowhere");
     }
 }
+
+/// Cargo reads no manifest that names a file which is not there, so the image is not built without one of these.
+#[test]
+fn the_image_is_built_with_every_target_that_the_manifest_names() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest: toml::Table = toml::from_str(&fs::read_to_string(root.join("Cargo.toml")).unwrap()).unwrap();
+    let kept = fs::read_to_string(root.join(".dockerignore")).unwrap();
+    let kept: Vec<&str> = kept.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    let paths = [("test", "tests"), ("bench", "benches")].into_iter().flat_map(|(kind, folder)| {
+        let targets = manifest[kind].as_array().unwrap().iter();
+        targets.map(move |target| format!("{folder}/{}", target["name"].as_str().unwrap()))
+    });
+    for path in paths {
+        let file = format!("{path}.rs");
+        assert!(
+            kept.iter().any(|kept| *kept == file || Path::new(&path).starts_with(kept)),
+            ".dockerignore does not keep {path}"
+        );
+    }
+}
