@@ -7,8 +7,8 @@
 //! | peers disconnected at a time | a quarter of the untrusted ones |
 //! | wait until the next ones | 2 s, doubled each time up to 64 s; none where memory has grown by 1 % |
 //!
-//! The allocator may keep freed memory, so that disconnecting peers does not lower the resident memory at once, or at all.
-//! The growing wait keeps most peers connected then.
+//! The allocator may keep freed memory, so that disconnecting peers does not lower the resident memory at once, or at
+//! all. The growing wait keeps most peers connected then.
 
 use std::fs;
 use std::time::{Duration, Instant};

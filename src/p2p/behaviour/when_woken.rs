@@ -1,14 +1,18 @@
 //! Wrapper that polls a behaviour, and its connection handlers, only when they have something to do.
 //!
 //! libp2p polls every behaviour at each event of the swarm, and every handler of a connection at each event of that
-//! connection: identify, ping, Kademlia and gossip would be polled several times for each request that passes. Here each
-//! has a waker of its own, and is polled once it was woken, received an event, or had more to report: as on a connection
-//! that carries nothing else.
+//! connection: identify, ping, Kademlia and gossip would be polled several times for each request that passes. Here
+//! each has a waker of its own, and is polled once it was woken, received an event, or had more to report.
+//!
+//! Some of them rely on being polled anyway. Gossip starts its heartbeat's timer again, and ping the read of the next
+//! ping, and both report `Pending` without a poll of what they started, so that it wakes nobody. So each is polled as
+//! well when the last poll was [`MOST_BETWEEN_POLLS`] ago, as soon as anything else polls the swarm or the connection.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use futures::task::AtomicWaker;
 use libp2p::PeerId;
@@ -20,10 +24,15 @@ use libp2p::swarm::{
     SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
 };
 
+/// Time after which the next poll is passed on in any case. Short beside a heartbeat of gossip (1 s), long beside a
+/// request.
+const MOST_BETWEEN_POLLS: Duration = Duration::from_millis(100);
+
 /// A behaviour or connection handler that is polled only when it is due.
 pub struct WhenWoken<T> {
     inner: T,
     wakeup: Arc<Wakeup>,
+    polled_at: Instant,
     /// Waker that is given to `inner`.
     waker: Waker,
 }
@@ -49,7 +58,7 @@ impl Wake for Wakeup {
 impl<T> WhenWoken<T> {
     pub fn new(inner: T) -> Self {
         let wakeup = Arc::new(Wakeup { due: AtomicBool::new(true), task: AtomicWaker::new() });
-        Self { inner, waker: Arc::clone(&wakeup).into(), wakeup }
+        Self { inner, waker: Arc::clone(&wakeup).into(), wakeup, polled_at: Instant::now() }
     }
 
     fn poll_due<R>(
@@ -59,9 +68,11 @@ impl<T> WhenWoken<T> {
     ) -> Poll<R> {
         // Before the flag is read: a wake-up in between reaches the task.
         self.wakeup.task.register(context.waker());
-        if !self.wakeup.due.swap(false, Ordering::Acquire) {
+        let (due, now) = (self.wakeup.due.swap(false, Ordering::Acquire), Instant::now());
+        if !due && now.duration_since(self.polled_at) < MOST_BETWEEN_POLLS {
             return Poll::Pending;
         }
+        self.polled_at = now;
         let result = poll(&mut self.inner, &mut Context::from_waker(&self.waker));
         if result.is_ready() {
             // There may be more.
@@ -207,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_polled_when_it_was_woken_or_changed_or_has_more() {
+    fn it_is_polled_when_it_was_woken_or_changed_or_has_more_or_some_time_has_passed() {
         let task = Arc::new(Wakeup { due: AtomicBool::new(false), task: AtomicWaker::new() });
         let mut wrapper = WhenWoken::new(Polled::default());
         assert_eq!(poll(&mut wrapper, &task, Poll::Pending), 1, "at first");
@@ -221,5 +232,9 @@ mod tests {
 
         let _: &mut Polled = &mut wrapper;
         assert_eq!(poll(&mut wrapper, &task, Poll::Pending), 4, "changed");
+
+        wrapper.polled_at -= MOST_BETWEEN_POLLS;
+        assert_eq!(poll(&mut wrapper, &task, Poll::Pending), 5, "some time has passed");
+        assert_eq!(poll(&mut wrapper, &task, Poll::Pending), 5);
     }
 }

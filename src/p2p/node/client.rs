@@ -132,9 +132,9 @@ impl P2pClient {
         self.request_within(peer, request, MAX_RESPONSE_BYTES, timeout).await.map(|(body, _)| body)
     }
 
-    /// Like [`request`](Self::request), for an answer of at most `max_bytes`, rounded up to a power of two. A longer one
-    /// fails with [`P2pError::TooLarge`], or [`P2pError::BadAnswer`] where it is compressed. Also returns the bytes of
-    /// the answer on the wire, which are fewer where the peer compresses.
+    /// Like [`request`](Self::request), for an answer of at most `max_bytes`, rounded up to a power of two. A longer
+    /// one fails with [`P2pError::TooLarge`], or [`P2pError::BadAnswer`] where it is compressed. Also returns the bytes
+    /// of the answer on the wire, which are fewer where the peer compresses.
     ///
     /// # Errors
     /// As [`request`](Self::request).

@@ -4,8 +4,8 @@
 //! nothing would cost 176 KiB for each of its streams. Here all streams of a connection share one budget, and each may
 //! write one frame besides, so that long answers don't block short ones.
 //!
-//! Yamux flushes after each frame, which would be a system call for each. The socket below it ([`TrackedWriter`]) flushes
-//! once for all frames that are ready.
+//! Yamux flushes after each frame, which would be a system call for each. The socket below it ([`TrackedWriter`])
+//! flushes once for all frames that are ready.
 
 use std::io;
 use std::mem;
