@@ -124,8 +124,8 @@ pub struct Connector<DB: Backend> {
     pub options: ConnectOptions<DB>,
     /// What each new connection executes first; may be empty.
     pub setup: String,
-    /// What begins a transaction where a pooler gives the session to another connection after it: every statement is part
-    /// of one then, and nothing is kept in the session. `None`: each connection has a session of its own.
+    /// What begins a transaction where a pooler gives the session to another connection after it: every statement is
+    /// part of one then, and nothing is kept in the session. `None`: each connection has a session of its own.
     pub shared_session: Option<String>,
 }
 

@@ -66,8 +66,8 @@ fn run(row: BlocksRow, limit: u64) -> Result<Run> {
     Ok(Run { snapshot, blocks, more_below })
 }
 
-/// The key under which the index `block_nominee` has the blocks of a nominee: of its text in JSON the characters before the
-/// first quote, at most 64.
+/// The key under which the index `block_nominee` has the blocks of a nominee: of its text in JSON the characters before
+/// the first quote, at most 64.
 pub fn nominee_key(nominee: &str) -> String {
     // A text is always written.
     let json = serde_json::to_string(nominee).unwrap_or_default();

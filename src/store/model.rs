@@ -224,11 +224,11 @@ pub struct Reorganisation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// Blocks were appended: `{from, to, tip, previous_hash, added}`. `previous_hash` is that of the tip before, null for an
-    /// empty chain; `added` has the blocks' hashes.
+    /// Blocks were appended: `{from, to, tip, previous_hash, added}`. `previous_hash` is that of the tip before, null
+    /// for an empty chain; `added` has the blocks' hashes.
     Extended,
-    /// Blocks were orphaned, and others may have become canonical: `{ancestor, old_tip, new_tip, orphaned, adopted, reason,
-    /// removed, added}`. `orphaned` and `adopted` are numbers, `removed` and `added` the hashes.
+    /// Blocks were orphaned, and others may have become canonical: `{ancestor, old_tip, new_tip, orphaned, adopted,
+    /// reason, removed, added}`. `orphaned` and `adopted` are numbers, `removed` and `added` the hashes.
     Reorganised,
 }
 
@@ -246,9 +246,9 @@ pub struct Event {
     pub kind: EventKind,
     /// The tip after the change; `None` for an empty chain.
     pub tip: Option<Position>,
-    /// A JSON object with the members that [`EventKind`] names. Blocks are `{index, hash}` or `null`. Lists of hashes are in
-    /// index order, and have the first [`MAX_LISTED_HASHES`] or fewer where hashes are longer than usual. Events of earlier
-    /// releases have neither `previous_hash` nor lists.
+    /// A JSON object with the members that [`EventKind`] names. Blocks are `{index, hash}` or `null`. Lists of hashes
+    /// are in index order, and have the first [`MAX_LISTED_HASHES`] or fewer where hashes are longer than usual. Events
+    /// of earlier releases have neither `previous_hash` nor lists.
     pub document: String,
 }
 

@@ -55,8 +55,8 @@ pub trait BlockStore: SyncStore + LookupStore {
     /// The work of the canonical chain up to and with `index`.
     async fn work_at(&self, index: u64) -> Result<Option<CumulativeDifficulty>>;
 
-    /// Number of the canonical blocks from `from` to `to`, both included, that are verified to less than `level`. Looks at
-    /// each of these blocks.
+    /// Number of the canonical blocks from `from` to `to`, both included, that are verified to less than `level`. Looks
+    /// at each of these blocks.
     async fn count_below(&self, level: Level, from: u64, to: u64) -> Result<u64>;
 
     /// Begins a write: one transaction, one writer at a time. Dropping the writer rolls it back.
@@ -142,22 +142,22 @@ pub trait ChainWriter: Send {
 /// Lookups for people and programs that explore the chain. None of them reads more than it returns.
 #[async_trait]
 pub trait LookupStore: Send + Sync + 'static {
-    /// The canonical blocks below the index `before` that nominate `nominee`, the highest first, out of `limit` blocks whose
-    /// nominees begin with the same 64 characters.
+    /// The canonical blocks below the index `before` that nominate `nominee`, the highest first, out of `limit` blocks
+    /// whose nominees begin with the same 64 characters.
     async fn by_nominee(&self, nominee: &str, before: u64, limit: u64) -> Result<Run>;
 
     /// Number of canonical blocks that nominate `nominee`.
     async fn nominations(&self, nominee: &str) -> Result<u64>;
 
-    /// The first `limit` orphans from index `from` down, in descending order and by hash; at `from` itself those whose hash
-    /// is greater than `after`.
+    /// The first `limit` orphans from index `from` down, in descending order and by hash; at `from` itself those whose
+    /// hash is greater than `after`.
     async fn orphans(&self, from: u64, after: &str, limit: u64) -> Result<Run>;
 
     /// The first `limit` blocks by hash whose hash begins with `prefix`, lowercase hex digits.
     async fn with_prefix(&self, prefix: &str, limit: u64) -> Result<Vec<IndexEntry>>;
 
-    /// The last `limit` kept events of kind [`EventKind::Reorganised`](super::EventKind::Reorganised) before the one with
-    /// the id `before`, the last one first.
+    /// The last `limit` kept events of kind [`EventKind::Reorganised`](super::EventKind::Reorganised) before the one
+    /// with the id `before`, the last one first.
     async fn reorganisations(&self, before: u64, limit: u64) -> Result<Vec<Event>>;
 }
 

@@ -69,6 +69,26 @@ async fn a_weighed_chain_is_not_fetched_again_for_a_greater_claim(
 
 #[rstest]
 #[tokio::test]
+async fn a_lighter_branch_that_several_peers_have_is_weighed_once(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let light = honest().fork(HELD as u64, "light").extend(10, &LIGHT);
+    let node = Serving::of(&light).info(|info| info["cumulative_difficulty"] = json!("9".repeat(30)));
+    let syncing = Syncing::with(backend, &honest()).await;
+    let mut peers = Vec::new();
+    for _ in 0..3 {
+        let peer = serve(&node).await;
+        syncing.meet(&peer).await;
+        peers.push(peer);
+    }
+    let progress = syncing.sync(&by(Mode::Delta)).await.unwrap();
+    assert_eq!((progress.blocks, progress.retries), (10, 0));
+    syncing.assert_holds(&honest()).await;
+    assert!(peers.iter().all(|peer| syncing.info(peer).penalties == 0), "honest nodes count stray blocks too");
+}
+
+#[rstest]
+#[tokio::test]
 async fn a_branch_that_loses_by_its_own_headers_costs_no_hash(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     #[values(Mode::Full, Mode::Headers, Mode::Delta)] mode: Mode,

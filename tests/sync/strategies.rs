@@ -108,7 +108,8 @@ async fn our_own_nodes_give_headers_and_compress(
     assert!(progress.bytes < plain as u64 / 2, "{} bytes on the wire, {plain} of blocks", progress.bytes);
 }
 
-/// A peer whose chain becomes another one when it has answered the first request of this path for blocks from `from` on.
+/// A peer whose chain becomes another one when it has answered the first request of this path for blocks from `from`
+/// on.
 async fn moving(
     node: &Serving,
     path: &'static str,

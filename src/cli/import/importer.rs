@@ -245,11 +245,11 @@ impl<'a> Importer<'a> {
     pub(super) async fn finish(mut self) -> Result<Summary, ImportError> {
         self.write_pending().await?;
         self.write_orphans().await?;
+        let writer = self.writing.await?;
         let ends_before = |pin: &AssumeValid| self.end.as_ref().is_none_or(|end| end.index < pin.index);
         if self.summary.assumed > 0 && self.pin.is_some_and(ends_before) {
             return Err(ImportError::NotAssumed);
         }
-        let writer = self.writing.await?;
         if self.summary.imported + self.summary.orphans > 0 {
             self.summary.state = writer.commit().await?;
         }

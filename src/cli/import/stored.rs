@@ -1,4 +1,5 @@
-//! What the store had before the import, read page by page: a block that is already there costs no round trip of its own.
+//! What the store had before the import, read page by page: a block that is already there costs no round trip of its
+//! own.
 
 use std::collections::HashMap;
 

@@ -4,6 +4,10 @@ use sqlx::QueryBuilder;
 
 use super::{Backend, rows::BlockRow, statements::ROWS_PER_STATEMENT};
 
+/// The columns that a block's row is written with.
+pub const COLUMNS: &str =
+    "hash, idx, epoch, previous_hash, canonical, orphan_reason, cumulative_difficulty, level, document";
+
 /// What an INSERT does with blocks that are stored already.
 #[derive(Clone, Copy)]
 pub enum OnConflict {
@@ -15,18 +19,15 @@ pub enum OnConflict {
     Fail,
 }
 
-/// Writes at most [`ROWS_PER_STATEMENT`] rows that are all canonical or all not; returns the number of those inserted or
-/// changed.
+/// Writes at most [`ROWS_PER_STATEMENT`] rows that are all canonical or all not; returns the number of those inserted
+/// or changed.
 pub async fn insert<DB: Backend>(
     connection: &mut DB::Connection,
     rows: &[BlockRow],
     canonical: bool,
     on_conflict: OnConflict,
 ) -> sqlx::Result<u64> {
-    let mut insert = QueryBuilder::new(
-        "INSERT INTO block (hash, idx, epoch, previous_hash, canonical, orphan_reason, cumulative_difficulty, level, \
-         document) ",
-    );
+    let mut insert = QueryBuilder::new(format!("INSERT INTO block ({COLUMNS}) "));
     insert.push_values(rows, |mut values, row| {
         values.push_bind(row.block.hash.clone()).push_bind(row.block.index as i64);
         values.push_bind(row.block.epoch as i64).push_bind(row.block.previous_hash.clone());

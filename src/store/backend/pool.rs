@@ -285,7 +285,8 @@ impl<DB: Backend> InUse<DB> {
         Ok(())
     }
 
-    /// Says whether the connection is closed, rather than the transaction rolled back, if a statement is cut off from here on.
+    /// Says whether the connection is closed, rather than the transaction rolled back, if a statement is cut off from
+    /// here on.
     pub fn close_if_interrupted(&mut self, close: bool) {
         self.state = if close { State::Broken } else { State::InTransaction };
     }

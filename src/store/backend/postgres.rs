@@ -222,8 +222,8 @@ fn known_parameters(url: &str) -> Result<Cow<'_, str>> {
     }
 }
 
-/// How to connect for statements that wait at most `lock` for a lock and take at most `statement`. The session is set up by
-/// statements: PgBouncer refuses a connection whose first message does.
+/// How to connect for statements that wait at most `lock` for a lock and take at most `statement`. The session is set
+/// up by statements: PgBouncer refuses a connection whose first message does.
 fn connector(url: &str, lock: Duration, statement: Duration) -> Result<Connector<Postgres>> {
     let parsed =
         PgConnectOptions::from_str(&known_parameters(url)?).map_err(|error| StoreError::Url(error.to_string()))?;

@@ -327,8 +327,8 @@ fn is_at_rest(path: &Path) -> bool {
     path.is_file() && !std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0)
 }
 
-/// How to open the file for reading alone, and leave nothing beside it: `-wal` and `-shm` of another user would keep the
-/// store's owner from writing.
+/// How to open the file for reading alone, and leave nothing beside it: `-wal` and `-shm` of another user would keep
+/// the store's owner from writing.
 fn for_reading(options: SqliteConnectOptions, never_written: bool) -> SqliteConnectOptions {
     let options = options.create_if_missing(false);
     let path = options.get_filename();

@@ -42,7 +42,8 @@ pub const EPOCH: &str = run_of_blocks!("canonical AND epoch = $1 ORDER BY idx LI
 /// The canonical blocks from index `$1` to `$2`.
 pub const RANGE: &str = run_of_blocks!("canonical AND idx BETWEEN $1 AND $2 ORDER BY idx");
 
-/// The orphans from index `$1` down, in descending order and by hash; at index `$1` those after hash `$2`. At most `$3`.
+/// The orphans from index `$1` down, in descending order and by hash; at index `$1` those after hash `$2`. At most
+/// `$3`.
 pub const ORPHANS: &str = run_of_blocks!(
     "NOT canonical AND idx <= $1 AND (idx < $1 OR hash > $2) ORDER BY idx DESC, hash LIMIT CAST($3 AS BIGINT)"
 );
@@ -121,7 +122,8 @@ pub const EVENTS: &str = "SELECT * FROM (SELECT *, sum(length(document)) OVER (O
      FROM (SELECT * FROM event WHERE id > $1 ORDER BY id LIMIT CAST($2 AS BIGINT)) AS member) AS run \
      WHERE total - length(document) < $3 ORDER BY id";
 
-/// Hashes and documents of the blocks with the hashes in the JSON array `$1`, if they have at most `$2` characters together.
+/// Hashes and documents of the blocks with the hashes in the JSON array `$1`, if they have at most `$2` characters
+/// together.
 pub fn documents<DB: Backend>() -> String {
     format!(
         "WITH found AS (SELECT hash, document FROM block WHERE hash IN {}) \

@@ -18,8 +18,8 @@ use crate::{
 /// them.
 const PRUNE_EVERY: u64 = 64;
 
-/// Most bytes of the hashes in one list of an event: so many hashes of the usual 64 digits. Those of an unverified chain
-/// may be any text.
+/// Most bytes of the hashes in one list of an event: so many hashes of the usual 64 digits. Those of an unverified
+/// chain may be any text.
 const MAX_LISTED_BYTES: usize = 64 * MAX_LISTED_HASHES;
 
 /// The canonical chain before the transaction, and the part of it that was kept throughout.

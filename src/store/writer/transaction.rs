@@ -63,7 +63,8 @@ impl<DB: Backend> WriteTransaction<DB> {
         (self.writes, self.changed) = (self.writes + 1, true);
         self.connection.close_if_interrupted(true);
         let written = DB::insert_new(self.connection.get(), rows).await.map_err(DB::error);
-        self.connection.close_if_interrupted(false);
+        // PgBouncer would never take back the server's connection of a COPY that failed on the way.
+        self.connection.close_if_interrupted(written.is_err());
         written
     }
 

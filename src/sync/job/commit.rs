@@ -15,8 +15,8 @@ use crate::{
     },
 };
 
-/// Blocks after which a transaction ends though further ones are there: so many share the cost of one, and other writers
-/// don't wait long.
+/// Blocks after which a transaction ends though further ones are there: so many share the cost of one, and other
+/// writers don't wait long.
 const TRANSACTION: usize = 4 * BATCH;
 
 /// The result of a plan without a failure.

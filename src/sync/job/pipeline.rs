@@ -99,8 +99,8 @@ impl JobRun {
     }
 
     /// Fetches and links the headers of a plan: each span gets the hash that it ends with. Returns the weight of the
-    /// chain up to the last header, which is not proven. Neither where the peer does not know headers, or its headers do
-    /// not link because it has stale blocks: then its blocks decide.
+    /// chain up to the last header, which is not proven. Neither where the peer does not know headers, or its headers
+    /// do not link because it has stale blocks: then its blocks decide.
     async fn headers(&self, plan: &Plan, spans: &mut [Span], sources: &Sources) -> Result<Option<Weight>, SyncFailure> {
         self.tracker.enter(Phase::Headers);
         let lead = &sources.lead;

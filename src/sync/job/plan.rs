@@ -89,8 +89,8 @@ impl JobRun {
         claim.height.min(from.saturating_add(self.plan_blocks - 1))
     }
 
-    /// Plans the fetch of a peer's claimed chain; `None` if it is part of the store's. The common ancestor that a doubted
-    /// peer confirms is checked by links.
+    /// Plans the fetch of a peer's claimed chain; `None` if it is part of the store's. The common ancestor that a
+    /// doubted peer confirms is checked by links.
     ///
     /// # Errors
     /// The peer's fault, another genesis, a checkpoint that it lacks, or the store's.
@@ -185,8 +185,8 @@ impl JobRun {
         Ok(plan)
     }
 
-    /// Whether the work of the chain up to `ancestor` is only that of claimed hashes: what the assume-valid block vouches
-    /// for is the sum at that block, which says little about a branch from a block before.
+    /// Whether the work of the chain up to `ancestor` is only that of claimed hashes: what the assume-valid block
+    /// vouches for is the sum at that block, which says little about a branch from a block before.
     async fn is_unproven(&self, ancestor: u64) -> Result<bool, SyncFailure> {
         let Some(pin) = self.assume_valid.as_ref().filter(|pin| ancestor < pin.index) else { return Ok(false) };
         let holds_pin = self.store.canonical_hashes(&[pin.index]).await?.get(&pin.index) == Some(&pin.hash);

@@ -151,10 +151,10 @@ impl JobRun {
         let outcome = self.carry_out(&plan, sources.clone()).await;
         run.paces = sources.paces();
         if let Err(SyncFailure::Lighter(claimed)) = outcome {
-            self.clear_stage().await?;
+            // No finding against the peer: honest ones with stray blocks claim too much as well. What is staged may be the
+            // beginning of the next plan.
             self.known.record_claimed(lead.peer, claimed);
             run.not_better.insert(lead.peer);
-            run.found.lighter.insert(lead.peer);
             return Ok(());
         }
         let outcome = outcome?;

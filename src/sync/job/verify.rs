@@ -81,8 +81,13 @@ impl Rules {
     /// that without a hash where the window is the last; work that is made up mostly shows in the hash that claims the
     /// most. Blocking.
     fn examine(&self, window: &Window) -> Result<(), Box<SyncFailure>> {
+        // Little is lost with fewer. And once their hashes are known, the tip is settled for all peers that have it.
+        if window.blocks.len() <= POW_BATCH {
+            return Ok(());
+        }
         let headers: Vec<_> = window.blocks.iter().map(Header::from).collect();
-        // Another peer could make a better chain lose with blocks that are not of it. A violation is found in its place.
+        // Another peer could make a better chain lose with blocks that are not of it. A violation is found in its
+        // place.
         if window.peer == self.lead
             && let Ok((Some(end), work)) = self.verifier.verify_headers(self.rest.parent.as_ref(), &headers)
         {
@@ -91,10 +96,6 @@ impl Rules {
             if self.rest.loses(&claimed, &self.ours) {
                 return Err(SyncFailure::Lighter(claimed).into());
             }
-        }
-        // Little is lost with fewer.
-        if headers.len() <= POW_BATCH {
-            return Ok(());
         }
         let heaviest = window.blocks.iter().zip(&headers).max_by_key(|(_, header)| header.actualized());
         match heaviest.map(|(block, _)| verify_hash(&self.verifier, block.clone())) {

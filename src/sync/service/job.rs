@@ -214,6 +214,8 @@ impl Service {
         tracker.update(|progress| progress.verification = Some(verifier.level()));
         // A level that the job itself names holds for all blocks.
         let assume_valid = self.assume_valid().filter(|_| spec.verify.is_none()).cloned();
+        // Without hashes a chain of any weight may be shown for a tip: the other jobs don't go by that.
+        let known = if verifier.level() < self.verifier.level() { Arc::default() } else { self.known.clone() };
         Ok(JobRun {
             store: self.store.clone(),
             p2p: self.p2p.clone(),
@@ -229,7 +231,7 @@ impl Service {
             plan_blocks: self.plan_blocks,
             tracker,
             stages: self.stages.clone(),
-            known: self.known.clone(),
+            known,
             open_genesis: genesis.is_none(),
         })
     }

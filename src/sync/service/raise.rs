@@ -1,5 +1,5 @@
-//! Verifies the blocks that were assumed valid to `pow`, in the background: newest first, since then each verified header
-//! vouches for the hash of the block before.
+//! Verifies the blocks that were assumed valid to `pow`, in the background: newest first, since then each verified
+//! header vouches for the hash of the block before.
 //!
 //! One hash at a time, with a pause as long as the hash took, and none while a job runs: at most half of a core. The
 //! store keeps the level of each block, so that a new process goes on where the last one ended.
@@ -133,8 +133,8 @@ impl Raiser {
         Ok(())
     }
 
-    /// Verifies the blocks from `from` to `to`, and raises the level of those above a bad one. Their number, and why the
-    /// bad one is bad.
+    /// Verifies the blocks from `from` to `to`, and raises the level of those above a bad one. Their number, and why
+    /// the bad one is bad.
     async fn raise(&mut self, from: u64, to: u64) -> Result<(u64, Option<Violation>), RaiseError> {
         let parent = match from.checked_sub(1) {
             Some(below) => self.store.chain_end(below, self.network.epoch_numbering).await?,
@@ -147,8 +147,8 @@ impl Raiser {
         let mut raised = 0;
         if let Some(good) = good {
             let mut writer = self.store.write().await?;
-            // No other process writes from here on. As each block names its parent, the last one shows whether the chain
-            // is still the same.
+            // No other process writes from here on. As each block names its parent, the last one shows whether the
+            // chain is still the same.
             let last = writer.canonical_at(to).await?.map(|(hash, _)| hash);
             if last.as_ref() != blocks.last().map(|block| &block.hash) {
                 return Err(RaiseError::ChainChanged);

@@ -19,8 +19,8 @@ impl<DB: Backend> Pool<DB> {
 }
 
 impl<DB: Backend> InUse<DB> {
-    /// Like [`record_outcome`](Self::record_outcome), for the statement of [`Pool::acquire_for_statement`]: where it is a
-    /// transaction, it is committed.
+    /// Like [`record_outcome`](Self::record_outcome), for the statement of [`Pool::acquire_for_statement`]: where it is
+    /// a transaction, it is committed.
     pub async fn end_statement<T>(&mut self, outcome: sqlx::Result<T>) -> Result<T> {
         let outcome = self.record_outcome(outcome);
         if self.pool.connector.shared_session.is_some() && self.state == State::Clean {

@@ -18,8 +18,8 @@ const RETRY_EVERY: Duration = Duration::from_millis(250);
 /// A session of its own for each connection has a process of the server of its own.
 const SESSION: &str = "SELECT pg_backend_pid(), current_setting('server_encoding')";
 
-/// Pairs of looks at two connections, which show whether they share sessions: what a pooler does with the one depends on
-/// what its other clients do meanwhile.
+/// Pairs of looks at two connections, which show whether they share sessions: what a pooler does with the one depends
+/// on what its other clients do meanwhile.
 const LOOKS: usize = 8;
 
 /// What is wrong with a pooler of statements.
@@ -29,8 +29,8 @@ const NO_TRANSACTIONS: &str = "its connections share sessions, without transacti
 pub const SHARED_SESSIONS: &str = "its connections share sessions, which was not so at the start: restart the program";
 
 /// The first connection, outside the pool, so that what keeps it from being made is reported at once. Waits at most
-/// `wait` for an answer, and tries for `server_wait` to reach a server that isn't up. Returns also whether connections share
-/// sessions: then the connection's session is not set up.
+/// `wait` for an answer, and tries for `server_wait` to reach a server that isn't up. Returns also whether connections
+/// share sessions: then the connection's session is not set up.
 pub async fn first_connection(
     connector: &Connector<Postgres>,
     wait: Duration,
@@ -80,8 +80,9 @@ impl From<StoreError> for Refused {
     }
 }
 
-/// A connection to a server that can hold a store, and whether sessions are shared; if not, it is set up. PgBouncer accepts a client before it has
-/// reached the server, and lets the first statement wait: so each step may find that the server is down.
+/// A connection to a server that can hold a store, and whether sessions are shared; if not, it is set up. PgBouncer
+/// accepts a client before it has reached the server, and lets the first statement wait: so each step may find that the
+/// server is down.
 async fn checked(connector: &Connector<Postgres>) -> std::result::Result<(PgConnection, bool), Refused> {
     let options = &connector.options;
     let refused = |error| Refused { may_come: is_down(&error), error: refusal(error, options) };
@@ -119,8 +120,8 @@ async fn checked(connector: &Connector<Postgres>) -> std::result::Result<(PgConn
     Ok((connection, false))
 }
 
-/// Process of the server behind a connection, and encoding of the database. Without a prepared statement, which a pooler
-/// may give to somebody else.
+/// Process of the server behind a connection, and encoding of the database. Without a prepared statement, which a
+/// pooler may give to somebody else.
 async fn session(connection: &mut PgConnection) -> sqlx::Result<(i32, String)> {
     let row = raw_sql(SESSION).fetch_one(connection).await?;
     Ok((row.try_get(0)?, row.try_get(1)?))

@@ -14,8 +14,8 @@ use crate::store::{
 /// both much shorter, unless the program that pipes the lines has stalled.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
-/// The lock of a lease, for as long as a transaction is open: a pooler of transactions keeps the session for it that long. No time
-/// ends it while it idles, and it keeps no rows from being cleaned up.
+/// The lock of a lease, for as long as a transaction is open: a pooler of transactions keeps the session for it that
+/// long. No time ends it while it idles, and it keeps no rows from being cleaned up.
 const TAKE_LEASE_IN_TRANSACTION: &str = "SELECT pg_try_advisory_xact_lock(CAST(CAST('chain' AS regclass) AS bigint))";
 const LEASE_WITHOUT_END: &str = "SET LOCAL idle_in_transaction_session_timeout = 0";
 
