@@ -14,8 +14,8 @@ fn main() {
     println!("cargo::rustc-env={COMMIT}={}", commit.as_deref().unwrap_or("unknown"));
 }
 
-/// The commit of the work tree. `None` for sources from an archive, also inside of another repository; and for a debug build,
-/// which each commit would make anew otherwise.
+/// The commit of the work tree. `None` for sources from an archive, also inside of another repository; and for a debug
+/// build, which each commit would make anew otherwise.
 fn commit() -> Option<String> {
     if env::var("PROFILE").ok()? != "release" || !Path::new(".git").exists() {
         return None;

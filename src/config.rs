@@ -14,10 +14,10 @@ use serde::Deserialize;
 
 use crate::{
     chain::{Enforcement, Level, Network, PowMemory, PowOptions, network::ANY_GENESIS},
-    http,
     p2p::{PeerAddress, Trust},
 };
 
+mod defaults;
 pub mod effective;
 mod layer;
 mod secret;
@@ -37,8 +37,8 @@ pub struct Config {
     pub database_url: DatabaseUrl,
     /// File that holds this URL instead, so that no list of processes or variables shows a password. Default none.
     pub database_url_file: Option<PathBuf>,
-    /// Streaming replicas of the Postgres database for reads, each `postgres://USER:PASSWORD@HOST/DATABASE` of one server;
-    /// see [`store::with_replicas`](crate::store::with_replicas). Default none.
+    /// Streaming replicas of the Postgres database for reads, each `postgres://USER:PASSWORD@HOST/DATABASE` of one
+    /// server; see [`store::with_replicas`](crate::store::with_replicas). Default none.
     #[serde(deserialize_with = "value::replica_urls")]
     pub database_read_url: Vec<DatabaseUrl>,
     /// Where the HTTP API listens. Default `127.0.0.1:8080`; port 0 takes a free one.
@@ -155,8 +155,8 @@ pub struct Config {
     /// HTTP connections open at once, 16 to 65536; fewer where the system allows fewer open files. Default 4096.
     #[serde(deserialize_with = "value::within::<16, 65_536, _, _>")]
     pub max_connections: usize,
-    /// HTTP connections of one client, as the rate limit has it; trusted proxies and unlimited clients may have any number. 0 is
-    /// no limit. Default 128.
+    /// HTTP connections of one client, as the rate limit has it; trusted proxies and unlimited clients may have any
+    /// number. 0 is no limit. Default 128.
     #[serde(deserialize_with = "value::within::<0, 65_536, _, _>")]
     pub client_connections: usize,
     /// HTTP requests in flight at once, 1 to 65536; further ones are answered 503. Default 256.
@@ -204,65 +204,6 @@ pub struct Config {
     /// machine's. Default 0.
     #[serde(deserialize_with = "value::within::<0, 16_777_216, _, _>")]
     pub memory_limit_mib: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        let (http, connections) = (http::Settings::default(), http::server::ConnectionLimits::default());
-        let tcp = |port| Multiaddr::from(std::net::Ipv4Addr::UNSPECIFIED).with(libp2p::multiaddr::Protocol::Tcp(port));
-        Self {
-            database_url: DatabaseUrl::default(),
-            database_url_file: None,
-            database_read_url: Vec::new(),
-            http: ([127, 0, 0, 1], 8080).into(),
-            admin: ([127, 0, 0, 1], 9090).into(),
-            listen: vec![tcp(10001), tcp(10002).with(libp2p::multiaddr::Protocol::Ws("/".into()))],
-            peer: Vec::new(),
-            identity: "modal-gateway.key".into(),
-            network: Network::default(),
-            bootstrap: None,
-            genesis_hash: None,
-            difficulty_schedule: None,
-            verify: Level::Pow,
-            assume_valid: true,
-            sync: true,
-            sync_interval: Duration::from_secs(10),
-            pow_threads: 0,
-            pow_memory: PowMemory::Auto,
-            mdns: false,
-            target_peers: 8,
-            log: LogFormat::Text,
-            access_log: http.access_log,
-            finality_depth: 40,
-            peer_timeout: Duration::from_secs(30),
-            cache_mib: 32,
-            store_connections: 8,
-            tls_cert: None,
-            tls_key: None,
-            admin_token: None,
-            admin_token_file: None,
-            trusted_proxy: value::loopback(),
-            unlimited_client: Vec::new(),
-            cors_origin: vec!["*".into()],
-            rate_limit: http.rate_limit,
-            rate_burst: http.rate_burst,
-            max_connections: connections.connections,
-            client_connections: connections.client_connections,
-            max_requests: http.max_requests,
-            max_streams: http.max_streams,
-            header_timeout: connections.header_timeout,
-            idle_timeout: connections.idle_timeout,
-            request_timeout: http.request_timeout,
-            trust: Trust::Open,
-            allow_peer: Vec::new(),
-            deny_peer: Vec::new(),
-            private_addresses: None,
-            node_requests: 2,
-            peer_rate_limit: 10_000,
-            peer_answer_mib: 24,
-            memory_limit_mib: 0,
-        }
-    }
 }
 
 impl Config {

@@ -15,8 +15,8 @@
 //! * `representations`: what is made of an answer: NDJSON, CSV, compressed bodies; each made once
 //! * `timing`: the header `server-timing`
 //! * `respond`: an answer becomes a response: body, provenance, caching
-//! * `middleware`: the client's limits, the deadline; compression of streams and pages; security headers; access to the admin
-//!   listener
+//! * `middleware`: the client's limits, the deadline; compression of streams and pages; security headers; access to the
+//!   admin listener
 //! * `openapi`: the OpenAPI document and Swagger UI
 //! * `cors`: what pages of other origins may read and send
 //! * `explorer`: pages for people, at `/`

@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What the members of one network have together, compared with one of them: addresses and peer ids are easy to get many
-/// of, networks are not.
+/// What the members of one network have together, compared with one of them: addresses and peer ids are easy to get
+/// many of, networks are not.
 pub const MEMBERS_PER_NETWORK: u32 = 4;
 
-/// Most buckets that are remembered. Where there are more keys, the fuller half of the buckets is forgotten: these keys lose
-/// their small debts, and the large debts remain.
+/// Most buckets that are remembered. Where there are more keys, the fuller half of the buckets is forgotten: these keys
+/// lose their small debts, and the large debts remain.
 const MAX_BUCKETS: usize = 16_384;
 
 /// Tokens that a bucket gains and holds.

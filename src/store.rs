@@ -5,8 +5,8 @@
 //!
 //! From the lowest part: `error`, `model` (what is stored) and `traits` (what a store does); `backend` (what Postgres
 //! and SQLite are: connections, statements, rows); `writer` (a transaction that changes the chain), `reader` (reads of
-//! the chain), `lookup` (reads for those who explore it), `journal` (what synchronisation keeps beside it: events, jobs,
-//! notes, the lease) and `replicas` (reads from streaming replicas).
+//! the chain), `lookup` (reads for those who explore it), `journal` (what synchronisation keeps beside it: events,
+//! jobs, notes, the lease) and `replicas` (reads from streaming replicas).
 
 use std::sync::Arc;
 
@@ -47,8 +47,8 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Arc<dyn BlockStore
     }
 }
 
-/// The store `primary`, with reads from the streaming replicas at these URLs: `primary` itself where there are none. They
-/// are opened in the background, and need not be up. `options` are those of the primary. Runs in a Tokio runtime.
+/// The store `primary`, with reads from the streaming replicas at these URLs: `primary` itself where there are none.
+/// They are opened in the background, and need not be up. `options` are those of the primary. Runs in a Tokio runtime.
 pub fn with_replicas(primary: Arc<dyn BlockStore>, urls: &[String], options: &OpenOptions) -> Arc<dyn BlockStore> {
     match urls {
         [] => primary,

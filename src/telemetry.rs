@@ -92,8 +92,8 @@ impl Display for LogFormat {
 }
 
 /// What a long-running command logs unless `RUST_LOG` says otherwise: our own events, and of libp2p and the database
-/// driver, which log every connection and statement, only what is wrong. Kademlia warns every few minutes that it knows no peer:
-/// `serve` says that once. yamux warns of each connection that a peer closes first.
+/// driver, which log every connection and statement, only what is wrong. Kademlia warns every few minutes that it knows
+/// no peer: `serve` says that once. yamux warns of each connection that a peer closes first.
 pub const SERVICE_FILTER: &str =
     "info,libp2p=warn,libp2p_kad::behaviour=error,yamux=error,multistream_select=warn,hickory=warn,sqlx=warn";
 

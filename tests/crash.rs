@@ -138,7 +138,8 @@ async fn audit(url: &str) -> (u64, String) {
     (tip.index, hex::encode(hash.finalize()))
 }
 
-/// Waits for a process, or kills it at `moment`; whether it ended by itself, and whether the kill fell into a transaction.
+/// Waits for a process, or kills it at `moment`; whether it ended by itself, and whether the kill fell into a
+/// transaction.
 fn end(mut child: Child, moment: Option<Duration>) -> (bool, bool) {
     let inside = Arc::new(AtomicBool::new(false));
     let (told, stderr) = (inside.clone(), BufReader::new(child.stderr.take().unwrap()));

@@ -1,8 +1,8 @@
-//! The explorer in Chromium, on a chain that grows and reorganises while its pages are open. Skipped where no Chromium is
-//! installed.
+//! The explorer in Chromium, on a chain that grows and reorganises while its pages are open. Skipped where no Chromium
+//! is installed.
 //!
-//! `explorer_browser/check.py` drives the browser with Playwright, and looks with axe-core for what keeps people out. It says
-//! on stdout what must happen to the chain, one command a line, and gets a line on stdin once it has happened.
+//! `explorer_browser/check.py` drives the browser with Playwright, and looks with axe-core for what keeps people out.
+//! It says on stdout what must happen to the chain, one command a line, and gets a line on stdin once it has happened.
 //! `EXPLORER_SCREENSHOTS=FOLDER` keeps a picture of every page, narrow and wide, light and dark.
 
 use std::{

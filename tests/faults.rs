@@ -1,5 +1,5 @@
-//! Databases that fail, for real, under a gateway that is asked, followed and fed all the while: no answer is a 500, none
-//! takes long, it comes back by itself, no event is lost or told twice, and nothing is written twice.
+//! Databases that fail, for real, under a gateway that is asked, followed and fed all the while: no answer is a 500,
+//! none takes long, it comes back by itself, no event is lost or told twice, and nothing is written twice.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! What the fuzz targets check, over the inputs that are kept in `fuzz/corpus`, over mutations of these, and over inputs
-//! as long as the protocol allows, whose time must grow as they do.
+//! What the fuzz targets check, over the inputs that are kept in `fuzz/corpus`, over mutations of these, and over
+//! inputs as long as the protocol allows, whose time must grow as they do.
 
 use std::{collections::BTreeSet, fs, path::PathBuf, time::Instant};
 

@@ -1,6 +1,6 @@
-//! Bytes that no honest peer or client sends, at every layer of either transport and on the HTTP listener, against the real
-//! program. While they come, and afterwards, it answers whoever asks properly; it panics nowhere, and its memory grows by
-//! no more than [`program::MOST_GROWTH`].
+//! Bytes that no honest peer or client sends, at every layer of either transport and on the HTTP listener, against the
+//! real program. While they come, and afterwards, it answers whoever asks properly; it panics nowhere, and its memory
+//! grows by no more than [`program::MOST_GROWTH`].
 
 mod support;
 

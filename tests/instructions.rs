@@ -1,11 +1,12 @@
 //! What ten operations cost, in instructions that the processor runs, against the bounds in `instructions/bounds.toml`.
-//! Times differ from machine to machine and from run to run; these counts hardly do, so a change of the code that costs 10 %
-//! more fails here.
+//! Times differ from machine to machine and from run to run; these counts hardly do, so a change of the code that costs
+//! 10 % more fails here.
 //!
 //! This program has no harness: it counts itself. It starts itself under callgrind, and each run of an operation lies
 //! between two functions whose calls callgrind is set to notice.
 //!
-//! * `make instructions` or `cargo test --test instructions` prints the table; a name after `--` takes that operation alone
+//! * `make instructions` or `cargo test --test instructions` prints the table; a name after `--` takes that operation
+//!   alone
 //! * `make instructions WRITE=1` writes the counts as the new bounds
 //! * `make instructions PROFILE=release` counts the code as operators run it; CI has no time for its build
 //!
@@ -38,8 +39,8 @@ use operations::{OPERATIONS, State};
 /// Blocks in the store that the operations read.
 const BLOCKS: u64 = 2_000;
 
-/// How long an operation's other threads have to finish what is left to do behind the answer: they run no instruction while
-/// there is none.
+/// How long an operation's other threads have to finish what is left to do behind the answer: they run no instruction
+/// while there is none.
 const SETTLE: Duration = Duration::from_millis(4);
 
 /// More than the 50 ms for which a source takes the state of the chain for current.
@@ -99,8 +100,8 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(failed > 0))
 }
 
-/// Counts these operations over the store at `url`. Of the rounds the least counts: in others caches tidy up, or a state that was
-/// to be fresh is old, because the machine stood still.
+/// Counts these operations over the store at `url`. Of the rounds the least counts: in others caches tidy up, or a
+/// state that was to be fresh is old, because the machine stood still.
 fn count<'a>(url: &str, names: &[&'a str]) -> Vec<(&'a str, u64)> {
     let counts = callgrind::count(&[&[COUNTED, url], names].concat());
     assert_eq!(counts.len(), names.len() * operations::ROUNDS, "counts of all rounds");

@@ -1,5 +1,5 @@
-//! A gateway under attack and beyond its capacity. Times are measured: these tests need the machine for themselves, and run
-//! one after the other. The gateway is the real program, in a process of its own.
+//! A gateway under attack and beyond its capacity. Times are measured: these tests need the machine for themselves, and
+//! run one after the other. The gateway is the real program, in a process of its own.
 
 mod support;
 

@@ -44,7 +44,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 const WEBSOCKET: &str = "/ip4/127.0.0.1/tcp/0/ws";
 
-/// Answers with the request; `wait…` only after a permit; `long` with more than the protocol allows. Knows the swarm's task.
+/// Answers with the request; `wait…` only after a permit; `long` with more than the protocol allows. Knows the swarm's
+/// task.
 struct Echo(Arc<Semaphore>, Arc<OnceLock<tokio::task::Id>>);
 
 impl Responder for Echo {

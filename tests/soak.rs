@@ -1,6 +1,6 @@
-//! A week of blocks in an hour: two nodes that mine, one gateway on Postgres that follows them, clients that read all the
-//! time; nodes and database are restarted, and nodes that were alone for a while come back with a branch of their own.
-//! In the end the store must be what an audit expects, memory flat and no task left over.
+//! A week of blocks in an hour: two nodes that mine, one gateway on Postgres that follows them, clients that read all
+//! the time; nodes and database are restarted, and nodes that were alone for a while come back with a branch of their
+//! own. In the end the store must be what an audit expects, memory flat and no task left over.
 //!
 //! `SOAK_SECONDS` says for how long, one minute unless it is set; `make soak` takes the hour.
 

@@ -1,5 +1,5 @@
-//! The sync against scripted peers over real libp2p, on both stores. Blocks are mined with SHA-256, so that every rule is
-//! on, proof of work included.
+//! The sync against scripted peers over real libp2p, on both stores. Blocks are mined with SHA-256, so that every rule
+//! is on, proof of work included.
 
 mod support;
 

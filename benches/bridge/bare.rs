@@ -1,4 +1,5 @@
-//! libp2p and nothing else: the protocol's streams, with a server that has its answer ready and a client without queues.
+//! libp2p and nothing else: the protocol's streams, with a server that has its answer ready and a client without
+//! queues.
 
 use std::{
     sync::Arc,

@@ -162,7 +162,8 @@ async fn append_chain(stores: &[(Kind, usize, Arc<dyn BlockStore>)], longest: us
     Ok(())
 }
 
-/// The hash of the block at `index`. It meets difficulty 1, for which it begins with `000`, but no work was done for it.
+/// The hash of the block at `index`. It meets difficulty 1, for which it begins with `000`, but no work was done for
+/// it.
 fn hash(index: u64) -> String {
     format!("000{}", &hex::encode(Sha256::digest(format!("block {index}")))[3..])
 }

@@ -23,8 +23,8 @@ fn request(headers: &str) -> String {
     format!("GET {TARGET} HTTP/1.1\r\nhost: 127.0.0.1\r\n{headers}\r\n")
 }
 
-/// Requests per second: of the gateway, which compresses once, and of a bare handler of the same bytes that compresses each
-/// response anew.
+/// Requests per second: of the gateway, which compresses once, and of a bare handler of the same bytes that compresses
+/// each response anew.
 pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
     let source = nodes.get(Kind::Sqlite, LENGTH, Cache::Default)?.source.clone();
     let answer = source.answer(RANGE, &Origin::Local, 0).await;

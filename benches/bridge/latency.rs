@@ -1,10 +1,10 @@
 //! How long requests take at a fixed rate, half of what the server can do.
 //!
-//! The load generator is our own. Each request has a time at which it is due, whether or not those before it were answered,
-//! and its latency counts from then on: a server that stops for a moment makes all requests late that are due meanwhile, not
-//! only the one it is at (what is called coordinated omission). Each connection has a thread that sleeps until a request is due,
-//! since timers of the runtime are only good to a millisecond. By how much the generator itself was late, on a connection that
-//! was free, is in the table.
+//! The load generator is our own. Each request has a time at which it is due, whether or not those before it were
+//! answered, and its latency counts from then on: a server that stops for a moment makes all requests late that are due
+//! meanwhile, not only the one it is at (what is called coordinated omission). Each connection has a thread that sleeps
+//! until a request is due, since timers of the runtime are only good to a millisecond. By how much the generator itself
+//! was late, on a connection that was free, is in the table.
 
 use std::{
     io::{Read, Write},

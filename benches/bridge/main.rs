@@ -1,5 +1,6 @@
-//! What a request costs: `cargo bench` prints the tables of docs/benchmarks.md. `cargo bench -- --quick` takes a fifth of the
-//! time and shows the same within a wider margin. Names after `--` choose sections: `cargo bench -- rivals latency`.
+//! What a request costs: `cargo bench` prints the tables of docs/benchmarks.md. `cargo bench -- --quick` takes a fifth
+//! of the time and shows the same within a wider margin. Names after `--` choose sections: `cargo bench -- rivals
+//! latency`.
 //!
 //! Everything that is compared is measured in turns, round by round, and what is printed is the median over the
 //! rounds: a machine that is slower for a while is slower for all. Ratios are medians of each round's own ratio.
@@ -15,7 +16,8 @@
 //! * [`latency`]: latencies at a fixed rate
 //! * [`compressed`]: HTTP in each content coding
 //! * [`queries`]: Postgres without a gateway: `pgbench`, `json_agg`
-//! * [`sync`]: filling a store by syncing, against the other ways to [`fill`] it; [`spent`] measures the CPU time of each process
+//! * [`sync`]: filling a store by syncing, against the other ways to [`fill`] it; [`spent`] measures the CPU time of
+//!   each process
 //! * [`proof`]: syncing with proof of work, and the memory of a sync
 //! * [`pow`]: hashes a second of proof of work
 //! * [`plain`]: a peer of the network's own protocol alone

@@ -88,8 +88,8 @@ impl Drop for Plain {
     }
 }
 
-/// A node that serves `store`, which it closes when it stops, and does nothing else. One peer may have as much as it can
-/// take.
+/// A node that serves `store`, which it closes when it stops, and does nothing else. One peer may have as much as it
+/// can take.
 pub async fn serving(store: Arc<dyn BlockStore>) -> Outcome<Node> {
     let listen = vec!["/ip4/127.0.0.1/tcp/0".parse()?];
     let config = Config { listen, sync: false, peer_rate_limit: 0, ..Config::default() };

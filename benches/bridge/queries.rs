@@ -1,5 +1,5 @@
-//! An epoch out of Postgres: by `pgbench` with the gateway's own statement, as JSON that Postgres makes by itself, and by the
-//! gateway without a cache.
+//! An epoch out of Postgres: by `pgbench` with the gateway's own statement, as JSON that Postgres makes by itself, and
+//! by the gateway without a cache.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -22,8 +22,8 @@ use crate::{
 /// Clients that ask, each for one epoch at a time.
 const CLIENTS: [usize; 2] = [1, 16];
 
-/// The statement that gives the answer's JSON, as PostgREST makes such statements, over the view `miner_block` or a table with
-/// its columns.
+/// The statement that gives the answer's JSON, as PostgREST makes such statements, over the view `miner_block` or a
+/// table with its columns.
 fn json_agg(table: &str, epoch: &str) -> String {
     format!(
         "SELECT json_build_object('ok', true, 'data', json_build_object('epoch', CAST({epoch} AS bigint), 'blocks', \

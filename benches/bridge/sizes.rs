@@ -1,5 +1,5 @@
-//! What the chain takes on disk: the table of blocks and each of its indexes, by the length of the chain, and reckoned to
-//! 100,000,000 blocks.
+//! What the chain takes on disk: the table of blocks and each of its indexes, by the length of the chain, and reckoned
+//! to 100,000,000 blocks.
 
 use sqlx::{Connection, PgConnection, Row, SqliteConnection};
 

@@ -30,8 +30,8 @@ pub struct Spent {
 }
 
 impl Work {
-    /// Begins, with a store at `url`. The client is this process, or one that it starts and waits for: then SQLite is part of
-    /// it.
+    /// Begins, with a store at `url`. The client is this process, or one that it starts and waits for: then SQLite is
+    /// part of it.
     pub async fn begin(kind: Kind, url: &str, in_process: bool, peer: Option<&Meter>) -> Outcome<Self> {
         let database = match kind {
             Kind::Sqlite => in_process.then_some(Meter::Threads(SQLITE_THREADS)),

@@ -1,5 +1,5 @@
-//! How fast a store is filled by syncing, against the bare insertion of the same rows, and their `COPY`; and what a small gap
-//! costs.
+//! How fast a store is filled by syncing, against the bare insertion of the same rows, and their `COPY`; and what a
+//! small gap costs.
 
 use std::{
     sync::Arc,

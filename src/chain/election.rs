@@ -39,8 +39,8 @@ pub struct Election {
     /// The first different nominees in shuffled order, at most [`MAX_VALIDATORS`], with the number of blocks that
     /// nominate each.
     pub validators: Vec<(String, u64)>,
-    /// The last [`MAX_ALTERNATES`] different nominees in shuffled order, if there are more than [`MAX_VALIDATORS`]. Some
-    /// of them may be validators too, as in the network's own code.
+    /// The last [`MAX_ALTERNATES`] different nominees in shuffled order, if there are more than [`MAX_VALIDATORS`].
+    /// Some of them may be validators too, as in the network's own code.
     pub alternates: Vec<(String, u64)>,
 }
 

@@ -103,8 +103,8 @@ impl Network {
         }
     }
 
-    /// The end of an error about another network's genesis: the name of the built-in network whose genesis has this hash,
-    /// or nothing.
+    /// The end of an error about another network's genesis: the name of the built-in network whose genesis has this
+    /// hash, or nothing.
     pub fn owner_of(genesis: &str) -> String {
         let networks = Self::NAMES.iter().filter_map(|name| Self::named(name));
         let owner = networks.into_iter().find(|network| network.genesis_hash.as_deref() == Some(genesis));

@@ -163,8 +163,8 @@ Examples:
     Migrate,
     /// Print the settings in effect and where each comes from, without secrets
     ///
-    /// As TOML, the lines are a settings file; a setting that is not set or holds a secret is a comment. Exits with 2 if
-    /// a setting is unknown or malformed.
+    /// As TOML, the lines are a settings file; a setting that is not set or holds a secret is a comment. Exits with 2
+    /// if a setting is unknown or malformed.
     #[command(after_help = "\
 Examples:
   modal-gateway config --network testnet

@@ -46,8 +46,8 @@ impl CliError {
     }
 }
 
-/// Whether the error, or a cause of it, is about what the user set or asked for. An error that is transparent hides the one
-/// in it.
+/// Whether the error, or a cause of it, is about what the user set or asked for. An error that is transparent hides the
+/// one in it.
 fn is_about_settings(error: &(dyn Error + 'static)) -> bool {
     let itself = error.is::<ConfigError>()
         || error.is::<PeerError>()

@@ -1,5 +1,5 @@
-//! `import`: blocks from a file into the store, in one transaction: all of them or none. The transaction begins with the
-//! first block, since other writers wait for its end.
+//! `import`: blocks from a file into the store, in one transaction: all of them or none. The transaction begins with
+//! the first block, since other writers wait for its end.
 
 use std::{io, path::Path};
 

@@ -34,8 +34,9 @@ const EXPOSED: [HeaderName; 12] = [
     SERVER_TIMING,
 ];
 
-/// Which pages of other origins may read answers (<https://fetch.spec.whatwg.org/#http-cors-protocol>). Preflights are left to the library; what is added to
-/// every answer is a few headers that hardly change, for which its layer would cost more than all other headers together.
+/// Which pages of other origins may read answers (<https://fetch.spec.whatwg.org/#http-cors-protocol>). Preflights are
+/// left to the library; what is added to every answer is a few headers that hardly change, for which its layer would
+/// cost more than all other headers together.
 pub(super) struct Cors {
     /// Origins whose pages may read answers; `None`: any.
     origins: Option<Vec<HeaderValue>>,

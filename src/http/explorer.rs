@@ -1,8 +1,8 @@
 //! The explorer: pages for people, made on the server, complete without scripts.
 //!
 //! A page is read (`read`), described as texts and links (one file a page), and written by a typed template of
-//! `templates/explorer/`, which escapes every text. All links are relative, so pages work under any path. What is final,
-//! verified or orphaned is shown in words ([`Mark`](parts::Mark)).
+//! `templates/explorer/`, which escapes every text. All links are relative, so pages work under any path. What is
+//! final, verified or orphaned is shown in words ([`Mark`](parts::Mark)).
 //!
 //! * `visit`: a request for a page
 //! * `read`: what pages read from the source
@@ -11,7 +11,8 @@
 //! * `parts`, `figures`, `peers`, `chart`: parts of pages
 //! * `text`: numbers, times, ages, texts of blocks
 //! * `assets`: stylesheet, script, icon
-//! * `home`, `blocks`, `block`, `epochs`, `epoch`, `nominees`, `network`, `forks`, `reorganisations`, `search`: the pages
+//! * `home`, `blocks`, `block`, `epochs`, `epoch`, `nominees`, `network`, `forks`, `reorganisations`, `search`: the
+//!   pages
 
 use std::sync::Arc;
 

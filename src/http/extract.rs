@@ -94,12 +94,11 @@ impl FromRequest<Arc<Gateway>> for Read {
         } else {
             row.query_of_pairs(parameters.into_iter())?
         };
-        let is_list = matches!(query, Query::Canonical | Query::Epoch { .. } | Query::Range { .. });
         let origin = match peer {
             Some(name) => gateway.source.origin(name)?,
             None => Origin::Local,
         };
-        if anchor.is_some() && !(is_list && origin == Origin::Local) {
+        if anchor.is_some() && !(row.is_list() && origin == Origin::Local) {
             let detail = "anchor: only for lists from the gateway's own store";
             return Err(Failure::with_detail(Code::InvalidParameter, detail).into());
         }
@@ -109,7 +108,7 @@ impl FromRequest<Arc<Gateway>> for Read {
             origin,
             client: parts.extensions.get().map_or(0, |client: &Client| client.key.number()),
             anchor: anchor.map(str::to_owned),
-            preferences: Preferences::of(&parts.method, &parts.headers, is_list, numbers)?,
+            preferences: Preferences::of(&parts.method, &parts.headers, row.is_list(), numbers)?,
             supports_chunks: supports_chunks(parts.version),
         })
     }

@@ -106,8 +106,8 @@ impl Gateway {
         exceeded.into()
     }
 
-    /// Says once in the log that a limit was reached by a trusted proxy that names no client: then all its clients share
-    /// the limits of one.
+    /// Says once in the log that a limit was reached by a trusted proxy that names no client: then all its clients
+    /// share the limits of one.
     pub(super) fn report_unnamed(&self, proxy: Client) {
         self.unnamed_reported.call_once(|| {
             tracing::warn!(

@@ -158,8 +158,8 @@ impl RequestLimits {
         }
     }
 
-    /// Permits for a request: one in flight, and another where it waits for a peer. A stream of the chain takes that of its
-    /// answer at once.
+    /// Permits for a request: one in flight, and another where it waits for a peer. A stream of the chain takes that of
+    /// its answer at once.
     ///
     /// # Errors
     /// [`LimitExceeded`].

@@ -31,8 +31,8 @@ pub(super) struct Accepted {
 }
 
 impl Accepted {
-    /// What the client of a request accepts; `None` where it accepts anything: it does not say, or it is a probe, which is answered
-    /// in any case.
+    /// What the client of a request accepts; `None` where it accepts anything: it does not say, or it is a probe, which
+    /// is answered in any case.
     pub(super) fn of(request: &Request) -> Option<Self> {
         let lines = [header::ACCEPT, header::ACCEPT_ENCODING].into_iter();
         let lines = lines
@@ -41,8 +41,8 @@ impl Accepted {
         (!headers.is_empty() && !request.uri().path().starts_with("/health/")).then_some(Self { headers })
     }
 
-    /// Refuses an answer that the client does not accept: on routes whose answers have one format, another format, and on all of
-    /// them an answer without any coding that the client takes.
+    /// Refuses an answer that the client does not accept: on routes whose answers have one format, another format, and
+    /// on all of them an answer without any coding that the client takes.
     pub(super) fn check(&self, response: Response) -> Response {
         if response.status() != StatusCode::OK {
             return response;

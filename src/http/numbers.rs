@@ -1,5 +1,5 @@
-//! `?numbers=`: whether the miner numbers of an answer are JSON numbers or strings. They may be any u64, which many languages
-//! can't read from a JSON number.
+//! `?numbers=`: whether the miner numbers of an answer are JSON numbers or strings. They may be any u64, which many
+//! languages can't read from a JSON number.
 
 use std::{fmt, str::FromStr};
 
@@ -8,8 +8,8 @@ use crate::protocol::{Code, Failure};
 /// The parameter's name.
 pub(super) const NAME: &str = "numbers";
 
-/// What stands before a miner number. An unescaped quote before this word and one with a colon behind it make it a member's
-/// name, whatever texts the blocks hold; the gateway writes its answers without spaces.
+/// What stands before a miner number. An unescaped quote before this word and one with a colon behind it make it a
+/// member's name, whatever texts the blocks hold; the gateway writes its answers without spaces.
 const KEY: &str = r#","miner_number":"#;
 
 /// How miner numbers are written.

@@ -101,8 +101,8 @@ pub(super) fn pages<S: Clone + Send + Sync + 'static>(document: &openapi::OpenAp
         Ok::<_, Rejection>(([(header::CONTENT_TYPE, "application/json")], text.unwrap_or_default()))
     };
     let pages: Router<S> = SwaggerUi::new("/docs").config(Config::from("../openapi.json")).into();
-    // Their own errors have another format, and their one redirect, from `/docs` to `/docs/`, would leave a path prefix of a
-    // proxy.
+    // Their own errors have another format, and their one redirect, from `/docs` to `/docs/`, would leave a path prefix
+    // of a proxy.
     let pages = pages.layer(middleware::map_response(|mut response: Response| async {
         if let Some(location) = response.headers_mut().get_mut(header::LOCATION) {
             *location = HeaderValue::from_static("docs/");
@@ -115,7 +115,8 @@ pub(super) fn pages<S: Clone + Send + Sync + 'static>(document: &openapi::OpenAp
     pages.route("/openapi.json", get(serve))
 }
 
-/// The document as JSON, with what is not derived from the handlers, and corrected: derived schemas allow null in headers.
+/// The document as JSON, with what is not derived from the handlers, and corrected: derived schemas allow null in
+/// headers.
 fn complete(document: &openapi::OpenApi, numbers: Numbers) -> Value {
     fn correct(value: &mut Value) {
         match value {

@@ -63,8 +63,8 @@ impl Preferences {
         Ok(Self { format, numbers, codings: Codings::of(headers)?, conditions: Conditions::of(method, headers) })
     }
 
-    /// The representation of an answer whose JSON has so many bytes, `None` if that is unknown. The tag of an answer must
-    /// follow from the request and the JSON alone, so the length of the format itself does not matter.
+    /// The representation of an answer whose JSON has so many bytes, `None` if that is unknown. The tag of an answer
+    /// must follow from the request and the JSON alone, so the length of the format itself does not matter.
     pub(super) fn representation(&self, json_bytes: Option<usize>) -> Representation {
         Representation { format: self.format, numbers: self.numbers, coding: self.codings.choose(json_bytes) }
     }

@@ -1,4 +1,5 @@
-//! An answer becomes a response: the body that the client prefers, and headers for its source, verification and caching.
+//! An answer becomes a response: the body that the client prefers, and headers for its source, verification and
+//! caching.
 
 use std::{
     sync::Arc,
@@ -192,14 +193,14 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
     Ok(response)
 }
 
-/// The entity tag of the whole chain, in quotes. It is hashed, since the tip's hash may be any text on an unverified chain, also
-/// one with quotes or commas; the length distinguishes such chains.
+/// The entity tag of the whole chain, in quotes. It is hashed, since the tip's hash may be any text on an unverified
+/// chain, also one with quotes or commas; the length distinguishes such chains.
 fn chain_tag(length: u64, tip: &str) -> Bytes {
     format!("\"{}\"", hex::encode(&Sha256::digest(format!("{length}-{tip}"))[..16])).into()
 }
 
-/// The same bytes that [`Answer::Canonical`](crate::protocol::Answer::Canonical) writes, page by page. The comma between two
-/// pages is a piece of its own, so that no page is copied.
+/// The same bytes that [`Answer::Canonical`](crate::protocol::Answer::Canonical) writes, page by page. The comma
+/// between two pages is a piece of its own, so that no page is copied.
 fn envelope_of(
     pages: impl stream::Stream<Item = Result<Blocks, Failure>> + Send + 'static,
 ) -> impl stream::Stream<Item = Result<String, Failure>> + Send + 'static {

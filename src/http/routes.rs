@@ -114,8 +114,8 @@ pub fn admin_router(gateway: Arc<Gateway>, access: Access) -> Router {
         .with_state(gateway)
 }
 
-/// The OpenAPI document as it is checked in: pretty-printed JSON with a newline at the end. With [`Numbers::String`], that of
-/// the API with `?numbers=string`.
+/// The OpenAPI document as it is checked in: pretty-printed JSON with a newline at the end. With [`Numbers::String`],
+/// that of the API with `?numbers=string`.
 pub fn openapi_json(numbers: Numbers) -> String {
     openapi::text(&documented().into_openapi(), numbers)
 }

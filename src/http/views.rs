@@ -1,5 +1,5 @@
-//! The routes under `/chain`: their parameters, and how a request becomes a view. Handlers and the OpenAPI document both
-//! use the table.
+//! The routes under `/chain`: their parameters, and how a request becomes a view. Handlers and the OpenAPI document
+//! both use the table.
 
 use std::sync::Arc;
 

@@ -34,8 +34,8 @@ pub struct Block {
     actualized_difficulty: String,
     /// Peer that the miner nominates; empty for genesis.
     nominated_peer_id: String,
-    /// A number of the miner's choice: any up to 2^64-1. A client that reads this as `int64`, or as a double, can't read the
-    /// larger ones: the parameter `numbers` gives them as strings.
+    /// A number of the miner's choice: any up to 2^64-1. A client that reads this as `int64`, or as a double, can't
+    /// read the larger ones: the parameter `numbers` gives them as strings.
     miner_number: u64,
     /// Whether it is on the canonical chain.
     is_canonical: bool,

@@ -69,8 +69,8 @@ impl EncodedAnswer {
         &self.body[OPENING.len()..self.body.len() - CLOSING.len()]
     }
 
-    /// The start of the SHA-256 of [`body`](Self::body) in hex, in quotes: the entity tag. Computed on first use: libp2p never
-    /// needs it.
+    /// The start of the SHA-256 of [`body`](Self::body) in hex, in quotes: the entity tag. Computed on first use:
+    /// libp2p never needs it.
     pub fn tag(&self) -> &Bytes {
         self.tag.get_or_init(|| format!("\"{}\"", hex::encode(&Sha256::digest(&self.body)[..16])).into())
     }

@@ -1,25 +1,27 @@
-//! Sends a query to the store, to a peer, or to both in turn. Also reads and writes the sync's jobs.
+//! Sends a query to the store, to a peer, or to both in turn. The sync's jobs and status are in `jobs`.
+
+mod jobs;
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{TryFutureExt, stream::Stream};
+use futures::stream::Stream;
 use libp2p::PeerId;
 
 use super::{
     answer::{AnsweredBy, EncodedAnswer, Origin, SourceError},
     events::{Cursor, EventBatch, EventReader, Feeds},
-    job::{AssumedBlocks, Genesis, JobSpec, Stages, SyncJob, SyncStatus},
+    job::{AssumedBlocks, Genesis, Stages, SyncStatus},
     local::{CachedRead, LocalSource, with_deadline},
     peer,
     seen::{ClientTip, SeenTips},
-    store_answers::{self, store_failure},
+    store_answers,
     view::{ViewQuery, Views},
 };
 use crate::{
-    chain::{AssumeValid, Level},
+    chain::Level,
     p2p::{P2pClient, P2pError},
     protocol::{Answer, Code, Failure, Query},
-    store::{self, Blocks, ChainState, Job, Snapshot},
+    store::{self, Blocks, ChainState, Snapshot},
     telemetry::Durations,
 };
 
@@ -30,12 +32,6 @@ const TIP_TIMEOUT: Duration = Duration::from_millis(250);
 const INCOMING_BYTES: usize = 256 << 20;
 /// Most peers that `any` tries, one after the other.
 const MAX_ASKED_PEERS: usize = 3;
-
-/// Most jobs in the queue.
-const MAX_QUEUED_JOBS: usize = 100;
-
-/// Most jobs in a list: all that the store keeps, and the unfinished ones.
-const MAX_LISTED_JOBS: u64 = 200;
 
 /// Numbers of the store and of the caches above it.
 #[derive(Debug, Clone, Copy)]
@@ -108,9 +104,9 @@ impl Source {
         self.local.state_now().await
     }
 
-    /// Has the answers from now on come from a chain that has known the block `tip`, so that a client who has seen this tip
-    /// in an answer of another gateway on the same database does not see the chain go back. A block that the database does
-    /// not have changes nothing.
+    /// Has the answers from now on come from a chain that has known the block `tip`, so that a client who has seen this
+    /// tip in an answer of another gateway on the same database does not see the chain go back. A block that the
+    /// database does not have changes nothing.
     ///
     /// # Errors
     /// [`Code::StoreUnavailable`], also where only the primary could say whether it has the block.
@@ -139,8 +135,8 @@ impl Source {
     /// # Errors
     /// The failure for the client, and where it came from. Faults of the store are logged here.
     pub async fn answer(&self, query: Query, origin: &Origin, client: u64) -> Result<Arc<EncodedAnswer>, SourceError> {
-        // The others are boxed, so that an answer from the store, which is there already in most cases, makes and moves no
-        // future as large as theirs.
+        // The others are boxed, so that an answer from the store, which is there already in most cases, makes and moves
+        // no future as large as theirs.
         match origin {
             Origin::Local => Ok(with_deadline(self.local.answer(query)).await?),
             Origin::Peer(peer) => Box::pin(self.answer_by_peer(*peer, &query, client)).await,
@@ -196,9 +192,9 @@ impl Source {
         store_answers::pages(self.local.store().clone(), state)
     }
 
-    /// The events after `after`, oldest first, where `state` is the chain as [`Feeds::follow_chain`] has it;
-    /// `None` if there are none. One `reset` to the current state where events are missing: they are no longer kept, `after`
-    /// is of another store, or the store has lost it. With `blocks` the events have their blocks. Followers with the same
+    /// The events after `after`, oldest first, where `state` is the chain as [`Feeds::follow_chain`] has it; `None` if
+    /// there are none. One `reset` to the current state where events are missing: they are no longer kept, `after` is
+    /// of another store, or the store has lost it. With `blocks` the events have their blocks. Followers with the same
     /// `after` share one read.
     ///
     /// # Errors
@@ -288,85 +284,5 @@ impl Source {
             EncodedAnswer::new(&answer, answered_by, Snapshot { version: 0, tip, level })
         });
         encoded.map(Arc::new).map_err(|failure| SourceError { failure, answered_by })
-    }
-
-    /// The jobs, newest first.
-    ///
-    /// # Errors
-    /// [`Code::StoreUnavailable`].
-    pub async fn sync_jobs(&self) -> Result<Vec<SyncJob>, Failure> {
-        let jobs = self.local.store().jobs(MAX_LISTED_JOBS).map_err(store_failure);
-        let jobs = with_deadline(jobs).await?;
-        let readable = |job: Job| {
-            let id = job.id;
-            let read = SyncJob::try_from(job);
-            read.inspect_err(|error| tracing::warn!(id, %error, "a sync job of another version is left out")).ok()
-        };
-        Ok(jobs.into_iter().filter_map(readable).collect())
-    }
-
-    /// The job with this number.
-    ///
-    /// # Errors
-    /// [`Code::UnknownJob`], [`Code::StoreUnavailable`].
-    pub async fn sync_job(&self, id: u64) -> Result<SyncJob, Failure> {
-        let job = with_deadline(self.local.store().job(id).map_err(store_failure)).await?;
-        job.ok_or_else(|| Failure::new(Code::UnknownJob))?.try_into().map_err(store_failure)
-    }
-
-    /// Queues a job for the process that syncs this store; returns its number.
-    ///
-    /// # Errors
-    /// [`Code::Busy`] when the queue is full, [`Code::StoreUnavailable`], those of [`Self::origin`] for an unknown
-    /// peer.
-    pub async fn request_sync(&self, spec: &JobSpec) -> Result<u64, Failure> {
-        if let Some(peer) = &spec.peer {
-            self.origin(peer)?;
-        }
-        if self.local.store().unfinished_jobs().await.map_err(store_failure)?.len() >= MAX_QUEUED_JOBS {
-            return Err(Failure::with_detail(Code::Busy, format!("{MAX_QUEUED_JOBS} sync jobs wait already")));
-        }
-        let text = serde_json::to_string(spec).map_err(|_| Failure::new(Code::Internal))?;
-        self.local.store().create_job(&text).await.map_err(store_failure)
-    }
-
-    /// Requests that a job be cancelled.
-    ///
-    /// # Errors
-    /// [`Code::UnknownJob`] also for a finished job, [`Code::StoreUnavailable`].
-    pub async fn cancel_sync(&self, id: u64) -> Result<(), Failure> {
-        match self.local.store().cancel_job(id).await.map_err(store_failure)? {
-            true => Ok(()),
-            false => Err(Failure::new(Code::UnknownJob)),
-        }
-    }
-
-    /// The sync status of the store, at most 50 ms old.
-    ///
-    /// # Errors
-    /// [`Code::StoreUnavailable`].
-    pub async fn sync_status(&self) -> Result<SyncStatus, Failure> {
-        let read =
-            async { SyncStatus::read(&**self.local.store(), self.local.settings.sync).await.map_err(store_failure) };
-        with_deadline(self.status.get(read)).await.map(Arc::unwrap_or_clone)
-    }
-
-    /// The genesis of the store's network; `pinned` is the one that the settings name. `None` before the first sync has
-    /// ended. At most 50 ms old.
-    ///
-    /// # Errors
-    /// [`Code::StoreUnavailable`].
-    pub async fn genesis(&self, pinned: Option<&str>) -> Result<Option<Genesis>, Failure> {
-        let read = async { Genesis::read(&**self.local.store(), pinned).await.map_err(store_failure) };
-        with_deadline(self.genesis.get(read)).await.map(Arc::unwrap_or_clone)
-    }
-
-    /// What is left to be verified of the blocks up to the network's assume-valid block. At most 50 ms old.
-    ///
-    /// # Errors
-    /// [`Code::StoreUnavailable`].
-    pub async fn assumed_blocks(&self, pin: &AssumeValid) -> Result<AssumedBlocks, Failure> {
-        let read = async { AssumedBlocks::read(&**self.local.store(), pin).await.map_err(store_failure) };
-        with_deadline(self.assumed.get(read)).await.map(Arc::unwrap_or_clone)
     }
 }

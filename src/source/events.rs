@@ -195,7 +195,8 @@ impl EventReader {
         }
     }
 
-    /// The blocks with the hashes of both lists; where there are too many, how to fetch those from index `from` to `tip`.
+    /// The blocks with the hashes of both lists; where there are too many, how to fetch those from index `from` to
+    /// `tip`.
     async fn blocks(
         &self,
         lists: (Option<&Vec<String>>, Option<&Vec<String>>),

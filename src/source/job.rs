@@ -130,7 +130,8 @@ pub struct Progress {
     /// for that.
     #[schema(required)]
     pub recomputed: u64,
-    /// Blocks of these that are verified to `linked` at first, because they come before the network's assume-valid block.
+    /// Blocks of these that are verified to `linked` at first, because they come before the network's assume-valid
+    /// block.
     #[schema(required)]
     pub assumed: u64,
     /// Plans that were made again after a failure.

@@ -253,8 +253,8 @@ fn max_blocks(state: &ChainState) -> u64 {
     state.blocks_within(MAX_LIST_BYTES).min(MAX_CHUNK)
 }
 
-/// The canonical chain up to the tip of `state`, in pages half as large as an answer: while one is sent, the next one is
-/// read. If the tip is reorganised away meanwhile, the stream ends with [`Code::AnchorNotCanonical`].
+/// The canonical chain up to the tip of `state`, in pages half as large as an answer: while one is sent, the next one
+/// is read. If the tip is reorganised away meanwhile, the stream ends with [`Code::AnchorNotCanonical`].
 pub(super) fn pages(
     store: Arc<dyn BlockStore>,
     state: &ChainState,
@@ -279,8 +279,8 @@ pub(super) fn pages(
     })
 }
 
-/// Canonical blocks of the chain that the snapshot `last` is of and that has the block `tip`; `None` if that is no longer
-/// the canonical chain.
+/// Canonical blocks of the chain that the snapshot `last` is of and that has the block `tip`; `None` if that is no
+/// longer the canonical chain.
 async fn page_of(
     store: Arc<dyn BlockStore>,
     indexes: RangeInclusive<u64>,

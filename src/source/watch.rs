@@ -11,12 +11,12 @@ use prometheus_client::metrics::histogram::Histogram;
 use super::job::SyncState;
 use crate::chain::unix_now;
 
-/// Bounds of the buckets of depths, in blocks: up to a few blocks as they are usual, the default finality depth, and what
-/// only a fault or an attack takes back.
+/// Bounds of the buckets of depths, in blocks: up to a few blocks as they are usual, the default finality depth, and
+/// what only a fault or an attack takes back.
 const DEPTHS: [f64; 9] = [1.0, 2.0, 3.0, 6.0, 10.0, 20.0, 40.0, 100.0, 1000.0];
 
-/// What is known of the chain. [`Source::state`](super::Source::state) and [`Source::watch`](super::Source::watch) keep it
-/// current.
+/// What is known of the chain. [`Source::state`](super::Source::state) and [`Source::watch`](super::Source::watch) keep
+/// it current.
 #[derive(Debug)]
 pub struct ChainWatch {
     seen: RwLock<Seen>,

@@ -1,7 +1,7 @@
 //! Traces: exports the spans of HTTP requests to an OpenTelemetry collector, over OTLP/HTTP.
 //!
-//! OpenTelemetry's own environment variables are the settings. A thread of its own exports in batches, from a queue that drops
-//! what is too much, so that a request never waits for the collector.
+//! OpenTelemetry's own environment variables are the settings. A thread of its own exports in batches, from a queue
+//! that drops what is too much, so that a request never waits for the collector.
 
 use std::{
     env,

@@ -1,5 +1,5 @@
-//! A Python client, generated from the document, asks a gateway, and Prometheus' parser reads its metrics. The tools come from PyPI into a virtual environment
-//! under `target`, in the versions of `requirements.txt`.
+//! A Python client, generated from the document, asks a gateway, and Prometheus' parser reads its metrics. The tools
+//! come from PyPI into a virtual environment under `target`, in the versions of `requirements.txt`.
 
 use std::{path::Path, process::Command};
 

@@ -65,6 +65,31 @@ fn every_path_that_a_page_names_exists() {
     assert!(count > 20, "only {count} paths were found");
 }
 
+#[test]
+fn every_function_that_contributors_are_sent_to_exists() {
+    let mut files = String::new();
+    let mut folders = vec![root().join("src"), root().join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let mut count = 0;
+    for page in ["CONTRIBUTING.md", "docs/architecture.md"].map(pages::page) {
+        for name in page.spans().into_iter().filter_map(|span| span.strip_suffix("()")) {
+            let is_there = ["(", "<"].iter().any(|next| files.contains(&format!("fn {name}{next}")));
+            assert!(is_there, "{}: no {name}()", page.path);
+            count += 1;
+        }
+    }
+    assert!(count > 10, "only {count} functions were found");
+}
+
 /// The words behind each `before` in the code of all pages.
 fn named(before: &str) -> BTreeSet<String> {
     let (mut names, before) = (BTreeSet::new(), format!(" {before} "));

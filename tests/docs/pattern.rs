@@ -1,7 +1,7 @@
 //! What an example shows, held against what came.
 //!
-//! An `…` stands for any text, and for any number of lines where it is alone on its line. What differs from run to run is
-//! masked on both sides.
+//! An `…` stands for any text, and for any number of lines where it is alone on its line. What differs from run to run
+//! is masked on both sides.
 
 /// Whether a value has this character.
 type Class = fn(char) -> bool;

@@ -1,5 +1,5 @@
-//! What holds of every page: it is bounded and well-formed, can be used by everybody, holds no script of its own, and leads
-//! nowhere else.
+//! What holds of every page: it is bounded and well-formed, can be used by everybody, holds no script of its own, and
+//! leads nowhere else.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

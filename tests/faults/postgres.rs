@@ -88,8 +88,8 @@ async fn a_server_that_is_replaced_by_its_standby() {
     let mut world = World::over(&primary.url(hole.address, "postgres")).await;
     let standby = primary.standby();
     let fail_over = async || {
-        // Nothing that was committed is lost in a switch that was planned. A standby that has not replayed it would count
-        // as one that lost it.
+        // Nothing that was committed is lost in a switch that was planned. A standby that has not replayed it would
+        // count as one that lost it.
         standby.streams().await;
         primary.stop("fast");
         standby.replayed().await;

@@ -3,7 +3,8 @@
 use modal_gateway::chain::{EpochNumbering, Header, MinerBlock, difficulty::actualized};
 use serde_json::{Map, Value};
 
-/// A block that is read is written so that either dialect, and we ourselves, read the same; and it has what was written.
+/// A block that is read is written so that either dialect, and we ourselves, read the same; and it has what was
+/// written.
 pub fn block_json(data: &[u8]) {
     let Ok(block) = serde_json::from_slice::<MinerBlock>(data) else { return };
     if let Ok(Value::Object(members)) = serde_json::from_slice(data) {

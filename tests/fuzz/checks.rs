@@ -1,5 +1,6 @@
 //! What must hold of the parsers and of the rules whatever the input: one function for each fuzz target. It panics on a
-//! broken promise. Shared by `fuzz/fuzz_targets`, which look for new inputs, and `tests/fuzz.rs`, which runs those known.
+//! broken promise. Shared by `fuzz/fuzz_targets`, which look for new inputs, and `tests/fuzz.rs`, which runs those
+//! known.
 
 mod blocks;
 mod chains;

@@ -26,8 +26,8 @@ async fn passes_on(gateway: &TestGateway, question: &str, expected: &[MinerBlock
     assert!(data.get("count").is_none_or(|count| *count == json!(said.len())), "{question}: {data}");
 }
 
-/// The bundled chain as a node with a messy store has it: blocks of its own at 0 and 2, none at 5, 6 and 7, and the second at 9
-/// told before the first.
+/// The bundled chain as a node with a messy store has it: blocks of its own at 0 and 2, none at 5, 6 and 7, and the
+/// second at 9 told before the first.
 fn messy_chain() -> Vec<MinerBlock> {
     let mut blocks = chain();
     blocks.retain(|block| !(5..8).contains(&block.index));

@@ -1,5 +1,5 @@
-//! Prints what the gateway at the address on the command line has: the miner numbers of epoch 0, and an error's status and
-//! code.
+//! Prints what the gateway at the address on the command line has: the miner numbers of epoch 0, and an error's status
+//! and code.
 
 use openapi::apis::{Error, configuration::Configuration, protocol_api};
 

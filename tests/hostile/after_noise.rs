@@ -53,7 +53,8 @@ fn blows() -> Vec<Vec<u8>> {
         frame(WINDOW, SYN, 1, most),
         after(frame(WINDOW, 0, 1, most).repeat(1000)),
         each(200, |id| [frame(WINDOW, SYN, id, most), frame(WINDOW, 0, id, most)].concat()),
-        // Bodies with the frame that opens a stream: small, of the whole window, more than that, and none of those claimed.
+        // Bodies with the frame that opens a stream: small, of the whole window, more than that, and none of those
+        // claimed.
         data(SYN, 1, &hello),
         each(32, |id| data(SYN, id, &vec![b'x'; 200 << 10])),
         data(SYN, 1, &vec![0; 300 << 10]),

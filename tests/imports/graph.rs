@@ -1,5 +1,5 @@
-//! Which file of a crate takes which names from which other, by its `use` lines. A name that a module passes on counts as
-//! taken from the file that defines it. What is compiled for tests only is left out.
+//! Which file of a crate takes which names from which other, by its `use` lines. A name that a module passes on counts
+//! as taken from the file that defines it. What is compiled for tests only is left out.
 
 use std::{
     collections::{BTreeMap, HashMap},

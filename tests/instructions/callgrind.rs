@@ -12,7 +12,8 @@ pub fn begin_counted_round() {
     black_box("begin");
 }
 
-/// Callgrind writes what it counted when this is called. Not the same text, or the compiler might make both one function.
+/// Callgrind writes what it counted when this is called. Not the same text, or the compiler might make both one
+/// function.
 #[inline(never)]
 pub fn end_counted_round() {
     black_box("end");

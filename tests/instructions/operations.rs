@@ -1,5 +1,5 @@
-//! The operations: each is prepared once, and run again and again. They need no socket and, as far as that goes, no other
-//! thread; SQLite has its own.
+//! The operations: each is prepared once, and run again and again. They need no socket and, as far as that goes, no
+//! other thread; SQLite has its own.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -38,8 +38,8 @@ pub type Operation = Box<dyn FnMut() -> LocalBoxFuture<'static, ()>>;
 /// Makes an operation over a store with [`BLOCKS`] blocks.
 pub type Prepare = fn(Arc<dyn BlockStore>) -> LocalBoxFuture<'static, Operation>;
 
-/// A source reads the state of the chain again when it is 50 ms old: under callgrind some runs of an operation would do that
-/// and others not, by the speed of the machine.
+/// A source reads the state of the chain again when it is 50 ms old: under callgrind some runs of an operation would do
+/// that and others not, by the speed of the machine.
 pub enum State {
     /// The state was read just before. Only for what takes far less time.
     Fresh,

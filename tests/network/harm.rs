@@ -1,4 +1,5 @@
-//! No question of ours takes a node off the network: each of these ends while the node still has some of them in its queue.
+//! No question of ours takes a node off the network: each of these ends while the node still has some of them in its
+//! queue.
 
 use std::{
     path::Path,

@@ -1,5 +1,5 @@
-//! One network: two miners, of which the second had a genesis and a branch of its own before, an observer, and a gateway on
-//! each store.
+//! One network: two miners, of which the second had a genesis and a branch of its own before, an observer, and a
+//! gateway on each store.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ const BEGINNING: usize = 9;
 /// The round in which the lighter branch is three blocks long.
 const LONG_BRANCH: usize = 5;
 
-/// Who asks each gateway of each node, and how often. A node that is never idle lets nobody in: new connections come last
-/// in its loop.
+/// Who asks each gateway of each node, and how often. A node that is never idle lets nobody in: new connections come
+/// last in its loop.
 const CLIENTS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(800);
 

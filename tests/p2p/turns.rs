@@ -15,7 +15,8 @@ use crate::{Node, PATIENCE, eventually};
 /// Longer than what is asked here takes, shorter than anybody's patience.
 const SHORT: Duration = Duration::from_millis(300);
 
-/// A peer of the network's protocol that answers with the request, as it is released; and a node that is connected with it.
+/// A peer of the network's protocol that answers with the request, as it is released; and a node that is connected with
+/// it.
 async fn held(change: impl FnOnce(&mut P2pConfig)) -> (ScriptedPeer, Node) {
     let peer = ScriptedPeer::start(Reply::Held).await;
     let node = Node::start(|config| {

@@ -1,4 +1,5 @@
-//! Ways to write an address, so that somebody dials it: multiaddrs, URLs and whatever a lenient parser may take for one.
+//! Ways to write an address, so that somebody dials it: multiaddrs, URLs and whatever a lenient parser may take for
+//! one.
 
 use std::net::IpAddr;
 

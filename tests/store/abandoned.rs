@@ -64,8 +64,8 @@ async fn an_abandoned_thread_keeps_its_permit_until_it_is_done() {
 async fn an_append_that_is_cut_off_leaves_nothing(#[values(Sqlite, Postgres)] kind: Kind) {
     let (_database, store) = holding(kind, plain(3)).await;
     let blocks = || branch("new", "block_hash_002", 3, 603);
-    // At each moment at which it waits: for the statement before, within the rows, for the answer to them. That differs, so
-    // it is done a few times.
+    // At each moment at which it waits: for the statement before, within the rows, for the answer to them. That
+    // differs, so it is done a few times.
     let mut cuts = 0;
     for _ in 0..5 {
         for waits in 0.. {

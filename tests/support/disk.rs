@@ -7,8 +7,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// A small file system in memory. Unmounted, and its folder deleted, when this is dropped or the test program ends in any
-/// way.
+/// A small file system in memory. Unmounted, and its folder deleted, when this is dropped or the test program ends in
+/// any way.
 pub struct SmallDisk {
     folder: PathBuf,
     watcher: Child,

@@ -1,5 +1,5 @@
-//! HTML as far as tests must look into it: elements with their attributes, their text and what they are in. Stricter than a
-//! browser: what is not closed, or closed in another order, is a failure.
+//! HTML as far as tests must look into it: elements with their attributes, their text and what they are in. Stricter
+//! than a browser: what is not closed, or closed in another order, is a failure.
 
 use std::collections::HashMap;
 

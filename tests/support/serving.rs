@@ -22,8 +22,8 @@ pub type Served = Arc<Mutex<Vec<MinerBlock>>>;
 /// In every how many rounds a growing chain forks.
 const FORKS_EVERY: u64 = 9;
 
-/// Lets a chain grow, by one or two blocks after each `interval`; in some rounds, its last three give way to five others.
-/// Never ends.
+/// Lets a chain grow, by one or two blocks after each `interval`; in some rounds, its last three give way to five
+/// others. Never ends.
 pub async fn grow(chain: Served, interval: Duration) {
     let mut ticks = tokio::time::interval(interval);
     for round in 1.. {

@@ -1,6 +1,6 @@
-//! A simulator of the network's real node, as far as a peer sees it: real libp2p, and the behaviours that were measured on
-//! real nodes, each by name and switchable ([`Switches`]). No mock of our own parts: it shares nothing with the gateway
-//! but libp2p.
+//! A simulator of the network's real node, as far as a peer sees it: real libp2p, and the behaviours that were measured
+//! on real nodes, each by name and switchable ([`Switches`]). No mock of our own parts: it shares nothing with the
+//! gateway but libp2p.
 //!
 //! * `block`: a block as a real node keeps and tells it
 //! * `store`: what it knows: every block by hash, the canonical ones among them, however many at an index
@@ -50,8 +50,8 @@ use self::network::{Command, Shared};
 /// The behaviours of a real node that a test may switch. The default is a real node's with a clean store.
 #[derive(Debug, Clone)]
 pub struct Switches {
-    /// Makes a genesis of its own where its store is empty at the start. It stays canonical when another chain is adopted.
-    /// Default: false.
+    /// Makes a genesis of its own where its store is empty at the start. It stays canonical when another chain is
+    /// adopted. Default: false.
     pub own_genesis: bool,
     /// The last block but the tip's of a branch that was left for a heavier one stays canonical, linked to nothing.
     /// Default: false.

@@ -34,9 +34,9 @@ impl MinerBlock {
         written(|writer| writer.write_record(COLUMNS))
     }
 
-    /// One line for each block, with its end. Numbers are in decimal and exact, an absent value is empty, as is an empty text,
-    /// and deviations are separated by spaces. Texts are as they are: a program that takes a cell for a formula may be
-    /// misled by them.
+    /// One line for each block, with its end. Numbers are in decimal and exact, an absent value is empty, as is an
+    /// empty text, and deviations are separated by spaces. Texts are as they are: a program that takes a cell for a
+    /// formula may be misled by them.
     pub fn csv_lines<'a>(blocks: impl IntoIterator<Item = &'a Self>) -> String {
         written(|writer| blocks.into_iter().try_for_each(|block| writer.write_record(block.csv_fields())))
     }

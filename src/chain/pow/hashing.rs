@@ -22,15 +22,15 @@ pub(in crate::chain) type Hasher = Box<dyn FnMut(&str, Doubt) -> Result<String, 
 
 /// Hashes that repay the set-up of full-memory mode, in CPU time: set-up / (light hash - full hash).
 ///
-/// The set-up computes the 34,078,719 items of the data set. A light hash computes 8 × 2048 items, which a full one reads,
-/// and is the same otherwise. So on any machine the set-up takes what 34,078,719 / 16,384 = 2080 hashes save, if reading
-/// and writing the items cost nothing. They cost a quarter more: with pages of 4 KiB 80 / (1/27 - 1/160) = 2600 was
-/// measured, with pages of 2 MiB on another machine 51 / (1/40 - 1/225) = 2490, by one thread.
-/// `cargo bench -- pow` prints the figures of a machine.
+/// The set-up computes the 34,078,719 items of the data set. A light hash computes 8 × 2048 items, which a full one
+/// reads, and is the same otherwise. So on any machine the set-up takes what 34,078,719 / 16,384 = 2080 hashes save, if
+/// reading and writing the items cost nothing. They cost a quarter more: with pages of 4 KiB 80 / (1/27 - 1/160) = 2600
+/// was measured, with pages of 2 MiB on another machine 51 / (1/40 - 1/225) = 2490, by one thread. `cargo bench -- pow`
+/// prints the figures of a machine.
 ///
-/// A machine that is twice as fast, or half as fast, needs as many. Where only full hashes differ, because of its memory,
-/// twice their rate needs 2360 and half of it 3260. With fewer threads than cores the time is repaid sooner, since the
-/// set-up always takes all cores.
+/// A machine that is twice as fast, or half as fast, needs as many. Where only full hashes differ, because of its
+/// memory, twice their rate needs 2360 and half of it 3260. With fewer threads than cores the time is repaid sooner,
+/// since the set-up always takes all cores.
 const REPAY_FULL: u64 = 2080 + 2080 / 4;
 
 /// The caches and the data sets that are in use anywhere in the process: verifiers and miners of one network share

@@ -40,8 +40,8 @@ impl AddAssign for Differences {
 }
 
 impl Verifier {
-    /// Computes the derived members of blocks that were just read, as [`derive`](Self::derive), and [verifies](Self::verify) the
-    /// blocks. Blocking.
+    /// Computes the derived members of blocks that were just read, as [`derive`](Self::derive), and
+    /// [verifies](Self::verify) the blocks. Blocking.
     ///
     /// # Errors
     /// Those of [`verify`](Self::verify), beside the differences.

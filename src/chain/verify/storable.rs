@@ -27,8 +27,8 @@ pub fn check_storable(block: &MinerBlock) -> Result<(), Violation> {
     Err(Violation { index: block.index, hash: block.hash.clone(), rule, detail })
 }
 
-/// Whether a block's JSON has at most [`MAX_BLOCK_BYTES`], whatever of it must be escaped: without writing it, as for nearly
-/// every block.
+/// Whether a block's JSON has at most [`MAX_BLOCK_BYTES`], whatever of it must be escaped: without writing it, as for
+/// nearly every block.
 fn is_short(block: &MinerBlock) -> bool {
     let texts = [&block.hash, &block.previous_hash, &block.data_hash, &block.nominated_peer_id];
     let texts = texts.into_iter().chain(&block.orphan_reason).chain(&block.competing_hash);

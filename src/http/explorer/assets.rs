@@ -1,4 +1,5 @@
-//! The stylesheet, the script and the icon. Their names hold a digest of their content, so that browsers may keep them for ever.
+//! The stylesheet, the script and the icon. Their names hold a digest of their content, so that browsers may keep them
+//! for ever.
 
 use std::sync::LazyLock;
 

@@ -153,8 +153,8 @@ async fn replaced(visit: &Visit, epoch: &EpochSummary) -> Result<Replaced, Failu
     Ok(Replaced { left_out: blocks.len() - rows.len(), rows, election })
 }
 
-/// The blocks from the index `first` to `last`, of which some are orphaned and the others canonical, by ascending index; `None`
-/// where one is missing.
+/// The blocks from the index `first` to `last`, of which some are orphaned and the others canonical, by ascending
+/// index; `None` where one is missing.
 fn branch(last: &MinerBlock, orphans: &[MinerBlock], kept: &[MinerBlock], first: u64) -> Option<Vec<MinerBlock>> {
     let mut blocks = vec![last.clone()];
     while let Some(block) = blocks.last().filter(|block| block.index > first) {

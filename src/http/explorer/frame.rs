@@ -1,5 +1,5 @@
-//! What every page says around its content: its source, the tip that it was made at and how old that is, whether that is live,
-//! and where else to go.
+//! What every page says around its content: its source, the tip that it was made at and how old that is, whether that
+//! is live, and where else to go.
 
 use serde::Deserialize;
 
@@ -140,7 +140,8 @@ impl Frame {
     }
 }
 
-/// The timestamp of a block, as the source keeps it for as long as the chain stays; `None` where the chain has just changed.
+/// The timestamp of a block, as the source keeps it for as long as the chain stays; `None` where the chain has just
+/// changed.
 async fn time_of(source: &Source, block: &Position) -> Result<Option<i64>, Failure> {
     #[derive(Deserialize)]
     struct Timed {

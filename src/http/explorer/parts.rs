@@ -1,5 +1,5 @@
-//! Parts of pages, each with a small template of its own: links, times, marks. Templates show them as they are, since each has
-//! escaped what it holds.
+//! Parts of pages, each with a small template of its own: links, times, marks. Templates show them as they are, since
+//! each has escaped what it holds.
 
 use askama::{Template, filters::HtmlSafe};
 

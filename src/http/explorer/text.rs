@@ -4,7 +4,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// What separates groups of three digits: a narrow space that does not break. No country reads it as a decimal separator.
+/// What separates groups of three digits: a narrow space that does not break. No country reads it as a decimal
+/// separator.
 pub(super) const GROUP: char = '\u{202f}';
 
 /// Longest text in a list, in bytes of HTML: hashes have 64, peer ids 52.

@@ -27,8 +27,8 @@ const REFRESH_AGAIN: u64 = 10;
 /// Seconds that a reader may ask for.
 const REFRESH_SECONDS: std::ops::RangeInclusive<u64> = 5..=3600;
 
-/// Slashes at the end of a path that the router has left out. To a browser they are part of it: its relative links would lead
-/// elsewhere.
+/// Slashes at the end of a path that the router has left out. To a browser they are part of it: its relative links
+/// would lead elsewhere.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::http) struct Trimmed(pub usize);
 

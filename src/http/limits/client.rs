@@ -11,7 +11,8 @@ use ipnet::IpNet;
 /// The forwarding header without a standard.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The key of a client: its IPv4 address, or the first 64 bits of its IPv6 address, since a /64 belongs to one customer.
+/// The key of a client: its IPv4 address, or the first 64 bits of its IPv6 address, since a /64 belongs to one
+/// customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientKey(IpAddr);
 
@@ -25,7 +26,8 @@ impl ClientKey {
     }
 
     /// The network that may belong to one customer: the first 48 bits of an IPv6 address, the most that a site gets
-    /// (RFC 6177), and what tunnel brokers give for free. `None` for IPv4, where addresses cost money, and for loopback.
+    /// (RFC 6177), and what tunnel brokers give for free. `None` for IPv4, where addresses cost money, and for
+    /// loopback.
     pub fn network(self) -> Option<Self> {
         match self.0 {
             IpAddr::V6(ip) if !ip.is_loopback() => Some(Self(Ipv6Addr::from_bits(ip.to_bits() >> 80 << 80).into())),
@@ -86,10 +88,10 @@ impl AddressRules {
 
     /// The client that sent a request over a connection from `remote`.
     ///
-    /// Each proxy appends the address of its own client to `forwarded` (RFC 7239) or `x-forwarded-for`. Read from the end, the
-    /// first address that is no trusted proxy's is the client's: the client may have made up what stands before it. An entry
-    /// that can't be read ends the search at the proxy that appended it. Where both headers are there and disagree, one was
-    /// passed on unread: the proxy then counts as the client.
+    /// Each proxy appends the address of its own client to `forwarded` (RFC 7239) or `x-forwarded-for`. Read from the
+    /// end, the first address that is no trusted proxy's is the client's: the client may have made up what stands
+    /// before it. An entry that can't be read ends the search at the proxy that appended it. Where both headers are
+    /// there and disagree, one was passed on unread: the proxy then counts as the client.
     pub fn client(&self, remote: IpAddr, headers: &HeaderMap) -> Client {
         let remote = remote.to_canonical();
         let standard = headers.contains_key(FORWARDED).then(|| self.walk(remote, headers, &FORWARDED, forwarded_for));

@@ -76,8 +76,9 @@ impl RateLimit {
         taken.map(|()| buckets.left(client, client.network(), now)).map_err(|wait| RateExceeded { wait })
     }
 
-    /// Takes the cost of an answer of `bytes`; returns the units that are left, `None` if it costs nothing. What is missing
-    /// becomes debt, at most a burst or the cost of the largest answer: the client is answered again once the debt is paid.
+    /// Takes the cost of an answer of `bytes`; returns the units that are left, `None` if it costs nothing. What is
+    /// missing becomes debt, at most a burst or the cost of the largest answer: the client is answered again once the
+    /// debt is paid.
     pub fn charge_answer(&self, client: ClientKey, cost: Cost, bytes: u64) -> Option<u32> {
         let units = cost.of_bytes(bytes);
         (units > 0).then(|| {

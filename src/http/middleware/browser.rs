@@ -15,8 +15,8 @@ use crate::http::{
     gateway::Gateway,
 };
 
-/// The content security policy of pages that have none of their own: those of Swagger UI, which load nothing from elsewhere and
-/// have inline styles and images.
+/// The content security policy of pages that have none of their own: those of Swagger UI, which load nothing from
+/// elsewhere and have inline styles and images.
 const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -45,8 +45,8 @@ pub(in crate::http) fn follows(request: &Request) -> bool {
         && request.headers().get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream")
 }
 
-/// The events that a browser gets in place of a refusal: it reconnects after the refusal's `retry-after`, while an error would
-/// end its `EventSource` for ever.
+/// The events that a browser gets in place of a refusal: it reconnects after the refusal's `retry-after`, while an
+/// error would end its `EventSource` for ever.
 pub(in crate::http) fn retry_events(refusal: &Response) -> Response {
     let seconds = refusal.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let status = refusal.status();
@@ -59,8 +59,8 @@ pub(in crate::http) fn is_preflight(request: &Request) -> bool {
     request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// Answers a preflight. One of any path is answered, and counts against no limit: without its headers a page would not see the
-/// status of the request.
+/// Answers a preflight. One of any path is answered, and counts against no limit: without its headers a page would not
+/// see the status of the request.
 pub(in crate::http) async fn preflight(gateway: Arc<Gateway>, request: Request) -> Result<Response, Infallible> {
     let started = Instant::now();
     let mut response = match host::check(&request) {

@@ -1,5 +1,5 @@
-//! Compression of what is not kept: streams of the chain, pages, and answers about the gateway itself. It is done anew for each
-//! request, while the response is sent.
+//! Compression of what is not kept: streams of the chain, pages, and answers about the gateway itself. It is done anew
+//! for each request, while the response is sent.
 //!
 //! Answers with blocks come here compressed, or with a decision: see [`Details`].
 

@@ -31,8 +31,8 @@ pub(in crate::http) async fn require(request: Request, next: Next) -> Response {
     }
 }
 
-/// Checks the header, and the authority of the request's target if it has one. Before HTTP/1.1 the header is optional; in
-/// HTTP/2 the authority stands for it, and both are the same (RFC 9113, section 8.3.1).
+/// Checks the header, and the authority of the request's target if it has one. Before HTTP/1.1 the header is optional;
+/// in HTTP/2 the authority stands for it, and both are the same (RFC 9113, section 8.3.1).
 fn problem(version: Version, authority: Option<&Authority>, headers: &HeaderMap) -> Result<(), &'static str> {
     const MALFORMED: &str = "expected a name or an address, and perhaps a port";
     let mut hosts = headers.get_all(header::HOST).iter();

@@ -26,8 +26,8 @@ pub struct RequestId {
 }
 
 impl RequestId {
-    /// The id of a request with these headers: `x-request-id` if it is well formed, else the trace id of `traceparent`, else
-    /// a new one of 32 hex digits.
+    /// The id of a request with these headers: `x-request-id` if it is well formed, else the trace id of `traceparent`,
+    /// else a new one of 32 hex digits.
     pub fn of(headers: &HeaderMap) -> Self {
         let trace = headers.get(TRACEPARENT).and_then(|parent| trace_id(parent.as_bytes()));
         let trace = trace.and_then(|trace| HeaderValue::from_bytes(trace).ok());
@@ -61,8 +61,8 @@ impl RequestId {
         self.trace.as_ref()?.to_str().ok()
     }
 
-    /// The span whose log lines name the request. One that waits for a peer has it at level info; for others it would cost
-    /// more than they do, so that they have it at level debug only. Each has it where spans are exported.
+    /// The span whose log lines name the request. One that waits for a peer has it at level info; for others it would
+    /// cost more than they do, so that they have it at level debug only. Each has it where spans are exported.
     pub fn span(&self, forwarded: bool) -> Span {
         #[cfg(feature = "otlp")]
         if otlp::exports() {
@@ -82,8 +82,8 @@ fn is_id(id: &[u8]) -> bool {
     (1..=MAX_ID_CHARS).contains(&id.len()) && id.iter().all(is_plain)
 }
 
-/// The trace id of a `traceparent`: `<version>-<trace id>-<parent id>-<flags>`, in lower-case hex. A later version may have
-/// more behind another hyphen.
+/// The trace id of a `traceparent`: `<version>-<trace id>-<parent id>-<flags>`, in lower-case hex. A later version may
+/// have more behind another hyphen.
 fn trace_id(parent: &[u8]) -> Option<&[u8]> {
     let (known, rest) = parent.split_at_checked(TRACEPARENT_BYTES)?;
     let hex = |from: usize, to: usize| {

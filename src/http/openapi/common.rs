@@ -32,7 +32,7 @@ pub(super) fn describe(document: &mut Value, numbers: Numbers) {
             let Some(operation) = item.get_mut(method) else { continue };
             match row {
                 Some(row) => {
-                    describe_read(operation, method == "get", is_list(path), row.gives_blocks().then_some(numbers))
+                    describe_read(operation, method == "get", row.is_list(), row.gives_blocks().then_some(numbers))
                 }
                 None => match view {
                     Some(view) => views::describe(operation, view, numbers),
@@ -68,10 +68,6 @@ pub(super) fn describe(document: &mut Value, numbers: Numbers) {
 /// Routes about the gateway itself that refuse unknown parameters.
 const STRICT: [&str; 4] = ["/sync", "/sync/{id}", "/events", "/health/ready"];
 
-fn is_list(path: &str) -> bool {
-    ["/canonical", "/epoch", "/range"].iter().any(|name| path.ends_with(name))
-}
-
 /// Whether requests count against the rate limit; probes don't.
 fn is_limited(path: &str) -> bool {
     !path.starts_with("/health/")
@@ -79,16 +75,17 @@ fn is_limited(path: &str) -> bool {
 
 /// Whether an operation can fail with `code`.
 fn concerns(code: Code, row: Option<&query::Path>, is_post: bool, path: &str) -> bool {
+    let is_list = row.is_some_and(query::Path::is_list);
     match code {
         Code::StoreUnavailable | Code::Internal => path != "/health/live" && path != "/peers",
         // In a list: an unknown anchor.
-        Code::BlockNotFound => path.ends_with("/get") || is_list(path),
+        Code::BlockNotFound => path.ends_with("/get") || is_list,
         Code::MissingParameter => {
             row.and_then(|row| row.parameters).is_some_and(|parameters| parameters.iter().any(|p| p.required))
         }
         Code::InvalidRange => path.ends_with("/range"),
         Code::InvalidCheckPoint => path.ends_with("/find_ancestor"),
-        Code::AnchorNotCanonical | Code::AnswerTooLarge => is_list(path),
+        Code::AnchorNotCanonical | Code::AnswerTooLarge => is_list,
         Code::MalformedBody | Code::RequestTooLarge | Code::UnsupportedMediaType | Code::RequestTimeout => is_post,
         Code::UnknownJob => path == "/sync/{id}",
         Code::NotSynced => path == "/health/ready",

@@ -106,7 +106,8 @@ pub(super) fn optional_text(name: &str, place: &str, description: &str, example:
     json!({"name": name, "in": place, "required": false, "description": description, "schema": schema})
 }
 
-/// The parameter that says how miner numbers are written. One document holds one form of them, so that they have one type.
+/// The parameter that says how miner numbers are written. One document holds one form of them, so that they have one
+/// type.
 pub(super) fn describe_numbers(numbers: Numbers) -> Value {
     let (is_string, value) = (numbers == Numbers::String, numbers.as_str());
     let description = match numbers {

@@ -57,8 +57,8 @@ view! {
 view! {
     /// An epoch: its blocks, and the validators that follow from it
     ///
-    /// The nominees of a complete epoch, shuffled, are the validators of the epoch after the next. `election` is provisional
-    /// until the epoch's last block is below the finality depth.
+    /// The nominees of a complete epoch, shuffled, are the validators of the epoch after the next. `election` is
+    /// provisional until the epoch's last block is below the finality depth.
     "/chain/epochs/{epoch}", describe_epoch: EpochDetail
 }
 view! {

@@ -1,8 +1,8 @@
 //! `/events`: the chain's events, and those of the sync and the peers, as server-sent events.
 //!
-//! A stream takes one batch of events after the other, and only when its client has taken the last one. All streams share
-//! what is read: a change costs the same whatever their number. A slow reader costs a share of one batch, and gets a `reset`
-//! when it falls too far behind.
+//! A stream takes one batch of events after the other, and only when its client has taken the last one. All streams
+//! share what is read: a change costs the same whatever their number. A slow reader costs a share of one batch, and
+//! gets a `reset` when it falls too far behind.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -77,12 +77,13 @@ struct Asked {
 
 /// The chain's events
 ///
-/// Server-sent events, without end; each has a JSON object as `data`. Of the topic `chain`: `extended`, blocks were appended;
-/// `reorganised`, blocks left the chain, and others may have come, for which no `extended` follows; `reset`, events before this
-/// one are missing, or events sent before are void, so read the chain anew. These have an `id` to resume after, which stands for
-/// the tip too. Without an id the stream begins with the next event. Of the topic `sync`: `sync`. Of the topic `peers`: `peers`,
-/// then `peer` for each change. Both begin with the current state and have no `id`. The schemas are `ExtendedEvent`,
-/// `ReorganisedEvent`, `ResetEvent`, `SyncEvent`, `PeersEvent` and `PeerEvent`.
+/// Server-sent events, without end; each has a JSON object as `data`. Of the topic `chain`: `extended`, blocks were
+/// appended; `reorganised`, blocks left the chain, and others may have come, for which no `extended` follows; `reset`,
+/// events before this one are missing, or events sent before are void, so read the chain anew. These have an `id` to
+/// resume after, which stands for the tip too. Without an id the stream begins with the next event. Of the topic
+/// `sync`: `sync`. Of the topic `peers`: `peers`, then `peer` for each change. Both begin with the current state and
+/// have no `id`. The schemas are `ExtendedEvent`, `ReorganisedEvent`, `ResetEvent`, `SyncEvent`, `PeersEvent` and
+/// `PeerEvent`.
 #[utoipa::path(get, path = "/events", tag = "gateway",
     params(
         ("after" = Option<String>, Query, pattern = "^[0-9]{1,19}(-[0-9a-f]{16})?$",

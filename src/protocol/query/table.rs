@@ -123,8 +123,17 @@ pub(super) fn any_path(path: &str) -> Result<&'static Path, Failure> {
 impl Path {
     /// Whether its answers can hold whole blocks.
     pub fn gives_blocks(&self) -> bool {
-        let name = self.path.rsplit('/').next().unwrap_or_default();
-        ["get", "canonical", "epoch", "range", "chain_info"].contains(&name)
+        ["get", "canonical", "epoch", "range", "chain_info"].contains(&self.name())
+    }
+
+    /// Whether its answer is a list of blocks, which can be paged, anchored and sent as CSV or line by line.
+    pub fn is_list(&self) -> bool {
+        ["canonical", "epoch", "range"].contains(&self.name())
+    }
+
+    /// The last segment.
+    fn name(&self) -> &'static str {
+        self.path.rsplit('/').next().unwrap_or_default()
     }
 }
 

@@ -65,7 +65,8 @@ impl Path {
     /// The query that a JSON body asks; an empty one is the same as null.
     ///
     /// # Errors
-    /// [`Code::MalformedBody`] for what is no JSON, or has a member twice; those of [`check`](super::check) and [`Query::parse`].
+    /// [`Code::MalformedBody`] for what is no JSON, or has a member twice; those of [`check`](super::check) and
+    /// [`Query::parse`].
     pub fn query_of_body(&self, body: &[u8]) -> Result<Query, Failure> {
         if body.is_empty() {
             return self.query(None);

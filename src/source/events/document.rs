@@ -21,8 +21,8 @@ pub struct ExtendedEvent {
     pub from: u64,
     /// Index of the last block.
     pub to: u64,
-    /// Hash of the block before the first, which was the tip; null for the first block of a chain, and in events of releases
-    /// that did not record it.
+    /// Hash of the block before the first, which was the tip; null for the first block of a chain, and in events of
+    /// releases that did not record it.
     #[serde(default)]
     #[schema(required)]
     pub previous_hash: Option<String>,
@@ -67,11 +67,13 @@ pub struct ReorganisedEvent {
     pub depth: Option<u64>,
     /// Why.
     pub reason: String,
-    /// Hashes of the blocks that left, in index order, at most 1000; null in events of releases that did not record them.
+    /// Hashes of the blocks that left, in index order, at most 1000; null in events of releases that did not record
+    /// them.
     #[serde(default)]
     #[schema(required)]
     pub removed: Option<Vec<String>>,
-    /// Hashes of the blocks that came, in index order, at most 1000; null in events of releases that did not record them.
+    /// Hashes of the blocks that came, in index order, at most 1000; null in events of releases that did not record
+    /// them.
     #[serde(default)]
     #[schema(required)]
     pub added: Option<Vec<String>>,
@@ -110,8 +112,8 @@ pub struct EventBlocks {
     /// The blocks of `added`; null where they are left out.
     #[schema(value_type = Option<Vec<Block>>, required)]
     pub added: Option<Vec<Box<RawValue>>>,
-    /// Where the blocks are left out, because they or their hashes are too many: the URL, relative to that of the events, of
-    /// the first part of those that came. Those that left are found by their hashes.
+    /// Where the blocks are left out, because they or their hashes are too many: the URL, relative to that of the
+    /// events, of the first part of those that came. Those that left are found by their hashes.
     #[schema(required)]
     pub fetch: Option<String>,
 }
@@ -164,8 +166,8 @@ fn is_short(hashes: Option<&Vec<String>>, count: u64) -> bool {
     hashes.is_some_and(|hashes| (hashes.len() as u64) < count)
 }
 
-/// The complete epochs of a chain up to `tip` that have blocks from index `first` on. The nominees' epochs begin after the
-/// genesis, however a network numbers those of its blocks.
+/// The complete epochs of a chain up to `tip` that have blocks from index `first` on. The nominees' epochs begin after
+/// the genesis, however a network numbers those of its blocks.
 fn changed_epochs(first: u64, tip: u64) -> Option<ChangedEpochs> {
     let first = EpochNumbering::GenesisFirst.epoch(first);
     let complete = tip / BLOCKS_PER_EPOCH;

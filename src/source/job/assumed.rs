@@ -24,8 +24,8 @@ pub struct AssumedBlocks {
     /// Canonical blocks up to it that are not verified to `pow` yet; null while the chain does not contain the block.
     #[schema(required)]
     pub blocks_left: Option<u64>,
-    /// The block that failed the verification in the background, with the rule; null: none did. Nothing more is verified
-    /// in the background then.
+    /// The block that failed the verification in the background, with the rule; null: none did. Nothing more is
+    /// verified in the background then.
     #[schema(required)]
     pub failure: Option<String>,
 }

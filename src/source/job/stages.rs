@@ -23,8 +23,8 @@ words!(Stage { Verify = "verify", Commit = "commit" });
 /// The number of messages in a channel; 0 once it is closed.
 type Gauge = Box<dyn Fn() -> usize + Send>;
 
-/// Queue lengths of the sync that runs in this process, what it computed again, and how long verification took. The sync writes them, the metrics
-/// read them.
+/// Queue lengths of the sync that runs in this process, what it computed again, and how long verification took. The
+/// sync writes them, the metrics read them.
 #[derive(Default)]
 pub struct Stages {
     gauges: [Mutex<Option<Gauge>>; Stage::ALL.len()],

@@ -132,8 +132,8 @@ pub(super) fn mean_block_time(blocks: &[MinerBlock]) -> Option<f64> {
     (steps > 0.0).then(|| seconds / steps)
 }
 
-/// Hashes per second that these blocks took, as the network's status page has it: mean target difficulty times 256, divided
-/// by the mean block time. `None` where that is not positive.
+/// Hashes per second that these blocks took, as the network's status page has it: mean target difficulty times 256,
+/// divided by the mean block time. `None` where that is not positive.
 pub(super) fn hash_rate(blocks: &[MinerBlock]) -> Option<f64> {
     let seconds = mean_block_time(blocks).filter(|seconds| *seconds > 0.0)?;
     let total: f64 = blocks.iter().map(|block| block.target_difficulty as f64).sum();

@@ -48,7 +48,8 @@ pub struct BlockDetail {
     pub is_final: bool,
     /// How far it was verified: `pow`, `linked` or `none`.
     pub verification: &'static str,
-    /// The epoch that its index belongs to; null for genesis. The member `epoch` of the block is what nodes write there.
+    /// The epoch that its index belongs to; null for genesis. The member `epoch` of the block is what nodes write
+    /// there.
     #[schema(required)]
     pub in_epoch: Option<u64>,
     /// Its parent; null for genesis, and where the store doesn't have it.
@@ -244,8 +245,8 @@ pub struct NetworkFigures {
     /// Target difficulty of the tip, in decimal.
     #[schema(required)]
     pub difficulty: Option<String>,
-    /// Hashes per second over the last 10 blocks, as the network's status page has it: mean target difficulty times 256,
-    /// divided by the seconds from one block to the next.
+    /// Hashes per second over the last 10 blocks, as the network's status page has it: mean target difficulty times
+    /// 256, divided by the seconds from one block to the next.
     #[schema(required)]
     pub hash_rate: Option<f64>,
     /// Seconds that a block should take.
@@ -256,7 +257,8 @@ pub struct NetworkFigures {
     /// The epoch that the tip belongs to.
     #[schema(required)]
     pub epoch: Option<EpochProgress>,
-    /// The validators of that epoch: those that follow from the blocks of two epochs before. Null in the first two epochs.
+    /// The validators of that epoch: those that follow from the blocks of two epochs before. Null in the first two
+    /// epochs.
     #[schema(required)]
     pub validators: Option<Vec<Validator>>,
     /// Which blocks are counted to an epoch.

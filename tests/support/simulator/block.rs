@@ -1,4 +1,5 @@
-//! A block as a real node keeps and tells it: the current dialect, decimal strings as they came, `null` for what is absent.
+//! A block as a real node keeps and tells it: the current dialect, decimal strings as they came, `null` for what is
+//! absent.
 
 use modal_gateway::chain::MinerBlock;
 use serde::{Deserialize, Serialize};

@@ -21,7 +21,8 @@ pub enum Heard {
     Orphan,
 }
 
-/// Takes in a block from gossip. A block at an index that is taken is weighed against the one there, whatever its parent.
+/// Takes in a block from gossip. A block at an index that is taken is weighed against the one there, whatever its
+/// parent.
 pub fn hear(store: &mut Store, block: Block) -> Heard {
     if store.get(&block.hash).is_some() {
         return Heard::Known;
@@ -44,8 +45,8 @@ pub fn hear(store: &mut Store, block: Block) -> Heard {
     Heard::Extended
 }
 
-/// Whether a block takes the place of the one at its index: the heavier; of equals the one seen first, to the second; then
-/// that of the lower hash.
+/// Whether a block takes the place of the one at its index: the heavier; of equals the one seen first, to the second;
+/// then that of the lower hash.
 fn wins(block: &Block, existing: &Block) -> bool {
     let key = |block: &Block| (u128::MAX - block.worth(), block.seen_at.unwrap_or(i64::MAX), block.hash.clone());
     key(block) < key(existing)
@@ -65,8 +66,8 @@ fn replace(store: &mut Store, old: &Block, new: Block) {
     store.put(new);
 }
 
-/// Takes over blocks of a heavier chain as they are. Those above the common ancestor make way; a genesis never does, since
-/// index 0 is not above anything.
+/// Takes over blocks of a heavier chain as they are. Those above the common ancestor make way; a genesis never does,
+/// since index 0 is not above anything.
 ///
 /// # Errors
 /// Blocks that don't follow each other.

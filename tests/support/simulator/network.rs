@@ -1,5 +1,5 @@
-//! The swarm, and the one task that does everything with it, as in a real node: while it works at a request, all else waits;
-//! when it ends, nothing does its work any more.
+//! The swarm, and the one task that does everything with it, as in a real node: while it works at a request, all else
+//! waits; when it ends, nothing does its work any more.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -30,11 +30,12 @@ use super::{GossipBlock, Heard, Request, Response, Role, Setup, Store, Switches,
 const PROTOCOL: &str = "/modality-network/reqres/0.0.1";
 const TOPIC: &str = "/miner/block";
 
-/// Events of a connection that wait for the task. libp2p's default, which real nodes have, is 7: what is in flight beyond
-/// waits in the connection, and only some of it kills the node when that closes, by chance. Here all of it does.
+/// Events of a connection that wait for the task. libp2p's default, which real nodes have, is 7: what is in flight
+/// beyond waits in the connection, and only some of it kills the node when that closes, by chance. Here all of it does.
 const EVENTS: usize = 256;
 
-/// How long a node waits before it asks the sender of an orphan; the least of what it draws. Its networking waits with it.
+/// How long a node waits before it asks the sender of an orphan; the least of what it draws. Its networking waits with
+/// it.
 const ORPHAN_DELAY: Duration = Duration::from_millis(100);
 
 /// What has ended a node's networking for good.

@@ -14,8 +14,8 @@ use super::{
 /// Checkpoints in a request.
 const CHECK_POINTS: usize = 50;
 
-/// Syncs with whom the networking task says, one after the other. A miner looks at all its bootstrap peers each time, an
-/// observer only at that one.
+/// Syncs with whom the networking task says, one after the other. A miner looks at all its bootstrap peers each time,
+/// an observer only at that one.
 pub(super) async fn run(
     mut wanted: mpsc::UnboundedReceiver<PeerId>,
     role: Role,
@@ -84,8 +84,8 @@ impl Asker<'_> {
         response.data.filter(|_| response.ok).ok_or_else(|| gone(&format!("{:?}", response.errors)))
     }
 
-    /// The highest index at which both have the same block: by ever more points between the last one that matches and the
-    /// first that doesn't.
+    /// The highest index at which both have the same block: by ever more points between the last one that matches and
+    /// the first that doesn't.
     async fn common_ancestor(&self, own: &[(u64, String)]) -> Result<Option<u64>, String> {
         let (mut low, mut high) = (None, own.len());
         // The first round looks far back in few steps: 1, 2, 4 … blocks below the tip.

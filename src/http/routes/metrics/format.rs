@@ -18,8 +18,8 @@ pub fn negotiated(headers: &HeaderMap, text: String) -> (&'static str, String) {
     }
 }
 
-/// OpenMetrics as the older format: there a counter's help and type have the suffix of its samples, and no line marks the
-/// end.
+/// OpenMetrics as the older format: there a counter's help and type have the suffix of its samples, and no line marks
+/// the end.
 fn classic(text: &str) -> String {
     let counters: HashSet<_> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
