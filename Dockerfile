@@ -3,9 +3,13 @@ FROM rust:1.95-bookworm AS build
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends cmake \
     && rm -rf /var/lib/apt/lists/*
-# Tests lower it: they ask whether the containers work, not how fast.
+# Tests choose others, for a shorter build: they ask whether the containers work, not how fast.
 ARG OPT_LEVEL=3
-ENV CARGO_PROFILE_RELEASE_OPT_LEVEL=$OPT_LEVEL
+ARG LTO=fat
+ARG CODEGEN_UNITS=1
+ENV CARGO_PROFILE_RELEASE_OPT_LEVEL=$OPT_LEVEL \
+    CARGO_PROFILE_RELEASE_LTO=$LTO \
+    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=$CODEGEN_UNITS
 WORKDIR /src
 
 # The dependencies alone, against an empty crate: this layer lasts until Cargo.toml or Cargo.lock changes.

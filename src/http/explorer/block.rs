@@ -6,7 +6,7 @@ use axum::response::Response;
 use super::{
     frame::{Frame, Section},
     page::{Page, respond},
-    parts::{Id, Mark, Moment, Numbered, Place, Related},
+    parts::{BlockLink, Id, Mark, Moment, Numbered, Related},
     read,
     text::{self, Shown},
     visit::Visit,
@@ -62,7 +62,7 @@ struct Orphaned {
     at: Option<Moment>,
     reason: String,
     winner: Option<Id>,
-    branched_from: Option<Place>,
+    branched_from: Option<BlockLink>,
 }
 
 impl Page for BlockPage {
@@ -98,7 +98,7 @@ fn describe(visit: &Visit, frame: Frame, by_index: bool, tip: u64, detail: Block
         at: block.orphaned_at.map(|at| Moment::new(at, now)),
         reason: block.orphan_reason.as_deref().map(|reason| Shown::listed(reason).text).unwrap_or_default(),
         winner: block.competing_hash.as_deref().map(|hash| links.block(hash)),
-        branched_from: detail.branched_from.as_ref().map(|position| Place::new(links, position)),
+        branched_from: detail.branched_from.as_ref().map(|position| BlockLink::new(links, position)),
     });
     BlockPage {
         frame,

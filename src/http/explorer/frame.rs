@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{
     assets::Assets,
-    parts::{Links, Mark, Moment, Place},
+    parts::{BlockLink, Links, Mark, Moment},
     text::{self, Shown},
 };
 use crate::{
@@ -60,7 +60,7 @@ pub(super) struct Frame {
 /// The chain that a page was made of.
 pub(super) struct State {
     /// The tip; `None` for an empty chain.
-    pub tip: Option<Place>,
+    pub tip: Option<BlockLink>,
     pub tip_time: Option<Moment>,
     pub level: Mark,
     /// Why the page is not live; `None` if it is.
@@ -93,7 +93,7 @@ impl Frame {
             None => None,
         };
         let state = State {
-            tip: tip.as_ref().map(|tip| Place::new(links, tip)),
+            tip: tip.as_ref().map(|tip| BlockLink::new(links, tip)),
             tip_time: tip_time.map(|at| Moment::new(at, now)),
             level: Mark::level(snapshot.level),
             not_live: not_live(tip_time, network.target_block_time, now),

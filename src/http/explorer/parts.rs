@@ -224,12 +224,12 @@ impl Links {
 }
 
 /// An index and the hash of the block there.
-pub(super) struct Place {
+pub(super) struct BlockLink {
     pub index: Numbered,
     pub hash: Id,
 }
 
-impl Place {
+impl BlockLink {
     pub(super) fn new(links: &Links, position: &Position) -> Self {
         Self { index: links.index(position.index), hash: links.block(&position.hash) }
     }

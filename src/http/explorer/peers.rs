@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    parts::{Id, Mark, Moment, Place},
+    parts::{BlockLink, Id, Mark, Moment},
     text::{self, Shown},
     visit::Visit,
 };
@@ -74,7 +74,7 @@ pub(super) struct PeerRow {
     pub tip: Option<Id>,
     pub height: String,
     pub work: String,
-    pub parts: Option<Place>,
+    pub parts: Option<BlockLink>,
     pub asked: Option<Moment>,
     pub problem: String,
 }
@@ -100,7 +100,7 @@ impl PeerRow {
                 .map_or_else(String::new, |chain| text::grouped(chain.tip_index.unwrap_or(chain.claimed_height))),
             work: or_dash(chain.and_then(|chain| chain.claimed_work.as_ref()).map(text::grouped).unwrap_or_default()),
             parts: parts.map(|ancestor| {
-                Place::new(&visit.links, &Position { index: ancestor.index, hash: ancestor.hash.clone() })
+                BlockLink::new(&visit.links, &Position { index: ancestor.index, hash: ancestor.hash.clone() })
             }),
             asked: chain.map(|chain| Moment::new(chain.at, visit.now)),
             problem: short(chain.and_then(|chain| chain.problem.as_ref())),
@@ -115,7 +115,7 @@ pub(super) struct ChainRow {
     pub tip: Id,
     pub height: String,
     pub work: String,
-    pub parts: Option<Place>,
+    pub parts: Option<BlockLink>,
     /// Blocks of the branch, as its peers claim.
     pub length: String,
     pub peers: usize,

@@ -6,7 +6,7 @@ use axum::response::Response;
 use super::{
     frame::{Frame, Section},
     page::{Page, respond},
-    parts::{Moment, Numbered, Place},
+    parts::{BlockLink, Moment, Numbered},
     read,
     text::{self, Shown},
     visit::Visit,
@@ -39,9 +39,9 @@ impl Page for ReorganisationsPage {
 /// A reorganisation, as texts.
 pub(super) struct ReorganisationRow {
     pub time: Moment,
-    pub ancestor: Option<Place>,
-    pub old_tip: Option<Place>,
-    pub new_tip: Option<Place>,
+    pub ancestor: Option<BlockLink>,
+    pub old_tip: Option<BlockLink>,
+    pub new_tip: Option<BlockLink>,
     pub orphaned: String,
     pub adopted: String,
     pub reason: String,
@@ -56,7 +56,7 @@ impl ReorganisationRow {
 
     fn new(visit: &Visit, seen: &SeenReorganisation) -> Self {
         let links = &visit.links;
-        let place = |position: &Option<Position>| position.as_ref().map(|position| Place::new(links, position));
+        let place = |position: &Option<Position>| position.as_ref().map(|position| BlockLink::new(links, position));
         let first = seen.ancestor.as_ref().map_or(0, |ancestor| ancestor.index + 1);
         let last = seen.old_tip.iter().chain(&seen.new_tip).map(|tip| tip.index).max();
         // Genesis belongs to none.
