@@ -85,7 +85,7 @@ const SECTIONS: [&str; 13] = [
 struct Plan {
     /// Shorter rounds, and fewer.
     quick: bool,
-    /// Growth to 10,000,000 blocks: some 20 GB of disk.
+    /// Growth to 10,000,000 blocks: some 30 GB of disk.
     huge: bool,
     /// The sections that were named; all but `growth` if there are none.
     named: Vec<String>,
