@@ -62,7 +62,10 @@ impl Follower for Page {
 
 impl Drop for Page {
     fn drop(&mut self) {
-        // The driver ends its browser.
+        // The end of the session ends the browser, for which a signal gives the driver not always the time.
+        let mut end = Command::new("curl");
+        end.args(["--silent", "--max-time", "20", "--request", "DELETE", &self.session]).stdout(Stdio::null());
+        let _ = end.status();
         let _ = Command::new("kill").arg(self.driver.id().to_string()).status();
         let _ = self.driver.wait();
     }
