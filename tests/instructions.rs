@@ -134,7 +134,8 @@ async fn run(url: &str, names: &[&str]) {
         }
         for _ in 0..operations::ROUNDS {
             match state {
-                // Callgrind takes its time to write its counts, so the state that was read before is old.
+                // Callgrind takes its time to write its counts, so the state that was read before is old. What this read
+                // leaves to do must not be counted: nothing says when it is done.
                 State::Fresh => {
                     operation().await;
                     std::thread::sleep(SETTLE);

@@ -223,7 +223,7 @@ impl Links {
     }
 }
 
-/// An index and the hash of the block there.
+/// A link to a block: its index and its hash.
 pub(super) struct BlockLink {
     pub index: Numbered,
     pub hash: Id,
