@@ -53,22 +53,29 @@ pub const QUESTIONS: [(Question, &str); 4] = [
 
 /// The same chain in every store, as far as each goes.
 pub struct Stores {
+    /// The kinds of databases that there are.
+    pub kinds: Vec<(Kind, &'static str)>,
     opened: Vec<(Kind, usize, Arc<dyn BlockStore>)>,
     folder: tempfile::TempDir,
     databases: Vec<(usize, postgres::Database)>,
 }
 
 impl Stores {
-    /// Makes the chain, and a store of either kind with each of these lengths: whole thousands.
-    pub async fn fill(lengths: &[usize]) -> Outcome<Self> {
+    /// Makes the chain, and a store of each of these kinds with each of these lengths: whole thousands.
+    pub async fn fill(kinds: &[(Kind, &'static str)], lengths: &[usize]) -> Outcome<Self> {
         let folder = tempfile::tempdir()?;
         let (mut opened, mut databases) = (Vec::new(), Vec::new());
-        for length in lengths.iter().copied() {
-            let url = sqlite_url(&folder, length);
-            opened.push((Kind::Sqlite, length, store::open(&url, &OpenOptions::default()).await?));
-            let database = postgres::Database::create().await;
-            opened.push((Kind::Postgres, length, store::open(&database.url, &OpenOptions::default()).await?));
-            databases.push((length, database));
+        for (kind, length) in pairs(kinds, lengths) {
+            let url = match kind {
+                Kind::Sqlite => sqlite_url(&folder, length),
+                Kind::Postgres => {
+                    let database = postgres::Database::create().await;
+                    let url = database.url.clone();
+                    databases.push((length, database));
+                    url
+                }
+            };
+            opened.push((kind, length, store::open(&url, &OpenOptions::default()).await?));
         }
         append_chain(&opened, lengths.iter().copied().max().unwrap_or_default()).await?;
         for (_, database) in &databases {
@@ -77,7 +84,7 @@ impl Stores {
             sqlx::query("VACUUM (ANALYZE)").execute(&mut connection).await?;
             connection.close().await?;
         }
-        Ok(Self { opened, folder, databases })
+        Ok(Self { kinds: kinds.to_vec(), opened, folder, databases })
     }
 
     /// A store by its kind and length.
@@ -104,11 +111,6 @@ impl Stores {
         }
     }
 
-    /// URL of a database on the Postgres server.
-    pub fn postgres_url(&self) -> &str {
-        self.databases.first().map_or("", |(_, database)| &database.url)
-    }
-
     /// Asks `question` with parameters that are equally likely over the whole of a chain of `length` blocks.
     pub fn asker(
         &self,
@@ -129,6 +131,11 @@ impl Stores {
             }
         }
     }
+}
+
+/// Each kind with each length.
+fn pairs(kinds: &[(Kind, &str)], lengths: &[usize]) -> Vec<(Kind, usize)> {
+    kinds.iter().flat_map(|(kind, _)| lengths.iter().map(|length| (*kind, *length))).collect()
 }
 
 /// The network of the chain: its blocks are 30 s apart.

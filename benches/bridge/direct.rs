@@ -9,7 +9,7 @@ use modal_gateway::{
 };
 
 use crate::{
-    chain::{KINDS, QUESTIONS, Question, Stores},
+    chain::{QUESTIONS, Question, Stores},
     measure::{Ask, Outcome, Pace, Rates, Table, Target, contender, thousands},
 };
 
@@ -38,7 +38,7 @@ pub async fn run(stores: &Stores, lengths: &[usize], pace: Pace) -> Outcome<Stri
         [vec!["store".into(), "request".into()], blocks.clone(), vec![format!("{longest} : {shortest}")]].concat();
     let mut table = Table::new(2, &columns.iter().map(String::as_str).collect::<Vec<_>>());
     let mut target = Target::at_most(1.3);
-    for (kind, store_name) in KINDS {
+    for (kind, store_name) in stores.kinds.iter().copied() {
         for (asked, name) in QUESTIONS.map(|(question, name)| (Asked::Query(question), name)).iter().chain(&VIEWS) {
             let mut contenders = Vec::new();
             for length in lengths.iter().copied() {

@@ -4,16 +4,17 @@ use std::fs;
 
 use sqlx::{Connection, PgConnection, SqliteConnection};
 
-use crate::{THREADS, chain::Stores, measure::Outcome};
+use crate::{THREADS, measure::Outcome, postgres::Database};
 
 /// One paragraph: processor, memory, system, databases, and how busy the machine was before.
-pub async fn describe(stores: &Stores) -> Outcome<String> {
+pub async fn describe() -> Outcome<String> {
     let cpu = field("/proc/cpuinfo", "model name")?;
     let cores = std::thread::available_parallelism()?;
     let memory: f64 = field("/proc/meminfo", "MemTotal")?.trim_end_matches(" kB").parse()?;
     let system = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let database = Database::create().await;
     let load = fs::read_to_string("/proc/loadavg")?;
-    let mut connection = PgConnection::connect(stores.postgres_url()).await?;
+    let mut connection = PgConnection::connect(&database.url).await?;
     let (postgres,): (String,) = sqlx::query_as("SHOW server_version").fetch_one(&mut connection).await?;
     connection.close().await?;
     let mut connection = SqliteConnection::connect("sqlite::memory:").await?;

@@ -1,7 +1,7 @@
 //! What the chain takes on disk: the table of blocks and each of its indexes, by the length of the chain, and reckoned
 //! to 100,000,000 blocks.
 
-use sqlx::{Connection, PgConnection, Row, SqliteConnection};
+use sqlx::{Connection, PgConnection, SqliteConnection};
 
 use crate::{
     chain::{Kind, Stores},
@@ -18,7 +18,8 @@ const POSTGRES: &str = "SELECT relname::text AS name, pg_relation_size(oid) AS b
      ORDER BY bytes DESC, name";
 
 /// Bytes of the whole file.
-const SQLITE: &str = "SELECT page_count * page_size AS bytes FROM pragma_page_count(), pragma_page_size()";
+const SQLITE: &str =
+    "SELECT 'the file' AS name, page_count * page_size AS bytes FROM pragma_page_count(), pragma_page_size()";
 
 /// Bytes a block, of each part, at each length.
 pub async fn run(stores: &Stores, lengths: &[usize]) -> Outcome<String> {
@@ -35,34 +36,41 @@ pub async fn run(stores: &Stores, lengths: &[usize]) -> Outcome<String> {
         table.row([store.to_owned(), what.to_owned()].into_iter().chain(cells).collect());
     };
 
-    let mut sqlite = Vec::new();
-    for length in lengths {
-        let mut connection = SqliteConnection::connect(&stores.sqlite_url(*length)).await?;
-        let (bytes,): (i64,) = sqlx::query_as(SQLITE).fetch_one(&mut connection).await?;
-        connection.close().await?;
-        sqlite.push(bytes as f64);
-    }
-    row("SQLite", "the file", &sqlite);
-
-    // Of the longest chain's parts, their sizes at each length.
-    let mut parts: Vec<(String, Vec<f64>)> = Vec::new();
-    for length in lengths.iter().rev() {
-        let mut connection = PgConnection::connect(&stores.url(Kind::Postgres, *length)?).await?;
-        let found = sqlx::query(POSTGRES).fetch_all(&mut connection).await?;
-        connection.close().await?;
-        for found in found {
-            let (name, bytes): (String, i64) = (found.get("name"), found.get("bytes"));
-            match parts.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, sizes)) => sizes.insert(0, bytes as f64),
-                None => parts.push((name, vec![bytes as f64])),
+    for (kind, store) in &stores.kinds {
+        // Of the longest chain's parts, their sizes at each length.
+        let mut parts: Vec<(String, Vec<f64>)> = Vec::new();
+        for length in lengths.iter().rev() {
+            for (name, bytes) in parts_of(*kind, &stores.url(*kind, *length)?).await? {
+                match parts.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, sizes)) => sizes.insert(0, bytes as f64),
+                    None => parts.push((name, vec![bytes as f64])),
+                }
             }
         }
-    }
-    for (name, sizes) in &parts {
-        row("Postgres", name, sizes);
+        for (name, sizes) in &parts {
+            row(store, name, sizes);
+        }
     }
     Ok(format!(
         "#### On disk, by blocks in the chain: bytes a block\n\n{table}\n\
          The last column is the longest chain's bytes a block, times 100,000,000.\n"
     ))
+}
+
+/// What a database consists of, and the bytes of each.
+async fn parts_of(kind: Kind, url: &str) -> Outcome<Vec<(String, i64)>> {
+    Ok(match kind {
+        Kind::Sqlite => {
+            let mut connection = SqliteConnection::connect(url).await?;
+            let parts = sqlx::query_as(SQLITE).fetch_all(&mut connection).await?;
+            connection.close().await?;
+            parts
+        }
+        Kind::Postgres => {
+            let mut connection = PgConnection::connect(url).await?;
+            let parts = sqlx::query_as(POSTGRES).fetch_all(&mut connection).await?;
+            connection.close().await?;
+            parts
+        }
+    })
 }

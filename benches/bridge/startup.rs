@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::{
-    chain::{KINDS, Stores},
+    chain::Stores,
     measure::{Outcome, Table, median, thousands},
     program::serve,
 };
@@ -12,7 +12,7 @@ use crate::{
 pub async fn run(stores: &Stores, lengths: &[usize], rounds: usize) -> Outcome<String> {
     let mut table = Table::new(1, &["store", "blocks", "listens after", "first answer after"]);
     let client = reqwest::Client::builder().no_proxy().build()?;
-    for (kind, name) in KINDS {
+    for (kind, name) in stores.kinds.iter().copied() {
         for length in lengths {
             let (mut listens, mut answers) = (Vec::new(), Vec::new());
             for _ in 0..rounds {

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    chain::{KINDS, Stores},
+    chain::Stores,
     machine::field,
     measure::{Outcome, Table, Target, median, thousands},
     nginx::Nginx,
@@ -22,7 +22,7 @@ pub async fn run(stores: &Stores, length: usize, rounds: usize) -> Outcome<Strin
     let columns = ["store", "MB", "nginx, MB/s", "gateway, MB/s", "gateway : nginx", "peak memory of `serve`, MiB"];
     let mut table = Table::new(1, &columns);
     let (mut rate_target, mut memory_target) = (Target::at_least(0.5), Target::at_most(64.0));
-    for (kind, name) in KINDS {
+    for (kind, name) in stores.kinds.iter().copied() {
         let folder = tempfile::tempdir()?;
         let (process, base) = serve(&stores.url(kind, length)?, folder.path()).await?;
         let gateway = base.strip_prefix("http://").ok_or("an address of HTTP")?;
