@@ -27,14 +27,17 @@ mod verify;
 
 use args::{Cli, Command};
 use common::print_line;
-use error::CliError;
+use error::{CliError, EXIT_USAGE};
 
 /// Exit code of a command that a second Ctrl-C stopped: 128 + SIGINT, as shells have it.
 const EXIT_INTERRUPTED: i32 = 130;
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return report_usage(&error),
+    };
     if cli.shared.logs_json() {
         telemetry::set_format(telemetry::LogFormat::Json);
     }
@@ -42,6 +45,22 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
+}
+
+/// Says what is wrong with the arguments, or prints the help or the version where they ask for it; returns the exit
+/// code.
+fn report_usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        return error.print().map_or_else(|error| CliError::Stdout(error).report(), |()| ExitCode::SUCCESS);
+    }
+    if args::shared::arguments_ask_for_json(std::env::args_os()) {
+        telemetry::set_format(telemetry::LogFormat::Json);
+        telemetry::error_notice(error.render().to_string().trim_start_matches("error: ").trim_end());
+    } else {
+        // A message that stderr does not take is dropped.
+        let _ = error.print();
+    }
+    ExitCode::from(EXIT_USAGE)
 }
 
 fn run(cli: Cli) -> Result<(), CliError> {

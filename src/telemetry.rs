@@ -132,6 +132,11 @@ pub fn set_format(format: LogFormat) {
     let _ = FORMAT.set(format);
 }
 
+/// Whether each line on stderr is a JSON object.
+pub fn is_json() -> bool {
+    FORMAT.get() == Some(&LogFormat::Json)
+}
+
 /// Writes a message of a command to stderr: a line of text, or an object as the log has them where the log is JSON. A
 /// line that can't be written is dropped, since stderr may be closed or full and the command's work goes on.
 pub fn notice(message: impl Display) {
@@ -144,8 +149,8 @@ pub fn error_notice(message: impl Display) {
 }
 
 fn write_line(level: Level, message: &str) {
-    let line = match FORMAT.get() {
-        Some(LogFormat::Json) => {
+    let line = match is_json() {
+        true => {
             let mut timestamp = String::new();
             // Writing to a text can't fail.
             let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));

@@ -10,6 +10,9 @@ use crate::{
     telemetry::{TelemetryError, error_notice},
 };
 
+/// Exit code of a command whose usage or settings are wrong.
+pub(super) const EXIT_USAGE: u8 = 2;
+
 /// Why a command failed.
 pub(super) enum CliError {
     /// The command's own error: exit code 2 where it is about the settings or the usage, else 1.
@@ -42,7 +45,7 @@ impl CliError {
             Self::Interrupted => "interrupted".into(),
         };
         error_notice(text);
-        ExitCode::from(if matches!(self, Self::Failed(error) if is_about_settings(&**error)) { 2 } else { 1 })
+        ExitCode::from(if matches!(self, Self::Failed(error) if is_about_settings(&**error)) { EXIT_USAGE } else { 1 })
     }
 }
 

@@ -1,4 +1,5 @@
-//! Progress of a long command on stderr: a bar on a terminal, else a line now and then; silence for short work.
+//! Progress of a long command on stderr: a bar on a terminal, else, or where the log is JSON, a line now and then;
+//! silence for short work.
 
 use std::{
     io::{IsTerminal, stderr},
@@ -7,7 +8,7 @@ use std::{
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::telemetry::notice;
+use crate::telemetry::{self, notice};
 
 /// Work that is done sooner shows no progress.
 const QUIET: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ impl Progress {
     /// `total` is the size of the work in whatever unit [`set`](Self::set) counts; `None` if nobody knows.
     pub(super) fn new(verb: &'static str, total: Option<u64>) -> Self {
         let started = Instant::now();
-        let terminal = stderr().is_terminal();
+        let terminal = stderr().is_terminal() && !telemetry::is_json();
         Self { verb, things: "blocks", total, started, begun_at: 0, next_line: started + QUIET, terminal, bar: None }
     }
 

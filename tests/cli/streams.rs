@@ -1,9 +1,9 @@
 //! Stdout and stderr as shells hand them over: full, closed, or read no further.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{BufRead, BufReader},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
 };
 
 use rstest::rstest;
@@ -35,7 +35,17 @@ fn messages_that_stderr_does_not_take_are_dropped(#[case] stderr: fn() -> Stdio)
         (&["migrate"], 0),
         (&["export", "nowhere/out.ndjson"], 1),
         (&["health", "http://127.0.0.1:1/"], 1),
+        (&["health", "ftp://x"], 2),
+        (&["request", "/ip4/127.0.0.1/tcp/1", "/data/miner_block/chain_info"], 1),
         (&["serve", "--sync-interval", "never"], 2),
+        (&["node", "--listen", "nowhere"], 2),
+        (&["sync", "--sync-interval", "never"], 2),
+        (&["demo", "--http", "192.0.2.1:80"], 1),
+        (&["config", "--network", "nowhere.toml"], 2),
+        (&["openapi", "--numbers", "words"], 2),
+        (&["completions"], 2),
+        (&["man", "fly"], 2),
+        (&["--help"], 0),
     ] {
         let status = dir.command(args).stderr(stderr()).stdout(Stdio::null()).status().unwrap();
         assert_eq!(status.code(), Some(code), "{args:?}");
@@ -61,10 +71,31 @@ fn a_gateway_serves_on_when_its_stderr_is_closed() {
 fn data_that_cannot_be_written_is_a_failure() {
     let dir = WorkDir::new();
     dir.import(&fixture()).ok();
-    for args in [&["export", "-"][..], &["openapi"]] {
+    let export_csv = ["export", "-", "--format", "csv"];
+    let commands =
+        [&["export", "-"][..], &export_csv, &["openapi"], &["config"], &["completions", "bash"], &["man"], &["--help"]];
+    for args in commands {
         let output = dir.command(args).stdout(full()).stderr(Stdio::piped()).output().unwrap();
         Outcome::from(output).fails(1, &["stdout: ", "No space left"]);
     }
+}
+
+#[rstest]
+#[case::terminal(&[("TERM", "xterm")], true)]
+#[case::dumb(&[("TERM", "dumb")], false)]
+#[case::asked_not_to(&[("TERM", "xterm"), ("NO_COLOR", "1")], false)]
+fn a_log_has_colours_only_where_a_terminal_shows_them(#[case] variables: &[(&str, &str)], #[case] coloured: bool) {
+    let dir = WorkDir::new();
+    let program = dir.command(["serve"]).get_program().to_owned();
+    // It logs that it makes a key, and can't listen at an address of another machine.
+    let listeners = "--http 127.0.0.1:0 --admin 127.0.0.1:0 --listen /ip4/192.0.2.1/tcp/1";
+    let command = format!("'{}' serve {listeners}", program.display());
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &command, "/dev/null"]).current_dir(dir.0.path());
+    terminal.env_clear().env("PATH", "/usr/bin:/bin").envs(variables.iter().copied());
+    let said = String::from_utf8(terminal.stdin(Stdio::null()).output().unwrap().stdout).unwrap();
+    assert!(said.contains("INFO"), "{said}");
+    assert_eq!(said.contains('\x1b'), coloured, "{said}");
 }
 
 #[rstest]
@@ -89,7 +120,7 @@ fn a_hangup_ends_nothing_under_nohup() {
         .args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"])
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
-        .current_dir(dir.path(""))
+        .current_dir(dir.0.path().join(""))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -113,15 +144,24 @@ fn with_json_logs_every_line_is_json() {
         &["export", "nowhere/out.ndjson"],
         &["serve", "--sync-interval", "never"],
         &["serve", "--http", "192.0.2.1:80"],
+        &["serve", "--hpt"],
+        &["fly"],
     ] {
-        let output = dir.command(args).args(["--log", "json"]).output().unwrap();
-        let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(!stderr.is_empty(), "{args:?}");
-        for line in stderr.lines() {
-            let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
-            for member in ["timestamp", "level", "message", "target"] {
-                assert!(line[member].is_string(), "{line}");
-            }
+        lines_are_json(dir.command(args).args(["--log", "json"]).output().unwrap());
+        lines_are_json(dir.command(args).env("MODAL_GATEWAY_LOG", "json").output().unwrap());
+    }
+    fs::write(dir.0.path().join("settings.toml"), "log = \"json\"\nverify = \"maybe\"\n").unwrap();
+    lines_are_json(dir.command(["verify", "--config", "settings.toml"]).output().unwrap());
+    lines_are_json(dir.command(["fly", "--config=settings.toml"]).output().unwrap());
+}
+
+fn lines_are_json(output: Output) {
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!stderr.is_empty());
+    for line in stderr.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        for member in ["timestamp", "level", "message", "target"] {
+            assert!(line[member].is_string(), "{line}");
         }
     }
 }

@@ -33,7 +33,7 @@ fn settings_come_from_file_environment_and_flags() {
     for name in ["file.db", "plain.db", "ours.db", "flag.db", "early.db"] {
         assert!(dir.path(name).exists(), "{name}");
     }
-    assert!(!dir.path("no.db").exists() && !dir.path("modal-gateway.db").exists());
+    assert!(!dir.0.path().join("no.db").exists() && !dir.0.path().join("modal-gateway.db").exists());
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn unusable_settings_are_named(#[case] args: &[&str], #[case] text: &str) {
     let admin: &[&str] =
         if args[0] == "serve" && !args.contains(&"--admin") { &["--admin", "127.0.0.1:0"] } else { &[] };
     dir.run(args.iter().chain(http).chain(admin).chain(free)).fails(2, &[text]);
-    assert!(!dir.path("modal-gateway.key").exists(), "nothing is made before that");
+    assert!(!dir.0.path().join("modal-gateway.key").exists(), "nothing is made before that");
 }
 
 #[rstest]
@@ -143,4 +143,14 @@ fn the_demo_refuses_what_it_would_ignore() {
     let dir = WorkDir::new();
     dir.run(["demo", "--network", "testnet"]).fails(2, &["--network: demo takes no such option"]);
     dir.run(["demo", "--database-url", "sqlite://x.db"]).fails(2, &["--database-url: demo takes no such option"]);
+    fs::write(dir.0.path().join("modal-gateway.toml"), "listen = []\n").unwrap();
+    let mut demo = dir.command(["demo", "--http", "192.0.2.1:80"]);
+    let said = String::from_utf8(demo.env("DATABASE_URL", "sqlite://x.db").output().unwrap().stderr).unwrap();
+    for ignored in [
+        "warning: environment variable DATABASE_URL: demo ignores database_url",
+        "warning: file modal-gateway.toml: demo ignores listen",
+    ] {
+        assert!(said.contains(ignored), "{said}");
+    }
+    assert!(!dir.0.path().join("x.db").exists());
 }

@@ -1,12 +1,18 @@
 //! The options that all commands share: the settings that have a flag.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, fs, path::PathBuf};
 
 use clap::Args;
-use figment::value::Value;
+use figment::value::{Dict, Value};
 use serde::Serialize;
 
-use crate::config::{ConfigError, ENV_PREFIX, Sources};
+use crate::{
+    config::{
+        ConfigError, DEFAULT_FILE, ENV_PREFIX, Sources,
+        effective::{Origin, settings},
+    },
+    telemetry::notice,
+};
 
 /// Settings that `demo` does not use: it makes stores, keys and a network of its own.
 const NOT_OF_DEMO: [&str; 9] = [
@@ -129,10 +135,9 @@ pub(in crate::cli) struct SharedArgs {
 }
 
 impl SharedArgs {
-    /// Whether the flag or the environment asks for JSON: errors of the other settings are reported in it then.
+    /// Whether a line on stderr is JSON before the settings are known: errors of the settings themselves are.
     pub(in crate::cli) fn logs_json(&self) -> bool {
-        let variable = || std::env::var(format!("{ENV_PREFIX}LOG")).ok();
-        self.log.clone().or_else(variable).as_deref() == Some("json")
+        asks_for_json(self.log.clone(), self.config.clone())
     }
 
     /// What the flags say, with the environment and the file that is named.
@@ -149,16 +154,48 @@ impl SharedArgs {
     }
 }
 
-/// Refuses flags that `demo` would ignore.
+/// Whether the highest of flag, variable and file that says something of `log` asks for JSON. A file that can't be
+/// read says nothing.
+fn asks_for_json(flag: Option<String>, file: Option<PathBuf>) -> bool {
+    let variable = |key: &str| std::env::var(format!("{ENV_PREFIX}{key}")).ok().filter(|value| !value.is_empty());
+    let file = || {
+        let path = file.or_else(|| variable("CONFIG").map(PathBuf::from)).unwrap_or_else(|| DEFAULT_FILE.into());
+        let values = toml::from_str::<Dict>(&fs::read_to_string(path).ok()?).ok()?;
+        Some(values.get("log")?.as_str()?.to_owned())
+    };
+    flag.or_else(|| variable("LOG")).or_else(file).as_deref() == Some("json")
+}
+
+/// The same for arguments that can't be parsed.
+pub(in crate::cli) fn arguments_ask_for_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    let arguments: Vec<String> = arguments.filter_map(|argument| argument.into_string().ok()).collect();
+    let value_of = |flag: &str| {
+        let mut rest = arguments.iter().skip_while(|argument| argument.split('=').next() != Some(flag));
+        let first = rest.next()?;
+        first.split_once('=').map(|(_, value)| value.to_owned()).or_else(|| rest.next().cloned())
+    };
+    asks_for_json(value_of("--log"), value_of("--config").map(PathBuf::from))
+}
+
+/// Refuses flags that `demo` would ignore. Variables and files are mostly there for another command: that `demo`
+/// ignores them is only said.
 ///
 /// # Errors
-/// The first of them.
+/// The first such flag, or a setting that can't be used.
 pub(in crate::cli) fn check_demo(sources: &Sources) -> Result<(), ConfigError> {
-    match NOT_OF_DEMO.iter().find(|key| sources.flags.contains_key(**key)) {
-        Some(key) => Err(ConfigError {
+    if let Some(key) = NOT_OF_DEMO.iter().find(|key| sources.flags.contains_key(**key)) {
+        return Err(ConfigError {
             origin: format!("--{}", key.replace('_', "-")),
             problem: "demo takes no such option: it runs on the bundled chain, with stores of its own".into(),
-        }),
-        None => Ok(()),
+        });
     }
+    for setting in settings(sources.clone())?.iter().filter(|setting| NOT_OF_DEMO.contains(&setting.key)) {
+        if let Origin::File(_) | Origin::Variable(_) = setting.origin {
+            notice(format_args!(
+                "warning: {}: demo ignores {}: it runs on the bundled chain, with stores of its own",
+                setting.origin, setting.key
+            ));
+        }
+    }
+    Ok(())
 }
