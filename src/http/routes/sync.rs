@@ -73,7 +73,7 @@ pub(super) async fn get_sync_job(
     Ok(enveloped(gateway.source.sync_job(job_id(id)?).await?))
 }
 
-/// Requests a job: 202, its number and its path.
+/// Requests a job: 202, its number and its address. The address is relative: before a path there may be a proxy's prefix.
 pub(super) async fn request_sync(
     State(gateway): State<Arc<Gateway>>,
     request: Request,
@@ -82,7 +82,7 @@ pub(super) async fn request_sync(
     extract::parameters(JOBS, &[], &parts.uri)?;
     let spec = job_spec(&extract::read_body(&parts.headers, body).await?)?;
     let id = gateway.source.request_sync(&spec).await?;
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, format!("{JOBS}/{id}"))], enveloped(Requested { id })))
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, format!("sync/{id}"))], enveloped(Requested { id })))
 }
 
 /// Cancels a job: 202 and the job, which ends within about a second.
