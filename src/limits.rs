@@ -75,11 +75,11 @@ impl<K: Eq + Hash + Copy> TokenBuckets<K> {
     /// Takes `cost` tokens in any case; what is missing becomes debt.
     pub fn charge(&mut self, key: K, cost: u64, now: Instant) {
         let most = self.rate.time(u64::from(self.rate.burst) + u64::from(self.max_debt));
-        let missing = self.missing(key, now).saturating_add(self.rate.time(cost)).min(most);
         if self.full_at.len() >= MAX_BUCKETS && !self.full_at.contains_key(&key) {
             self.forget_half();
         }
-        self.full_at.insert(key, now + missing);
+        let full_at = self.full_at.entry(key).or_insert(now);
+        *full_at = now + full_at.saturating_duration_since(now).saturating_add(self.rate.time(cost)).min(most);
     }
 
     /// Time until the bucket has `cost` tokens.

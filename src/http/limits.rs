@@ -15,7 +15,7 @@
 //! Unlimited clients may take all. The clients of one IPv6 /48 have four times what one client has.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -213,19 +213,26 @@ impl PerClientLimit {
     /// `count` more for `client`; `None` if the client or its network would hold too much.
     pub(super) fn take(self: &Arc<Self>, client: ClientKey, count: usize) -> Option<ClientPermit> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |holders: &HashMap<_, usize>, key, most| holders.get(&key).copied().unwrap_or(0) + count <= most;
-        let network = client.network();
-        if !fits(&held.clients, client, self.most)
-            || network.is_some_and(|network| !fits(&held.networks, network, MEMBERS_PER_NETWORK as usize * self.most))
-        {
-            return None;
+        let Held { clients, networks } = &mut *held;
+        let of_client = with_room(clients, client, count, self.most)?;
+        if let Some(network) = client.network() {
+            *with_room(networks, network, count, MEMBERS_PER_NETWORK as usize * self.most)?.or_default() += count;
         }
-        *held.clients.entry(client).or_default() += count;
-        if let Some(network) = network {
-            *held.networks.entry(network).or_default() += count;
-        }
+        *of_client.or_default() += count;
         Some(ClientPermit { limit: self.clone(), client, count })
     }
+}
+
+/// Where the holder's number is or will be; `None` if `count` more would be over `most`.
+fn with_room(
+    holders: &mut HashMap<ClientKey, usize>,
+    key: ClientKey,
+    count: usize,
+    most: usize,
+) -> Option<Entry<'_, ClientKey, usize>> {
+    let entry = holders.entry(key);
+    let held = if let Entry::Occupied(held) = &entry { *held.get() } else { 0 };
+    (held + count <= most).then_some(entry)
 }
 
 /// What a client holds, given back when it is dropped.
@@ -247,10 +254,10 @@ impl Drop for ClientPermit {
 }
 
 fn give_back(holders: &mut HashMap<ClientKey, usize>, key: ClientKey, count: usize) {
-    if let Some(held) = holders.get_mut(&key) {
-        *held -= count;
-        if *held == 0 {
-            holders.remove(&key);
+    if let Entry::Occupied(mut held) = holders.entry(key) {
+        *held.get_mut() -= count;
+        if *held.get() == 0 {
+            held.remove();
         }
     }
 }
