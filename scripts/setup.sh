@@ -43,6 +43,7 @@ check_proxies() {
     local PATH=$PATH:/usr/sbin
     command -v nginx >/dev/null || need "nginx (tests behind a reverse proxy)" nginx-light
     command -v haproxy >/dev/null || need "HAProxy (tests behind a reverse proxy)" haproxy
+    command -v caddy >/dev/null || need "Caddy (tests behind a reverse proxy)" caddy
 }
 
 check_clients() {

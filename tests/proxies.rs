@@ -1,4 +1,4 @@
-//! The gateway behind nginx and HAProxy, with the settings of docs/operations.md. Skipped where one is not installed.
+//! The gateway behind nginx, HAProxy and Caddy, with the settings of docs/operations.md. Skipped where one is not installed.
 
 mod support;
 
@@ -43,8 +43,8 @@ fn documented(language: &str) -> Vec<String> {
 
 /// Whether a program of Debian's is there; CI installs all.
 fn installed(name: &str) -> Option<String> {
-    let path = format!("/usr/sbin/{name}");
-    if Path::new(&path).exists() {
+    let paths = ["sbin", "bin"].map(|folder| format!("/usr/{folder}/{name}"));
+    if let Some(path) = paths.into_iter().find(|path| Path::new(path).exists()) {
         return Some(path);
     }
     assert!(std::env::var_os("CI").is_none(), "{name} is missing: scripts/setup.sh proxies");
@@ -85,6 +85,18 @@ async fn haproxy(path: &str, folder: &Path, http: &str) -> Proxy {
     fs::write(&file, settings.replace("127.0.0.1:8080", http.strip_prefix("http://").unwrap())).unwrap();
     let mut command = Command::new(path);
     command.arg("-db").arg("-f").arg(file);
+    started(command, port).await
+}
+
+async fn caddy(path: &str, folder: &Path, http: &str) -> Proxy {
+    let port = free_port();
+    let site = documented("caddyfile")[0].replace("modal.example.org", &format!("http://127.0.0.1:{port}"));
+    let file = folder.join("Caddyfile");
+    let settings = format!("{{\n    admin off\n}}\n{}", site.replace("127.0.0.1:8080", http));
+    fs::write(&file, settings).unwrap();
+    let mut command = Command::new(path);
+    command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file);
+    command.env("HOME", folder).env_remove("XDG_DATA_HOME").env_remove("XDG_CONFIG_HOME");
     started(command, port).await
 }
 
@@ -146,6 +158,15 @@ async fn behind_haproxy_each_client_has_its_own_limit() {
     let folder = tempfile::tempdir().unwrap();
     let gateway = gateway(folder.path());
     let proxy = haproxy(&path, folder.path(), &gateway.http).await;
+    serves_each_client(&gateway, &proxy).await;
+}
+
+#[tokio::test]
+async fn behind_caddy_each_client_has_its_own_limit() {
+    let Some(path) = installed("caddy") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let gateway = gateway(folder.path());
+    let proxy = caddy(&path, folder.path(), &gateway.http).await;
     serves_each_client(&gateway, &proxy).await;
 }
 

@@ -34,5 +34,7 @@ for name in ["modal_store_read", "modal_p2p_request", "modal_verification"]:
     family = next(family for family in families if family.name == f"{name}_duration_seconds")
     assert family.type == "histogram" and family.samples, family
 reads = next(family for family in families if family.name == "modal_store_read_duration_seconds")
+for name in ["modal_build_info", "process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds"]:
+    assert name in names, f"no {name}"
 count = next(sample.value for sample in reads.samples if sample.name.endswith("_count"))
 assert count >= 1.0, reads.samples

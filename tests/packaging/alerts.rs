@@ -1,7 +1,12 @@
 //! A real Prometheus at a real gateway, and what its alerts are for: no peer, a chain that stands still, a deep
 //! reorganisation, peers on another chain, full connections, a database that is gone, a gateway that is gone.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs::{self, File},
+    path::Path,
+    process::Command,
+};
 
 use modal_gateway::chain::MinerBlock;
 use reqwest::Client;
@@ -46,7 +51,7 @@ fn store_in(blocks: &[MinerBlock], make: impl FnOnce(&Path)) -> tempfile::TempDi
 }
 
 /// What all of them have in common.
-fn settings(command: &mut std::process::Command) -> &mut std::process::Command {
+fn settings(command: &mut Command) -> &mut Command {
     command.args(["--network", "fast.toml", "--verify", "linked", "--database-url", "sqlite://store/chain.db"])
 }
 
@@ -101,6 +106,9 @@ async fn alerts_fire_for_what_they_are_for_and_clear_when_it_is_over() {
     let trusted = client.post(format!("{}/peers", gateway.admin)).json(&trust).send().await.unwrap();
     assert!(trusted.status().is_success(), "{trusted:?}");
     prometheus.fires(&[("ModalReorganisationDeep", WARNING), ("ModalReorganisationDeep", CRITICAL)]).await;
+    let texts = ["INFO", "the chain was reorganised", "depth=45"];
+    let is_said = |line: &String| texts.iter().all(|text| line.contains(text));
+    eventually(async || gateway.log.lock().unwrap().iter().any(is_said).then_some(())).await;
     prometheus.clears(&[("ModalTipStalled", WARNING)]).await;
     // One peer clears none of the others: they fire at one value and clear at another.
     prometheus.fires(&alone[..3]).await;
@@ -125,6 +133,11 @@ async fn alerts_fire_for_what_they_are_for_and_clear_when_it_is_over() {
         eprintln!("waiting until {panel} shows {expression}");
         eventually(async || (!prometheus.query(&expression).await.is_empty()).then_some(())).await;
     }
+    // Names, units and help texts by Prometheus' own conventions.
+    let scrape = client.get(format!("{}/metrics", gateway.admin)).header("accept", "text/plain");
+    let file = at_light[0].path().join("metrics");
+    fs::write(&file, scrape.send().await.unwrap().text().await.unwrap()).unwrap();
+    run(Command::new("promtool").args(["check", "metrics"]).stdin(File::open(&file).unwrap()));
 
     // They go.
     drop(lights);
