@@ -25,7 +25,7 @@ use readers::Tally;
 use samples::Samples;
 use world::World;
 
-/// A request that takes longer counts as hung.
+/// A request that takes longer counts as hung, on a machine that does nothing else.
 const HUNG: Duration = Duration::from_secs(5);
 
 /// Clients that read.

@@ -6,7 +6,7 @@ use reqwest::{Client, Response};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::{Duration, HUNG, interval};
+use super::{Duration, HUNG, interval, support::clock::judge};
 
 /// Pause between two requests of a client.
 const PAUSE: Duration = Duration::from_millis(25);
@@ -31,7 +31,7 @@ impl Tally {
     pub fn check(&self) {
         assert!(self.broken.is_empty(), "{:#?}", self.broken);
         assert!(!self.statuses.contains_key(&500), "{:?}", self.statuses);
-        assert!(self.slowest < HUNG, "{:?}", self.slowest);
+        judge(self.slowest < HUNG, format_args!("an answer after {:?}", self.slowest));
         let (all, good) = (self.statuses.values().sum::<u64>(), self.statuses[&200]);
         assert!(good * 10 >= all * 7, "{:?}", self.statuses);
     }
@@ -46,7 +46,7 @@ impl fmt::Display for Tally {
 
 /// Reads until it is stopped.
 pub async fn read(base: String, number: usize, stop: CancellationToken) -> Tally {
-    let client = Client::builder().no_proxy().timeout(2 * HUNG).build().unwrap();
+    let client = Client::builder().no_proxy().timeout(8 * HUNG).build().unwrap();
     let (mut tally, mut beat, mut height) = (Tally::default(), interval(PAUSE), 0);
     for turn in number.. {
         beat.tick().await;
