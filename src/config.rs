@@ -5,7 +5,7 @@
 //! counts as not set, so that `KEY=${KEY:-}` in a compose file means the default. Relative paths start at the working
 //! directory. Whatever is unknown or malformed is an error that names the key and where it came from.
 
-use std::{ffi::OsString, fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use figment::Figment;
 use ipnet::IpNet;
@@ -263,14 +263,6 @@ impl Config {
             }
         }
         peers
-    }
-
-    /// The settings from the process's environment and `modal-gateway.toml` alone: for examples and tools.
-    ///
-    /// # Errors
-    /// As [`Config::load`].
-    pub fn from_env() -> Result<Self, ConfigError> {
-        Self::load(Sources { env: std::env::vars_os().collect::<Vec<(OsString, OsString)>>(), ..Sources::default() })
     }
 
     /// A setting that doesn't go with another one, and why.

@@ -108,11 +108,6 @@ impl Verifier {
         Self { network: Arc::new(network), ..self.clone() }
     }
 
-    /// The network whose rules it applies.
-    pub fn network(&self) -> &Network {
-        &self.network
-    }
-
     /// The proof-of-work hash of a block alone, where that proves that the block was forged: the hash that it
     /// claims is not that of its header. Nothing is computed below [`Level::Pow`]. Blocking.
     ///
@@ -159,7 +154,7 @@ impl Verifier {
                 block.deviations = deviations;
             }
             if self.level >= Level::Linked && !derived {
-                check_body(self.network(), block, &header)?;
+                check_body(&self.network, block, &header)?;
             }
         }
         let end = walk.end;

@@ -19,6 +19,11 @@ pub(super) fn open_options(config: &Config) -> OpenOptions {
 
 /// Prints one line of data.
 pub(super) fn print_line(line: &str) -> Result<(), CliError> {
+    print(format!("{}\n", line.trim_end()).as_bytes())
+}
+
+/// Prints data as it is.
+pub(super) fn print(data: &[u8]) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{}", line.trim_end()).and_then(|()| stdout.flush()).map_err(CliError::Stdout)
+    stdout.write_all(data).and_then(|()| stdout.flush()).map_err(CliError::Stdout)
 }

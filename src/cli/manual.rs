@@ -1,12 +1,10 @@
 //! `completions` and `man`: what a shell and `man` want to know of the command line.
 
-use std::io::{self, Write as _};
-
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::{args::Cli, error::CliError};
+use super::{args::Cli, common::print, error::CliError};
 
 /// Prints the script that completes commands and flags in `shell`.
 pub(super) fn completions(shell: Shell) -> Result<(), CliError> {
@@ -44,9 +42,4 @@ fn section(text: &str) -> String {
         true => String::new(),
         false => format!(".SH {title}\n.nf\n{}.fi\n", lines.collect::<String>()),
     }
-}
-
-fn print(text: &[u8]) -> Result<(), CliError> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text).and_then(|()| stdout.flush()).map_err(CliError::Stdout)
 }

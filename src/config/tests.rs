@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::{ffi::OsString, path::Path};
 
 use figment::value::{Dict, Value};
 use rstest::rstest;

@@ -15,7 +15,7 @@ use prometheus_client::{
     metrics::{family::Family, histogram::Histogram},
 };
 
-use crate::{source::ResetReason, telemetry::Durations};
+use crate::{chain::words, source::ResetReason, telemetry::Durations};
 
 /// Why a connection was closed or refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,23 +47,20 @@ pub enum CloseReason {
     Panicked,
 }
 
-impl CloseReason {
-    /// All reasons, in order, and their labels in metrics.
-    pub const ALL: [(Self, &'static str); 12] = [
-        (Self::Closed, "closed"),
-        (Self::Failed, "failed"),
-        (Self::TlsFailed, "tls_failed"),
-        (Self::HeaderTimeout, "header_timeout"),
-        (Self::Idle, "idle"),
-        (Self::Stalled, "stalled"),
-        (Self::Evicted, "evicted"),
-        (Self::Full, "full"),
-        (Self::ClientCap, "client_cap"),
-        (Self::AcceptFailed, "accept_failed"),
-        (Self::Shutdown, "shutdown"),
-        (Self::Panicked, "panicked"),
-    ];
-}
+words!(CloseReason {
+    Closed = "closed",
+    Failed = "failed",
+    TlsFailed = "tls_failed",
+    HeaderTimeout = "header_timeout",
+    Idle = "idle",
+    Stalled = "stalled",
+    Evicted = "evicted",
+    Full = "full",
+    ClientCap = "client_cap",
+    AcceptFailed = "accept_failed",
+    Shutdown = "shutdown",
+    Panicked = "panicked",
+});
 
 /// Counters of one listener's connections.
 #[derive(Debug, Default)]

@@ -102,7 +102,7 @@ impl FromRequest<Arc<Gateway>> for Read {
             let detail = "anchor: only for lists from the gateway's own store";
             return Err(Failure::with_detail(Code::InvalidParameter, detail).into());
         }
-        let numbers = numbers.map_or(Ok(Numbers::default()), |numbers| numbers.parse())?;
+        let numbers = Numbers::asked(numbers)?;
         Ok(Self {
             query,
             origin,

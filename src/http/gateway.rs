@@ -18,7 +18,7 @@ use super::{
     },
     representations::Representations,
 };
-use crate::{chain::Network, limits::Rate, protocol::Failure, source::Source};
+use crate::{chain::Network, limits::Rate, p2p::PeerInfo, protocol::Failure, source::Source};
 
 /// Settings of the public listener. The defaults are those of the program's settings.
 #[derive(Debug, Clone)]
@@ -95,6 +95,11 @@ impl Gateway {
             unnamed_reported: Once::new(),
             closing,
         })
+    }
+
+    /// The peers of this gateway, configured ones first.
+    pub(super) fn peers(&self) -> Vec<PeerInfo> {
+        self.source.p2p().map(|p2p| p2p.peers()).unwrap_or_default()
     }
 
     /// The failure for a limit that a request would exceed, counted.

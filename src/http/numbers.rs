@@ -1,9 +1,10 @@
 //! `?numbers=`: whether the miner numbers of an answer are JSON numbers or strings. They may be any u64, which many
 //! languages can't read from a JSON number.
 
-use std::{fmt, str::FromStr};
-
-use crate::protocol::{Code, Failure};
+use crate::{
+    chain::words,
+    protocol::{Code, Failure},
+};
 
 /// The parameter's name.
 pub(super) const NAME: &str = "numbers";
@@ -22,16 +23,16 @@ pub enum Numbers {
     String,
 }
 
-impl Numbers {
-    /// Every way.
-    pub const ALL: [Self; 2] = [Self::Number, Self::String];
+words!(Numbers { Number = "number", String = "string" });
 
-    /// The parameter's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Number => "number",
-            Self::String => "string",
-        }
+impl Numbers {
+    /// What a request with this value of the parameter asks for.
+    ///
+    /// # Errors
+    /// [`Code::InvalidParameter`].
+    pub(super) fn asked(value: Option<&str>) -> Result<Self, Failure> {
+        let invalid = |error: String| Failure::with_detail(Code::InvalidParameter, format!("{NAME}: {error}"));
+        value.map_or(Ok(Self::default()), |value| value.parse::<Self>().map_err(invalid))
     }
 
     /// Writes the miner numbers of an answer, or of the blocks in one, as JSON strings.
@@ -45,23 +46,6 @@ impl Numbers {
             out.extend([KEY, "\"", number, "\"", rest]);
         }
         out
-    }
-}
-
-impl fmt::Display for Numbers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Numbers {
-    type Err = Failure;
-
-    fn from_str(text: &str) -> Result<Self, Failure> {
-        Self::ALL
-            .into_iter()
-            .find(|numbers| numbers.as_str() == text)
-            .ok_or_else(|| Failure::with_detail(Code::InvalidParameter, "numbers: expected number or string"))
     }
 }
 
@@ -100,6 +84,6 @@ mod tests {
     fn other_values_are_refused() {
         assert_eq!("string".parse(), Ok(Numbers::String));
         assert_eq!("number".parse(), Ok(Numbers::Number));
-        assert_eq!("text".parse::<Numbers>().unwrap_err().code, Code::InvalidParameter);
+        assert_eq!(Numbers::asked(Some("text")).unwrap_err().code, Code::InvalidParameter);
     }
 }

@@ -96,7 +96,7 @@ pub(super) fn pages<S: Clone + Send + Sync + 'static>(document: &openapi::OpenAp
     let documents = Numbers::ALL.map(|numbers| (numbers, Bytes::from(complete(document, numbers).to_string())));
     let serve = |uri: Uri| async move {
         let parameters = extract::parameters("/openapi.json", &[query::optional(numbers::NAME, Kind::Text)], &uri)?;
-        let wanted = parameters[numbers::NAME].as_str().map_or(Ok(Numbers::default()), str::parse)?;
+        let wanted = Numbers::asked(parameters[numbers::NAME].as_str())?;
         let text = documents.into_iter().find_map(|(numbers, text)| (numbers == wanted).then_some(text));
         Ok::<_, Rejection>(([(header::CONTENT_TYPE, "application/json")], text.unwrap_or_default()))
     };

@@ -191,7 +191,7 @@ impl FromRequest<Arc<Gateway>> for ViewRead {
         let view = view.ok_or_else(|| Failure::new(Code::UnknownPath))?;
         let segment = segment(&mut parts, gateway).await?;
         let data = extract::parameters(view.path, view.parameters, &parts.uri)?;
-        let numbers = data[numbers::NAME].as_str().map_or(Ok(Numbers::default()), str::parse)?;
+        let numbers = Numbers::asked(data[numbers::NAME].as_str())?;
         Ok(Self {
             query: (view.parse)(&Given { view, segment: &segment, data: &data })?,
             anchor: data[ANCHOR].as_str().map(str::to_owned),

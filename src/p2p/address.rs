@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
-use serde::{Deserialize, Serialize};
 
 pub(super) mod scope;
 
@@ -18,8 +17,7 @@ const RESERVED: [&str; 3] = ["any", "auto", "local"];
 ///
 /// `/ip4`, `/ip6`, `/dns`, `/dns4` and `/dns6` with `/tcp/PORT` and, for WebSocket, `/ws`, `/wss` or `/tls/ws`; or
 /// `/dnsaddr/DOMAIN`. Without an id, any peer that answers there is accepted, and the alias gets its id on connecting.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerAddress {
     /// 1 to 64 of `A-Z a-z 0-9 _ -`; never `any`, `auto` or `local`, nor anything that reads as a peer id.
     pub alias: Option<String>,
@@ -126,20 +124,6 @@ impl fmt::Display for PeerAddress {
             write!(f, "{alias}=")?;
         }
         write!(f, "{}", self.address)
-    }
-}
-
-impl TryFrom<String> for PeerAddress {
-    type Error = AddressError;
-
-    fn try_from(text: String) -> Result<Self, AddressError> {
-        text.parse()
-    }
-}
-
-impl From<PeerAddress> for String {
-    fn from(peer: PeerAddress) -> Self {
-        peer.to_string()
     }
 }
 

@@ -5,7 +5,7 @@ use axum::response::Response;
 
 use super::{
     frame::{Frame, Section},
-    page::{Page, respond},
+    page::respond,
     parts::{BlockLink, Id, Mark, Moment, Numbered, Related},
     read,
     text::{self, Shown},
@@ -65,12 +65,6 @@ struct Orphaned {
     branched_from: Option<BlockLink>,
 }
 
-impl Page for BlockPage {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
-}
-
 /// The page of a block.
 pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
     let id = BlockId::from(visit.name.as_str());
@@ -79,7 +73,8 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
     let title = format!("Block {}", text::grouped(viewed.data.block.index));
     let frame = visit.frame(Section::Other, title, &viewed.snapshot).await?;
     let tip = viewed.snapshot.tip.map_or(0, |tip| tip.index);
-    Ok(respond(&visit, &describe(&visit, frame, by_index, tip, viewed.data))?)
+    let page = describe(&visit, frame, by_index, tip, viewed.data);
+    Ok(respond(&visit, &page.frame, &page)?)
 }
 
 fn describe(visit: &Visit, frame: Frame, by_index: bool, tip: u64, detail: BlockDetail) -> BlockPage {

@@ -5,7 +5,7 @@ use axum::response::Response;
 
 use super::{
     frame::{Frame, Section},
-    page::{Page, respond},
+    page::respond,
     parts::BlockRow,
     read,
     visit::Visit,
@@ -24,12 +24,6 @@ struct BlocksPage {
     older: Option<u64>,
 }
 
-impl Page for BlocksPage {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
-}
-
 /// A page of blocks, those below the index `before`.
 pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
     let before = visit.number("before")?;
@@ -40,5 +34,5 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
         older: blocks.data.next_before,
         frame: visit.frame(Section::Blocks, "Blocks", &blocks.snapshot).await?,
     };
-    Ok(respond(&visit, &page)?)
+    Ok(respond(&visit, &page.frame, &page)?)
 }

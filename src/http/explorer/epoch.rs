@@ -7,7 +7,7 @@ use axum::response::Response;
 
 use super::{
     frame::{Frame, Section},
-    page::{Page, respond},
+    page::respond,
     parts::{BlockRow, Id, Mark, Moment, Numbered},
     read, text,
     visit::{Visit, invalid},
@@ -46,12 +46,6 @@ struct EpochPage {
     left_out: usize,
     before: Option<Before>,
     definition: &'static str,
-}
-
-impl Page for EpochPage {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 /// An epoch in figures, as texts.
@@ -174,7 +168,8 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
     let title = format!("Epoch {}", text::grouped(epoch));
     let frame = visit.frame(Section::Epochs, title, &viewed.snapshot).await?;
     let newest = viewed.snapshot.tip.as_ref().and_then(|tip| election::epoch_of(tip.index));
-    Ok(respond(&visit, &describe(&visit, frame, viewed.data, replaced, newest))?)
+    let page = describe(&visit, frame, viewed.data, replaced, newest);
+    Ok(respond(&visit, &page.frame, &page)?)
 }
 
 fn describe(

@@ -7,7 +7,7 @@ use super::{
     chart::Chart,
     epoch::EpochFigures,
     frame::{Frame, Section},
-    page::{Page, respond},
+    page::respond,
     parts::Mark,
     read, text,
     visit::Visit,
@@ -26,12 +26,6 @@ struct EpochsPage {
     is_first: bool,
     older: Option<u64>,
     definition: &'static str,
-}
-
-impl Page for EpochsPage {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 /// A page of epochs, those below the epoch `before`.
@@ -54,7 +48,7 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
         definition: viewed.data.definition,
         frame: visit.frame(Section::Epochs, "Epochs", &viewed.snapshot).await?,
     };
-    Ok(respond(&visit, &page)?)
+    Ok(respond(&visit, &page.frame, &page)?)
 }
 
 /// A value in as many digits as fit beside a chart.

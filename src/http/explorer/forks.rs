@@ -8,7 +8,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
     frame::{Frame, Section},
-    page::{Page, respond},
+    page::respond,
     parts::{Id, Links, Mark, Moment, Numbered},
     read,
     reorganisations::{self, Depths},
@@ -35,12 +35,6 @@ struct ForksPage {
     depths: Depths,
     is_first: bool,
     older: Option<String>,
-}
-
-impl Page for ForksPage {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 /// An abandoned branch.
@@ -82,7 +76,7 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
     let hides = visit.parameter(HIDE) == Some("1");
     let viewed = read::orphans(&visit, before.as_ref(), ORPHANS).await?;
     let seen = read::reorganisations(&visit, None, reorganisations::PER_PAGE).await?;
-    let peers = read::peers(&visit);
+    let peers = visit.gateway.peers();
     let mut branches = branches(&visit, &viewed.data.blocks, viewed.data.next_before.is_some(), &peers);
     let all = branches.len();
     if hides {
@@ -97,7 +91,7 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
         older: viewed.data.next_before.map(|next| utf8_percent_encode(&next, NON_ALPHANUMERIC).to_string()),
         frame: visit.frame(Section::Forks, "Forks", &viewed.snapshot).await?,
     };
-    Ok(respond(&visit, &page)?)
+    Ok(respond(&visit, &page.frame, &page)?)
 }
 
 /// Puts orphaned blocks, the highest first, together to branches.

@@ -6,7 +6,7 @@ use axum::response::Response;
 use super::{
     figures::Figures,
     frame::{Frame, Section},
-    page::{Page, respond},
+    page::respond,
     parts::BlockRow,
     peers::Standings,
     read,
@@ -33,12 +33,6 @@ struct HomePage {
     peers: Standings,
 }
 
-impl Page for HomePage {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
-}
-
 /// The first page.
 pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
     let figures = read::network(&visit).await?;
@@ -57,8 +51,8 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
         older: blocks.data.next_before,
         figures: Figures::new(&visit, &figures.data),
         reorganisations: ReorganisationRow::all(&visit, &reorganisations.data.reorganisations),
-        peers: Standings::of(&read::peers(&visit)),
+        peers: Standings::of(&visit.gateway.peers()),
         frame: visit.frame(Section::Home, "Chain", &blocks.snapshot).await?,
     };
-    Ok(respond(&visit, &page)?)
+    Ok(respond(&visit, &page.frame, &page)?)
 }

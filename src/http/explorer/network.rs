@@ -6,7 +6,7 @@ use axum::response::Response;
 use super::{
     figures::Figures,
     frame::{Frame, Section},
-    page::{Page, respond},
+    page::respond,
     parts::Id,
     peers::{ChainRow, PeerRow, Standings, chains},
     read,
@@ -31,16 +31,10 @@ struct NetworkPage {
     definition: &'static str,
 }
 
-impl Page for NetworkPage {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
-}
-
 /// The page of the network.
 pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
     let viewed = read::network(&visit).await?;
-    let mut peers = read::peers(&visit);
+    let mut peers = visit.gateway.peers();
     // Stable: configured peers stay first among those that are connected.
     peers.sort_by_key(|peer| !peer.connected);
     let pages = peers.len().div_ceil(PER_PAGE).max(1);
@@ -60,5 +54,5 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
         definition: viewed.data.definition,
         frame: visit.frame(Section::Network, "Network", &viewed.snapshot).await?,
     };
-    Ok(respond(&visit, &page)?)
+    Ok(respond(&visit, &page.frame, &page)?)
 }

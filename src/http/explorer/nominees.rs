@@ -6,7 +6,7 @@ use axum::response::Response;
 use super::{
     blocks,
     frame::{Frame, Section},
-    page::{Page, respond},
+    page::respond,
     parts::{BlockRow, Id, Mark, Numbered},
     peers::PeerRow,
     read,
@@ -37,12 +37,6 @@ struct NomineesPage {
     /// Nominees that are left out at the end.
     left_out: usize,
     definition: &'static str,
-}
-
-impl Page for NomineesPage {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 /// A nominee with its rank.
@@ -85,7 +79,7 @@ pub(super) async fn ranking(visit: Visit) -> Result<Response, Rejection> {
         definition: ranking.definition,
         frame: visit.frame(Section::Nominees, "Nominees", &viewed.snapshot).await?,
     };
-    Ok(respond(&visit, &page)?)
+    Ok(respond(&visit, &page.frame, &page)?)
 }
 
 #[derive(Template)]
@@ -102,16 +96,10 @@ struct NomineePage {
     older: Option<u64>,
 }
 
-impl Page for NomineePage {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
-}
-
 /// The blocks that nominate a peer.
 pub(super) async fn nominee(visit: Visit) -> Result<Response, Rejection> {
     let before = visit.number("before")?;
-    let known = read::peers(&visit).into_iter().find(|peer| peer.peer_id.as_ref() == Some(&visit.name));
+    let known = visit.gateway.peers().into_iter().find(|peer| peer.peer_id.as_ref() == Some(&visit.name));
     let viewed = read::nominee(&visit, &visit.name, before, blocks::PER_PAGE).await?;
     if viewed.data.total == 0 && known.is_none() {
         let detail = format!(
@@ -131,5 +119,5 @@ pub(super) async fn nominee(visit: Visit) -> Result<Response, Rejection> {
         older: viewed.data.next_before,
         frame: visit.frame(Section::Nominees, title, &viewed.snapshot).await?,
     };
-    Ok(respond(&visit, &page)?)
+    Ok(respond(&visit, &page.frame, &page)?)
 }

@@ -50,17 +50,11 @@ const REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
-/// A page with what is around it.
-pub(super) trait Page: Template {
-    /// What is around it.
-    fn frame(&self) -> &Frame;
-}
-
-/// Answers with a page.
+/// Answers with a page; `frame` is what is around it.
 ///
 /// # Errors
 /// [`Code::Internal`] where it would be too long.
-pub(super) fn respond(visit: &Visit, page: &impl Page) -> Result<Response, Failure> {
+pub(super) fn respond(visit: &Visit, frame: &Frame, page: &impl Template) -> Result<Response, Failure> {
     let body = rendered(page)?;
     let mut headers = page_headers();
     let tag = hex::encode(&Sha256::digest(&body)[..16]);
@@ -68,7 +62,7 @@ pub(super) fn respond(visit: &Visit, page: &impl Page) -> Result<Response, Failu
     headers.insert(header::ETAG, tag.clone());
     headers.insert(header::CACHE_CONTROL, REVALIDATE);
     headers.insert(SOURCE, HeaderValue::from_static("local"));
-    let tip = page.frame().state.as_ref().and_then(|state| state.tip_header.as_deref());
+    let tip = frame.state.as_ref().and_then(|state| state.tip_header.as_deref());
     if let Some(Ok(tip)) = tip.map(HeaderValue::from_str) {
         headers.insert(TIP, tip);
     }

@@ -3,7 +3,6 @@
 use super::{parts::BlockRow, visit::Visit};
 use crate::{
     chain::MinerBlock,
-    p2p::PeerInfo,
     protocol::Failure,
     source::{
         view::{
@@ -74,11 +73,6 @@ pub(super) async fn reorganisations(visit: &Visit, before: Option<u64>, limit: u
 pub(super) async fn search(visit: &Visit, text: &str) -> Answer<Found> {
     let source = &visit.gateway.source;
     with_deadline(async { source.views().search(&*source.state().await?, text).await }).await
-}
-
-/// The peers of this gateway, configured ones first.
-pub(super) fn peers(visit: &Visit) -> Vec<PeerInfo> {
-    visit.gateway.source.p2p().map(|p2p| p2p.peers()).unwrap_or_default()
 }
 
 /// Whether the canonical block at `index` is deeper than the finality depth.

@@ -5,7 +5,7 @@ use axum::response::Response;
 
 use super::{
     frame::{Frame, Section},
-    page::{Page, respond},
+    page::respond,
     parts::{BlockLink, Moment, Numbered},
     read,
     text::{self, Shown},
@@ -28,12 +28,6 @@ struct ReorganisationsPage {
     depths: Depths,
     is_first: bool,
     older: Option<u64>,
-}
-
-impl Page for ReorganisationsPage {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
 }
 
 /// A reorganisation, as texts.
@@ -120,7 +114,7 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
         older: viewed.data.next_before,
         frame: visit.frame(Section::Reorganisations, "Reorganisations", &viewed.snapshot).await?,
     };
-    Ok(respond(&visit, &page)?)
+    Ok(respond(&visit, &page.frame, &page)?)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use axum::{
 
 use super::{
     frame::{Frame, Section},
-    page::{Page, respond},
+    page::respond,
     parts::{Id, Numbered, Related},
     read,
     text::{self, Shown},
@@ -30,12 +30,6 @@ struct SearchPage {
     has_more: bool,
 }
 
-impl Page for SearchPage {
-    fn frame(&self) -> &Frame {
-        &self.frame
-    }
-}
-
 /// The results. A reader who looks for the whole name of one thing is sent to it.
 pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
     let query = plain(visit.parameter("q").unwrap_or_default());
@@ -46,12 +40,13 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
             (Some(viewed.data), viewed.snapshot)
         }
     };
-    let peers = read::peers(&visit);
+    let peers = visit.gateway.peers();
     let peer = peers.iter().filter_map(|peer| peer.peer_id.as_deref()).find(|id| *id == query);
     if let Some(address) = found.as_ref().and_then(|found| only(&visit, found, &query)) {
         return Ok((StatusCode::SEE_OTHER, [(header::LOCATION, address)]).into_response());
     }
-    Ok(respond(&visit, &results(&visit, query.clone(), found, peer, &snapshot).await?)?)
+    let page = results(&visit, query.clone(), found, peer, &snapshot).await?;
+    Ok(respond(&visit, &page.frame, &page)?)
 }
 
 async fn results(

@@ -1,7 +1,5 @@
 //! Texts of the pages: numbers, times and ages; and texts of blocks and peers, which may be anything.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// What separates groups of three digits: a narrow space that does not break. No country reads it as a decimal
@@ -56,12 +54,6 @@ pub(super) fn duration(seconds: f64) -> String {
         s if s < 172_800.0 => format!("{:.0} hours", s / 3600.0),
         s => format!("{} days", grouped(format!("{:.0}", s / SECONDS_PER_DAY as f64))),
     }
-}
-
-/// The time now, in unix seconds.
-pub(super) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// How long ago `at` was, in words and in whole minutes, so that a page stays the same for that long.

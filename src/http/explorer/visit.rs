@@ -12,9 +12,9 @@ use percent_encoding::percent_decode_str;
 use super::{
     frame::{Frame, Section},
     parts::Links,
-    text,
 };
 use crate::{
+    chain::unix_now,
     http::{envelope::Rejection, gateway::Gateway, negotiation::Conditions},
     protocol::{Code, Failure, query::pairs},
     store::Snapshot,
@@ -70,7 +70,7 @@ impl Visit {
             gateway: gateway.clone(),
             links: Links { root: root(path, 0) },
             name: name.into_owned(),
-            now: text::now(),
+            now: unix_now(),
             refresh: None,
             conditions: Conditions::of(&parts.method, &parts.headers),
             pairs: pairs(query)?.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),

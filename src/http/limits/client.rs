@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv6Addr},
 };
 
 use axum::http::{HeaderMap, HeaderName, header::FORWARDED};
@@ -43,14 +43,6 @@ impl ClientKey {
             IpAddr::V6(ip) if ip.is_loopback() => 1,
             IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64,
         }
-    }
-
-    /// The key of all clients with the same first 16 bits, for when there are too many to distinguish.
-    pub fn coarse(self) -> Self {
-        Self(match self.0 {
-            IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits() >> 16 << 16).into(),
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 112 << 112).into(),
-        })
     }
 }
 

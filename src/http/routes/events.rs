@@ -160,12 +160,7 @@ fn asked(uri: &Uri) -> Result<Asked, Failure> {
         Some("blocks") => true,
         Some(_) => return Err(invalid(INCLUDE, "expected blocks".into())),
     };
-    Ok(Asked {
-        after: after.transpose()?,
-        topics,
-        blocks,
-        numbers: text(numbers::NAME).map_or(Ok(Numbers::default()), str::parse)?,
-    })
+    Ok(Asked { after: after.transpose()?, topics, blocks, numbers: Numbers::asked(text(numbers::NAME))? })
 }
 
 /// A client that follows.

@@ -22,7 +22,6 @@ use self::{
     peers::add_p2p,
     queues::add_queues,
 };
-use super::peers::peers_of;
 use crate::{
     http::{counters::CloseReason, gateway::Gateway},
     source::{self, job::Stage},
@@ -47,7 +46,7 @@ pub(super) async fn metrics(State(gateway): State<Arc<Gateway>>, headers: Header
     metrics.gauge("modal_chain_finality_depth", help, gateway.source.finality_depth());
     let help = "Reorganisations that this process has seen, whichever process wrote them.";
     metrics.counter("modal_chain_reorganisations_total", help, gateway.source.chain_watch().reorganisations());
-    let peers = peers_of(&gateway);
+    let peers = gateway.peers();
     if add_chain(&mut metrics, &gateway, &peers).await.is_err() {
         tracing::debug!("the store can't be read: the chain's metrics are left out");
     }
@@ -171,8 +170,8 @@ fn add_http(metrics: &mut Metrics, gateway: &Gateway) {
     let open = listeners.map(|(name, connections)| (label("listener", name), connections.open() as u64));
     metrics.gauges("modal_http_connections", "Open HTTP connections.", open);
     let closed = listeners.into_iter().flat_map(|(name, connections)| {
-        CloseReason::ALL.map(|(reason, label)| {
-            (vec![("listener", name.to_owned()), ("reason", label.to_owned())], connections.closed(reason))
+        CloseReason::ALL.map(|reason| {
+            (vec![("listener", name.to_owned()), ("reason", reason.as_str().to_owned())], connections.closed(reason))
         })
     });
     let help = "HTTP connections closed or refused, by reason.";

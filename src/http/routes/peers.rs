@@ -67,7 +67,7 @@ struct PeerData {
 #[utoipa::path(get, path = "/peers", tag = "gateway",
     responses((status = 200, description = "The peers", body = Envelope<PeersData>)))]
 pub(super) async fn list_peers(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
-    let peers = peers_of(&gateway);
+    let peers = gateway.peers();
     enveloped(PeersData { count: peers.len() as u64, peers })
 }
 
@@ -128,10 +128,6 @@ pub(super) async fn forgive_peer(
     let Path(name) = id.map_err(|_| Failure::new(Code::UnknownPeer))?;
     let id = p2p.forgive(&name).map_err(|error| failure(&error))?;
     Ok(enveloped(PeerData { peer: info(p2p, id) }))
-}
-
-pub(super) fn peers_of(gateway: &Gateway) -> Vec<PeerInfo> {
-    gateway.source.p2p().map(|p2p| p2p.peers()).unwrap_or_default()
 }
 
 fn client(gateway: &Gateway) -> Result<&P2pClient, Failure> {

@@ -6,7 +6,6 @@ use axum::{extract::State, http::Uri, response::IntoResponse};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::peers::peers_of;
 use crate::{
     http::{
         envelope::{Envelope, Rejection, enveloped},
@@ -113,7 +112,7 @@ pub struct ReadyData {
     responses((status = 200, description = "The state", body = Envelope<StatusData>)))]
 pub(super) async fn get_status(State(gateway): State<Arc<Gateway>>) -> Result<impl IntoResponse, Rejection> {
     let state = gateway.source.state().await?;
-    let (peers, network) = (peers_of(&gateway), &gateway.settings.network);
+    let (peers, network) = (gateway.peers(), &gateway.settings.network);
     let assumed_valid = match &network.assume_valid {
         Some(pin) => Some(gateway.source.assumed_blocks(pin).await?),
         None => None,

@@ -128,7 +128,8 @@ impl PeerBook {
             // A clock that went back must not increase the score.
             let elapsed = u64::try_from(clock.saturating_sub(known.since)).unwrap_or(0) as f64;
             let score = known.score * 0.5f64.powf(elapsed / OFFENCE_HALF_LIFE.as_secs_f64());
-            let latest = known.last_penalty.as_deref().and_then(Offence::named);
+            // Unknown names are left out, such as the `false_claim` of earlier releases.
+            let latest = known.last_penalty.as_deref().and_then(|name| name.parse::<Offence>().ok());
             let offences = &mut self.entry(id).offences;
             offences.restore(score, known.penalties, latest, now);
             let written = clock.max(known.since);

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::chain::words;
+
 /// Time after which an offence counts half.
 pub(super) const OFFENCE_HALF_LIFE: Duration = Duration::from_secs(10 * 60);
 /// Score from which a peer is shunned.
@@ -22,22 +24,9 @@ pub enum Offence {
     Unreliable,
 }
 
+words!(Offence { InvalidBlock = "invalid_block", BrokenAnswer = "broken_answer", Unreliable = "unreliable" });
+
 impl Offence {
-    /// Name in snake case.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidBlock => "invalid_block",
-            Self::BrokenAnswer => "broken_answer",
-            Self::Unreliable => "unreliable",
-        }
-    }
-
-    /// Finds an offence by name; `None` for unknown names, such as the `false_claim` of earlier releases.
-    pub(super) fn named(name: &str) -> Option<Self> {
-        const ALL: [Offence; 3] = [Offence::InvalidBlock, Offence::BrokenAnswer, Offence::Unreliable];
-        ALL.into_iter().find(|offence| offence.as_str() == name)
-    }
-
     /// Whether it proves misbehaviour of the peer, rather than a fault on the way.
     fn is_provable(self) -> bool {
         matches!(self, Self::InvalidBlock | Self::BrokenAnswer)

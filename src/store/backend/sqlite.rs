@@ -68,7 +68,7 @@ impl LeaseSource {
             return Ok(Self::Memory { lock: Arc::default(), _store: first.into() });
         }
         first.close().await.map_err(Sqlite::error)?;
-        Ok(Self::File(location.beside(".sync-lock")))
+        Ok(Self::File(beside(location.options.get_filename(), ".sync-lock")))
     }
 }
 
@@ -274,11 +274,6 @@ impl Location {
         let mut first = self.connect(options).await?;
         prepare::<Sqlite>(&mut first, options.migrate).await?;
         Ok(first)
-    }
-
-    /// A file beside the database's, whatever links lead to that.
-    fn beside(&self, suffix: &str) -> PathBuf {
-        beside(self.options.get_filename(), suffix)
     }
 
     fn is_at_rest(&self) -> bool {
