@@ -73,6 +73,8 @@ pub trait Backend:
     /// Counts the tables and views that a new store can't stand beside, and the tables in which sqlx keeps the applied
     /// migrations: none or one.
     const COUNT_TABLES: &'static str;
+    /// What is said where there are none, and none may be made.
+    const NO_STORE: &'static str;
     /// The texts of the JSON array `$1`, as the list behind `IN`.
     const TEXTS: &'static str;
     /// The numbers of the JSON array `$1`, as the list behind `IN`.
@@ -182,7 +184,7 @@ pub async fn prepare<DB: Backend>(connection: &mut DB::Connection, allowed: bool
         return Err(StoreError::NewerSchema { found, known });
     }
     if found == 0 && !allowed {
-        return Err(StoreError::Unusable("it holds no store; `modal-gateway migrate` makes one".into()));
+        return Err(StoreError::Unusable(DB::NO_STORE.into()));
     }
     if found < known && !allowed {
         return Err(StoreError::OlderSchema);

@@ -42,6 +42,26 @@ async fn what_is_wrong_with_a_postgres_is_named(
     dir.run(["import", fixture().to_str().unwrap(), "--database-url", &url]).fails(code, texts);
 }
 
+/// As docs/operations.md has it: USAGE and SELECT are enough to read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_only_read_exports_and_verifies() {
+    let (dir, database) = (WorkDir::new(), Database::create().await);
+    let file = fixture();
+    dir.run(["import", file.to_str().unwrap(), "--verify", "linked", "--database-url", &database.url]).ok();
+    let mut connection = PgConnection::connect(&database.url).await.unwrap();
+    sqlx::raw_sql("REVOKE ALL ON SCHEMA public FROM PUBLIC").execute(&mut connection).await.unwrap();
+    for (role, code) in [("pg_read_all_data", 0), ("pg_monitor", 1)] {
+        let url = format!("{}?options[role]={role}", database.url);
+        for args in [&["export", "-"][..], &["verify", "--no-raise", "--verify", "linked"]] {
+            let output = dir.command(args).args(["--database-url", &url]).output().unwrap();
+            match code {
+                0 => Outcome::from(output).ok(),
+                _ => Outcome::from(output).fails(code, &["no store in the first schema of the search_path", "USAGE"]),
+            };
+        }
+    }
+}
+
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn an_encoding_that_lacks_characters_is_refused(#[values("LATIN1", "SQL_ASCII")] encoding: &str) {

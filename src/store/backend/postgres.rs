@@ -78,6 +78,8 @@ impl Backend for Postgres {
          WHERE relnamespace = to_regnamespace(quote_ident(current_schema())) AND relname IN \
          ('block', 'tally', 'chain', 'staged_block', 'stage', 'event', 'job', 'note', 'miner_block', 'epoch', \
          '_sqlx_migrations')";
+    const NO_STORE: &'static str = "it holds no store in the first schema of the search_path on which the role has \
+         USAGE; `modal-gateway migrate` makes one";
     const TEXTS: &'static str = "(SELECT jsonb_array_elements_text(CAST($1 AS jsonb)))";
     const NUMBERS: &'static str = "(SELECT CAST(jsonb_array_elements_text(CAST($1 AS jsonb)) AS bigint))";
     const NOMINEE: &'static str =

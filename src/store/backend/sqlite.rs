@@ -100,6 +100,7 @@ impl Backend for Sqlite {
     const READ_FOR_WRITE: &'static str = "SELECT * FROM chain";
     const COUNT_TABLES: &'static str = "SELECT count(*) FILTER (WHERE name <> '_sqlx_migrations'), \
          count(*) FILTER (WHERE name = '_sqlx_migrations') FROM sqlite_schema WHERE type = 'table'";
+    const NO_STORE: &'static str = "it holds no store; `modal-gateway migrate` makes one";
     const TEXTS: &'static str = "(SELECT value FROM json_each($1))";
     const NUMBERS: &'static str = "(SELECT value FROM json_each($1))";
     const NOMINEE: &'static str = "substr(substr(document, instr(document, '\"nominated_peer_id\":\"') + 21), 1, \
