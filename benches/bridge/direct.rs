@@ -9,7 +9,7 @@ use modal_gateway::{
 };
 
 use crate::{
-    chain::{QUESTIONS, Question, Stores},
+    chain::{Kind, QUESTIONS, Question, Stores},
     measure::{Ask, Outcome, Pace, Rates, Table, Target, contender, thousands},
 };
 
@@ -30,6 +30,19 @@ const VIEWS: [(Asked, &str); 3] = [
     (Asked::View(|_| ViewQuery::Network), "`/chain/network`"),
 ];
 
+/// What a gateway answers from, without a cache.
+pub fn uncached(stores: &Stores, kind: Kind, length: usize) -> Outcome<Arc<Source>> {
+    let settings = Settings {
+        finality_depth: 40,
+        peer_timeout: Duration::from_secs(10),
+        cache_bytes: 0,
+        sync: false,
+        network: Arc::default(),
+    };
+    let local = LocalSource::new(stores.get(kind, length)?, PeerId::random(), settings);
+    Ok(Arc::new(Source::local_only(Arc::new(local))))
+}
+
 /// Microseconds a request, one after the other.
 pub async fn run(stores: &Stores, lengths: &[usize], pace: Pace) -> Outcome<String> {
     let blocks: Vec<String> = lengths.iter().map(|length| thousands(*length as f64)).collect();
@@ -42,15 +55,7 @@ pub async fn run(stores: &Stores, lengths: &[usize], pace: Pace) -> Outcome<Stri
         for (asked, name) in QUESTIONS.map(|(question, name)| (Asked::Query(question), name)).iter().chain(&VIEWS) {
             let mut contenders = Vec::new();
             for length in lengths.iter().copied() {
-                let settings = Settings {
-                    finality_depth: 40,
-                    peer_timeout: Duration::from_secs(10),
-                    cache_bytes: 0,
-                    sync: false,
-                    network: Arc::default(),
-                };
-                let local = LocalSource::new(stores.get(kind, length)?, PeerId::random(), settings);
-                let source = Arc::new(Source::local_only(Arc::new(local)));
+                let source = uncached(stores, kind, length)?;
                 let ask: Ask = match *asked {
                     Asked::Query(question) => {
                         let ask = stores.asker(question, length);

@@ -9,6 +9,7 @@
 //! * [`chain`]: a synthetic chain, and the stores that hold its first 1,000, 10,000 and 100,000 blocks
 //! * [`measure`]: rounds, medians, tables
 //! * [`direct`]: a request without a listener, over the length of the chain
+//! * [`views`]: views of the chain and the explorer over HTTP, over the length of the chain
 //! * [`wire`]: the same over libp2p
 //! * [`echo`]: libp2p against a bare request-response echo of the same bytes
 //! * [`http`]: HTTP against a bare axum handler of the same bytes
@@ -57,6 +58,7 @@ mod sizes;
 mod spent;
 mod startup;
 mod sync;
+mod views;
 mod whole;
 mod wire;
 
@@ -202,6 +204,7 @@ async fn growth(plan: &Plan) -> Outcome<()> {
         eprintln!("filling {} with up to {:?} blocks ...", kind.1, lengths.last());
         let stores = chain::Stores::fill(&[kind], &lengths).await?;
         println!("{}", direct::run(&stores, &lengths, plan.pace(300, 15)).await?);
+        println!("{}", views::run(&stores, &lengths, plan.pace(300, 15)).await?);
         println!("{}", startup::run(&stores, &lengths, if plan.quick { 2 } else { 9 }).await?);
         let longest = lengths.iter().copied().filter(|length| *length <= 1_000_000).max().unwrap_or_default();
         println!("{}", whole::run(&stores, longest, 3).await?);
