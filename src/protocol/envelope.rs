@@ -58,9 +58,9 @@ struct Envelope<'a> {
 /// Takes a peer's answer out of its envelope: the JSON text of `data`, or the failure that the peer reports.
 ///
 /// # Errors
-/// The outer error says why the bytes are no envelope.
-pub fn open_envelope(bytes: &[u8]) -> Result<Result<&str, Failure>, String> {
-    let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+/// The outer error says why the bytes are no envelope; [`serde_json::Error::is_eof`] if they are the beginning of one.
+pub fn open_envelope(bytes: &[u8]) -> Result<Result<&str, Failure>, serde_json::Error> {
+    let envelope: Envelope<'_> = serde_json::from_slice(bytes)?;
     if envelope.ok {
         return Ok(Ok(envelope.data.map_or("null", RawValue::get)));
     }

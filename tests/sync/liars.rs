@@ -270,13 +270,18 @@ async fn an_unlinked_answer_is_no_offence(#[values(Backend::Sqlite, Backend::Pos
 async fn a_wrong_difficulty_is_no_offence_where_hashes_are_not_computed(
     #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
     #[values(Mode::Headers, Mode::Delta)] mode: Mode,
+    // Of the sync. The blocks that the store has are at `linked`.
+    #[values(Level::Linked, Level::Pow)] level: Level,
 ) {
     // The scheduled one follows from timestamps that somebody else may have forged. The block meets its own target.
     let chain = followed(|block| mine(MinerBlock { target_difficulty: 2, ..block }, &MIDDLE));
     let peer = serve(&Serving::of(&chain).headers(|_| {})).await;
-    let syncing = Syncing::at(backend, &honest()[..HELD], Level::Linked).await;
+    let mut syncing = Syncing::at(backend, &honest()[..HELD], Level::Linked).await;
+    syncing.level = level;
     syncing.meet(&peer).await;
     syncing.sync_until(&by(mode), |progress| progress.retries > 0).await;
+    // What the weakest blocks have.
+    syncing.level = Level::Linked;
     beginning(&syncing).await;
     assert_eq!(syncing.info(&peer).penalties, 0);
 }

@@ -37,16 +37,16 @@ impl JobRun {
     pub async fn carry_out(&self, plan: &Plan, sources: Arc<Sources>) -> Result<Outcome, SyncFailure> {
         let numbering = self.network.epoch_numbering;
         let mut spans = spans(self.mode, numbering, plan.from, plan.to);
-        let ours = weight(&self.store.state().await?);
+        let state = self.store.state().await?;
         if self.mode == Mode::Headers
-            && let Some(claimed) = self.headers(plan, &mut spans, &sources).await?
+            && let Some(claimed) = self.headers(plan, &mut spans, &sources, plan.level_below(&state)).await?
             && self.verifier.level() >= Level::Linked
-            && plan.loses(&claimed, &ours)
+            && plan.loses(&claimed, &weight(&state))
         {
             return Err(SyncFailure::Lighter(claimed));
         }
         self.tracker.enter(Phase::Blocks);
-        let rules = Rules::new(&self.verifier, plan, sources.lead.peer, ours)?;
+        let rules = Rules::new(&self.verifier, plan, sources.lead.peer, &state)?;
         let options = FetchOptions { mode: self.mode, numbering, tip: plan.claim.tip(), parent: plan.parent.clone() };
         let spans = download(options, spans, sources, self.fault_reporter());
         let (to_verify, fetched) = mpsc::channel(QUEUE_LENGTH);
@@ -101,7 +101,13 @@ impl JobRun {
     /// Fetches and links the headers of a plan: each span gets the hash that it ends with. Returns the weight of the
     /// chain up to the last header, which is not proven. Neither where the peer does not know headers, or its headers
     /// do not link because it has stale blocks: then its blocks decide.
-    async fn headers(&self, plan: &Plan, spans: &mut [Span], sources: &Sources) -> Result<Option<Weight>, SyncFailure> {
+    async fn headers(
+        &self,
+        plan: &Plan,
+        spans: &mut [Span],
+        sources: &Sources,
+        below: Level,
+    ) -> Result<Option<Weight>, SyncFailure> {
         self.tracker.enter(Phase::Headers);
         let lead = &sources.lead;
         let (mut parent, mut work) = (plan.parent.clone(), plan.work);
@@ -113,7 +119,7 @@ impl JobRun {
                 Err(fault) => return Err(SyncFailure::Peer(lead.peer, fault)),
             };
             let linked = match headers {
-                Some(headers) => self.linked(lead.peer, parent.as_ref(), headers).await?,
+                Some(headers) => self.linked(lead.peer, parent.as_ref(), headers, below).await?,
                 None => None,
             };
             let Some((end, more)) = linked else {
@@ -134,6 +140,7 @@ impl JobRun {
         peer: PeerId,
         parent: Option<&ChainEnd>,
         mut headers: Vec<Header>,
+        below: Level,
     ) -> Result<Option<(ChainEnd, CumulativeDifficulty)>, SyncFailure> {
         let numbering = self.network.epoch_numbering;
         headers.iter_mut().for_each(|header| header.epoch = numbering.epoch(header.index));
@@ -143,7 +150,7 @@ impl JobRun {
         match linked.await {
             Ok(Ok((end, work))) => Ok(end.map(|end| (end, work))),
             Ok(Err(violation)) if matches!(violation.rule, Rule::Link | Rule::Index) => Ok(None),
-            Ok(Err(violation)) => Err(attribute(self.verifier.level(), peer, None, from, violation)),
+            Ok(Err(violation)) => Err(attribute(self.verifier.level().min(below), peer, None, from, violation)),
             Err(error) => Err(stopped(&error)),
         }
     }

@@ -50,6 +50,12 @@ impl Plan {
         self.is_branch && self.adopt_at.is_none() && claimed.tip_hash == self.claim.hash && claimed <= ours
     }
 
+    /// The weakest level of the blocks below the planned ones, in a store with this state: the difficulty follows from
+    /// their timestamps.
+    pub fn level_below(&self, state: &ChainState) -> Level {
+        if self.assumed.is_some() { Level::Linked } else { state.level.unwrap_or(Level::Pow) }
+    }
+
     /// Whether the plan reaches the claimed tip; otherwise another one follows.
     pub fn is_last(&self) -> bool {
         self.to >= self.claim.height

@@ -12,7 +12,8 @@ use crate::{
         AssumeValid, Differences, Header, Level, MinerBlock, Position, PowError, Rule, VerifiedBlocks, Verifier,
         VerifyError, Violation, Weight,
     },
-    sync::failure::SyncFailure,
+    store::ChainState,
+    sync::{failure::SyncFailure, local_chain::weight},
     telemetry::Durations,
 };
 
@@ -49,6 +50,8 @@ pub struct Rules {
     lead: PeerId,
     /// The weight of the store's chain.
     ours: Weight,
+    /// The weakest level of the blocks before the plan's.
+    below: Level,
     /// What may be assumed of the chain.
     assumption: Option<Assumption>,
 }
@@ -66,10 +69,11 @@ impl Rules {
     ///
     /// # Errors
     /// [`PowError`] for settings that can't work.
-    pub fn new(verifier: &Verifier, plan: &Plan, lead: PeerId, ours: Weight) -> Result<Self, PowError> {
+    pub fn new(verifier: &Verifier, plan: &Plan, lead: PeerId, state: &ChainState) -> Result<Self, PowError> {
         let linked = verifier.at(Level::Linked)?;
         let assumption = plan.assumed.clone().map(|pin| Assumption { pin, verifier: linked });
-        Ok(Self { verifier: verifier.clone(), rest: plan.clone(), lead, ours, assumption })
+        let (ours, below) = (weight(state), plan.level_below(state));
+        Ok(Self { verifier: verifier.clone(), rest: plan.clone(), lead, ours, below, assumption })
     }
 
     /// Whether hashes are computed of a branch that may lose.
@@ -172,7 +176,7 @@ pub async fn verify(
                 Ok(batch) => batch,
                 Err(VerifyError::Pow(error)) => return Err(error.into()),
                 Err(VerifyError::Violation(violation)) => {
-                    return Err(attribute(level, peer, before, first, violation));
+                    return Err(attribute(level.min(rules.below), peer, before, first, violation));
                 }
             };
             if let Some(failure) = rules.follow(&batch) {

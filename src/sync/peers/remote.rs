@@ -257,10 +257,31 @@ impl RemotePeer {
 }
 
 fn open<T>(body: &Bytes, read: impl FnOnce(&str) -> Result<T, String>) -> Result<T, PeerFault> {
-    let data = protocol::open_envelope(body).map_err(PeerFault::broken)?.map_err(PeerFault::ErrorAnswer)?;
-    read(data).map_err(PeerFault::broken)
+    let opened = protocol::open_envelope(body).map_err(|error| match error.is_eof() {
+        // A node whose own time limit ends while it sends drops the stream, which looks like the answer's end.
+        true => PeerFault::NoAnswer(P2pError::BadAnswer(error.to_string())),
+        false => PeerFault::broken(error.to_string()),
+    })?;
+    read(opened.map_err(PeerFault::ErrorAnswer)?).map_err(PeerFault::broken)
 }
 
 pub fn parse<'a, T: serde::Deserialize<'a>>(data: &'a str) -> Result<T, String> {
     serde_json::from_str(data).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_broke_off_is_none() {
+        let whole = br#"{"ok":true,"data":{"blocks":[]},"errors":null}"#;
+        let fault = |bytes: &[u8]| open(&Bytes::copy_from_slice(bytes), |data| Ok(data.to_owned())).unwrap_err();
+        for end in 1..whole.len() {
+            assert!(matches!(fault(&whole[..end]), PeerFault::NoAnswer(P2pError::BadAnswer(_))), "{end}");
+        }
+        assert!(matches!(fault(br#"{"ok":true,"data":}"#), PeerFault::BrokenProtocol(_)));
+        assert!(matches!(fault(br#"{"ok":"#), PeerFault::NoAnswer(_)));
+        assert!(matches!(fault(b"null"), PeerFault::BrokenProtocol(_)));
+    }
 }

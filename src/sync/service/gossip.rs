@@ -189,7 +189,8 @@ impl Service {
             }
             Err(violation) => {
                 tracing::debug!(peer = %message.from, %violation, "an invalid block from gossip");
-                if !violation.rule.proves_forgery() || is_unproven(self.verifier.level(), &violation) {
+                let weakest = self.verifier.level().min(state.level.unwrap_or(Level::Pow));
+                if !violation.rule.proves_forgery() || is_unproven(weakest, &violation) {
                     return Ok((Verdict::Ignore, false));
                 }
                 // A peer that only relays a block may not have verified it: nodes relay first.
