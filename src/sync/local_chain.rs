@@ -49,21 +49,19 @@ pub async fn checkpoint_above(
     Ok(network.checkpoints.iter().find(held).map(|point| point.index))
 }
 
-/// A rewound chain: it had another block at a checkpoint.
-#[derive(Debug, Clone)]
-pub struct Rewound {
-    /// Index of the checkpoint.
-    pub index: u64,
-    /// The status until the chain has the checkpoint's block.
-    pub reason: String,
-}
-
 /// Rewinds the chain below the first checkpoint at which it has another block: the checkpoint is newer, or another
-/// program wrote the block.
+/// program wrote the block. Returns why the sync is stalled then, until the chain has the checkpoint's block.
 ///
 /// # Errors
 /// The store's.
-pub async fn enforce_checkpoints(store: &dyn BlockStore, network: &Network) -> Result<Option<Rewound>, StoreError> {
+pub async fn enforce_checkpoints(store: &dyn BlockStore, network: &Network) -> Result<Option<String>, StoreError> {
+    // Before the rewind: once that is committed, nothing would show that the store has settled for the wrong genesis.
+    if network.genesis_hash.is_none()
+        && let Some(first) = network.checkpoints.iter().find(|point| point.index == 0)
+        && Genesis::read(store, None).await?.is_some_and(|genesis| genesis.hash != first.hash)
+    {
+        Genesis::open(store).await?;
+    }
     let ours = at_checkpoints(store, network).await?;
     let broken = |point: &&Position| ours.get(&point.index).is_some_and(|ours| *ours != point.hash);
     let Some(point) = network.checkpoints.iter().filter(broken).min_by_key(|point| point.index) else {
@@ -74,11 +72,6 @@ pub async fn enforce_checkpoints(store: &dyn BlockStore, network: &Network) -> R
     writer.clear_stage().await?;
     let rewound = writer.rewind(point.index.checked_sub(1), &reason, Some(&point.hash), unix_now()).await?;
     writer.commit().await?;
-    if point.index == 0 && network.genesis_hash.is_none() {
-        // The genesis that the store had settled for is the wrong one.
-        Genesis::open(store).await?;
-    }
     tracing::warn!(checkpoint = point.index, blocks = rewound, "the chain in the store was rewound below a checkpoint");
-    let reason = format!("{reason}: {rewound} blocks were taken back, and a chain that has it is waited for");
-    Ok(Some(Rewound { index: point.index, reason }))
+    Ok(Some(format!("{reason}: {rewound} blocks were taken back, and a chain that has it is waited for")))
 }

@@ -2,7 +2,7 @@
 
 use modal_gateway::{
     chain::{Level, MinerBlock, Network, Position},
-    source::job::{Mode, SyncState},
+    source::job::{Genesis, GenesisSource, Mode, SyncState},
     store::EventKind,
     sync::{Service, Settings},
 };
@@ -99,14 +99,14 @@ async fn a_chain_stored_before_its_checkpoint_was_configured_is_rewound_at_the_s
     let follower = serve(&Serving::of(&wrong.first(length))).await;
     syncing.meet(&follower).await;
     let stop = CancellationToken::new();
-    let _stop = stop.clone().drop_guard();
+    let first = stop.clone().drop_guard();
     tokio::spawn(insisting(&syncing, &right[80]).run(stop));
 
-    let stalled = async || {
+    let stalled = async |text: &str| {
         let status = syncing.wait_for(SyncState::Stalled).await;
-        status.reason.filter(|reason| reason.contains("checkpoint at 80"))
+        status.reason.filter(|reason| reason.contains(text))
     };
-    eventually(stalled).await;
+    eventually(async || stalled("checkpoint at 80").await).await;
     syncing.assert_holds(&wrong[..80]).await;
     let event = syncing.store.events(0, 100).await.unwrap().pop().unwrap();
     let document: Value = serde_json::from_str(&event.document).unwrap();
@@ -115,10 +115,39 @@ async fn a_chain_stored_before_its_checkpoint_was_configured_is_rewound_at_the_s
     assert_eq!(event, [&json!(79), &json!(100), &json!(21)], "{document:#}");
     assert!(document["reason"].as_str().is_some_and(|reason| reason.contains("checkpoint at 80")), "{document:#}");
 
+    // The next process was not there, and finds nothing to rewind.
+    drop(first);
+    let stop = CancellationToken::new();
+    let _second = stop.clone().drop_guard();
+    tokio::spawn(insisting(&syncing, &right[80]).run(stop));
+    if length < 80 {
+        eventually(async || stalled("does not have the network's checkpoint at 80 yet").await).await;
+    }
+
     let peer = serve(&Serving::of(&right)).await;
     syncing.meet(&peer).await;
     syncing.wait_for_tip(right.tip()).await;
     syncing.wait_for(SyncState::Synced).await;
     syncing.assert_holds(&right).await;
     assert_eq!(syncing.info(&follower).penalties, 0, "to be on another branch is no offence");
+}
+
+/// As a process leaves it that ended between the rewind and the note that the genesis is open again.
+#[rstest]
+#[tokio::test]
+async fn an_empty_store_that_had_settled_for_another_genesis_takes_that_of_the_checkpoint(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let right = main_chain().first(50);
+    let syncing = Syncing::with(backend, &[]).await;
+    let wrong = Genesis { hash: right[1].hash.clone(), source: GenesisSource::FirstSync, peer_id: None };
+    wrong.settle(&*syncing.store).await.unwrap();
+    let peer = serve(&Serving::of(&right)).await;
+    syncing.meet(&peer).await;
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    tokio::spawn(insisting(&syncing, &right[0]).run(stop));
+    syncing.wait_for_tip(right.tip()).await;
+    syncing.assert_holds(&right).await;
+    assert_eq!(syncing.info(&peer).penalties, 0);
 }

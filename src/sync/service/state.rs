@@ -16,7 +16,7 @@ use crate::{
     store::{BlockStore, StoreError},
     sync::{
         failure::RunError,
-        local_chain::{Rewound, enforce_checkpoints},
+        local_chain::{enforce_checkpoints, missing_checkpoint},
         peers::memory::{Distrust, KnownChains, PeerFindings},
     },
 };
@@ -83,7 +83,7 @@ pub struct Service {
     pub(super) stages: Arc<Stages>,
     pub(super) known: Arc<KnownChains>,
     /// The last rewind below a checkpoint, until the chain has the checkpoint's block.
-    pub(super) rewound: Option<Rewound>,
+    pub(super) rewound: Option<String>,
     pub(super) interval: Duration,
     pub(super) peer_timeout: Duration,
     pub(super) plan_blocks: u64,
@@ -172,20 +172,20 @@ impl Service {
         Ok(())
     }
 
-    /// The status, or stalled while the chain lacks the checkpoint that it was rewound for.
-    async fn unless_rewound(&mut self, status: SyncStatus) -> Result<SyncStatus, StoreError> {
-        let Some(Rewound { index, reason }) = self.rewound.clone() else { return Ok(status) };
-        let tip = self.store.state().await?.tip;
-        if tip.is_some_and(|tip| tip.index >= index) {
+    /// The status, or stalled while the chain lacks a checkpoint. The store says so: another process may have rewound
+    /// the chain.
+    async fn unless_below_checkpoint(&mut self, status: SyncStatus) -> Result<SyncStatus, StoreError> {
+        let Some(index) = missing_checkpoint(&*self.store, &self.network).await? else {
             self.rewound = None;
             return Ok(status);
-        }
-        Ok(SyncStatus::stalled(reason))
+        };
+        let ends_below = || format!("the chain does not have the network's checkpoint at {index} yet");
+        Ok(SyncStatus::stalled(self.rewound.clone().unwrap_or_else(ends_below)))
     }
 
     pub(super) async fn set_state(&mut self, status: SyncStatus) -> Result<(), StoreError> {
         let status = match status.state {
-            SyncState::Synced => self.unless_rewound(status).await?,
+            SyncState::Synced => self.unless_below_checkpoint(status).await?,
             _ => status,
         };
         let (checked_at, useful_peers) = (self.status.checked_at, self.status.useful_peers);
