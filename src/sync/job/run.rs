@@ -15,7 +15,7 @@ use crate::{
     protocol::query::CheckPoint,
     source::job::{Genesis, GenesisSource, Mode, Phase},
     sync::{
-        failure::{RunError, SyncFailure},
+        failure::{PeerFault, RunError, SyncFailure},
         peers::{
             memory::PeerFindings,
             remote::{Claim, RemotePeer},
@@ -26,6 +26,10 @@ use crate::{
 
 /// Failed plans in a row before the job fails.
 const MAX_FAILED_PLANS: usize = 6;
+
+/// Longest time for the plan of an untrusted peer's chain, where there are other peers: up to some hundred requests, each
+/// of which may take nearly its whole time limit. Blocks that are announced meanwhile wait.
+const PLAN_TIME: Duration = Duration::from_secs(60);
 
 /// Longest pause before a retry when the store can't be used: no peer is bothered by it.
 const STORE_PAUSE: Duration = Duration::from_secs(2);
@@ -133,7 +137,16 @@ impl JobRun {
             // Before the first block: after a restart nothing else would tell that the genesis is not final.
             Genesis::open(&*self.store).await?;
         }
-        let Some(plan) = self.plan(&lead, claim, run).await? else {
+        let alternatives = alternatives || !others.is_empty();
+        let planned = self.plan(&lead, claim, run);
+        let planned = match alternatives && !lead.is_trusted() {
+            true => match tokio::time::timeout(PLAN_TIME, planned).await {
+                Ok(planned) => planned,
+                Err(_) => Err(SyncFailure::Peer(lead.peer, PeerFault::Slow)),
+            },
+            false => planned.await,
+        };
+        let Some(plan) = planned? else {
             run.not_better.insert(lead.peer);
             return Ok(());
         };
@@ -146,7 +159,7 @@ impl JobRun {
         });
         tracing::debug!(peer = %lead.peer, from = plan.from, to = plan.to, branch = plan.is_branch, assumed = plan.assumed.is_some(),
             "sync planned");
-        let sources = Arc::new(Sources::new(lead.clone(), alternatives || !others.is_empty(), run.paces.clone()));
+        let sources = Arc::new(Sources::new(lead.clone(), alternatives, run.paces.clone()));
         let _helpers = self.add_helpers(&plan, others, &sources);
         let outcome = self.carry_out(&plan, sources.clone()).await;
         run.paces = sources.paces();
