@@ -57,8 +57,11 @@ async fn assume_or_import(
         Err(ImportError::NotAssumed) => {}
         outcome => {
             let summary = outcome?;
-            if summary.assumed > 0 {
-                AssumedBlocks::count(store, pin).await?;
+            // All is imported: whoever verifies these blocks counts them again.
+            if summary.assumed > 0
+                && let Err(error) = AssumedBlocks::count(store, pin).await
+            {
+                tracing::warn!(%error, "the blocks that are assumed valid could not be counted");
             }
             return Ok(summary);
         }
@@ -103,41 +106,50 @@ async fn import(
     let mut importer: Option<Importer<'_>> = None;
     let mut progress = Progress::new("import", size);
     let (mut count, mut ended, mut cut, mut ours) = (0, false, false, None);
-    loop {
-        let outcome = lines.next().await.map(|line| line.map(|line| parse(line, &mut ours)));
-        let line = lines.number;
-        let at = |problem: Problem| problem.at(file, line);
-        let entry = match outcome {
-            Ok(None) => break,
-            // The beginning of a line, where the file was cut off.
-            Ok(Some(Err(_))) if count > 0 && !ended && lines.is_unterminated() => {
-                cut = true;
-                break;
-            }
-            Ok(Some(entry)) => entry.map_err(at)?,
-            Err(LineError::TooLong) => return Err(at(Problem::TooLong)),
-            Err(LineError::Io(error)) => return Err(ImportError::Read(file.into(), error)),
-        };
-        match entry {
-            Entry::Blank => continue,
-            _ if ended => return Err(at(Problem::AfterRecord)),
-            Entry::Block(block) => {
-                count += 1;
-                let importer = match &mut importer {
-                    Some(importer) => importer,
-                    None => importer.insert(Importer::begin(store, config, file, pin).await?),
-                };
-                importer.take(line, *block).await?;
-                progress.set(lines.bytes, count);
-            }
-            Entry::Record(record) => {
-                check_record(&record, count, lines.sha256_before()).map_err(at)?;
-                ended = true;
+    let read = async {
+        loop {
+            let outcome = lines.next().await.map(|line| line.map(|line| parse(line, &mut ours)));
+            let line = lines.number;
+            let at = |problem: Problem| problem.at(file, line);
+            let entry = match outcome {
+                Ok(None) => break,
+                // The beginning of a line, where the file was cut off.
+                Ok(Some(Err(_))) if count > 0 && !ended && lines.is_unterminated() => {
+                    cut = true;
+                    break;
+                }
+                Ok(Some(entry)) => entry.map_err(at)?,
+                Err(LineError::TooLong) => return Err(at(Problem::TooLong)),
+                Err(LineError::Io(error)) => return Err(ImportError::Read(file.into(), error)),
+            };
+            match entry {
+                Entry::Blank => continue,
+                _ if ended => return Err(at(Problem::AfterRecord)),
+                Entry::Block(block) => {
+                    count += 1;
+                    let importer = match &mut importer {
+                        Some(importer) => importer,
+                        None => importer.insert(Importer::begin(store, config, file, pin).await?),
+                    };
+                    importer.take(line, *block).await?;
+                    progress.set(lines.bytes, count);
+                }
+                Entry::Record(record) => {
+                    check_record(&record, count, lines.sha256_before()).map_err(at)?;
+                    ended = true;
+                }
             }
         }
-    }
-    if (cut || (ours == Some(true) && !ended)) && !partial {
-        return Err(ImportError::CutOff(file.into()));
+        match (cut || (ours == Some(true) && !ended)) && !partial {
+            true => Err(ImportError::CutOff(file.into())),
+            false => Ok(()),
+        }
+    };
+    if let Err(error) = read.await {
+        return Err(match importer {
+            Some(importer) => importer.first_error(error).await,
+            None => error,
+        });
     }
     let importer = match importer {
         Some(importer) => importer,

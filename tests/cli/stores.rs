@@ -1,6 +1,11 @@
 //! Stores that are there, and that are not.
 
-use crate::{WorkDir, fixture};
+use sqlx::{Connection, SqliteConnection};
+
+use crate::{
+    WorkDir, fixture,
+    support::linked::{NETWORK_FILE, linked},
+};
 
 #[test]
 fn migrate_says_from_where_to_where() {
@@ -43,4 +48,24 @@ async fn a_store_that_cannot_be_written_says_why() {
     for args in [&["export", "-"][..], &["import", "-"], &["migrate"]] {
         dir.run(args).fails(1, &["schema is version 9999, newer than this program's"]);
     }
+}
+
+/// What is being written when a line turns out to be wrong is of earlier lines.
+#[tokio::test]
+async fn a_write_that_fails_is_reported_before_a_wrong_line_after_it() {
+    let dir = WorkDir::new();
+    dir.run(["migrate"]).ok();
+    let url = format!("sqlite://{}", dir.path("modal-gateway.db").display());
+    let mut store = SqliteConnection::connect(&url).await.unwrap();
+    let trigger =
+        "CREATE TRIGGER bad BEFORE INSERT ON block WHEN NEW.idx = 7 BEGIN SELECT RAISE(ABORT, 'no luck'); END";
+    sqlx::query(trigger).execute(&mut store).await.unwrap();
+    store.close().await.unwrap();
+    dir.write("linked.toml", NETWORK_FILE);
+    // The first 1,000 are one batch.
+    let blocks = linked(None, 1_000, "import");
+    let lines: String = blocks.iter().map(|block| serde_json::to_string(block).unwrap() + "\n").collect();
+    dir.write("chain.ndjson", lines + "{\n");
+    let import = ["import", "chain.ndjson", "--partial", "--network", "linked.toml", "--verify", "linked"];
+    dir.run(import).fails(1, &["no luck"]);
 }

@@ -229,7 +229,21 @@ impl<'a> Importer<'a> {
         Ok(self.verifier.insert(verifier).clone())
     }
 
+    /// The first error: of what is being written, which is of earlier lines, or else this one.
+    pub(super) async fn first_error(self, error: ImportError) -> ImportError {
+        match error {
+            // Of the file: what is being written has not been waited for.
+            ImportError::Line { .. } | ImportError::Read(..) | ImportError::CutOff(_) => {
+                self.writing.await.err().unwrap_or(error)
+            }
+            // Perhaps that of what was being written, which is over then.
+            error => error,
+        }
+    }
+
+    /// Writes the blocks before them first: the work of an orphan is known where its parent's is.
     async fn write_orphans(&mut self) -> Result<(), ImportError> {
+        self.write_pending().await?;
         let mut orphans = std::mem::take(&mut self.orphans);
         if !orphans.is_empty() {
             self.verifier()?.derive(&mut orphans);
@@ -243,7 +257,6 @@ impl<'a> Importer<'a> {
     }
 
     pub(super) async fn finish(mut self) -> Result<Summary, ImportError> {
-        self.write_pending().await?;
         self.write_orphans().await?;
         let writer = self.writing.await?;
         let ends_before = |pin: &AssumeValid| self.end.as_ref().is_none_or(|end| end.index < pin.index);
