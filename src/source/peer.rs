@@ -8,7 +8,9 @@ use tokio::time::Instant;
 
 use crate::{
     p2p::{P2pClient, P2pError},
-    protocol::{self, Answer, BlockList, Code, Failure, MAX_RESPONSE_BYTES, Query, answer, peers_words},
+    protocol::{
+        self, Answer, BlockList, Code, Failure, MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, Query, answer, peers_words,
+    },
 };
 
 /// Longest answer that is parsed on the calling task, in bytes.
@@ -71,6 +73,11 @@ impl PeerRequest<'_> {
     async fn once(&self, query: &Query) -> Result<Answer, Failure> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         let (request, most_bytes) = (protocol::encode_request(query), query.most_bytes());
+        // Longer than the body that it came in: around it there is an envelope, and numbers may be written out.
+        if request.len() > MAX_REQUEST_BYTES {
+            let detail = format!("a question to a peer has at most {MAX_REQUEST_BYTES} bytes");
+            return Err(Failure::with_detail(Code::RequestTooLarge, detail));
+        }
         let answer = self.p2p.request_within(self.peer, request, most_bytes, left).await;
         let (query, (bytes, _)) = (query.clone(), answer.map_err(p2p_failure)?);
         let answer = parse_blocking(bytes.len(), move || read_answer(&query, &bytes)).await;
@@ -118,7 +125,7 @@ impl PeerRequest<'_> {
 
 fn read_answer(query: &Query, bytes: &Bytes) -> Result<Answer, Failure> {
     let broken = |why: String| Failure::with_detail(Code::PeerBrokeProtocol, peers_words(&why));
-    let data = protocol::open_envelope(bytes).map_err(broken)??;
+    let data = protocol::open_envelope(bytes).map_err(|error| broken(error.to_string()))??;
     Answer::decode(query, data).map_err(broken)
 }
 

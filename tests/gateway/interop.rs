@@ -197,6 +197,20 @@ async fn status_of_a_failed_peer_request_matches_the_failure(
 }
 
 #[tokio::test]
+async fn a_question_that_is_too_long_is_no_failure_of_the_peer() {
+    let peer = ScriptedPeer::start(node(false, 50)).await;
+    let gateway = gateway_with("honest", &peer).await;
+    // As long as a body may be; the request to the peer has an envelope around it.
+    let question = serde_json::to_vec(&"a".repeat((1 << 20) - 2)).unwrap();
+    for target in ["honest", "any"] {
+        let reply = gateway.post(&format!("/ping?peer={target}"), question.clone()).await;
+        assert_eq!((reply.status, reply.code().as_str()), (413, "request_too_large"), "{target}");
+    }
+    assert_eq!(gateway.get("/peers").await.json()["data"]["peers"][0]["failures"], 0);
+    assert_eq!(gateway.get("/ping?still=there&peer=honest").await.status, 200);
+}
+
+#[tokio::test]
 async fn any_goes_on_to_the_next_peer_and_auto_asks_only_for_what_is_missing() {
     let liar = ScriptedPeer::start(|_| Reply::Raw(Bytes::from_static(b"garbage"))).await;
     let honest = ScriptedPeer::start(node(false, 50)).await;
