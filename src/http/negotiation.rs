@@ -17,7 +17,7 @@ use crate::protocol::{Code, Failure};
 mod coding;
 mod conditions;
 mod format;
-mod weighted;
+pub(super) mod weighted;
 
 pub(super) use self::{
     coding::{Coding, Codings},

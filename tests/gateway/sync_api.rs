@@ -186,6 +186,8 @@ async fn an_invalid_request_has_an_error_that_names_the_fault() {
     let listeners = listeners(Backend::Sqlite).await;
     for (path, status, code, named) in [
         ("/sync?page=2", 400, "unknown_parameter", "page"),
+        ("/status?peer=al", 400, "unknown_parameter", "peer"),
+        ("/peers?page=2", 400, "unknown_parameter", "page"),
         ("/sync/1", 404, "unknown_job", "job"),
         ("/sync/18446744073709551615", 404, "unknown_job", "job"),
         ("/sync/18446744073709551616", 400, "invalid_parameter", "id"),

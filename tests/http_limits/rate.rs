@@ -61,6 +61,7 @@ async fn over_the_rate_a_client_learns_when_to_retry_and_then_may() {
     let until = Instant::now() + Duration::from_secs(wait);
     let body: serde_json::Value = refused.json().await.unwrap();
     assert_eq!(body["errors"]["code"], "rate_limited");
+    assert!(body["errors"]["detail"].as_str().unwrap().contains("units"), "{body}");
     // Others are not concerned, nor is the word of the gateway's own health.
     assert_eq!(ask(&listeners, "192.0.2.2", EPOCH).await.status(), 200);
     let health = ask(&listeners, "192.0.2.1", "/health/ready").await;

@@ -50,6 +50,8 @@ async fn conditions_are_honoured() {
             let response = send(listeners.public(Method::GET, path).header(name, value)).await;
             assert_eq!(response.status(), status, "{path} {name}: {value}");
         }
+        let unlike_ours = send(listeners.public(Method::GET, path).header("if-match", &b"\"\xe4\""[..])).await;
+        assert_eq!(code(unlike_ours).await, "precondition_failed");
         let failed = send(listeners.public(Method::GET, path).header("if-match", format!("W/{tag}"))).await;
         assert_eq!(code(failed).await, "precondition_failed");
     }
@@ -79,6 +81,19 @@ async fn accept_means_the_same_on_all_routes(#[case] path: &str, #[case] accept:
     assert_eq!(response.status(), status);
     if status == 406 {
         assert_eq!(code(response).await, "not_acceptable");
+    }
+}
+
+#[tokio::test]
+async fn only_who_accepts_html_gets_an_error_as_a_page() {
+    let listeners = open(ListenerOptions::default()).await;
+    for (accept, kind) in [
+        ("text/html, */*;q=0.1", "text/html; charset=utf-8"),
+        ("application/json, text/html;q=0", "application/json"),
+        ("text/htmlx, */*", "application/json"),
+    ] {
+        let response = send(listeners.public(Method::GET, "/nowhere").header("accept", accept)).await;
+        assert_eq!(response.headers()["content-type"], kind, "{accept}");
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
 
 /// Orphaned blocks of an epoch that are read, and those that its page lists.
 const ORPHANS: u64 = 100;
-const LISTED: usize = 15;
+const LISTED: usize = 10;
 
 #[derive(Template)]
 #[template(path = "explorer/epoch.html")]

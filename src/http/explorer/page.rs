@@ -17,7 +17,7 @@ use crate::{
         envelope::{Rejection, SOURCE, TIP},
         gateway::Gateway,
         middleware::browser,
-        negotiation::Outcome,
+        negotiation::{Outcome, weighted},
     },
     protocol::{Code, Failure},
 };
@@ -149,8 +149,7 @@ fn is_page(request: &Request) -> bool {
 
 /// Whether the client names HTML, as browsers do.
 fn accepts_pages(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|line| line.to_str().ok());
-    accepted.flat_map(|line| line.split(',')).any(|range| range.trim().starts_with("text/html"))
+    weighted::members(headers, header::ACCEPT).any(|(range, weight)| range == "text/html" && weight > 0.0)
 }
 
 fn error_page(gateway: &Gateway, status: StatusCode, failure: &Failure, root: String) -> ErrorPage {

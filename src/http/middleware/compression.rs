@@ -64,9 +64,12 @@ impl Compression {
                 weaken_tag(response.headers_mut());
                 Box::pin(compressed(response, coding)).await
             }
-            // The tag of the client's copy, which was weakened when it was compressed.
-            StatusCode::NOT_MODIFIED if self.has_weak_tag => {
-                weaken_tag(response.headers_mut());
+            StatusCode::NOT_MODIFIED if self.has_chunks => {
+                add_vary(response.headers_mut());
+                // The tag of the client's copy, which was weakened when it was compressed.
+                if self.has_weak_tag {
+                    weaken_tag(response.headers_mut());
+                }
                 response
             }
             _ => response,

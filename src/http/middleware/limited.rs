@@ -37,6 +37,9 @@ use crate::{
     protocol::{Code, Failure},
 };
 
+/// Of what a client has used its share.
+const OVER_RATE: &str = "requests cost units, of which this client has none left: see `ratelimit-policy`";
+
 /// Bytes of a stream that are charged at once.
 const CHARGED_BYTES: u64 = 1 << 20;
 
@@ -107,7 +110,7 @@ impl LimitedRequest {
 
     fn refuse(&self, exceeded: &RateExceeded) -> Response {
         self.gateway.counters.rate_limited.add();
-        let mut refused = Rejection::from(Failure::new(Code::RateLimited)).into_response();
+        let mut refused = Rejection::from(Failure::with_detail(Code::RateLimited, OVER_RATE)).into_response();
         let seconds = exceeded.wait.as_secs_f64().ceil().max(1.0) as u64;
         refused.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         self.add_headers(refused)

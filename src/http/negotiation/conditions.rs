@@ -25,8 +25,9 @@ pub(in crate::http) enum Outcome {
 impl Conditions {
     /// The conditions in a request's headers.
     pub(in crate::http) fn of(method: &Method, headers: &HeaderMap) -> Self {
+        // A tag with other characters is none of ours: it matches nothing.
         let all = |name: HeaderName| {
-            let lines: Vec<_> = headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
+            let lines: Vec<_> = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or_default()).collect();
             (!lines.is_empty()).then(|| lines.join(","))
         };
         let reads = method == Method::GET || method == Method::HEAD;

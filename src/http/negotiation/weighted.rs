@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderName};
 
 /// The members of a header, over all its lines: each in lower case, without parameters, and its weight from 0 to 1. A
 /// weight that is no such number counts as 0.
-pub(super) fn members(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = (Cow<'_, str>, f32)> {
+pub(in crate::http) fn members(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = (Cow<'_, str>, f32)> {
     let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or_default());
     let entries = lines.flat_map(|line| line.split(',')).map(str::trim).filter(|entry| !entry.is_empty());
     entries.map(|entry| {

@@ -66,7 +66,7 @@ pub(super) fn describe(document: &mut Value, numbers: Numbers) {
 }
 
 /// Routes about the gateway itself that refuse unknown parameters.
-const STRICT: [&str; 4] = ["/sync", "/sync/{id}", "/events", "/health/ready"];
+const STRICT: [&str; 6] = ["/sync", "/sync/{id}", "/events", "/health/ready", "/status", "/peers"];
 
 /// Whether requests count against the rate limit; probes don't.
 fn is_limited(path: &str) -> bool {
@@ -96,7 +96,7 @@ fn concerns(code: Code, row: Option<&query::Path>, is_post: bool, path: &str) ->
         Code::InvalidHost => false,
         // Only on the admin listener, which this document doesn't cover.
         Code::Unauthorized => false,
-        Code::InvalidParameter => row.is_some() || STRICT.contains(&path) && path != "/sync",
+        Code::InvalidParameter => row.is_some() || matches!(path, "/sync/{id}" | "/events" | "/health/ready"),
         Code::UnknownParameter | Code::MalformedQuery | Code::UriTooLong => row.is_some() || STRICT.contains(&path),
         // Another method is another operation.
         Code::MethodNotAllowed => false,

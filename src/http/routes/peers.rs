@@ -66,9 +66,10 @@ struct PeerData {
 /// The peers that can be named in `?peer=`, and their statistics
 #[utoipa::path(get, path = "/peers", tag = "gateway",
     responses((status = 200, description = "The peers", body = Envelope<PeersData>)))]
-pub(super) async fn list_peers(State(gateway): State<Arc<Gateway>>) -> impl IntoResponse {
+pub(super) async fn list_peers(State(gateway): State<Arc<Gateway>>, uri: Uri) -> Result<impl IntoResponse, Rejection> {
+    extract::parameters(PEERS, &[], &uri)?;
     let peers = gateway.peers();
-    enveloped(PeersData { count: peers.len() as u64, peers })
+    Ok(enveloped(PeersData { count: peers.len() as u64, peers }))
 }
 
 /// Adds a peer to stay connected with (body `{"address": "[ALIAS=]MULTIADDR"}`: 202, or 200 if it is there already), or

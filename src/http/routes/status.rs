@@ -110,7 +110,8 @@ pub struct ReadyData {
 /// State of the gateway, its chain, its sync and its peers
 #[utoipa::path(get, path = "/status", tag = "gateway",
     responses((status = 200, description = "The state", body = Envelope<StatusData>)))]
-pub(super) async fn get_status(State(gateway): State<Arc<Gateway>>) -> Result<impl IntoResponse, Rejection> {
+pub(super) async fn get_status(State(gateway): State<Arc<Gateway>>, uri: Uri) -> Result<impl IntoResponse, Rejection> {
+    extract::parameters("/status", &[], &uri)?;
     let state = gateway.source.state().await?;
     let (peers, network) = (gateway.peers(), &gateway.settings.network);
     let assumed_valid = match &network.assume_valid {

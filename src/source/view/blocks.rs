@@ -46,9 +46,8 @@ impl Views {
         let (level, data) = found.ok_or_else(|| Failure::new(Code::BlockNotFound))?;
         let snapshot = state.snapshot(Some(level));
         let is_final = data.status == BlockStatus::Canonical && self.settled(&snapshot, data.block.index);
-        // Another block may become the one at an index, but not the one with a hash.
-        let settled = is_final && matches!(id, BlockId::Hash(_));
-        Ok(Viewed { snapshot, settled, data: BlockDetail { is_final, ..data } })
+        // Its neighbours may change when it is final itself: the next block, and orphans that arrive late.
+        Ok(Viewed { snapshot, settled: false, data: BlockDetail { is_final, ..data } })
     }
 
     async fn find(&self, id: &BlockId) -> Result<Option<(Level, BlockDetail)>, StoreError> {

@@ -55,8 +55,8 @@ impl Views {
         if found.is_empty()
             && let Some(block) = self.store.get(text).await?
         {
-            let status = if block.canonical { BlockStatus::Canonical } else { BlockStatus::Orphaned };
-            found.push(Neighbour { index: block.index, hash: text.to_owned(), status, orphan_reason: None });
+            let (entries, ..) = self.store.at_index(block.index).await?;
+            found.extend(entries.into_iter().map(Neighbour::from).filter(|block| block.hash == text));
         }
         Ok(found)
     }
