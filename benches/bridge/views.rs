@@ -12,8 +12,11 @@ use crate::{
 /// Different requests for each route, as far as it has different ones.
 const REQUESTS: usize = 1_000;
 
-/// The routes, and a path of each, random over a chain of so many blocks.
-const ROUTES: [(&str, fn(u64) -> String); 4] = [
+/// A path, random over a chain of so many blocks.
+type Path = fn(u64) -> String;
+
+/// The routes, and a path of each.
+const ROUTES: [(&str, Path); 4] = [
     ("`/chain/epochs/{epoch}`", |blocks| format!("/chain/epochs/{}", fastrand::u64(..(blocks - 1) / BLOCKS_PER_EPOCH))),
     ("`/chain/blocks?before=`", |blocks| format!("/chain/blocks?before={}", fastrand::u64(20..blocks))),
     ("`/chain/network`", |_| "/chain/network".into()),

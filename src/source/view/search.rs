@@ -2,7 +2,7 @@
 
 use super::{
     BlockId, MAX_NEIGHBOURS, Viewed, Views,
-    model::{BlockStatus, Found, Neighbour},
+    model::{Found, Neighbour},
 };
 use crate::{
     chain::{block::MAX_KEY_BYTES, election},
