@@ -50,11 +50,14 @@ pub async fn checkpoint_above(
 }
 
 /// Rewinds the chain below the first checkpoint at which it has another block: the checkpoint is newer, or another
-/// program wrote the block. Returns why the sync is stalled then, until the chain has the checkpoint's block.
+/// program wrote the block. Returns the checkpoint's index, and why the sync is stalled until the chain has its block.
 ///
 /// # Errors
 /// The store's.
-pub async fn enforce_checkpoints(store: &dyn BlockStore, network: &Network) -> Result<Option<String>, StoreError> {
+pub async fn enforce_checkpoints(
+    store: &dyn BlockStore,
+    network: &Network,
+) -> Result<Option<(u64, String)>, StoreError> {
     // Before the rewind: once that is committed, nothing would show that the store has settled for the wrong genesis.
     if network.genesis_hash.is_none()
         && let Some(first) = network.checkpoints.iter().find(|point| point.index == 0)
@@ -73,5 +76,6 @@ pub async fn enforce_checkpoints(store: &dyn BlockStore, network: &Network) -> R
     let rewound = writer.rewind(point.index.checked_sub(1), &reason, Some(&point.hash), unix_now()).await?;
     writer.commit().await?;
     tracing::warn!(checkpoint = point.index, blocks = rewound, "the chain in the store was rewound below a checkpoint");
-    Ok(Some(format!("{reason}: {rewound} blocks were taken back, and a chain that has it is waited for")))
+    let reason = format!("{reason}: {rewound} blocks were taken back, and a chain that has it is waited for");
+    Ok(Some((point.index, reason)))
 }

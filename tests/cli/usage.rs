@@ -1,6 +1,6 @@
 //! Settings, usage and help.
 
-use std::fs;
+use std::{fs, io::Write as _, process::Stdio};
 
 use rstest::rstest;
 
@@ -153,4 +153,15 @@ fn the_demo_refuses_what_it_would_ignore() {
         assert!(said.contains(ignored), "{said}");
     }
     assert!(!dir.0.path().join("x.db").exists());
+}
+
+/// As `--config <(decrypt settings)` has it in a shell.
+#[test]
+fn the_settings_file_may_be_a_pipe() {
+    let dir = WorkDir::new();
+    let mut child = dir.command(["config", "--config", "/dev/stdin"]);
+    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"verify = \"linked\"\n").unwrap();
+    let shown = Outcome::from(child.wait_with_output().unwrap()).ok().stdout;
+    assert!(String::from_utf8(shown).unwrap().contains("verify = \"linked\"  # file /dev/stdin"));
 }

@@ -154,13 +154,22 @@ impl SharedArgs {
     }
 }
 
+/// A variable of ours, unless it is empty.
+fn variable(key: &str) -> Option<String> {
+    std::env::var(format!("{ENV_PREFIX}{key}")).ok().filter(|value| !value.is_empty())
+}
+
+/// The settings file, if it may be read more than once: a pipe may not.
+fn regular_file(named: Option<PathBuf>) -> Option<PathBuf> {
+    let path = named.or_else(|| variable("CONFIG").map(PathBuf::from)).unwrap_or_else(|| DEFAULT_FILE.into());
+    path.is_file().then_some(path)
+}
+
 /// Whether the highest of flag, variable and file that says something of `log` asks for JSON. A file that can't be
 /// read says nothing.
 fn asks_for_json(flag: Option<String>, file: Option<PathBuf>) -> bool {
-    let variable = |key: &str| std::env::var(format!("{ENV_PREFIX}{key}")).ok().filter(|value| !value.is_empty());
     let file = || {
-        let path = file.or_else(|| variable("CONFIG").map(PathBuf::from)).unwrap_or_else(|| DEFAULT_FILE.into());
-        let values = toml::from_str::<Dict>(&fs::read_to_string(path).ok()?).ok()?;
+        let values = toml::from_str::<Dict>(&fs::read_to_string(regular_file(file)?).ok()?).ok()?;
         Some(values.get("log")?.as_str()?.to_owned())
     };
     flag.or_else(|| variable("LOG")).or_else(file).as_deref() == Some("json")
@@ -178,7 +187,7 @@ pub(in crate::cli) fn arguments_ask_for_json(arguments: impl Iterator<Item = OsS
 }
 
 /// Refuses flags that `demo` would ignore. Variables and files are mostly there for another command: that `demo`
-/// ignores them is only said.
+/// ignores them is only said, unless the file is a pipe.
 ///
 /// # Errors
 /// The first such flag, or a setting that can't be used.
@@ -188,6 +197,10 @@ pub(in crate::cli) fn check_demo(sources: &Sources) -> Result<(), ConfigError> {
             origin: format!("--{}", key.replace('_', "-")),
             problem: "demo takes no such option: it runs on the bundled chain, with stores of its own".into(),
         });
+    }
+    let is_named = sources.file.is_some() || variable("CONFIG").is_some();
+    if is_named && regular_file(sources.file.clone()).is_none() {
+        return Ok(());
     }
     for setting in settings(sources.clone())?.iter().filter(|setting| NOT_OF_DEMO.contains(&setting.key)) {
         if let Origin::File(_) | Origin::Variable(_) = setting.origin {

@@ -2,7 +2,7 @@
 
 use super::{
     BlockId, MAX_NEIGHBOURS, Viewed, Views,
-    model::{Found, Neighbour},
+    model::{BlockStatus, Found, Neighbour},
 };
 use crate::{
     chain::{block::MAX_KEY_BYTES, election},
@@ -56,7 +56,11 @@ impl Views {
             && let Some(block) = self.store.get(text).await?
         {
             let (entries, ..) = self.store.at_index(block.index).await?;
-            found.extend(entries.into_iter().map(Neighbour::from).filter(|block| block.hash == text));
+            let named = entries.into_iter().map(Neighbour::from).find(|neighbour| neighbour.hash == text);
+            let status = if block.canonical { BlockStatus::Canonical } else { BlockStatus::Orphaned };
+            // An index may have more blocks than are read.
+            let alone = Neighbour { index: block.index, hash: text.to_owned(), status, orphan_reason: None };
+            found.push(named.unwrap_or(alone));
         }
         Ok(found)
     }

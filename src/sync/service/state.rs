@@ -82,8 +82,8 @@ pub struct Service {
     pub(super) verifier: Verifier,
     pub(super) stages: Arc<Stages>,
     pub(super) known: Arc<KnownChains>,
-    /// The last rewind below a checkpoint, until the chain has the checkpoint's block.
-    pub(super) rewound: Option<String>,
+    /// The checkpoint that the chain was rewound for, and the reason to say, until the chain has its block.
+    pub(super) rewound: Option<(u64, String)>,
     pub(super) interval: Duration,
     pub(super) peer_timeout: Duration,
     pub(super) plan_blocks: u64,
@@ -179,8 +179,9 @@ impl Service {
             self.rewound = None;
             return Ok(status);
         };
+        self.rewound = self.rewound.take().filter(|(rewound, _)| *rewound == index);
         let ends_below = || format!("the chain does not have the network's checkpoint at {index} yet");
-        Ok(SyncStatus::stalled(self.rewound.clone().unwrap_or_else(ends_below)))
+        Ok(SyncStatus::stalled(self.rewound.as_ref().map_or_else(ends_below, |(_, reason)| reason.clone())))
     }
 
     pub(super) async fn set_state(&mut self, status: SyncStatus) -> Result<(), StoreError> {
