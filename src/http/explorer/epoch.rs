@@ -19,8 +19,8 @@ use crate::{
     source::view::model::{Election, EpochDetail, EpochSummary, Validator},
 };
 
-/// Orphaned blocks of an epoch that are read, and those that its page lists: with the longest texts it still is no longer
-/// than a page may be.
+/// Orphaned blocks of an epoch that are read, and those that its page lists: with the longest texts it still is no
+/// longer than a page may be.
 const ORPHANS: u64 = 100;
 const LISTED: usize = 10;
 

@@ -73,7 +73,7 @@ pub(super) async fn get_sync_job(
     Ok(enveloped(gateway.source.sync_job(job_id(id)?).await?))
 }
 
-/// Requests a job: 202, its number and its address. The address is relative: before a path there may be a proxy's prefix.
+/// Requests a job: 202, its number and its address, which is relative: before the path there may be a proxy's prefix.
 pub(super) async fn request_sync(
     State(gateway): State<Arc<Gateway>>,
     request: Request,

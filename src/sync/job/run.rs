@@ -27,8 +27,8 @@ use crate::{
 /// Failed plans in a row before the job fails.
 const MAX_FAILED_PLANS: usize = 6;
 
-/// Longest time for the plan of an untrusted peer's chain, where there are other peers: up to some hundred requests, each
-/// of which may take nearly its whole time limit. Blocks that are announced meanwhile wait.
+/// Longest time for the plan of an untrusted peer's chain, where there are other peers: up to some hundred requests,
+/// each of which may take nearly its whole time limit. Blocks that are announced meanwhile wait.
 const PLAN_TIME: Duration = Duration::from_secs(60);
 
 /// Longest pause before a retry when the store can't be used: no peer is bothered by it.
