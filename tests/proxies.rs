@@ -1,4 +1,5 @@
-//! The gateway behind nginx, HAProxy and Caddy, with the settings of docs/operations.md. Skipped where one is not installed.
+//! The gateway behind nginx, HAProxy and Caddy, with the settings of docs/operations.md. A test is skipped where its
+//! proxy is not installed.
 
 mod support;
 

@@ -57,7 +57,7 @@ async fn assume_or_import(
         Err(ImportError::NotAssumed) => {}
         outcome => {
             let summary = outcome?;
-            // Not a failed import: all is in the store, and the verification in the background counts these blocks again.
+            // No failed import: all is in the store, and the background verification counts these blocks again.
             if summary.assumed > 0
                 && let Err(error) = AssumedBlocks::count(store, pin).await
             {

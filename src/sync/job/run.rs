@@ -164,8 +164,8 @@ impl JobRun {
         let outcome = self.carry_out(&plan, sources.clone()).await;
         run.paces = sources.paces();
         if let Err(SyncFailure::Lighter(claimed)) = outcome {
-            // No finding against the peer: honest ones with stray blocks claim too much as well. What is staged may be the
-            // beginning of the next plan.
+            // No finding against the peer: honest ones with stray blocks claim too much as well. What is staged may be
+            // the beginning of the next plan.
             self.known.record_claimed(lead.peer, claimed);
             run.not_better.insert(lead.peer);
             return Ok(());
