@@ -122,7 +122,7 @@ pub enum SyncFailure {
         before: Option<PeerId>,
     },
     /// A peer's chain has another genesis.
-    #[error("peer {peer}: another genesis, {theirs} instead of {ours}: it is on another network")]
+    #[error("peer {peer}: another genesis, {theirs} instead of {ours}: the peer, or this store, is of another network")]
     OtherGenesis {
         /// The peer.
         peer: PeerId,

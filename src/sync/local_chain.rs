@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    chain::{Network, Position, Weight, unix_now},
+    chain::{AssumeValid, Level, Network, Position, Weight, unix_now},
     source::job::Genesis,
     store::{BlockStore, ChainState, StoreError},
 };
@@ -47,6 +47,21 @@ pub async fn checkpoint_above(
     // The chain may lack a checkpoint that was configured after it was stored: then another chain is needed.
     let held = |point: &&Position| point.index > ancestor && ours.get(&point.index) == Some(&point.hash);
     Ok(network.checkpoints.iter().find(held).map(|point| point.index))
+}
+
+/// Whether the work of the chain up to `ancestor` is only that of claimed hashes: what the assume-valid block vouches for
+/// is the sum at that block, which says little about a branch from a block before.
+///
+/// # Errors
+/// The store's.
+pub async fn rests_on_assumed(
+    store: &dyn BlockStore,
+    assume_valid: Option<&AssumeValid>,
+    ancestor: u64,
+) -> Result<bool, StoreError> {
+    let Some(pin) = assume_valid.filter(|pin| ancestor < pin.index) else { return Ok(false) };
+    let holds_pin = store.canonical_hashes(&[pin.index]).await?.get(&pin.index) == Some(&pin.hash);
+    Ok(holds_pin && store.block_at(ancestor).await?.is_some_and(|(_, level)| level < Level::Pow))
 }
 
 /// Rewinds the chain below the first checkpoint at which it has another block: the checkpoint is newer, or another

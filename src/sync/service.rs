@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::time::{MissedTickBehavior, interval};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{failure::RunError, progress::ProgressTracker};
 use crate::{
@@ -33,6 +33,10 @@ const IDLE_EVERY: Duration = Duration::from_millis(500);
 const RETRY_EVERY: Duration = Duration::from_secs(2);
 /// Time from gossip that was dropped to the tip poll for it: peers have the block by then.
 const MISSED_GOSSIP_DELAY: Duration = Duration::from_secs(5);
+/// Shortest time from a tip poll to one for a change of the connections.
+const CHANGES_PAUSE: Duration = Duration::from_secs(1);
+/// How often the lease is checked during a tip poll.
+const LEASE_EVERY: Duration = Duration::from_secs(1);
 
 impl Service {
     /// Runs until `shutdown`; waits for a store that fails.
@@ -92,9 +96,10 @@ impl Service {
                     self.heartbeat().await?;
                 }
                 _ = poll.tick() => self.poll(lease, inbox, shutdown).await?,
-                Ok(()) = changes.changed() => {
+                // Not again and again for a peer that comes and goes: each poll may cost all of them a read of the chain.
+                Ok(()) = changes.changed(), if self.polled_at.is_none_or(|at| at.elapsed() >= CHANGES_PAUSE) => {
                     // A store in sync gets new blocks by gossip and at the next tick.
-                    if self.status.state != SyncState::Synced {
+                    if self.status.state != SyncState::Synced && !self.p2p.candidates().is_empty() {
                         self.poll(lease, inbox, shutdown).await?;
                     }
                 }
@@ -111,7 +116,8 @@ impl Service {
         }
     }
 
-    /// Polls the peers' tips, and runs a job if one of them claims a better chain.
+    /// Polls the peers' tips, and runs a job if one of them claims a better chain. Gossip is handled meanwhile: with an
+    /// unresponsive peer a poll takes as long as peers remember a message.
     async fn poll(
         &mut self,
         lease: &mut dyn Lease,
@@ -119,9 +125,33 @@ impl Service {
         shutdown: &CancellationToken,
     ) -> Result<(), SyncError> {
         self.missed_gossip = None;
+        let asks = !self.p2p.candidates().is_empty();
         let tracker = Arc::new(ProgressTracker::new(Progress::default()));
         let run = self.prepare(0, &JobSpec::default(), tracker, None).await?;
-        let (found, better, reason) = run.poll_tips().await?;
+        // A task of its own: an answer must not be late because a block is verified.
+        let polling = async move { (run.poll_tips().await, run) };
+        let mut polling = AbortOnDropHandle::new(tokio::spawn(polling));
+        let mut ticks = interval(LEASE_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (polled, run) = loop {
+            tokio::select! {
+                polled = &mut polling => break polled.map_err(|_| SyncError::Panicked)?,
+                () = shutdown.cancelled() => return Ok(()),
+                _ = ticks.tick() => {
+                    if !lease.held().await {
+                        return Err(SyncError::LeaseLost);
+                    }
+                    self.heartbeat().await?;
+                }
+                Some(message) = inbox.next() => {
+                    if self.on_gossip(message, inbox).await? {
+                        self.missed_gossip = Some(Instant::now());
+                    }
+                }
+            }
+        };
+        self.polled_at = asks.then(Instant::now).or(self.polled_at);
+        let (found, better, reason) = polled?;
         let useful = found.useful;
         // Read before the findings are added: peers that are distrusted were not polled, and the earlier reason still
         // holds.

@@ -9,9 +9,12 @@ use rstest::rstest;
 use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::node::{Syncing, by, counts, eventually, serve, settings};
+use super::{
+    following::announcement,
+    node::{Syncing, by, counts, eventually, serve, settings},
+};
 use crate::support::{
-    chain::{HEAVY, LIGHT, MIDDLE, main_chain, work},
+    chain::{HEAVY, LIGHT, MIDDLE, main_chain, mine, work},
     gateway::{Backend, PATIENCE, chain},
     linked::{linked, network},
     peer::{Reply, ScriptedPeer},
@@ -250,6 +253,31 @@ async fn a_branch_from_below_waits_until_its_root_is_proven(
     // It is no checkpoint.
     sync().sync_once(&by(Mode::Delta), &CancellationToken::new(), |_| {}).await.unwrap();
     assert_eq!(hashes(&syncing).await, hashes_of(&heavy));
+}
+
+/// The same for a block that is announced. The blocks below a forged one are never proven.
+#[rstest]
+#[tokio::test]
+async fn an_announced_block_leaves_the_chain_at_no_unproven_block(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let honest = main_chain().first(61);
+    let pin = pin(&honest);
+    let mut ours = honest.to_vec();
+    ours[PIN as usize - 1].nominated_peer_id = "forger".into();
+    ours[PIN as usize - 1].data_hash = ours[PIN as usize - 1].expected_data_hash();
+    let parent = PIN - 2;
+    let heavy = mine(honest.fork(parent, "heavy").next(), &(13..=20));
+    assert!(heavy.actualized_difficulty > work(&honest[parent as usize + 1..]));
+    let peer = serve(&Serving::of(&ours)).await;
+    let syncing = Syncing::at(backend, &ours, Level::Linked).await;
+    syncing.meet(&peer).await;
+    let _running = run(service(&syncing, network(), Some(&pin)));
+    syncing.wait_for(SyncState::Synced).await;
+    peer.publish(announcement(&heavy));
+    let found = eventually(async || syncing.store.get(&heavy.hash).await.unwrap()).await;
+    assert!(!found.canonical, "it is kept beside the chain");
+    assert_eq!(hashes(&syncing).await, hashes_of(&honest));
 }
 
 #[rstest]

@@ -1,19 +1,24 @@
 //! Peers that claim what they don't have: work, a tip, or headers that are not those of their blocks.
 
+use std::time::Duration;
+
 use modal_gateway::{
-    chain::MinerBlock,
+    chain::{Level, MinerBlock},
     source::job::{Mode, SyncState},
+    sync::{Service, Settings},
 };
 use rstest::rstest;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     liars::{AT, HELD, LENGTH, assert_blamed, assert_honest_chain_wins, beginning, honest},
-    node::{Syncing, by, eventually, serve},
+    node::{Syncing, by, eventually, serve, settings},
 };
 use crate::support::{
-    chain::{HEAVY, LIGHT, main_chain},
-    gateway::Backend,
+    chain::{Chain, HEAVY, LIGHT, main_chain},
+    gateway::{Backend, PATIENCE},
+    peer::ScriptedPeer,
     serving::Serving,
 };
 
@@ -217,4 +222,79 @@ async fn headers_of_a_messy_store_are_done_without(
         peer.requests().iter().any(|request| request["path"] == "/data/miner_block/headers"),
         "they were asked for"
     );
+}
+
+/// A tip at index 10 whose parent is our tip would let each plan begin above its end, and bring nothing.
+#[rstest]
+#[tokio::test]
+async fn a_tip_below_its_parent_does_not_keep_the_sync_busy(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let made_up = "00".to_owned() + &"7e".repeat(31);
+    let low = MinerBlock {
+        hash: made_up.clone(),
+        index: 10,
+        previous_hash: honest()[HELD - 1].hash.clone(),
+        ..honest()[10].clone()
+    };
+    let node = Serving::of(&honest()).claiming(&"9".repeat(30), 1_000);
+    let liar = ScriptedPeer::start(move |request| match request["data"]["hash"] == json!(made_up) {
+        true => Serving::of(std::slice::from_ref(&low)).answer(&request),
+        false => node.answer(&request),
+    })
+    .await;
+    let peer = serve(&Serving::of(&honest())).await;
+    let syncing = Syncing::with(backend, &honest()[..HELD]).await;
+    syncing.meet(&liar).await;
+    syncing.meet(&peer).await;
+    let ended = tokio::time::timeout(PATIENCE, syncing.sync(&by(Mode::Delta))).await;
+    ended.expect("the job ends").unwrap();
+    syncing.assert_holds(&honest()).await;
+    assert_eq!(syncing.info(&peer).penalties, 0);
+}
+
+/// Its own count says that its chain is shorter; its work says that it is the better one.
+#[rstest]
+#[tokio::test]
+async fn a_heavier_chain_of_the_same_length_is_fetched_from_a_store_with_a_gap(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let ours = honest().fork(HELD as u64, "ours").extend(5, &LIGHT);
+    let theirs = honest().fork(HELD as u64, "theirs").extend(5, &HEAVY);
+    let (work, length) = (theirs.work() - theirs[3].actualized_difficulty, theirs.len() - 1);
+    let peer = serve(&Serving::of(&theirs).info(move |info| {
+        info["cumulative_difficulty"] = json!(work.to_string());
+        info["chain_length"] = json!(length);
+        info["chain_height"] = json!(length - 1);
+    }))
+    .await;
+    let syncing = Syncing::with(backend, &ours).await;
+    syncing.meet(&peer).await;
+    syncing.sync(&by(Mode::Delta)).await.unwrap();
+    syncing.assert_holds(&theirs).await;
+    assert_eq!(syncing.info(&peer).penalties, 0);
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_peer_of_another_network_is_not_compared_at_every_poll(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let foreign = serve(&Serving::of(&Chain::genesis(1).extend(5, &LIGHT))).await;
+    let peer = serve(&Serving::of(&honest())).await;
+    let syncing = Syncing::with(backend, &honest()).await;
+    syncing.meet(&foreign).await;
+    syncing.meet(&peer).await;
+    let settings = Settings { interval: Duration::from_millis(50), ..settings(Level::Pow) };
+    let service = Service::new(syncing.store.clone(), syncing.p2p.clone(), &settings).unwrap();
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    tokio::spawn(service.run(stop));
+    let polls = |peer: &ScriptedPeer| {
+        peer.requests().iter().filter(|asked| asked["path"] == "/data/miner_block/chain_info").count()
+    };
+    eventually(async || (polls(&peer) >= 5).then_some(())).await;
+    assert_eq!(polls(&foreign), 1, "its answer counts for a while");
+    assert_eq!(syncing.info(&foreign).penalties, 0);
+    syncing.wait_for(SyncState::Synced).await;
 }

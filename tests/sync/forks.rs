@@ -9,9 +9,9 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::node::{Syncing, by, serve};
+use super::node::{Syncing, by, eventually, serve};
 use crate::support::{
-    chain::{Chain, HEAVY, MIDDLE, main_chain},
+    chain::{Chain, HEAVY, LIGHT, MIDDLE, main_chain},
     gateway::Backend,
     serving::Serving,
 };
@@ -160,4 +160,44 @@ async fn another_genesis_is_refused_by_name(
     syncing.assert_holds(&ours).await;
     assert_eq!(syncing.info(&peer).penalties, 0, "to be on another network is no offence");
     assert!(peer.requests().len() <= 5, "only its beginning is looked at: {:?}", peer.requests());
+}
+
+/// What was fetched of a branch outlives a peer that claims more and sends nothing.
+#[rstest]
+// Where the chain that is only claimed leaves ours: at our tip, and before it.
+#[case::longer(Backend::Sqlite, 1_200)]
+#[case::another_branch(Backend::Postgres, 1_100)]
+#[tokio::test]
+async fn a_staged_branch_is_kept_until_another_one_shows_blocks(#[case] backend: Backend, #[case] at: usize) {
+    let light = main_chain();
+    // The first thousand blocks, which are asked for together, do not win.
+    let heavy = light.fork(100, "heavy").extend(1_050, &LIGHT).extend(20, &HEAVY);
+    let peer = serve(&Serving::of(&heavy).at_most(100).silent_beyond(1_100)).await;
+    let syncing = Syncing::with(backend, light).await;
+    syncing.meet(&peer).await;
+    let (service, job, stop) = (syncing.service(), by(Mode::Delta), CancellationToken::new());
+    let staged = async {
+        let staged = eventually(async || syncing.store.staged().await.unwrap()).await;
+        stop.cancel();
+        staged
+    };
+    let (_, begun) = tokio::join!(service.sync_once(&job, &stop, |_| {}), staged);
+    drop(peer);
+
+    let claimed = light.fork(at as u64, "claimed").extend(light.len() - at, &LIGHT);
+    let claims = Serving::of(&claimed).info(|info| info["cumulative_difficulty"] = json!("9".repeat(30)));
+    let liar = serve(&claims.blocks(move |blocks| blocks.retain(|block| block.index <= at as u64))).await;
+    let another = syncing.beside().await;
+    another.meet(&liar).await;
+    another.sync_until(&by(Mode::Delta), |progress| progress.retries > 0).await;
+    let left = syncing.store.staged().await.unwrap().expect("the branch is still there");
+    assert!(left.end.index >= begun.end.index && left.ancestor == begun.ancestor, "{left:?}");
+    drop((another, liar));
+
+    let peer = serve(&Serving::of(&heavy)).await;
+    let another = syncing.beside().await;
+    another.meet(&peer).await;
+    let progress = another.sync(&by(Mode::Delta)).await.unwrap();
+    another.assert_holds(&heavy).await;
+    assert_eq!(progress.blocks, heavy.tip().index - left.end.index, "what was there is not fetched again");
 }

@@ -5,14 +5,24 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use libp2p::identity::Keypair;
 use modal_gateway::{
+    chain::Level,
     p2p::{self, Accepted, P2pConfig, Responder},
     source::job::{Mode, SyncState},
+    sync::{Service, Settings},
 };
 use rstest::rstest;
 use tokio_util::sync::CancellationToken;
 
-use super::node::{Syncing, by, serve};
-use crate::support::{chain::main_chain, gateway::Backend, peer::Reply, serving::Serving};
+use super::{
+    following::announcement,
+    node::{Syncing, by, eventually, serve, settings},
+};
+use crate::support::{
+    chain::main_chain,
+    gateway::{Backend, PATIENCE},
+    peer::{Reply, ScriptedPeer},
+    serving::Serving,
+};
 
 /// How long a slow peer takes: longer than others are waited for once there is something to do, and less than an answer
 /// may take.
@@ -71,4 +81,24 @@ async fn the_tip_of_a_peer_of_the_first_release_is_found_in_few_round_trips() {
         let last = peer.requests().iter().position(|request| request["data"]["from_index"] == theirs);
         assert!(last.is_some_and(|last| last < most), "{:?}", peer.requests());
     }
+}
+
+#[rstest]
+#[tokio::test]
+async fn while_nobody_answers_a_poll_blocks_are_heard_and_the_service_can_stop(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let chain = main_chain().first(51);
+    let peer = ScriptedPeer::start(|_| Reply::Silence).await;
+    let syncing = Syncing::with(backend, &chain.first(50)).await;
+    syncing.meet(&peer).await;
+    let settings = Settings { peer_timeout: 3 * PATIENCE, ..settings(Level::Pow) };
+    let service = Service::new(syncing.store.clone(), syncing.p2p.clone(), &settings).unwrap();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(service.run(stop.clone()));
+    eventually(async || (!peer.requests().is_empty()).then_some(())).await;
+    peer.publish(announcement(chain.tip()));
+    syncing.wait_for_tip(chain.tip()).await;
+    stop.cancel();
+    tokio::time::timeout(PATIENCE, running).await.expect("it does not wait for the answer").unwrap();
 }

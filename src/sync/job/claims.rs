@@ -28,6 +28,9 @@ const MAX_POLLED: usize = 16;
 /// must not hide an honest one.
 const ALWAYS_POLLED: usize = 8;
 
+/// Fewest places that are drawn by lot, where trusted peers leave so many.
+const DRAWN: usize = 4;
+
 /// How long the other peers may take after one claims a better chain.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -74,8 +77,11 @@ pub fn select_peers(
     let is_untrusted = |peer: &PeerId| announcer != Some(*peer) && !trusted(peer);
     // The sort is stable: the candidates' order stays within each group.
     peers.sort_by_cached_key(|peer| (announcer != Some(*peer), is_untrusted(peer)));
-    let known = peers.iter().take_while(|peer| !is_untrusted(peer)).count();
-    if let Some(others) = peers.get_mut(known + ALWAYS_POLLED..) {
+    let preferred = peers.iter().take_while(|peer| !is_untrusted(peer)).count();
+    let fixed = (preferred + ALWAYS_POLLED).min(MAX_POLLED - DRAWN);
+    // More trusted peers than places take turns too.
+    let fixed = if preferred <= MAX_POLLED { fixed.max(preferred) } else { fixed };
+    if let Some(others) = peers.get_mut(fixed..) {
         fastrand::shuffle(others);
     }
     peers.truncate(MAX_POLLED);
@@ -96,7 +102,9 @@ impl JobRun {
         // fault.
         let waited = !better && !claims.is_empty();
         let unreliable = run.unresponsive.into_iter().filter(|peer| waited && !self.p2p.is_trusted(peer)).collect();
-        Ok((PeerFindings { useful: claims.len() as u64, unreliable, ..PeerFindings::default() }, better, run.last))
+        // Peers with invalid claims are not polled each time either: the comparison of chains costs them more.
+        let (useful, invalid) = (claims.len() as u64, run.found.invalid);
+        Ok((PeerFindings { useful, unreliable, invalid, ..PeerFindings::default() }, better, run.last))
     }
 
     /// Polls the peers' tips; returns the claims that are not refuted. See [`PollDeadline`] for how long it waits.
@@ -248,6 +256,20 @@ mod tests {
         assert_eq!(select(Some(announcer))[..4], [announcer, own[0], own[1], untrusted[0]]);
         assert_eq!(select_peers(untrusted[..3].to_vec(), None, |_| false), untrusted[..3]);
         assert_eq!(select_peers(own.clone(), None, |_| true), own);
+    }
+
+    #[test]
+    fn many_trusted_peers_leave_places_for_others_or_take_turns() {
+        let candidates: Vec<_> = (0..40).map(|_| PeerId::random()).collect();
+        for (trusted, fixed) in [(0, 8), (4, 12), (8, 12), (14, 14), (16, 16), (20, 12)] {
+            let mut seen = HashSet::new();
+            for _ in 0..1000 {
+                let asked = select_peers(candidates.clone(), None, |peer| candidates[..trusted].contains(peer));
+                assert_eq!((asked.len(), &asked[..fixed]), (MAX_POLLED, &candidates[..fixed]), "{trusted} trusted");
+                seen.extend(asked);
+            }
+            assert_eq!(seen.len(), if trusted == MAX_POLLED { trusted } else { candidates.len() }, "{trusted} trusted");
+        }
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl JobRun {
         mut verified: mpsc::Receiver<Result<VerifiedBlocks, SyncFailure>>,
     ) -> Result<Outcome, SyncFailure> {
         let (mut is_branch, mut length) = (plan.is_branch, plan.from);
-        let mut ancestor = plan.ancestor.clone();
+        let (mut ancestor, mut continues_stage) = (plan.ancestor.clone(), plan.continues_stage);
         let mut outcome = Outcome { adopted: false, work: plan.work, tip_hash: None };
         let mut failure = None;
         while failure.is_none()
@@ -72,6 +72,9 @@ impl JobRun {
                 outcome.tip_hash = Some(tip_hash.clone());
                 match is_branch {
                     true => {
+                        if !std::mem::replace(&mut continues_stage, true) {
+                            writer.clear_stage().await?;
+                        }
                         writer.stage(ancestor.as_ref(), self.job, batch).await.map_err(chain_changed)?;
                         let beats = Weight { work: outcome.work, length, tip_hash } > weight(writer.state());
                         let wins = beats || plan.adopt_at.is_some_and(|index| length > index);
@@ -114,7 +117,7 @@ impl JobRun {
         if let Some(failure) = failure {
             return Err(failure);
         }
-        if is_branch && plan.is_last() {
+        if is_branch && continues_stage && plan.is_last() {
             self.clear_stage().await?;
         }
         if let Some(tip_hash) = outcome.tip_hash.clone().filter(|hash| *hash == plan.claim.hash) {

@@ -10,7 +10,7 @@ use crate::{
     store::{ChainState, StagedBranch},
     sync::{
         failure::{PeerFault, SyncFailure},
-        local_chain::{checkpoint_above, missing_checkpoint, weight},
+        local_chain::{checkpoint_above, missing_checkpoint, rests_on_assumed, weight},
         peers::remote::{Claim, RemotePeer},
     },
 };
@@ -26,6 +26,9 @@ pub struct Plan {
     pub ancestor: Option<Position>,
     /// Whether the blocks are staged, because the store's chain goes on after the ancestor.
     pub is_branch: bool,
+    /// Whether the blocks follow the ones that are staged. Else these are dropped, verified ones not before a block of the
+    /// plan is verified: a peer that only claims a chain must not undo what was fetched of another.
+    pub continues_stage: bool,
     /// Work of the chain up to `parent`.
     pub work: CumulativeDifficulty,
     /// Index of the first block to fetch.
@@ -83,9 +86,11 @@ impl JobRun {
         }
         match (self.known.weight(peer, &claim.hash), claim.work) {
             (Some(known), _) => known > weight(state),
-            // A chain with gaps: its tip is higher than its length says, and it claims too little work.
-            (None, Some(_)) if claim.length <= claim.height => claim.height >= state.length,
-            (None, Some(work)) => Weight { work, length: claim.length, tip_hash: claim.hash.clone() } > weight(state),
+            (None, Some(work)) => {
+                // A chain with gaps: its tip is higher than its length says, and it claims too little work.
+                let may_be_longer = claim.length <= claim.height && claim.height >= state.length;
+                may_be_longer || Weight { work, length: claim.length, tip_hash: claim.hash.clone() } > weight(state)
+            }
             (None, None) => claim.length > state.length,
         }
     }
@@ -110,6 +115,7 @@ impl JobRun {
             parent: None,
             ancestor: None,
             is_branch: false,
+            continues_stage: false,
             work: CumulativeDifficulty::default(),
             adopt_at: missing.filter(|index| *index <= claim.height),
             assumed: None,
@@ -138,16 +144,20 @@ impl JobRun {
                 let work = self.store.work_at(ancestor).await?;
                 let (Some(parent), Some(work)) = (parent, work) else { return Err(SyncFailure::ChainChanged) };
                 let shared = Position { index: parent.index, hash: parent.hash.clone() };
-                if ancestor == plan.claim.height {
-                    self.p2p.note_work(lead.peer, work);
+                // Above the claimed tip, its parent contradicts its index.
+                if ancestor >= plan.claim.height {
                     // Otherwise the peer has reorganised since its claim.
-                    let held = shared.hash == plan.claim.hash;
-                    return if held { Ok(None) } else { Err(SyncFailure::Mismatch { peer: lead.peer, before: None }) };
+                    if shared.hash != plan.claim.hash {
+                        return Err(SyncFailure::Mismatch { peer: lead.peer, before: None });
+                    }
+                    self.p2p.note_work(lead.peer, work);
+                    return Ok(None);
                 }
                 if let Some(index) = checkpoint_above(&*self.store, &self.network, ancestor).await? {
                     return Err(SyncFailure::Checkpoint { peer: lead.peer, index });
                 }
-                if ancestor < tip.index && self.is_unproven(ancestor).await? {
+                let pin = self.assume_valid.as_ref();
+                if ancestor < tip.index && rests_on_assumed(&*self.store, pin, ancestor).await? {
                     return Err(SyncFailure::Unproven { peer: lead.peer, index: ancestor });
                 }
                 self.check_checkpoints(lead, &plan.claim, Some(ancestor)).await?;
@@ -177,26 +187,19 @@ impl JobRun {
     ) -> Result<Plan, SyncFailure> {
         plan.assumed = self.assumed(&plan, lead, run).await?;
         plan.is_branch |= plan.assumed.is_some();
-        if let Some(staged) = staged {
-            if plan.is_branch && self.continues(&plan, &staged, lead).await? {
-                plan.from = staged.end.index + 1;
-                plan.to = self.end(plan.from, &plan.claim);
-                plan.work = staged.work;
-                let end = self.store.staged_end(self.network.epoch_numbering).await?;
-                plan.parent = Some(end.ok_or(SyncFailure::ChainChanged)?);
-            } else {
-                self.clear_stage().await?;
-            }
+        let Some(staged) = staged else { return Ok(plan) };
+        if plan.is_branch && self.continues(&plan, &staged, lead).await? {
+            plan.continues_stage = true;
+            plan.from = staged.end.index + 1;
+            plan.to = self.end(plan.from, &plan.claim);
+            plan.work = staged.work;
+            let end = self.store.staged_end(self.network.epoch_numbering).await?;
+            plan.parent = Some(end.ok_or(SyncFailure::ChainChanged)?);
+        } else if staged.level < self.verifier.level() {
+            // What is not verified may be made up, and cost no hashes.
+            self.clear_stage().await?;
         }
         Ok(plan)
-    }
-
-    /// Whether the work of the chain up to `ancestor` is only that of claimed hashes: what the assume-valid block
-    /// vouches for is the sum at that block, which says little about a branch from a block before.
-    async fn is_unproven(&self, ancestor: u64) -> Result<bool, SyncFailure> {
-        let Some(pin) = self.assume_valid.as_ref().filter(|pin| ancestor < pin.index) else { return Ok(false) };
-        let holds_pin = self.store.canonical_hashes(&[pin.index]).await?.get(&pin.index) == Some(&pin.hash);
-        Ok(holds_pin && self.store.block_at(ancestor).await?.is_some_and(|(_, level)| level < Level::Pow))
     }
 
     /// The assume-valid block, if the peer says that it is on its chain, above the ancestor.

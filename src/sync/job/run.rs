@@ -174,8 +174,9 @@ impl JobRun {
         if outcome.adopted && plan.ancestor.is_none() {
             run.genesis_peer = Some(lead.peer);
         }
-        // The first part of a longer branch says nothing about its weight.
-        if !outcome.adopted && plan.is_last() {
+        // The first part of a longer branch says nothing about its weight. A plan that brought no block would be made
+        // again and again.
+        if plan.is_last() && (!outcome.adopted || outcome.tip_hash.is_none()) {
             if outcome.tip_hash.as_ref() != Some(&plan.claim.hash) {
                 // Not the claimed chain: the peer has reorganised, or never had it.
                 return Err(SyncFailure::Mismatch { peer: lead.peer, before: None });

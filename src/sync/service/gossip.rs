@@ -16,7 +16,7 @@ use crate::{
     store::{ChainState, StoreError},
     sync::{
         job::verify::{is_unproven, verify_hashes},
-        local_chain::{ORPHAN_REASON, checkpoint_above, weight},
+        local_chain::{ORPHAN_REASON, checkpoint_above, rests_on_assumed, weight},
     },
 };
 
@@ -222,7 +222,7 @@ impl Service {
     }
 
     /// Appends a verified block, adopts it with the branch that it makes the heavier one, or keeps it as an orphan;
-    /// always that if the branch lacks a checkpoint of the chain.
+    /// always that if the branch may not replace the chain, whatever it weighs.
     async fn keep(&self, state: &ChainState, parent: ChainEnd, verified: VerifiedBlocks) -> Result<(), StoreError> {
         match self.write_block(state, parent, verified).await {
             // The chain changed meanwhile: the next tip poll finds what is missing.
@@ -242,7 +242,9 @@ impl Service {
     ) -> Result<(), StoreError> {
         let extends = state.tip.as_ref().is_some_and(|tip| tip.hash == parent.hash);
         let work = self.store.work_at(parent.index).await?.unwrap_or_default();
-        let settled = checkpoint_above(&*self.store, &self.network, parent.index).await?.is_some();
+        // A branch may not leave the chain below a checkpoint, nor at a block whose work is not verified yet.
+        let settled = checkpoint_above(&*self.store, &self.network, parent.index).await?.is_some()
+            || rests_on_assumed(&*self.store, self.assume_valid(), parent.index).await?;
         let mut writer = self.store.write().await?;
         if extends {
             writer.append(verified).await?;

@@ -126,7 +126,9 @@ impl Service {
         shutdown: &CancellationToken,
         watch: impl Fn(&Progress),
     ) -> Result<JobEnd, SyncError> {
-        let only = async {
+        let mut ticks = interval(PROGRESS_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut only = std::pin::pin!(async {
             match &spec.peer {
                 Some(name) => match self.p2p.wait_connected(name, self.peer_timeout).await {
                     Ok(peer) => Ok(Some(peer)),
@@ -137,10 +139,17 @@ impl Service {
                     Ok(None)
                 }
             }
-        };
-        let only = tokio::select! {
-            only = only => only,
-            () = shutdown.cancelled() => return Ok(JobEnd::Interrupted),
+        });
+        let only = loop {
+            tokio::select! {
+                only = &mut only => break only,
+                () = shutdown.cancelled() => return Ok(JobEnd::Interrupted),
+                _ = ticks.tick() => match self.may_go_on(id, tracker, lease, &watch).await {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(JobEnd::Interrupted),
+                    Err(cancelled) => break Err(cancelled),
+                }
+            }
         };
         let run = match only {
             Ok(only) => self.prepare(id, spec, tracker.clone(), only).await,
@@ -148,8 +157,6 @@ impl Service {
         };
         // A task of its own: writing the progress may wait for the store while the job holds it.
         let mut work = AbortOnDropHandle::new(tokio::spawn(async move { Ok::<_, SyncError>(run?.run().await) }));
-        let mut ticks = interval(PROGRESS_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let outcome = loop {
             tokio::select! {
                 outcome = &mut work => break outcome.unwrap_or_else(|error| {
@@ -157,19 +164,10 @@ impl Service {
                     Err(SyncError::Panicked)
                 }),
                 () = shutdown.cancelled() => return Ok(JobEnd::Interrupted),
-                _ = ticks.tick() => {
-                    let progress = tracker.snapshot();
-                    watch(&progress);
-                    match self.write_job_progress(id, &progress).await {
-                        Ok(false) => {}
-                        Ok(true) => break Err(SyncError::Cancelled),
-                        // Retried in a second. The job itself gives up on a failing store, and the lease tells whether
-                        // another process may continue.
-                        Err(error) => tracing::debug!(%error, "the progress of a job was not written"),
-                    }
-                    if !lease.held().await {
-                        return Ok(JobEnd::Interrupted);
-                    }
+                _ = ticks.tick() => match self.may_go_on(id, tracker, lease, &watch).await {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(JobEnd::Interrupted),
+                    Err(cancelled) => break Err(cancelled),
                 }
             }
         };
@@ -184,6 +182,29 @@ impl Service {
         });
         write_progress(&*self.store, id, &tracker.snapshot()).await?;
         outcome.map(|(found, outcome)| JobEnd::Finished(found, outcome))
+    }
+
+    /// Writes a job's progress; returns whether the lease is still held.
+    ///
+    /// # Errors
+    /// [`SyncError::Cancelled`], if that was requested.
+    async fn may_go_on(
+        &self,
+        id: u64,
+        tracker: &ProgressTracker,
+        lease: &mut dyn Lease,
+        watch: impl Fn(&Progress),
+    ) -> Result<bool, SyncError> {
+        let progress = tracker.snapshot();
+        watch(&progress);
+        match self.write_job_progress(id, &progress).await {
+            Ok(false) => {}
+            Ok(true) => return Err(SyncError::Cancelled),
+            // Retried in a second. The job itself gives up on a failing store, and the lease tells whether another
+            // process may continue.
+            Err(error) => tracing::debug!(%error, "the progress of a job was not written"),
+        }
+        Ok(lease.held().await)
     }
 
     /// Writes a job's progress; returns whether its cancellation was requested.

@@ -99,6 +99,8 @@ pub struct Service {
     pub(super) announcer: Option<PeerId>,
     /// When gossip was dropped, until the next tip poll.
     pub(super) missed_gossip: Option<Instant>,
+    /// When the last tip poll ended that asked a peer.
+    pub(super) polled_at: Option<Instant>,
     pub(super) status: SyncStatus,
     pub(super) status_written: Option<Instant>,
 }
@@ -126,6 +128,7 @@ impl Service {
             announcer_polls: HashMap::new(),
             announcer: None,
             missed_gossip: None,
+            polled_at: None,
             status: SyncStatus::stalled("the sync has not begun yet"),
             status_written: None,
         })
