@@ -16,7 +16,7 @@ need() {
 
 # A server binary, which Debian keeps out of PATH; tests start a cluster of their own with it.
 has_postgres() {
-    [ -n "${TEST_DATABASE_URL:-}" ] || command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
+    command -v initdb >/dev/null || compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
 }
 
 check_build() {
@@ -32,7 +32,7 @@ check_compose() {
 
 check_test() {
     check_build
-    has_postgres || need "a Postgres server (store tests; or set TEST_DATABASE_URL)" postgresql
+    has_postgres || need "a Postgres server (store tests)" postgresql
     [ -x /usr/sbin/pgbouncer ] || need "PgBouncer (store tests)" pgbouncer
     command -v curl >/dev/null || need "curl (the documentation's examples)" curl
     { command -v pgrep && command -v kill; } >/dev/null || need "pgrep and kill (tests that stop programs)" procps

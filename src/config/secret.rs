@@ -70,8 +70,9 @@ impl FromStr for DatabaseUrl {
             }
             Some(("sqlite", rest)) if !rest.is_empty() => Ok(Self(text.into())),
             Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => match url::Url::parse(text) {
-                Ok(_) => Ok(Self(text.into())),
-                Err(_) => Err("malformed URL; special characters in the password must be percent-encoded"),
+                // A password with a `/` or `#` in it ends the host for the parser, and the rest would be shown.
+                Ok(url) if url.fragment().is_none() && !url.path().contains('@') => Ok(Self(text.into())),
+                _ => Err("malformed URL; special characters in the password must be percent-encoded"),
             },
             _ => Err(EXPECTED),
         }

@@ -11,6 +11,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -29,7 +30,8 @@ mod keeper;
 
 use choice::Replicas;
 
-/// Longest duration of a read from a replica; then the primary is asked.
+/// Longest duration of a read from a replica; then the primary is asked. Likewise the other way round, for what the
+/// primary is asked first.
 const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A store whose reads go to replicas.
@@ -243,11 +245,19 @@ impl SyncStore for ReplicatedStore {
     }
 
     async fn get_note(&self, key: &str) -> Result<Option<Note>> {
-        read!(self.get_note(key))
+        // Notes make no version: a replica of the current version may have old ones. Their age is by the clock of the
+        // server that wrote them.
+        match timeout(READ_TIMEOUT, self.primary().get_note(key)).await {
+            Ok(Ok(note)) => Ok(note),
+            _ => read!(self.get_note(key)),
+        }
     }
 
     async fn now(&self) -> Result<i64> {
-        read!(self.now())
+        match timeout(READ_TIMEOUT, self.primary().now()).await {
+            Ok(Ok(now)) => Ok(now),
+            _ => read!(self.now()),
+        }
     }
 
     async fn lease(&self) -> Result<Option<Box<dyn Lease>>> {

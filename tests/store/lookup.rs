@@ -50,6 +50,11 @@ async fn orphans_come_in_pages_and_reorganisations_are_listed(#[values(Sqlite, P
         writer.append(verified(branch(name, &parent, keep + 1, keep + 4))).await.unwrap();
         writer.commit().await.unwrap();
     }
+    // Above all that a chain can have: no page could follow it.
+    let beyond = MinerBlock { index: 1 << 63, ..branch("beyond", "nowhere", 1, 2).remove(0) };
+    let mut writer = store.write().await.unwrap();
+    writer.add_orphans(&[beyond], Level::None).await.unwrap();
+    writer.commit().await.unwrap();
     let mut pages = Vec::new();
     let (mut from, mut after) = (u64::MAX, String::new());
     loop {

@@ -1,7 +1,7 @@
 //! Opening, closing, schema versions, and stores that are damaged, missing or gone.
 
 use super::*;
-use crate::support::{clock::judge, gateway::PATIENCE};
+use crate::support::{clock::judge, gateway::PATIENCE, pgbouncer::PgBouncer, until::eventually};
 
 #[rstest]
 #[tokio::test]
@@ -67,6 +67,34 @@ async fn a_new_store_is_opened_many_times_at_once(#[values(Sqlite, Postgres)] ki
     for opened in futures::future::join_all(opening).await {
         assert_eq!(opened.unwrap().unwrap().state().await.unwrap(), ChainState::default());
     }
+}
+
+/// A gateway that comes while another one migrates a long chain waits for it, however long that takes.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_during_a_migration_waits(#[values(false, true)] pooled: bool) {
+    let test = TestDatabase::new(Postgres).await;
+    let pooler = match pooled {
+        true => Some(PgBouncer::before(&test.url(), "transaction").await),
+        false => None,
+    };
+    let url = pooler.as_ref().map_or_else(|| test.url(), |pooler| pooler.url.clone());
+    store::open(&url, &impatient()).await.unwrap().close().await;
+    let mut migrating = PgConnection::connect(&test.url()).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE _sqlx_migrations").execute(&mut migrating).await.unwrap();
+    let opening = tokio::spawn(async move { store::open(&url, &impatient()).await });
+    // Longer than other statements may wait for a lock.
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
+                 AND now() - query_start > interval '2 seconds'";
+    eventually(async || {
+        let mut watching = PgConnection::connect(&test.url()).await.unwrap();
+        let (waiting,): (i64,) = sqlx::query_as(waits).fetch_one(&mut watching).await.unwrap();
+        assert!(!opening.is_finished(), "it has given up");
+        (waiting > 0).then_some(())
+    })
+    .await;
+    sqlx::raw_sql("COMMIT").execute(&mut migrating).await.unwrap();
+    opening.await.unwrap().unwrap().close().await;
 }
 
 #[rstest]

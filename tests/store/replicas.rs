@@ -115,6 +115,25 @@ async fn reads_go_to_a_replica_while_it_is_level(#[values(false, true)] pooled: 
     assert!(world.figures().1 > replica_reads);
 }
 
+/// Notes make no version of the chain: a replica that does not replay has old ones, and no lack of blocks shows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn notes_are_current_while_a_replica_stands_still() {
+    let world = Replicated::start(false).await;
+    world.writer.put_note("sync_status", "before").await.unwrap();
+    let note = async || world.store.get_note("sync_status").await.unwrap().map(|note| note.value);
+    assert_eq!(note().await.as_deref(), Some("before"));
+    world.replica.sql("SELECT pg_wal_replay_pause()");
+    world.writer.put_note("sync_status", "after").await.unwrap();
+    assert_eq!(note().await.as_deref(), Some("after"));
+    assert!(world.figures().0, "for the chain it is level");
+    // Without the primary an old one is better than none.
+    world.replica.sql("SELECT pg_wal_replay_resume()");
+    let replayed = "SELECT value FROM note WHERE key = 'sync_status'";
+    eventually(async || (world.replica.sql(replayed).trim() == "after").then_some(())).await;
+    world.primary.stop("immediate");
+    assert_eq!(note().await.as_deref(), Some("after"));
+}
+
 /// Without a word of any client, a replica is at most a moment behind.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_stops_to_replay_is_left_out() {

@@ -4,7 +4,7 @@ use std::{borrow::Cow, str::FromStr, time::Duration};
 
 use async_trait::async_trait;
 use sqlx::{
-    ConnectOptions, Connection, PgConnection, Postgres,
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgQueryResult},
     query_as, raw_sql,
@@ -192,6 +192,9 @@ async fn reach(url: &str, options: &OpenOptions, migrate: bool) -> Result<(Conne
         connector = shared::connector(connector, options.acquire_timeout, STATEMENT_TIMEOUT);
         shared::prepare_in_transaction(&mut first, &connector, migrate).await?
     } else {
+        if migrate {
+            raw_sql(AssertSqlSafe(shared::unlimited("SET"))).execute(&mut first).await.map_err(Postgres::error)?;
+        }
         prepare::<Postgres>(&mut first, migrate).await?
     };
     first.close().await.map_err(Postgres::error)?;
@@ -237,7 +240,6 @@ fn connector(url: &str, lock: Duration, statement: Duration) -> Result<Connector
 
 #[cfg(test)]
 mod tests {
-    use sqlx::AssertSqlSafe;
 
     use super::*;
     use crate::store::backend::statements::postgres as server;

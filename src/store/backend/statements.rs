@@ -43,9 +43,10 @@ pub const EPOCH: &str = run_of_blocks!("canonical AND epoch = $1 ORDER BY idx LI
 pub const RANGE: &str = run_of_blocks!("canonical AND idx BETWEEN $1 AND $2 ORDER BY idx");
 
 /// The orphans from index `$1` down, in descending order and by hash; at index `$1` those after hash `$2`. At most
-/// `$3`.
+/// `$3`. Indexes from 2^63 on, which no chain reaches, are stored as negative numbers: they are left out, since no page
+/// could follow them.
 pub const ORPHANS: &str = run_of_blocks!(
-    "NOT canonical AND idx <= $1 AND (idx < $1 OR hash > $2) ORDER BY idx DESC, hash LIMIT CAST($3 AS BIGINT)"
+    "NOT canonical AND idx BETWEEN 0 AND $1 AND (idx < $1 OR hash > $2) ORDER BY idx DESC, hash LIMIT CAST($3 AS BIGINT)"
 );
 
 /// The first `$3` blocks with hashes from `$1` to `$2`, the latter excluded, by hash.

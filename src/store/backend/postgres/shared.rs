@@ -50,11 +50,20 @@ pub async fn prepare_in_transaction(
     let begin = connector.shared_session.clone().unwrap_or_default();
     let mut transaction = connection.begin_with(AssertSqlSafe(begin)).await.map_err(Postgres::error)?;
     if migrate {
-        raw_sql(MIGRATING).execute(&mut *transaction).await.map_err(Postgres::error)?;
+        raw_sql(AssertSqlSafe(unlimited("SET LOCAL") + MIGRATING))
+            .execute(&mut *transaction)
+            .await
+            .map_err(Postgres::error)?;
     }
     let versions = prepare::<Postgres>(&mut transaction, migrate).await?;
     transaction.commit().await.map_err(Postgres::error)?;
     Ok(versions)
+}
+
+/// Statements that lift the limits of time, each beginning with `set`: a migration of a long chain takes minutes, and who
+/// comes meanwhile waits for it.
+pub fn unlimited(set: &str) -> String {
+    format!("{set} lock_timeout = 0; {set} statement_timeout = 0;")
 }
 
 /// Statements that set the limits of time, each beginning with `set`.
