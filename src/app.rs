@@ -16,8 +16,8 @@ mod reputation;
 pub use demo::{BUNDLED_CHAIN, demo};
 pub use error::AppError;
 pub use gateway::Gateway;
-pub(crate) use node::sync_settings;
 pub use node::{Mine, Node};
+pub(crate) use node::{sync_settings, warn_of_other_network};
 
 /// The `serve` command: a gateway until `shutdown`.
 ///

@@ -93,7 +93,8 @@ pub struct Config {
     /// when the work ahead repays its set-up and the machine has it. Default `auto`.
     #[serde(deserialize_with = "value::parsed")]
     pub pow_memory: PowMemory,
-    /// Whether to look for peers on the local network by multicast DNS, and be found. Default false.
+    /// Whether to look for peers on the local network by multicast DNS, and be found. On a public network only with
+    /// [`private_addresses`](Self::private_addresses). Default false.
     #[serde(deserialize_with = "value::switch")]
     pub mdns: bool,
     /// Connections to keep up, at most 64: while there are fewer, discovered peers are dialled; 0 dials none of them.
@@ -273,7 +274,17 @@ impl Config {
             _ if !self.database_read_url.is_empty() && !self.database_url.is_postgres() => {
                 Some(("database_read_url", "database_url is SQLite, which has no replicas"))
             }
-            _ if self.request_timeout < self.peer_timeout => Some(("request_timeout", "must be at least peer_timeout")),
+            _ if self.request_timeout < self.peer_timeout => {
+                // The one that was set is blamed, with its place: the other one may be a default.
+                Some(match self.request_timeout == Self::default().request_timeout {
+                    true => ("peer_timeout", "must be at most request_timeout, which is 60 s unless it is set"),
+                    false => ("request_timeout", "must be at least peer_timeout, which is 30 s unless it is set"),
+                })
+            }
+            // What multicast DNS finds are addresses of the local network, nearly all of them private.
+            _ if self.mdns && self.network.public && self.private_addresses != Some(true) => {
+                Some(("mdns", "the network is public: private_addresses must be true as well"))
+            }
             _ => None,
         }
     }

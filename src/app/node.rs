@@ -11,7 +11,7 @@ use super::{
     reputation,
 };
 use crate::{
-    chain::PowOptions,
+    chain::{Network, PowOptions},
     config::Config,
     p2p::{self, P2pClient, P2pConfig, TrustList},
     source::{self, LocalSource, Source},
@@ -89,6 +89,7 @@ impl Node {
         reading: Arc<dyn BlockStore>,
         keypair: Keypair,
     ) -> Result<Self, AppError> {
+        warn_of_other_network(&*store, &config.network).await;
         let settings = source::Settings {
             finality_depth: config.finality_depth,
             peer_timeout: config.peer_timeout,
@@ -235,6 +236,23 @@ pub(crate) fn sync_settings(config: &Config) -> sync::Settings {
         pow: config.pow(),
         interval: config.sync_interval,
         peer_timeout: config.peer_timeout,
+    }
+}
+
+/// Says so where the chain in the store begins with another genesis than the one that the settings pin: no peer of the
+/// network has a block that follows it. It is no error, as the chain may be wanted for reading. A store that can't
+/// answer shows that when it is used.
+pub(crate) async fn warn_of_other_network(store: &dyn BlockStore, network: &Network) {
+    let Some(pinned) = &network.genesis_hash else { return };
+    let Ok(Some(held)) = store.canonical_hashes(&[0]).await.map(|hashes| hashes.get(&0).cloned()) else { return };
+    if held != *pinned {
+        tracing::warn!(
+            genesis_in_store = held,
+            genesis_of_network = pinned,
+            network = network.name,
+            "the store holds the chain of another network: name that network with --network, or another database with \
+             --database-url, since each network needs a database of its own"
+        );
     }
 }
 

@@ -1,9 +1,11 @@
 //! What makes one network differ from another.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 use super::{
-    encoding::{Decimal, words},
+    encoding::{Decimal, has_hash_form, words},
     epoch::EpochNumbering,
     position::Position,
     pow::PowAlgorithm,
@@ -216,12 +218,34 @@ impl<'de> Deserialize<'de> for Network {
         if network.target_block_time == 0 {
             return Err(D::Error::custom("target_block_time: must be above zero"));
         }
+        if let Some(hash) = network.genesis_hash.as_ref().filter(|hash| !has_hash_form(hash)) {
+            let expected = "expected any, or a hash of 64 lower-case hex digits";
+            return Err(D::Error::custom(format!("genesis_hash: `{hash}`: {expected}")));
+        }
+        check_points(&network.checkpoints, |_| "checkpoints").map_err(D::Error::custom)?;
         Ok(network)
     }
 }
 
 /// What stands for no genesis in particular.
 pub const ANY_GENESIS: &str = "any";
+
+/// Refuses a checkpoint that no block can have, and two blocks at one index: a store would be rewound below them, and
+/// no chain would ever be accepted again. `field` names the member that a point, by its place in the list, comes from.
+fn check_points(points: &[Position], field: impl Fn(usize) -> &'static str) -> Result<(), String> {
+    let mut known = HashMap::new();
+    for (i, Position { index, hash }) in points.iter().enumerate() {
+        let problem = |text: String| Err(format!("{}: index {index}: `{hash}`: {text}", field(i)));
+        if !has_hash_form(hash) {
+            return problem("expected a hash of 64 lower-case hex digits".into());
+        }
+        let other = known.insert(index, hash).filter(|other| *other != hash);
+        if let Some(other) = other {
+            return problem(format!("another block is named there as well, `{other}`"));
+        }
+    }
+    Ok(())
+}
 
 /// A word, or a truth value as earlier releases had it.
 fn enforcement<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Enforcement>, D::Error> {

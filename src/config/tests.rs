@@ -115,13 +115,15 @@ fn a_bad_variable_is_named_with_its_problem(#[case] name: &str, #[case] value: &
 #[case("tls_cert = 'c.pem'", "tls_cert: tls_key is missing")]
 #[case("tls_key = 'k.pem'", "tls_key: tls_cert is missing")]
 #[case("admin_token = '0123456789abcdef'\nadmin_token_file = 't'", "admin_token_file: admin_token is set as well")]
-#[case("peer_timeout = '61s'", "request_timeout: must be at least peer_timeout")]
+#[case("peer_timeout = '61s'", "peer_timeout: must be at most request_timeout, which is 60 s")]
+#[case("request_timeout = '29s'", "request_timeout: must be at least peer_timeout, which is 30 s")]
+#[case("network = 'testnet'\nmdns = true", "mdns: the network is public: private_addresses must be true")]
 #[case("cors_origin = ['example.org']", "cors_origin: `example.org`: expected * or an origin")]
 #[case("cors_origin = ['https://example.org/']", "cors_origin: `https://example.org/`: expected * or an origin")]
 fn settings_that_dont_go_together_are_named(#[case] text: &str, #[case] problem: &str) {
     let dir = tempfile::tempdir().unwrap();
     let error = Config::load(sources(dir.path(), text)).unwrap_err();
-    assert!(error.problem.starts_with(problem), "{error}");
+    assert!(error.problem.starts_with(problem) && error.origin.ends_with("settings.toml"), "{error}");
 }
 
 #[rstest]
@@ -226,6 +228,9 @@ fn replicas_are_of_postgres_and_their_passwords_are_not_shown() {
         (format!("{url}database_read_url = ['sqlite://pa55.db']"), "database_read_url: expected postgres://"),
         (format!("{url}database_read_url = ['u:pa55@h']"), "database_read_url: expected postgres://"),
         (format!("{url}database_read_url = ['postgres://u:pa55@h:port/d']"), "database_read_url: malformed URL"),
+        // What follows the `/` or `#` of a password would pass for the path.
+        (format!("{url}database_read_url = ['postgres://u:20/pa55@h/d']"), "database_read_url: malformed URL"),
+        ("database_url = 'postgres://u:20#pa55@h/d'".to_owned(), "database_url: malformed URL"),
     ] {
         let error = Config::load(sources(dir.path(), &text)).unwrap_err();
         assert!(error.problem.starts_with(problem) && !error.to_string().contains("pa55"), "{error}");

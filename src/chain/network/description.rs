@@ -48,8 +48,12 @@ impl Network {
         let name = description.name.unwrap_or_else(|| file_name.to_owned());
         let marked = description.checkpoints.into_iter().flatten();
         let marked = marked.filter_map(|point| Some(Position { index: point.index, hash: point.hash? }));
+        let mut checkpoints: Vec<_> = marked.collect();
+        let marked = checkpoints.len();
         let forced = description.forced_blocks.into_iter().flatten();
-        let forced = forced.map(|(index, hash)| Position { index, hash });
+        checkpoints.extend(forced.map(|(index, hash)| Position { index, hash }));
+        let field = |i| if i < marked { "checkpoints" } else { "forced_blocks" };
+        super::check_points(&checkpoints, field).map_err(DescriptionError)?;
         let usual = Self::named(&name).unwrap_or_else(|| Self::public(&name, &[]));
         let pow = match description.miner_hash_func.as_deref() {
             None | Some("randomx") => usual.pow.clone(),
@@ -69,7 +73,7 @@ impl Network {
             genesis_hash: None,
             difficulty_schedule: Enforcement::Report,
             initial_difficulty,
-            checkpoints: marked.chain(forced).collect(),
+            checkpoints,
             minimum_block_timestamp: description.minimum_block_timestamp,
             bootstrap: description.bootstrappers,
             public,

@@ -14,16 +14,18 @@ fn a_file_names_only_what_differs() {
     assert_eq!(parse("name = 'mine'"), Ok(Network { name: "mine".into(), ..usual.clone() }));
     let own = parse("initial_difficulty = '340282366920938463463374607431768211455'").unwrap();
     assert_eq!((own.initial_difficulty, own.genesis_hash), (u128::MAX, None));
-    assert_eq!(parse("genesis_hash = 'ab'").unwrap().genesis_hash.unwrap(), "ab");
+    let hash = "ab".repeat(32);
+    assert_eq!(parse(&format!("genesis_hash = '{hash}'")).unwrap().genesis_hash, Some(hash.clone()));
     assert_eq!(parse("genesis_hash = 'any'"), Ok(usual));
     let genesis = Network::devnet().genesis_hash.unwrap();
     let devnet = format!(
         "name = 'devnet'\ngenesis_hash = '{genesis}'\ninitial_difficulty = 1\ntarget_block_time = 10\npublic = false"
     );
     assert_eq!(parse(&devnet), Ok(Network::devnet()), "a private network enforces its schedule");
-    let checked = parse("[[checkpoints]]\nindex = 7\nhash = 'ab'").unwrap();
-    assert_eq!(checked.checkpoints, [Position { index: 7, hash: "ab".into() }]);
-    let hash = "ab".repeat(32);
+    let point = Position { index: 7, hash: hash.clone() };
+    let written = format!("{{ index = 7, hash = '{hash}' }}");
+    let checked = parse(&format!("checkpoints = [{written}, {written}]")).unwrap();
+    assert_eq!(checked.checkpoints, [point.clone(), point], "the same twice does no harm");
     for work in ["809", "'809'"] {
         let assumed = parse(&format!("[assume_valid]\nindex = 7\nhash = '{hash}'\nwork = {work}"));
         let expected = AssumeValid { index: 7, hash: hash.clone(), work: CumulativeDifficulty::default() + 809 };
@@ -48,7 +50,9 @@ fn the_schedule_is_enforced_reported_or_off(#[case] written: &str, #[case] meant
 #[case("initial_difficulty = '1e3'", "expected a difficulty")]
 #[case("target_block_time = 0", "target_block_time: must be above zero")]
 #[case("checkpoints = [{ index = 1 }]", "missing field `hash`")]
+#[case("checkpoints = [{ index = 5, hash = 'zz' }]", "checkpoints: index 5: `zz`: expected a hash of 64 lower-case")]
 #[case("checkpoint = []", "unknown field `checkpoint`")]
+#[case("genesis_hash = 'ab'", "genesis_hash: `ab`: expected any, or a hash of 64 lower-case hex digits")]
 #[case("assume_valid = { index = 1, hash = 'AB', work = 7 }", "assume_valid: hash: expected 64 lower-case hex digits")]
 #[case("assume_valid = { index = 1, hash = 'ab', work = -7 }", "work: expected a whole number")]
 #[case("assume_valid = { index = 1, hash = 'ab' }", "missing field `work`")]
@@ -56,6 +60,30 @@ fn the_schedule_is_enforced_reported_or_off(#[case] written: &str, #[case] meant
 fn a_value_that_cannot_work_is_refused(#[case] settings: &str, #[case] problem: &str) {
     let error = parse(settings).unwrap_err();
     assert!(error.contains(problem), "{error}");
+}
+
+#[test]
+fn a_checkpoint_has_one_hash_of_the_right_form() {
+    let (small, other) = ("ab".repeat(32), "cd".repeat(32));
+    let capital = small.to_uppercase();
+    let error = parse(&format!("checkpoints = [{{ index = 5, hash = '{capital}' }}]")).unwrap_err();
+    assert!(error.contains(&format!("checkpoints: index 5: `{capital}`: expected")), "{error}");
+    let error = parse(&format!("genesis_hash = '{capital}'")).unwrap_err();
+    assert!(error.contains(&format!("genesis_hash: `{capital}`: expected")), "{error}");
+    let two = format!("checkpoints = [{{ index = 5, hash = '{small}' }}, {{ index = 5, hash = '{other}' }}]");
+    let error = parse(&two).unwrap_err();
+    assert!(error.contains(&format!("checkpoints: index 5: `{other}`: another block is named there")), "{error}");
+    for (text, problem) in [
+        (format!(r#"{{"checkpoints": [{{"index": 5, "hash": "{capital}"}}]}}"#), "checkpoints: index 5: `ABAB"),
+        (r#"{"forced_blocks": {"40": "zz"}}"#.into(), "forced_blocks: index 40: `zz`: expected a hash"),
+        (
+            format!(r#"{{"checkpoints": [{{"index": 5, "hash": "{small}"}}], "forced_blocks": {{"5": "{other}"}}}}"#),
+            "forced_blocks: index 5: `cdcd",
+        ),
+    ] {
+        let error = Network::described(&text, "x").unwrap_err().to_string();
+        assert!(error.contains(problem), "{text}: {error}");
+    }
 }
 
 #[test]
@@ -89,15 +117,17 @@ fn the_built_in_networks_are_the_networks_own() {
 
 #[test]
 fn the_networks_own_descriptions_are_read() {
+    let (marked, forced) = ("ab".repeat(32), "cd".repeat(32));
     let text = r#"{"name": "mine", "description": "a network", "validators": ["12D3KooWx"],
         "bootstrappers": ["/ip4/192.0.2.1/tcp/4040/ws/p2p/12D3KooW9pte76rpnggcLYkFaawuTEs5DC5axHkg3cK3cewGxxHd"],
         "initial_difficulty": 7, "minimum_block_timestamp": 1761609600, "checkpoint_mode": "manual",
         "checkpoints": [{"block_index": 5, "block_hash": "ab"}, {"block_index": 9, "description": "no hash"}],
         "forced_blocks": {"40": "cd"}}"#;
-    let network = Network::described(text, "file").unwrap();
+    let text = text.replace(r#""ab""#, &format!("\"{marked}\"")).replace(r#""cd""#, &format!("\"{forced}\""));
+    let network = Network::described(&text, "file").unwrap();
     assert_eq!((network.name.as_str(), network.initial_difficulty, network.public), ("mine", 7, true));
     assert_eq!(network.minimum_block_timestamp, Some(1_761_609_600));
-    let expected = [Position { index: 5, hash: "ab".into() }, Position { index: 40, hash: "cd".into() }];
+    let expected = [Position { index: 5, hash: marked }, Position { index: 40, hash: forced }];
     assert_eq!(network.checkpoints, expected);
     assert_eq!((network.bootstrap.len(), network.difficulty_schedule), (1, Enforcement::Report));
 

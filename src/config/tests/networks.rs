@@ -55,3 +55,19 @@ fn a_network_file_says_what_differs() {
     let error = load_env("MODAL_GATEWAY_NETWORK", name).unwrap_err().to_string();
     assert!(error.contains("private.toml") && error.contains("nmae"), "{error}");
 }
+
+#[test]
+fn multicast_dns_is_for_networks_whose_private_addresses_are_dialled() {
+    let dir = tempfile::tempdir().unwrap();
+    for text in [
+        "mdns = true",
+        "network = 'testnet'\nmdns = true\nprivate_addresses = true",
+        "network = 'devnet2'\nmdns = true",
+    ] {
+        assert!(Config::load(sources(dir.path(), text)).unwrap().mdns, "{text}");
+    }
+    let mut forbidden = sources(dir.path(), "network = 'testnet'\nprivate_addresses = false");
+    forbidden.flags = flags([("mdns", true.into())]);
+    let error = Config::load(forbidden).unwrap_err();
+    assert!(error.origin == "--mdns" && error.problem.contains("private_addresses"), "{error}");
+}
