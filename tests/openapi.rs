@@ -146,6 +146,17 @@ fn every_parameter_is_documented_for_get_and_for_post() {
         }
     }
     for (method, path, operation) in operations(&document) {
+        let is_read = !OWN.contains(&path.as_str()) || path.starts_with("/chain/");
+        let headers = parameters(operation, "header");
+        let tip = named(&headers, "x-modal-tip");
+        assert_eq!(tip.is_some(), is_read, "{method} {path}");
+        if let Some(tip) = tip {
+            assert!(tip["required"] == false && tip["schema"]["pattern"].is_string(), "{method} {path}");
+            for (status, code) in [("400", "`invalid_parameter`"), ("503", "`store_unavailable`")] {
+                let described = operation["responses"][status]["description"].as_str().unwrap_or_default();
+                assert!(described.contains(code), "{method} {path}: {described}");
+            }
+        }
         for parameter in operation.get("parameters").and_then(Value::as_array).into_iter().flatten() {
             let has_example = !parameter["example"].is_null() || parameter["schema"]["examples"].is_array();
             assert!(has_example && parameter["description"].is_string(), "{method} {path} {parameter}");

@@ -202,7 +202,7 @@ Examples:
   modal-gateway health --synced
   modal-gateway health http://127.0.0.1:8080/health/live")]
     Health {
-        /// Ready only once the store is in sync with the network
+        /// Ready only once the store is in sync with the network; only with a URL of /health/ready
         #[arg(long)]
         synced: bool,
         /// What to get; /health/ready where there is no path [default: /health/ready at the configured HTTP address, or

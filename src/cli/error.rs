@@ -54,7 +54,10 @@ impl CliError {
 fn is_about_settings(error: &(dyn Error + 'static)) -> bool {
     let itself = error.is::<ConfigError>()
         || error.is::<PeerError>()
-        || matches!(error.downcast_ref(), Some(HealthError::NoPort(_) | HealthError::UserInfo))
+        || matches!(
+            error.downcast_ref(),
+            Some(HealthError::NoPort(_) | HealthError::UserInfo | HealthError::NotReadiness(_))
+        )
         || matches!(error.downcast_ref(), Some(TelemetryError::Filter(_) | TelemetryError::Variable { .. }))
         || matches!(error.downcast_ref(), Some(StoreError::Url(_)))
         || matches!(

@@ -14,7 +14,14 @@ use crate::config::Config;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Most that is read of the answer's status line.
-const MAX_STATUS_LINE: u64 = 256;
+const MAX_STATUS_LINE: usize = 256;
+
+/// Most that is read of the answer's head, and of the body of one that is not 200.
+const MAX_HEAD: usize = 8 << 10;
+const MAX_BODY: usize = 4 << 10;
+
+/// How long that body may take: the status counts without it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the gateway doesn't count as ready.
 #[derive(Debug, thiserror::Error)]
@@ -23,11 +30,13 @@ pub(super) enum HealthError {
     NoPort(SocketAddr),
     #[error("expected a URL with no user and password: none are sent")]
     UserInfo,
+    #[error("{0}: --synced goes with /health/ready alone; no other path says whether the store is in sync")]
+    NotReadiness(Url),
     #[error("{0} can't be reached")]
     Io(Url, #[source] io::Error),
     #[error("{0} gave no answer within {seconds} s", seconds = TIMEOUT.as_secs())]
     Timeout(Url),
-    #[error("{0} answers `{1}`")]
+    #[error("{0} answers {1}")]
     Status(Url, String),
 }
 
@@ -57,17 +66,21 @@ pub(super) async fn run(config: &Config, url: Option<Url>, synced: bool) -> Resu
         None => default_url(if config.tls_cert.is_some() { config.admin } else { config.http })?,
     };
     if synced {
+        // Another path may ignore the parameter, and be 200 whatever the sync does.
+        if !url.path().trim_end_matches('/').ends_with(READY) {
+            return Err(HealthError::NotReadiness(url));
+        }
         let others: Vec<_> = url.query_pairs().into_owned().filter(|(name, _)| name != "synced").collect();
         url.query_pairs_mut().clear().extend_pairs(others).append_pair("synced", "true");
     }
-    let status = match tokio::time::timeout(TIMEOUT, get(&url)).await {
-        Ok(Ok(status)) => status,
+    let (status, detail) = match tokio::time::timeout(TIMEOUT, get(&url)).await {
+        Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(HealthError::Io(url, error)),
         Err(_) => return Err(HealthError::Timeout(url)),
     };
-    match status.split(' ').nth(1) {
-        Some("200") => Ok(()),
-        _ => Err(HealthError::Status(url, status)),
+    match is_good(&status) {
+        true => Ok(()),
+        false => Err(HealthError::Status(url, format!("`{status}`{}", detail.unwrap_or_default()))),
     }
 }
 
@@ -85,8 +98,12 @@ fn default_url(mut http: SocketAddr) -> Result<Url, HealthError> {
     Url::parse(&format!("http://{http}{READY}")).map_err(|_| HealthError::NoPort(http))
 }
 
-/// The status line of the answer.
-async fn get(url: &Url) -> io::Result<String> {
+fn is_good(status: &str) -> bool {
+    status.split(' ').nth(1) == Some("200")
+}
+
+/// The status line of the answer; if it is not good, also what the gateway says is wrong.
+async fn get(url: &Url) -> io::Result<(String, Option<String>)> {
     // `Url` gives IPv6 addresses in brackets, as both the socket and the header want them.
     let host = url.host_str().unwrap_or_default();
     let authority = format!("{host}:{}", url.port_or_known_default().unwrap_or(80));
@@ -94,13 +111,36 @@ async fn get(url: &Url) -> io::Result<String> {
     let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
     let request = format!("GET {target} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    let mut head = Vec::new();
-    stream.take(MAX_STATUS_LINE).read_to_end(&mut head).await?;
-    let line = String::from_utf8_lossy(&head);
-    match line.lines().next() {
-        Some(line) if line.starts_with("HTTP/1.") => Ok(line.chars().filter(|c| !c.is_control()).collect()),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP")),
+    let mut answer = Vec::new();
+    while !answer.contains(&b'\n') && answer.len() < MAX_STATUS_LINE && stream.read_buf(&mut answer).await? > 0 {}
+    let line = String::from_utf8_lossy(&answer[..answer.len().min(MAX_STATUS_LINE)]);
+    let status = match line.lines().next() {
+        Some(line) if line.starts_with("HTTP/1.") => plain(line),
+        _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP")),
+    };
+    if is_good(&status) {
+        return Ok((status, None));
     }
+    let rest =
+        async { while answer.len() < MAX_HEAD + MAX_BODY && matches!(stream.read_buf(&mut answer).await, Ok(1..)) {} };
+    // What has come until then is enough.
+    let _ = tokio::time::timeout(BODY_TIMEOUT, rest).await;
+    Ok((status, detail(&answer)))
+}
+
+/// What is wrong, after a colon, of an answer with a failure of ours in its body.
+fn detail(answer: &[u8]) -> Option<String> {
+    let body = answer.windows(4).position(|end| end == b"\r\n\r\n").map(|end| &answer[end + 4..])?;
+    let body = &body[..body.len().min(MAX_BODY)];
+    // A proxy may have put it into a chunk.
+    let (first, last) = (body.iter().position(|byte| *byte == b'{')?, body.iter().rposition(|byte| *byte == b'}')?);
+    let failure: serde_json::Value = serde_json::from_slice(body.get(first..=last)?).ok()?;
+    failure["errors"]["detail"].as_str().map(|detail| format!(": {}", plain(detail)))
+}
+
+/// A text without control characters.
+fn plain(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 #[cfg(test)]
@@ -137,6 +177,21 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn only_readiness_says_whether_the_store_is_in_sync() {
+        for path in ["/health/live", "/status", "/gateway/"] {
+            let url = parse_url(&format!("http://127.0.0.1:1{path}")).unwrap();
+            let error = run(&Config::default(), Some(url), true).await.unwrap_err();
+            assert!(matches!(error, HealthError::NotReadiness(_)), "{path}: {error}");
+        }
+        // Nobody listens there; that is all that is wrong.
+        for path in ["", "/health/ready", "/gateway/health/ready/"] {
+            let url = parse_url(&format!("http://127.0.0.1:1{path}")).unwrap();
+            let error = run(&Config::default(), Some(url), true).await.unwrap_err();
+            assert!(matches!(error, HealthError::Io(..)), "{path}: {error}");
+        }
+    }
+
     async fn answer(text: &'static str) -> Result<(), HealthError> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Url::parse(&format!("http://{}/a?b=c", listener.local_addr().unwrap())).unwrap();
@@ -156,6 +211,19 @@ mod tests {
         answer("HTTP/1.1 200 OK\r\n\r\nx").await.unwrap();
         let error = answer("HTTP/1.1 503 Service Unavailable\r\n\r\n").await.unwrap_err().to_string();
         assert!(error.ends_with("answers `HTTP/1.1 503 Service Unavailable`"), "{error}");
+        let body =
+            r#"{"ok":false,"data":null,"errors":{"error":"Not synced","detail":"stalled: \u001b[2Jno useful peer"}}"#;
+        for (before, after) in [("", ""), ("75\r\n", "\r\n0\r\n\r\n")] {
+            let text = format!("HTTP/1.1 503 Service Unavailable\r\nx: y\r\n\r\n{before}{body}{after}");
+            let error = answer(text.leak()).await.unwrap_err().to_string();
+            assert!(
+                error.ends_with("answers `HTTP/1.1 503 Service Unavailable`: stalled: [2Jno useful peer"),
+                "{error}"
+            );
+        }
+        let long = format!("HTTP/1.1 503 x\r\n\r\n{{\"errors\":{{\"detail\":\"{}\"}}}}", "y".repeat(MAX_BODY));
+        let error = answer(long.leak()).await.unwrap_err().to_string();
+        assert!(error.ends_with("answers `HTTP/1.1 503 x`"), "{error}");
         assert!(matches!(answer("SSH-2.0-x\r\n").await, Err(HealthError::Io(..))));
         assert!(matches!(answer("").await, Err(HealthError::Io(..))));
     }

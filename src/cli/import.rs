@@ -140,9 +140,11 @@ async fn import(
                 }
             }
         }
-        match (cut || (ours == Some(true) && !ended)) && !partial {
-            true => Err(ImportError::CutOff(file.into())),
-            false => Ok(()),
+        match (cut || (ours == Some(true) && !ended), count == 0 && !ended) {
+            _ if partial => Ok(()),
+            (true, _) => Err(ImportError::CutOff(file.into())),
+            (_, true) => Err(ImportError::Empty(file.into())),
+            _ => Ok(()),
         }
     };
     if let Err(error) = read.await {

@@ -18,7 +18,7 @@ use super::{
     progress,
 };
 use crate::{
-    app::sync_settings,
+    app::{sync_settings, warn_of_other_network},
     chain::Level,
     config::Config,
     p2p::{self, P2pClient, P2pError},
@@ -73,6 +73,7 @@ pub(super) async fn run(
 ) -> Result<(), CliError> {
     let addresses: Vec<_> = peers.iter().map(|peer| resolve(&config.peers(), peer)).collect::<Result<_, _>>()?;
     let store = store::open(config.database_url.as_str(), &open_options(config)).await?;
+    warn_of_other_network(&*store, &config.network).await;
     let outcome = match sync(config, store.clone(), addresses, mode, shutdown).await {
         Err(_) if shutdown.is_cancelled() => Err(CliError::Interrupted),
         outcome => outcome.map_err(CliError::from),

@@ -88,12 +88,13 @@ impl FromRequest<Arc<Gateway>> for Read {
             if let Some((name, _)) = parameters.first() {
                 let cut: String = name.chars().take(64).collect();
                 let detail = format!("{cut:?} in the query string: the parameters of a POST go into its JSON body");
-                return Err(Failure::with_detail(Code::UnknownParameter, detail).into());
+                return Err(with_shared(row, Failure::with_detail(Code::UnknownParameter, detail)).into());
             }
-            Box::pin(query_of_body(row, &parts.headers, body)).await?
+            Box::pin(query_of_body(row, &parts.headers, body)).await
         } else {
-            row.query_of_pairs(parameters.into_iter())?
+            row.query_of_pairs(parameters.into_iter())
         };
+        let query = query.map_err(|failure| with_shared(row, failure))?;
         let origin = match peer {
             Some(name) => gateway.source.origin(name)?,
             None => Origin::Local,
@@ -111,6 +112,20 @@ impl FromRequest<Arc<Gateway>> for Read {
             preferences: Preferences::of(&parts.method, &parts.headers, row.is_list(), numbers)?,
             supports_chunks: supports_chunks(parts.version),
         })
+    }
+}
+
+/// Adds to the failure of an unknown parameter those that a path takes in the query string beside its own, with any
+/// method.
+fn with_shared(row: &Path, failure: Failure) -> Failure {
+    match (failure.code, &failure.detail) {
+        (Code::UnknownParameter, Some(detail)) => {
+            let (list, blocks) = (row.is_list().then_some("anchor"), row.gives_blocks().then_some(numbers::NAME));
+            let names: Vec<_> = ["peer"].into_iter().chain(list).chain(blocks).collect();
+            let detail = format!("{detail}; the query string may have {}", names.join(", "));
+            failure.detail(detail)
+        }
+        _ => failure,
     }
 }
 

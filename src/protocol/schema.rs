@@ -41,7 +41,8 @@ pub struct Block {
     is_canonical: bool,
     /// Whether it was orphaned.
     is_orphaned: bool,
-    /// When it was first seen, in unix seconds.
+    /// When it was first seen, in unix seconds: by this gateway if it came by gossip, by the sender if it was imported
+    /// or forwarded. Null if it was synced.
     #[schema(required)]
     seen_at: Option<i64>,
     /// When it was orphaned, in unix seconds.
@@ -50,10 +51,10 @@ pub struct Block {
     /// Why it was orphaned.
     #[schema(required)]
     orphan_reason: Option<String>,
-    /// Height of the chain when it was first seen.
+    /// Height of the sender's chain when that saw it. Null if it came by gossip or was synced.
     #[schema(required)]
     height_at_time: Option<u64>,
-    /// Hash of the block that won against it.
+    /// Hash of the tip of the chain that replaced it.
     #[schema(required)]
     competing_hash: Option<String>,
     /// Rules that it deviates from and that the network doesn't enforce, `schedule` and `timestamp`; absent where there

@@ -249,9 +249,14 @@ fn orphans_are_kept_beside_the_chain() {
 }
 
 #[test]
-fn an_empty_file_is_an_empty_chain() {
+fn an_empty_file_is_refused_and_the_export_of_an_empty_store_is_not() {
     let dir = WorkDir::new();
-    let done = dir.import_stdin(b"").ok().stderr;
+    for nothing in [&b""[..], b"\n \r\n"] {
+        dir.import_stdin(nothing).fails(1, &["stdin is empty", "closing record", "--partial"]);
+    }
+    let file = dir.write("empty", "");
+    dir.import(&file).fails(1, &["empty is empty"]);
+    let done = dir.run(["import", "--partial", "--verify", "linked", file.to_str().unwrap()]).ok().stderr;
     assert_eq!(done, "imported 0 blocks (0 already there, 0 orphans), the chain is empty\n");
     let export = dir.run(["export", "-"]).ok().stdout;
     let empty = r#"{"count":0,"sha256":"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}"#;

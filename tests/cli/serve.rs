@@ -8,8 +8,13 @@ use std::{
 };
 
 use crate::{
-    TIP, WorkDir, fixture,
-    support::{ports::free_port, postgres::Database, process::Process, relay::Relay},
+    OTHER_NETWORK, TIP, WorkDir, fixture, fixture_lines,
+    support::{
+        ports::free_port,
+        postgres::Database,
+        process::{Process, SERVE},
+        relay::Relay,
+    },
 };
 
 #[tokio::test]
@@ -18,6 +23,7 @@ async fn health_is_an_exit_code() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     dir.run(["health", "--http", &free]).fails(1, &["/health/ready can't be reached"]);
     dir.run(["health", "http://gateway:hunter2@127.0.0.1:1"]).fails(2, &["no user and password"]);
+    dir.run(["health", "--synced", "http://127.0.0.1:1/health/live"]).fails(2, &["--synced goes with /health/ready"]);
     let usage = dir.run(["health", "ftp://x"]);
     assert_eq!(usage.code, 2, "{}", usage.stderr);
 }
@@ -98,11 +104,38 @@ fn a_gateway_without_peers_warns_and_is_ready_but_not_synced() {
     let args = ["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
     let gateway = Process::start_quietly(dir.command(args));
     dir.run(["health", &gateway.http]).ok();
+    // `stalled` with its reason, or `syncing` before the first look at the peers.
     for url in
         [gateway.http.clone(), format!("{}/?synced=false", gateway.http), format!("{}/?synced=true", gateway.http)]
     {
-        dir.run(["health", "--synced", &url]).fails(1, &["/health/ready?synced=true answers `HTTP/1.1 503"]);
+        dir.run(["health", "--synced", &url])
+            .fails(1, &["/health/ready?synced=true answers `HTTP/1.1 503", "Unavailable`: s"]);
     }
     let log = gateway.log.lock().unwrap().join("\n");
     assert!(log.contains("WARN") && log.contains("no peer is configured"), "{log}");
+}
+
+#[test]
+fn a_store_of_another_network_is_named_at_the_start() {
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
+    dir.write("other.toml", OTHER_NETWORK);
+    let genesis: serde_json::Value = serde_json::from_slice(&fixture_lines()[0]).unwrap();
+    let pinned = OTHER_NETWORK.rsplit('\'').nth(1).unwrap();
+    let said = |log: &str| {
+        let line = log.lines().find(|line| line.contains("the store holds the chain of another network"));
+        line.is_some_and(|line| {
+            ["WARN", genesis["hash"].as_str().unwrap(), pinned, "--database-url"].iter().all(|part| line.contains(part))
+        })
+    };
+    let serve = |network: &str| {
+        let gateway = Process::start_quietly(dir.command(SERVE.into_iter().chain(["--network", network])));
+        gateway.log.lock().unwrap().join("\n")
+    };
+    let log = serve("other.toml");
+    assert!(said(&log), "{log}");
+    let log = serve("devnet");
+    assert!(!said(&log), "{log}");
+    let sync = dir.run(["sync", "/ip4/127.0.0.1/tcp/1", "--network", "other.toml"]);
+    assert!(sync.code == 1 && said(&sync.stderr), "{}", sync.stderr);
 }

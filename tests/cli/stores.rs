@@ -32,7 +32,8 @@ fn a_file_that_is_no_store_or_not_there() {
 async fn a_store_that_cannot_be_written_says_why() {
     let dir = WorkDir::new();
     dir.run(["migrate"]).ok();
-    let read_only = ["import", "-", "--database-url", "sqlite://modal-gateway.db?mode=ro"];
+    let chain = fixture();
+    let read_only = ["import", chain.to_str().unwrap(), "--database-url", "sqlite://modal-gateway.db?mode=ro"];
     dir.run(read_only).fails(1, &["the store is read-only: it was opened for reading only"]);
 
     let mut database = dir.database().await;

@@ -18,6 +18,7 @@ async fn browsers_get_failures_as_pages() {
     let world = World::start(Backend::Sqlite).await;
     for (path, status, root) in [
         ("/block/9999", 404, "../"),
+        ("/epoch/99", 404, "../"),
         ("/nowhere", 404, "./"),
         ("/nowhere/", 404, "../"),
         ("/a/b/c", 404, "../../"),
@@ -32,6 +33,9 @@ async fn browsers_get_failures_as_pages() {
         assert_eq!(reply.header("cache-control"), Some("no-store"), "{path}");
         let page = Document::parse(&body);
         check(path, &page);
+        let heading = page.one("h1").text.clone();
+        assert!(!path.starts_with("/block/") || heading == "Block not found", "{heading}");
+        assert!(!path.starts_with("/epoch/") || heading == "Epoch not found", "{heading}");
         let home = page.all("a").nth(1).unwrap().get("href").unwrap().to_owned();
         assert_eq!(home, root, "{path}");
     }

@@ -1,6 +1,6 @@
 //! What each page says.
 
-use modal_gateway::chain::{Election, Level};
+use modal_gateway::chain::{Election, Level, MinerBlock};
 use rstest::rstest;
 
 use crate::{
@@ -137,14 +137,19 @@ async fn forks_and_reorganisations_are_told() {
     }
 }
 
+/// Stores blocks beside the chain.
+async fn add_orphan(world: &World, blocks: &[MinerBlock]) {
+    let store = world.gateway.store.open().await;
+    let mut writer = store.write().await.unwrap();
+    writer.add_orphans(blocks, Level::None).await.unwrap();
+    writer.commit().await.unwrap();
+}
+
 #[tokio::test]
 async fn forks_of_one_block_can_be_hidden() {
     let world = World::start(Backend::Sqlite).await;
     let orphan = nominating(linked(Some(&world.chain[60]), 1, "short"), "Short");
-    let store = world.gateway.store.open().await;
-    let mut writer = store.write().await.unwrap();
-    writer.add_orphans(&orphan, Level::None).await.unwrap();
-    writer.commit().await.unwrap();
+    add_orphan(&world, &orphan).await;
     let all = crate::support::until::eventually(async || {
         let shown = text(&world.page("/forks").await);
         shown.contains(&orphan[0].hash).then_some(shown)
@@ -208,8 +213,73 @@ async fn a_nominee_has_its_blocks_and_its_rank() {
     assert!(text(&page).contains("met no peer of that id"));
     let ranking = world.page("/nominees?epochs=1").await;
     assert!(text(&ranking).contains("12D3KooNew1") && !text(&ranking).contains("12D3KooOld3"));
+    assert!(text(&ranking).contains("5 blocks of the epoch 3, which may be incomplete"), "{}", text(&ranking));
+    let several = text(&world.page("/nominees?epochs=2").await);
+    assert!(several.contains("45 blocks of the epochs 2 to 3, the last of which"), "{several}");
     assert_eq!(visit(&world.gateway, "/nominee/12D3KooWNobody").await.status, 404);
     assert_eq!(visit(&world.gateway, "/nominees?epochs=26").await.status, 400);
+}
+
+#[tokio::test]
+async fn one_block_is_one_block() {
+    let store = TestStore::create(Backend::Sqlite).await;
+    store.append(nominating(linked(None, 2, "main"), "Main"), Level::None).await;
+    let gateway = TestGateway::over(store, &[], |config| config).await;
+    let ranking = text(&page(&gateway, "/nominees").await);
+    assert!(ranking.contains("1 block of the epoch 0, which may be incomplete"), "{ranking}");
+    let nominee = text(&page(&gateway, "/nominee/12D3KooMain1").await);
+    assert!(nominee.contains("1 canonical block nominates this peer"), "{nominee}");
+}
+
+#[tokio::test]
+async fn the_nominee_of_an_orphan_is_no_link() {
+    let world = World::start(Backend::Sqlite).await;
+    let orphan = nominating(linked(Some(&world.chain[60]), 1, "short"), "Short");
+    add_orphan(&world, &orphan).await;
+    let (hash, nominee) = (&orphan[0].hash, &orphan[0].nominated_peer_id);
+    for path in [format!("/block/{hash}"), "/epoch/1".into()] {
+        let page = crate::support::until::eventually(async || {
+            let page = world.page(&path).await;
+            text(&page).contains(nominee.as_str()).then_some(page)
+        })
+        .await;
+        let links: Vec<_> = page.all("a").filter_map(|link| link.get("href")).collect();
+        assert!(!links.iter().any(|link| link.contains(nominee.as_str())), "{path}: {links:?}");
+        assert!(path.contains("block") || links.iter().any(|link| link.contains("nominee/")), "{path}: {links:?}");
+    }
+    assert_eq!(visit(&world.gateway, &format!("/nominee/{nominee}")).await.status, 404);
+}
+
+/// What a page shows is also there as JSON: as many entries, and those of the same part of the list.
+#[tokio::test]
+async fn the_json_link_gives_what_the_page_shows() {
+    let world = World::start(Backend::Sqlite).await;
+    let old = &world.old[120];
+    let behind = format!("120%3A{}", old.hash);
+    for (path, expected) in [
+        ("/".into(), "chain/blocks?limit=15".into()),
+        ("/blocks".into(), "chain/blocks?limit=50".into()),
+        ("/blocks?before=60".into(), "chain/blocks?limit=50&before=60".into()),
+        ("/epochs?before=2".into(), "chain/epochs?limit=20&before=2".into()),
+        ("/reorganisations?before=9".into(), "chain/reorganisations?limit=40&before=9".into()),
+        ("/forks".into(), "chain/orphans?limit=60".into()),
+        (format!("/forks?before={behind}"), format!("chain/orphans?limit=60&before={behind}")),
+        ("/nominee/12D3KooOld3?before=60".into(), "chain/nominees/12D3KooOld3?limit=50&before=60".into()),
+    ] {
+        let page = world.page(&path).await;
+        let link = page.all("a").find(|link| link.text.ends_with("as JSON")).unwrap().get("href").unwrap();
+        let link = link.trim_start_matches(['.', '/']);
+        assert_eq!(link, expected, "{path}");
+        let reply = world.gateway.get(&format!("/{link}")).await;
+        assert_eq!(reply.status, 200, "{link}");
+        if !link.contains("blocks") && !link.contains("nominees") {
+            continue;
+        }
+        let shown = text(&page);
+        for block in reply.json()["data"]["blocks"].as_array().unwrap() {
+            assert!(shown.contains(block["hash"].as_str().unwrap()), "{path} lacks {block}");
+        }
+    }
 }
 
 #[tokio::test]

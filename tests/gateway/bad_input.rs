@@ -118,6 +118,27 @@ async fn bodies_that_are_wrong_are_refused() {
 }
 
 #[tokio::test]
+async fn an_unknown_parameter_is_told_what_the_query_string_may_have() {
+    let gateway = TestGateway::start(Backend::Sqlite).await;
+    let m = "/data/miner_block";
+    for (path, body, names) in [
+        (format!("{m}/epoch?epohc=1"), None, "peer, anchor, numbers"),
+        (format!("{m}/get?perr=any"), None, "peer, numbers"),
+        (format!("{m}/debug_index?index=0&numbers=string"), None, "peer"),
+        (format!("{m}/epoch"), Some(r#"{"epoch":0,"peer":"any"}"#), "peer, anchor, numbers"),
+        (format!("{m}/epoch?epoch=0"), Some("{}"), "peer, anchor, numbers"),
+    ] {
+        let reply = match body {
+            Some(body) => gateway.post(&path, body).await,
+            None => gateway.get(&path).await,
+        };
+        assert_eq!((reply.status, reply.code().as_str()), (400, "unknown_parameter"), "{path}");
+        let detail = reply.json()["errors"]["detail"].as_str().unwrap().to_owned();
+        assert!(detail.ends_with(&format!("; the query string may have {names}")), "{path}: {detail}");
+    }
+}
+
+#[tokio::test]
 async fn wrong_methods_are_answered_with_the_allowed_ones() {
     let gateway = TestGateway::start(Backend::Sqlite).await;
     let put = gateway.request(|http, base| http.put(format!("{base}/data/miner_block/epoch"))).await;

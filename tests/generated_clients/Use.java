@@ -12,13 +12,13 @@ public class Use {
         ApiClient client = new ApiClient();
         client.updateBaseUri(arguments[0]);
         ProtocolApi api = new ProtocolApi(client);
-        EnvelopeEpochData epoch = api.getEpoch(0L, "string", null, null, null, null);
+        EnvelopeEpochData epoch = api.getEpoch(0L, "string", null, null, null, null, null);
         if (!epoch.getOk() || epoch.getErrors() != null) throw new IllegalStateException(epoch.toString());
         for (MinerBlock block : epoch.getData().getBlocks()) {
             System.out.println(new BigInteger(block.getMinerNumber()));
         }
         try {
-            api.getRange(7L, 3L, "string", null, null, null, null, null);
+            api.getRange(7L, 3L, "string", null, null, null, null, null, null);
         } catch (ApiException error) {
             ErrorEnvelope failed = client.getObjectMapper().readValue(error.getResponseBody(), ErrorEnvelope.class);
             System.out.println(error.getCode() + " " + failed.getErrors().getCode().getValue());

@@ -19,6 +19,10 @@ pub(in crate::cli) enum ImportError {
     Conflict { file: String, first: u64, last: u64, problem: String },
     #[error("{0} ends without the record that closes an export: it is cut off, or --partial imports it as it is")]
     CutOff(String),
+    #[error(
+        "{0} is empty: it is cut off, since even the export of an empty store has a closing record; --partial takes it"
+    )]
+    Empty(String),
     /// The file is imported again, in full.
     #[error("its chain does not contain the network's assume-valid block")]
     NotAssumed,

@@ -88,7 +88,7 @@ fn describe(visit: &Visit, frame: Frame, by_index: bool, tip: u64, detail: Block
     marks.push(Mark::named(detail.verification));
     let own = links.own(&block.hash);
     let long = Shown::whole(&block.nominated_peer_id);
-    let nominee = links.nominee(&block.nominated_peer_id);
+    let nominee = links.nominee_of(&block);
     let orphaned = is_orphaned.then(|| Orphaned {
         at: block.orphaned_at.map(|at| Moment::new(at, now)),
         reason: block.orphan_reason.as_deref().map(|reason| Shown::listed(reason).text).unwrap_or_default(),

@@ -21,6 +21,9 @@ struct BlocksPage {
     frame: Frame,
     rows: Vec<BlockRow>,
     is_first: bool,
+    /// The parameters of the same list as JSON.
+    limit: u64,
+    before: Option<u64>,
     older: Option<u64>,
 }
 
@@ -31,6 +34,8 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
     let page = BlocksPage {
         rows: read::rows(&visit, &blocks.snapshot, &blocks.data.blocks),
         is_first: before.is_none(),
+        limit: PER_PAGE,
+        before,
         older: blocks.data.next_before,
         frame: visit.frame(Section::Blocks, "Blocks", &blocks.snapshot).await?,
     };

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     chain::{self, BLOCKS_PER_EPOCH, MinerBlock, election},
     http::envelope::Rejection,
-    protocol::Failure,
+    protocol::{Code, Failure},
     source::view::model::{Election, EpochDetail, EpochSummary, Validator},
 };
 
@@ -164,7 +164,12 @@ fn branch(last: &MinerBlock, orphans: &[MinerBlock], kept: &[MinerBlock], first:
 /// The page of an epoch.
 pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
     let epoch: u64 = visit.name.parse().map_err(|_| invalid("epoch", "expected an integer from 0"))?;
-    let viewed = read::epoch(&visit, epoch).await?;
+    // The code's own text is about a block.
+    let named = |failure: Failure| match failure.code {
+        Code::BlockNotFound => Failure { error: "Epoch not found".into(), ..failure },
+        _ => failure,
+    };
+    let viewed = read::epoch(&visit, epoch).await.map_err(named)?;
     let replaced = replaced(&visit, &viewed.data.summary).await?;
     let title = format!("Epoch {}", text::grouped(epoch));
     let frame = visit.frame(Section::Epochs, title, &viewed.snapshot).await?;

@@ -24,6 +24,9 @@ struct EpochsPage {
     rows: Vec<EpochFigures>,
     charts: Vec<Chart>,
     is_first: bool,
+    /// The parameters of the same list as JSON.
+    limit: u64,
+    before: Option<u64>,
     older: Option<u64>,
     definition: &'static str,
 }
@@ -44,6 +47,8 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
             Chart::new("rate", "Hash rate", &values(|epoch| epoch.hash_rate), text::hash_rate),
         ],
         is_first: before.is_none(),
+        limit: PER_PAGE,
+        before,
         older: viewed.data.next_before,
         definition: viewed.data.definition,
         frame: visit.frame(Section::Epochs, "Epochs", &viewed.snapshot).await?,

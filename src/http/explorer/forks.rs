@@ -34,6 +34,9 @@ struct ForksPage {
     hides: bool,
     depths: Depths,
     is_first: bool,
+    /// The parameters of the same list as JSON.
+    limit: u64,
+    before: Option<String>,
     older: Option<String>,
 }
 
@@ -70,6 +73,11 @@ fn behind(text: &str) -> Result<(u64, String), Failure> {
     block.ok_or_else(|| invalid("before", "expected an index, a colon and a hash"))
 }
 
+/// A text as the value of a parameter.
+fn escaped(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
 /// The page of branches, those with blocks behind `before`.
 pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
     let before = visit.parameter("before").filter(|text| !text.is_empty()).map(behind).transpose()?;
@@ -88,7 +96,9 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
         hides,
         depths: Depths::of(&seen.data.reorganisations),
         is_first: before.is_none(),
-        older: viewed.data.next_before.map(|next| utf8_percent_encode(&next, NON_ALPHANUMERIC).to_string()),
+        limit: ORPHANS,
+        before: before.map(|(index, hash)| escaped(&format!("{index}:{hash}"))),
+        older: viewed.data.next_before.as_deref().map(escaped),
         frame: visit.frame(Section::Forks, "Forks", &viewed.snapshot).await?,
     };
     Ok(respond(&visit, &page.frame, &page)?)

@@ -29,6 +29,8 @@ struct HomePage {
     figures: Figures,
     rows: Vec<BlockRow>,
     older: Option<u64>,
+    /// How many blocks of the chain are among the rows.
+    limit: u64,
     reorganisations: Vec<ReorganisationRow>,
     peers: Standings,
 }
@@ -49,6 +51,7 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
     let page = HomePage {
         rows: rows.collect(),
         older: blocks.data.next_before,
+        limit: BLOCKS,
         figures: Figures::new(&visit, &figures.data),
         reorganisations: ReorganisationRow::all(&visit, &reorganisations.data.reorganisations),
         peers: Standings::of(&visit.gateway.peers()),

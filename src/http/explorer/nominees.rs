@@ -32,6 +32,7 @@ struct NomineesPage {
     choices: Vec<u64>,
     from: Numbered,
     to: Numbered,
+    is_one_epoch: bool,
     blocks: String,
     ranked: Vec<Ranked>,
     /// Nominees that are left out at the end.
@@ -73,6 +74,7 @@ pub(super) async fn ranking(visit: Visit) -> Result<Response, Rejection> {
         choices,
         from: visit.links.epoch(ranking.from_epoch),
         to: visit.links.epoch(ranking.to_epoch),
+        is_one_epoch: ranking.from_epoch == ranking.to_epoch,
         blocks: text::grouped(ranking.blocks),
         ranked: ranked.collect(),
         left_out: ranking.nominees.len().saturating_sub(LISTED),
@@ -93,6 +95,9 @@ struct NomineePage {
     known: Option<PeerRow>,
     rows: Vec<BlockRow>,
     is_first: bool,
+    /// The parameters of the same list as JSON.
+    limit: u64,
+    before: Option<u64>,
     older: Option<u64>,
 }
 
@@ -116,6 +121,8 @@ pub(super) async fn nominee(visit: Visit) -> Result<Response, Rejection> {
         known: known.map(|peer| PeerRow::new(&visit, &peer)),
         rows: read::rows(&visit, &viewed.snapshot, &viewed.data.blocks),
         is_first: before.is_none(),
+        limit: blocks::PER_PAGE,
+        before,
         older: viewed.data.next_before,
         frame: visit.frame(Section::Nominees, title, &viewed.snapshot).await?,
     };

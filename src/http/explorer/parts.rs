@@ -46,6 +46,11 @@ impl Id {
         Self { href: None, shown: Shown::whole(text) }
     }
 
+    /// The same without its link.
+    pub(super) fn unlinked(self) -> Self {
+        Self { href: None, ..self }
+    }
+
     /// Whether the end of the text is left out.
     pub(super) fn is_cut(&self) -> bool {
         self.shown.is_cut
@@ -218,6 +223,13 @@ impl Links {
         }
     }
 
+    /// The nominee of a block. That of an orphaned one has no link: unless canonical blocks nominate the peer too, there
+    /// is no page of it.
+    pub(super) fn nominee_of(&self, block: &MinerBlock) -> Id {
+        let nominee = self.nominee(&block.nominated_peer_id);
+        if block.is_canonical { nominee } else { nominee.unlinked() }
+    }
+
     fn page(&self, family: &str, name: &str) -> Option<String> {
         Some(format!("{}{family}/{}", self.root, text::segment(name)?))
     }
@@ -282,7 +294,7 @@ impl BlockRow {
             index: links.index(block.index),
             hash: links.block(&block.hash),
             time: Moment::new(block.timestamp, now),
-            nominee: links.nominee(&block.nominated_peer_id),
+            nominee: links.nominee_of(block),
             difficulty: text::grouped(block.target_difficulty),
             mark: if is_orphaned { Mark::Orphaned } else { Mark::finality(is_final) },
             is_orphaned,

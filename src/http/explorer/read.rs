@@ -75,7 +75,7 @@ pub(super) async fn search(visit: &Visit, text: &str) -> Answer<Found> {
     with_deadline(async { source.views().search(&*source.state().await?, text).await }).await
 }
 
-/// Whether the canonical block at `index` is deeper than the finality depth.
+/// Whether the canonical block at `index` is at the finality depth or deeper.
 pub(super) fn is_final(visit: &Visit, chain: &Snapshot, index: u64) -> bool {
     visit.gateway.source.views().settled(chain, index)
 }

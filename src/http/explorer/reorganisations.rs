@@ -27,6 +27,9 @@ struct ReorganisationsPage {
     reorganisations: Vec<ReorganisationRow>,
     depths: Depths,
     is_first: bool,
+    /// The parameters of the same list as JSON.
+    limit: u64,
+    before: Option<u64>,
     older: Option<u64>,
 }
 
@@ -111,6 +114,8 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
         reorganisations: ReorganisationRow::all(&visit, &viewed.data.reorganisations),
         depths: Depths::of(&viewed.data.reorganisations),
         is_first: before.is_none(),
+        limit: PER_PAGE,
+        before,
         older: viewed.data.next_before,
         frame: visit.frame(Section::Reorganisations, "Reorganisations", &viewed.snapshot).await?,
     };

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     parts::{
-        EVERY, GENESIS, HEADERS, LIMITED, READ, UNCACHED, add_headers, conditions, describe_numbers, optional_text,
+        EVERY, GENESIS, HEADERS, LIMITED, READ, UNCACHED, add_headers, describe_numbers, optional_text, request_headers,
     },
     views,
 };
@@ -142,7 +142,7 @@ fn describe_read(operation: &mut Value, is_get: bool, is_list: bool, numbers: Op
     let parameters = [("peer", peer, "any"), ("anchor", anchor, GENESIS)];
     let parameters = parameters.into_iter().filter(|(name, ..)| is_list || *name != "anchor");
     let parameters = parameters.map(|(name, description, example)| optional_text(name, "query", description, example));
-    let parameters = numbers.map(describe_numbers).into_iter().chain(parameters).chain(conditions(is_get));
+    let parameters = numbers.map(describe_numbers).into_iter().chain(parameters).chain(request_headers(is_get));
     match operation.get_mut("parameters").and_then(Value::as_array_mut) {
         Some(all) => all.extend(parameters),
         None => operation["parameters"] = parameters.collect(),

@@ -6,6 +6,9 @@ use crate::http::numbers::{self, Numbers};
 
 pub(super) const GENESIS: &str = "63dc2d1c29cfed7824b8696e63e2105d6929aff382e7e03c738989d170087e60";
 
+/// The tip of the chain of the examples.
+const TIP: &str = "1:0030b29d284c73be09fef31e0d5b564f25fdd8381d8759b771a2f459e7e1b859";
+
 pub(super) const ETAG: &str = "\"c1d4ce3cd4bd2ab7e4e8f3f1a4ae0a3f\"";
 
 /// Headers: the component's name, the header's name, description, example.
@@ -15,7 +18,7 @@ pub(super) const HEADERS: [(&str, &str, &str, &str); 14] = [
         "tip",
         "x-modal-tip",
         "Tip of the gateway's store: `<index>:<hash>`. Absent for an empty chain, for `/ping`, and from answers that any cache may keep.",
-        "1:0030b29d284c73be09fef31e0d5b564f25fdd8381d8759b771a2f459e7e1b859",
+        TIP,
     ),
     (
         "tip_age",
@@ -89,15 +92,22 @@ pub(super) const EVERY: [&str; 2] = ["request_id", "timing"];
 /// Headers of all that counts against the rate limit.
 pub(super) const LIMITED: [&str; 2] = ["ratelimit", "policy"];
 
-/// The headers of conditional requests.
-pub(super) fn conditions(is_get: bool) -> [Value; 2] {
+/// The request headers of a read: its conditions, and the tip that the client has seen.
+pub(super) fn request_headers(is_get: bool) -> [Value; 3] {
     let copies = match is_get {
         true => "Entity tags of the client's copies, separated by commas; 304 if one is current.",
         false => "Entity tags of the client's copies, separated by commas; 412 if one is current.",
     };
     let current = "Entity tags of which one must be current, separated by commas; else 412.";
-    [("if-none-match", copies), ("if-match", current)]
-        .map(|(name, description)| optional_text(name, "header", description, ETAG))
+    let conditions = [("if-none-match", copies), ("if-match", current)];
+    let [copies, current] = conditions.map(|(name, text)| optional_text(name, "header", text, ETAG));
+    let seen = "The `x-modal-tip` of an earlier answer, also of another gateway on the same database: the answer is \
+                from a chain that has that block, or had it before a reorganisation; 400 if it is malformed, 503 if that \
+                can't be told now. A block that the database does not have changes nothing. Not looked at with `peer`.";
+    let mut seen = optional_text("x-modal-tip", "header", seen, TIP);
+    // Somewhat narrower than what is taken: without verification a hash may be nearly any text.
+    seen["schema"]["pattern"] = "^[0-9]{1,19}:[!-~]+$".into();
+    [copies, current, seen]
 }
 
 pub(super) fn optional_text(name: &str, place: &str, description: &str, example: &str) -> Value {

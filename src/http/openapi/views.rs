@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::parts::{GENESIS, READ, add_headers, conditions, describe_numbers};
+use super::parts::{GENESIS, READ, add_headers, describe_numbers, request_headers};
 use crate::{
     http::{
         numbers::{self, Numbers},
@@ -19,8 +19,12 @@ pub(super) fn concerns(code: Code, view: &View) -> bool {
         Code::AnchorNotCanonical => has("anchor"),
         Code::AnswerTooLarge => view.path.starts_with("/chain/nominees"),
         Code::MissingParameter => view.parameters.iter().any(|parameter| parameter.required),
-        Code::InvalidParameter => !view.parameters.is_empty() || view.path.ends_with('}'),
-        Code::UnknownParameter | Code::MalformedQuery | Code::UriTooLong | Code::PreconditionFailed => true,
+        // `x-modal-tip` too may be malformed.
+        Code::InvalidParameter
+        | Code::UnknownParameter
+        | Code::MalformedQuery
+        | Code::UriTooLong
+        | Code::PreconditionFailed => true,
         _ => false,
     }
 }
@@ -63,7 +67,7 @@ pub(super) fn describe(operation: &mut Value, view: &View, numbers: Numbers) {
         })
     });
     let numbers = view.has_blocks.then(|| describe_numbers(numbers));
-    operation["parameters"] = segment.into_iter().chain(query).chain(numbers).chain(conditions(true)).collect();
+    operation["parameters"] = segment.into_iter().chain(query).chain(numbers).chain(request_headers(true)).collect();
     let responses = &mut operation["responses"];
     add_headers(&mut responses["200"], &READ);
     responses["304"] = json!({"description": "The client's copy is current"});
