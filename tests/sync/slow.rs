@@ -7,7 +7,7 @@ use libp2p::identity::Keypair;
 use modal_gateway::{
     chain::Level,
     p2p::{self, Accepted, P2pConfig, Responder},
-    source::job::{Mode, SyncState},
+    source::job::{Mode, SyncState, SyncStatus},
     sync::{Service, Settings},
 };
 use rstest::rstest;
@@ -99,6 +99,9 @@ async fn while_nobody_answers_a_poll_blocks_are_heard_and_the_service_can_stop(
     eventually(async || (!peer.requests().is_empty()).then_some(())).await;
     peer.publish(announcement(chain.tip()));
     syncing.wait_for_tip(chain.tip()).await;
+    // The poll goes on: it ends after ten seconds, when the peer's own library gives its silence up.
+    let reason = SyncStatus::read(&*syncing.store, true).await.unwrap().reason;
+    assert_eq!(reason.as_deref(), Some("the sync has not begun yet"));
     stop.cancel();
     tokio::time::timeout(PATIENCE, running).await.expect("it does not wait for the answer").unwrap();
 }
