@@ -72,7 +72,7 @@ async fn a_new_store_is_opened_many_times_at_once(#[values(Sqlite, Postgres)] ki
 /// A gateway that comes while another one migrates a long chain waits for it, however long that takes.
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
-async fn who_comes_during_a_migration_waits(#[values(false, true)] pooled: bool) {
+async fn a_start_during_a_migration_waits_for_it(#[values(false, true)] pooled: bool) {
     let test = TestDatabase::new(Postgres).await;
     let pooler = match pooled {
         true => Some(PgBouncer::before(&test.url(), "transaction").await),

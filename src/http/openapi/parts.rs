@@ -103,7 +103,7 @@ pub(super) fn request_headers(is_get: bool) -> [Value; 3] {
     let [copies, current] = conditions.map(|(name, text)| optional_text(name, "header", text, ETAG));
     let seen = "The `x-modal-tip` of an earlier answer, also of another gateway on the same database: the answer is \
                 from a chain that has that block, or had it before a reorganisation; 400 if it is malformed, 503 if that \
-                can't be told now. A block that the database does not have changes nothing. Not looked at with `peer`.";
+                can't be known now. A block that the database does not have changes nothing. Ignored with `peer`.";
     let mut seen = optional_text("x-modal-tip", "header", seen, TIP);
     // Somewhat narrower than what is taken: without verification a hash may be nearly any text.
     seen["schema"]["pattern"] = "^[0-9]{1,19}:[!-~]+$".into();

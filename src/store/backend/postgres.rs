@@ -240,7 +240,6 @@ fn connector(url: &str, lock: Duration, statement: Duration) -> Result<Connector
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::store::backend::statements::postgres as server;
 

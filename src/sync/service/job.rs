@@ -200,7 +200,7 @@ impl Service {
         match self.write_job_progress(id, &progress).await {
             Ok(false) => {}
             Ok(true) => return Err(SyncError::Cancelled),
-            // Retried in a second. The job itself gives up on a failing store, and the lease tells whether another
+            // Retried in a second. The job itself gives up on a failing store, and the lease shows whether another
             // process may continue.
             Err(error) => tracing::debug!(%error, "the progress of a job was not written"),
         }

@@ -60,8 +60,8 @@ pub async fn prepare_in_transaction(
     Ok(versions)
 }
 
-/// Statements that lift the limits of time, each beginning with `set`: a migration of a long chain takes minutes, and who
-/// comes meanwhile waits for it.
+/// Statements that lift the limits of time, each beginning with `set`: a migration of a long chain takes minutes, and a
+/// program that starts meanwhile waits for it.
 pub fn unlimited(set: &str) -> String {
     format!("{set} lock_timeout = 0; {set} statement_timeout = 0;")
 }
