@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader},
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
 use rstest::rstest;
@@ -98,14 +98,31 @@ fn a_log_has_colours_only_where_a_terminal_shows_them(#[case] variables: &[(&str
     assert_eq!(said.contains('\x1b'), coloured, "{said}");
 }
 
+/// A gateway, started by another program, and the lines that it says.
+fn serve_by(dir: &WorkDir, starter: &[&str]) -> (Child, impl Iterator<Item = String>) {
+    let mut child = Command::new(starter[0])
+        .args(&starter[1..])
+        .arg(dir.command(["serve"]).get_program())
+        .args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .current_dir(dir.0.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    (child, lines)
+}
+
 #[rstest]
 #[case::terminate("-TERM")]
 #[case::hang_up("-HUP")]
 fn signals_end_a_gateway_in_order(#[case] signal: &str) {
     let dir = WorkDir::new();
-    let args = ["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
-    let mut child = dir.command(args).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    // The tests may themselves run under `nohup`.
+    let (mut child, mut lines) = serve_by(&dir, &["env", "--default-signal=HUP"]);
     lines.find(|line| line.starts_with("peer-id ")).unwrap();
     Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -114,19 +131,7 @@ fn signals_end_a_gateway_in_order(#[case] signal: &str) {
 #[test]
 fn a_hangup_ends_nothing_under_nohup() {
     let dir = WorkDir::new();
-    let program = dir.command(["serve"]).get_program().to_owned();
-    let mut child = Command::new("nohup")
-        .arg(program)
-        .args(["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"])
-        .env_clear()
-        .env("PATH", "/usr/bin:/bin")
-        .current_dir(dir.0.path().join(""))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let (mut child, mut lines) = serve_by(&dir, &["nohup"]);
     let http = lines.find_map(|line| Some(line.strip_prefix("http ")?.to_owned())).unwrap();
     Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap();
     dir.run(["health", &format!("{http}/health/ready")]).ok();
