@@ -54,9 +54,9 @@ Examples:
     /// Run a block-serving libp2p peer without HTTP, which may mine
     ///
     /// Mining begins once the store is in sync with the configured peers, or at once where there are none, and
-    /// announces each new block to the peers. A network without genesis is begun only where it is not public. Its
-    /// difficulty follows the network's `initial_difficulty` and `target_block_time`: --network names a file for
-    /// others. Where another chain has more work, the node goes over to it.
+    /// announces each new block to the peers. A published network, such as testnet, is never begun anew. The difficulty
+    /// follows the network's `initial_difficulty` and `target_block_time`: --network names a file for others. Where
+    /// another chain has more work, the node goes over to it.
     #[command(after_help = "\
 Examples:
   modal-gateway node --listen /ip4/0.0.0.0/tcp/10001 --database-url sqlite://node.db

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     thread::JoinHandle,
@@ -166,8 +166,9 @@ fn python() -> Command {
 fn rust() -> Command {
     // This program is target/PROFILE/deps/events-HASH; `cargo build --examples` makes the other one.
     let this = std::env::current_exe().unwrap();
-    let folder: PathBuf = this.parent().and_then(Path::parent).unwrap().join("examples");
-    Command::new(folder.join("follow_chain"))
+    let program = this.parent().and_then(Path::parent).unwrap().join("examples/follow_chain");
+    assert!(program.exists(), "`cargo build --examples` makes {}", program.display());
+    Command::new(program)
 }
 
 #[rstest]

@@ -24,6 +24,8 @@ async fn parameters_that_are_wrong_are_named() {
         (format!("{m}/epoch?epohc=1"), 400, "unknown_parameter", "epohc"),
         (format!("{m}/canonical?epoch=1"), 400, "unknown_parameter", "epoch"),
         (format!("{m}/get"), 400, "missing_parameter", "hash"),
+        (format!("{m}/get?index=5"), 400, "unknown_parameter", "for a block by index ask /data/miner_block/range"),
+        (format!("{m}/get?height=5"), 400, "unknown_parameter", "for a block by index ask /data/miner_block/range"),
         (format!("{m}/range?from_index=1"), 400, "missing_parameter", "to_index"),
         (format!("{m}/range?to_index=1"), 400, "missing_parameter", "from_index"),
         (format!("{m}/range?from_index=2&to_index=1"), 400, "invalid_range", "from_index"),

@@ -40,7 +40,7 @@ pub struct SyncEvent {
     /// Why the sync is stalled.
     #[schema(required)]
     reason: Option<String>,
-    /// Trustworthy peers that answered the last tip poll.
+    /// Peers that answered the last tip poll, strangers included.
     useful_peers: u64,
     /// The running job.
     #[schema(required)]

@@ -38,7 +38,7 @@ pub struct SyncStatus {
     /// Why the sync is stalled.
     #[schema(required)]
     pub reason: Option<String>,
-    /// Trustworthy peers that answered the last tip poll.
+    /// Peers that answered the last tip poll, strangers included.
     pub useful_peers: u64,
     /// The running job.
     #[schema(required)]

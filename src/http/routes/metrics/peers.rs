@@ -30,7 +30,7 @@ pub fn add_p2p(metrics: &mut Metrics, gateway: &Gateway, peers: &[PeerInfo]) {
         ("modal_p2p_handshakes", "Inbound connections whose handshake is not done.", endpoint.pending_in),
         ("modal_p2p_dials", "Dials in flight.", endpoint.dials),
         ("modal_p2p_inbound_in_flight", "Peers' requests in flight.", endpoint.inbound),
-        ("modal_p2p_inbound_waiting", "Peers' requests that wait for memory.", endpoint.inbound_waiting),
+        ("modal_p2p_inbound_waiting", "Peers' requests that wait for a limit.", endpoint.inbound_waiting),
         (
             "modal_p2p_answer_bytes",
             "Memory that peers' requests and their answers take, or may take.",
@@ -53,7 +53,7 @@ pub fn add_p2p(metrics: &mut Metrics, gateway: &Gateway, peers: &[PeerInfo]) {
         ("modal_p2p_inbound_answered_total", "Peers' requests answered.", inbound.answered),
         ("modal_p2p_inbound_dropped_total", "Peers' requests dropped because a limit was reached.", inbound.dropped),
         ("modal_p2p_inbound_rate_limited_total", "Peers' requests over the rate limit.", inbound.rate_limited),
-        ("modal_p2p_inbound_delayed_total", "Peers' requests that had to wait for memory.", endpoint.delayed),
+        ("modal_p2p_inbound_delayed_total", "Peers' requests that had to wait for a limit.", endpoint.delayed),
         ("modal_p2p_inbound_failed_total", "Answers to peers that could not be sent.", inbound.failed),
         ("modal_gossip_received_total", "Gossip messages received, each once.", gossip.received),
         ("modal_gossip_dropped_total", "Gossip messages dropped unread.", gossip.dropped),
