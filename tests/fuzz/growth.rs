@@ -70,6 +70,7 @@ fn text(piece: &str, length: usize) -> String {
 
 #[rstest]
 #[case::members_of_a_block(checks::block_json, |n| block("other", &members(n)))]
+#[case::deviations(checks::block_json, |n| block("deviations", &list("{\"\":0}", n)))]
 #[case::a_nested_member(checks::block_json, |n| block("other", &nested(n)))]
 #[case::a_long_hash(checks::block_json, |n| block("hash", &text("f", n)))]
 #[case::a_hash_of_zeros(checks::block_json, |n| block("hash", &text("0", n)))]

@@ -8,6 +8,7 @@ use serde::{
     de::{Error, IgnoredAny, MapAccess, Visitor},
     ser::SerializeStruct,
 };
+use serde_json::{Value, value::RawValue};
 
 use super::{Deviation, MinerBlock};
 use crate::chain::{
@@ -68,12 +69,18 @@ impl<'de> Deserialize<'de> for Worth {
     }
 }
 
+/// Longest text of deviations that is looked into. A longer one is none of ours: it would take up to a hundred times its
+/// bytes as values, and a peer may send megabytes.
+const MAX_DEVIATIONS_BYTES: usize = 256;
+
 /// The deviations that another gateway, or our own store, has written; what is none is left out.
 struct Deviations(Vec<Deviation>);
 
 impl<'de> Deserialize<'de> for Deviations {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let words = serde_json::Value::deserialize(deserializer)?;
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        let short = Some(text.get()).filter(|text| text.len() <= MAX_DEVIATIONS_BYTES);
+        let words: Value = short.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let named =
             |kind: &Deviation| words.as_array().is_some_and(|words| words.iter().any(|word| *word == kind.as_str()));
         Ok(Self(Deviation::ALL.into_iter().filter(named).collect()))

@@ -101,6 +101,18 @@ fn deviations_that_are_no_list_of_known_words_are_ignored(#[case] value: &str, #
     assert_eq!(serde_json::from_str::<MinerBlock>(&json).unwrap().deviations, expected);
 }
 
+#[test]
+fn deviations_are_not_looked_for_in_a_long_text() {
+    let deviations = |others: usize| {
+        let value = ["\"schedule\""].into_iter().chain(std::iter::repeat_n("{\"\":0}", others)).collect::<Vec<_>>();
+        let json = MinerBlock::default().to_json().replace('}', &format!(r#","deviations":[{}]}}"#, value.join(",")));
+        serde_json::from_str::<MinerBlock>(&json).unwrap().deviations
+    };
+    assert_eq!(deviations(30), [Deviation::Schedule]);
+    // As values they would take 100 MB.
+    assert_eq!(deviations(150_000), []);
+}
+
 /// A message on the gossip topic in the fewest bytes, but for the nominee, which fills it: `unit` as often as it goes.
 #[rstest]
 #[case::letters("x")]
