@@ -13,7 +13,6 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::spawn_blocking,
     time::timeout,
 };
 
@@ -28,7 +27,7 @@ use super::{
 use crate::{
     protocol::{
         Code, Failure, MAX_REQUEST_BYTES, Query,
-        query::{self, Kind, Parameter, Path, optional, pairs},
+        query::{self, Kind, Parameter, Path, optional, pairs, parse_apart},
     },
     source::Origin,
 };
@@ -133,7 +132,7 @@ fn with_shared(row: &Path, failure: Failure) -> Failure {
 async fn query_of_body(row: &'static Path, headers: &HeaderMap, body: Body) -> Result<Query, Failure> {
     let bytes = read_body(headers, body).await?;
     match bytes.len() > LONG_BODY {
-        true => spawn_blocking(move || row.query_of_body(&bytes)).await.map_err(|_| Failure::new(Code::Internal))?,
+        true => parse_apart(move || row.query_of_body(&bytes)).await,
         false => row.query_of_body(&bytes),
     }
 }

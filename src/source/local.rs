@@ -17,7 +17,7 @@ use super::{
 use crate::{
     chain::Network,
     p2p::{Accepted, Responder},
-    protocol::{Code, Failure, Query},
+    protocol::{Code, Failure, Query, query::parse_apart},
     store::{BlockStore, ChainState, Snapshot},
     telemetry::Durations,
 };
@@ -259,7 +259,11 @@ impl Responder for LocalSource {
     fn accept(self: Arc<Self>, request: Bytes) -> Accepted {
         let (cost, parsed) = estimate(&request, self.last_state.borrow().as_deref());
         let answer = async move {
-            let answer = match parsed.unwrap_or_else(|| parse(&request)) {
+            let parsed = match parsed {
+                Some(parsed) => parsed,
+                None => parse_apart(move || parse(&request)).await,
+            };
+            let answer = match parsed {
                 Ok(query) => self.answer(query).await,
                 Err(failure) => Err(failure),
             };

@@ -107,6 +107,9 @@ async fn bodies_that_are_wrong_are_refused() {
     assert_eq!((not_utf8.status, not_utf8.code().as_str()), (400, "malformed_body"));
     let deep = gateway.post("/ping", "[".repeat(10_000)).await;
     assert_eq!((deep.status, deep.code().as_str()), (400, "malformed_body"));
+    let objects = vec!["{\"\":0}"; 100_000].join(",");
+    let many = gateway.post("/data/miner_block/find_ancestor", format!("{{\"check_points\":[{objects}]}}")).await;
+    assert_eq!((many.status, many.code().as_str()), (400, "malformed_body"));
     let in_query = gateway.post("/data/miner_block/epoch?epoch=0", "{}").await;
     assert_eq!((in_query.status, in_query.code().as_str()), (400, "unknown_parameter"));
     let not_json = gateway

@@ -12,6 +12,11 @@ use crate::{
 
 const LIMIT: usize = 1 << 20;
 
+/// A member with as many small objects as a body can have: as values they would take a hundred times its bytes.
+fn objects(name: &str) -> String {
+    format!("{{\"{name}\":[{}]}}", vec!["{\"\":0}"; LIMIT / 8].join(","))
+}
+
 /// A `POST` with these headers and this body.
 fn post(path: &str, headers: &str, body: &str) -> Vec<u8> {
     let always = "host: x\r\nconnection: close\r\ncontent-type: application/json\r\n";
@@ -51,6 +56,8 @@ async fn bodies_and_heads() {
         (400, chunked(epoch, &format!("{{\"epoch\":{}}}", nested(10_000)), 1000)),
         (400, declared("/data/miner_block/find_ancestor", &format!("{{\"check_points\":{}}}", nested(10_000)))),
         (400, declared("/data/miner_block/chain_info", &format!("{{\"local_block_hashes\":[{}]}}", nested(10_000)))),
+        (0, declared("/data/miner_block/find_ancestor", &objects("check_points"))),
+        (0, declared("/data/miner_block/chain_info", &objects("local_block_hashes"))),
         (200, declared(epoch, &spaces(LIMIT))),
         (413, declared(epoch, &spaces(LIMIT + 1))),
         (200, chunked(epoch, &spaces(LIMIT), 50_000)),

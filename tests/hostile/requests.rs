@@ -49,6 +49,13 @@ async fn deep_and_long_ones(#[values(Transport::Tcp, Transport::WebSocket)] tran
         });
         futures::stream::iter(asked).buffer_unordered(AT_ONCE).collect::<()>().await;
 
+        // As values these would take a hundred times their bytes.
+        let objects = vec!["{\"\":0}"; MAX_REQUEST_BYTES / 8].join(",");
+        let many = format!(r#"{{"path":"/data/miner_block/find_ancestor","data":{{"check_points":[{objects}]}}}}"#);
+        let refused = (0..8).map(async |_| session.ask(PROTOCOL, many.as_bytes()).await.unwrap());
+        let refused: Vec<_> = futures::stream::iter(refused).buffer_unordered(2).collect().await;
+        assert!(refused.iter().all(|answer| String::from_utf8_lossy(answer).contains("\"invalid_parameter\"")));
+
         // As long as may be, and a byte longer.
         let (longest, longer) = (ping(MAX_REQUEST_BYTES), ping(MAX_REQUEST_BYTES + 1));
         assert!(session.ask(PROTOCOL, &longest).await.unwrap().starts_with(b"{\"ok\":true"));

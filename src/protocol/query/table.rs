@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, value::RawValue};
 
-use super::typed::{CheckPoint, Query};
+use super::{
+    typed::{CheckPoint, Query},
+    unique,
+};
 use crate::protocol::{
     failure::{Code, Failure},
     limits::MAX_CHUNK,
@@ -54,8 +57,12 @@ impl Path {
         if self.parameters.is_none() {
             return Ok(Query::Ping { data: data.map_or("null", RawValue::get).into() });
         }
-        let members = data.and_then(|data| serde_json::from_str(data.get()).ok()).unwrap_or_default();
-        (self.parse)(&members)
+        match data.map(|data| unique::lenient(data.get())) {
+            Some(Ok(Value::Object(members))) => (self.parse)(&members),
+            Some(Err(error)) if error.is_data() => Err(Failure::with_detail(Code::InvalidParameter, error.to_string())),
+            // What is no object, or nested too deeply, counts as one without members.
+            _ => (self.parse)(&Map::new()),
+        }
     }
 }
 
@@ -236,7 +243,8 @@ impl Query {
     ///
     /// # Errors
     /// The network's own texts, with [`Code::MissingParameter`], [`Code::InvalidRange`], [`Code::InvalidCheckPoint`]
-    /// or [`Code::UnknownPath`]; [`Code::InvalidParameter`] for a `max_chunk_size` of 0.
+    /// or [`Code::UnknownPath`]; [`Code::InvalidParameter`] for a `max_chunk_size` of 0, and for data with too many
+    /// values.
     pub fn parse(path: &str, data: Option<&RawValue>) -> Result<Self, Failure> {
         any_path(path)?.query(data)
     }

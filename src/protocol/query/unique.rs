@@ -1,16 +1,42 @@
-//! JSON in which an object has no member twice: a parser that keeps the last of them would hide a mistake.
+//! JSON of bounded size, in which an object has no member twice: a parser that keeps the last of them would hide a
+//! mistake.
 
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
+
+use super::table::MAX_LIST;
+
+/// What the values of a document may take, in units of some 40 bytes: as much as the longest list of check points does,
+/// 13 MiB. Values take up to a hundred times the bytes of their text, so that its length alone is no limit.
+const MAX_COST: usize = 20 * MAX_LIST;
+
+/// What a list and an object take beside their members, if they have any: the least that is allocated for one.
+const LIST_COST: usize = 4;
+const OBJECT_COST: usize = 16;
 
 /// Reads JSON as [`serde_json::from_slice`] does, without members that are there twice.
 ///
 /// # Errors
-/// The parser's error; the name of a member that is there twice, and where.
+/// The parser's error; the name of a member that is there twice, and where; too many values.
 pub fn from_slice(json: &[u8]) -> serde_json::Result<Value> {
-    serde_json::from_slice(json).map(|Unique(value)| value)
+    read(json, true)
+}
+
+/// Reads JSON whose objects may have a member twice: the last one counts.
+///
+/// # Errors
+/// The parser's error; too many values.
+pub(super) fn lenient(json: &str) -> serde_json::Result<Value> {
+    read(json.as_bytes(), false)
+}
+
+fn read(json: &[u8], is_unique: bool) -> serde_json::Result<Value> {
+    let mut parser = serde_json::Deserializer::from_slice(json);
+    let value = Reader { left: &mut { MAX_COST }, is_unique }.deserialize(&mut parser)?;
+    parser.end()?;
+    Ok(value)
 }
 
 /// A client's own word as part of an error: cut to 64 characters, control characters escaped.
@@ -19,17 +45,30 @@ pub(super) fn shown(word: &str) -> String {
     format!("{cut:?}")
 }
 
-struct Unique(Value);
+/// Reads one value of a document.
+struct Reader<'a> {
+    /// What the values from here on may take.
+    left: &'a mut usize,
+    is_unique: bool,
+}
 
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(UniqueVisitor).map(Self)
+impl Reader<'_> {
+    fn charge<E: Error>(&mut self, cost: usize) -> Result<(), E> {
+        *self.left = self.left.checked_sub(cost).ok_or_else(|| E::custom("more values than a request may have"))?;
+        Ok(())
     }
 }
 
-struct UniqueVisitor;
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = Value;
 
-impl<'de> Visitor<'de> for UniqueVisitor {
+    fn deserialize<D: Deserializer<'de>>(mut self, deserializer: D) -> Result<Value, D::Error> {
+        self.charge(1)?;
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Reader<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,21 +103,23 @@ impl<'de> Visitor<'de> for UniqueVisitor {
         Ok(value.into())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Value, A::Error> {
+        self.charge(LIST_COST)?;
         let mut list = Vec::new();
-        while let Some(Unique(item)) = items.next_element()? {
+        while let Some(item) = items.next_element_seed(Reader { left: &mut *self.left, ..self })? {
             list.push(item);
         }
         Ok(list.into())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut members: A) -> Result<Value, A::Error> {
+        self.charge(OBJECT_COST)?;
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
-            if object.contains_key(&name) {
+            if self.is_unique && object.contains_key(&name) {
                 return Err(Error::custom(format!("{} is given twice", shown(&name))));
             }
-            let Unique(value) = members.next_value()?;
+            let value = members.next_value_seed(Reader { left: &mut *self.left, ..self })?;
             object.insert(name, value);
         }
         Ok(object.into())
@@ -101,5 +142,21 @@ mod tests {
             assert!(error.starts_with("\"a\" is given twice at line 1"), "{error}");
         }
         assert!(from_slice(b"{\"a\": 1").is_err() && from_slice(b"{} {}").is_err());
+        assert_eq!(lenient("{\"a\": 1, \"a\": 2}").unwrap()["a"], 2);
+    }
+
+    #[test]
+    fn the_values_of_a_document_are_bounded_whatever_their_form_is() {
+        let list = |item: &str, count| format!("[{}]", vec![item; count].join(","));
+        for (item, cost) in [("0", 1), ("[0]", 6), ("{\"\":0}", 18), ("{\"\":{\"\":[0]}}", 40)] {
+            let most = (MAX_COST - 1 - LIST_COST) / cost;
+            assert!(from_slice(list(item, most).as_bytes()).is_ok(), "{item}");
+            for error in [from_slice(list(item, most + 1).as_bytes()), lenient(&list(item, most + 1))] {
+                let error = error.unwrap_err().to_string();
+                assert!(error.starts_with("more values than a request may have at line 1"), "{error}");
+            }
+        }
+        let check_points = format!("{{\"check_points\":{}}}", list(r#"{"index":1,"hash":"a"}"#, MAX_LIST + 1));
+        assert!(from_slice(check_points.as_bytes()).is_ok(), "one too many is told as that");
     }
 }
