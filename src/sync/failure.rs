@@ -39,6 +39,9 @@ pub enum PeerFault {
     /// The peer sends too few blocks in one answer.
     #[error("it gives less than {0} blocks a request")]
     TooFewBlocks(usize),
+    /// The peer's blocks are longer than ours may be. The network's nodes have no such limit.
+    #[error("its blocks from {0} on are too long")]
+    TooLong(u64),
     /// The blocks are not those whose headers were verified.
     #[error("its blocks from {0} on are of another chain than the headers")]
     HeaderMismatch(u64),
@@ -52,7 +55,7 @@ pub enum PeerFault {
 
 impl PeerFault {
     /// The offence to penalise, if any. Silence and slowness may be the network's fault, and missing or other blocks a
-    /// reorganisation's; honest nodes keep stale blocks.
+    /// reorganisation's; honest nodes keep stale blocks, and take long ones from their miners.
     pub fn offence(&self) -> Option<Offence> {
         match self {
             Self::BrokenProtocol(_) => Some(Offence::BrokenAnswer),
@@ -63,6 +66,7 @@ impl PeerFault {
             | Self::MissingTip
             | Self::Unlinked(_)
             | Self::Ambiguous(_)
+            | Self::TooLong(_)
             | Self::HeaderMismatch(_)
             | Self::Reorganised(_)
             | Self::Slow => None,
@@ -71,7 +75,7 @@ impl PeerFault {
 
     /// Why the peer's chain can't be put together, if that is the fault. Shown with the peer.
     pub fn problem(&self) -> Option<String> {
-        matches!(self, Self::Missing(_) | Self::MissingTip | Self::Unlinked(_) | Self::Ambiguous(_))
+        matches!(self, Self::Missing(_) | Self::MissingTip | Self::Unlinked(_) | Self::Ambiguous(_) | Self::TooLong(_))
             .then(|| self.to_string())
     }
 

@@ -7,7 +7,10 @@ use modal_gateway::{
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::node::{Syncing, by, counts, fill, serve};
+use super::{
+    liars::assert_blamed,
+    node::{Syncing, by, counts, fill, serve},
+};
 use crate::support::{
     chain::{HEAVY, LIGHT, main_chain},
     gateway::{Backend, TestGateway, TestStore},
@@ -249,4 +252,21 @@ async fn a_peer_that_asks_to_slow_down_is_asked_again(
     syncing.assert_holds(chain).await;
     let peer = counts(&progress, &peer);
     assert!(peer.failures > 0 && peer.penalties.is_empty(), "{progress:?}");
+}
+
+#[rstest]
+#[tokio::test]
+async fn a_block_that_is_longer_than_ours_may_be_is_no_offence(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    // The network's nodes have no such limit: a miner's long block is on an honest node's chain.
+    let ours = main_chain().first(20);
+    let long = ours.fork(19, &"x".repeat(200_000)).extend(1, &HEAVY);
+    let peer = serve(&Serving::of(&long)).await;
+    let syncing = Syncing::with(backend, &ours).await;
+    syncing.meet(&peer).await;
+    let error = syncing.sync(&by(Mode::Delta)).await.expect_err("there is nobody to get the chain from");
+    assert!(error.to_string().contains("too long"), "{error}");
+    syncing.assert_holds(&ours).await;
+    assert_blamed(&syncing, &peer, None).await;
 }

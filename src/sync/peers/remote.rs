@@ -229,19 +229,19 @@ impl RemotePeer {
     pub async fn chunk(&self, from: u64, to: u64) -> Result<Chunk, PeerFault> {
         let chunk_size = (to - from).saturating_add(1).min(MAX_CHUNK);
         let query = Query::Range { from_index: from, to_index: to, chunk_size };
-        self.ask(&query, move |data| {
+        let chunk = self.ask(&query, move |data| {
             let bytes = data.len();
             let RangeData { mut blocks, to_index, .. } = parse(data)?;
             // A window consists of many answers: with few long blocks in each, it would take as much memory as with
             // many.
             if bytes > (blocks.len() + 1) * MAX_BLOCK_BYTES {
-                return Err(format!("{bytes} bytes for {} blocks", blocks.len()));
+                return Ok(None);
             }
             blocks.retain(|block| (from..=to).contains(&block.index));
             let last = blocks.iter().map(|block| block.index).max().unwrap_or(from);
-            Ok(Chunk { blocks, to_index: to_index.clamp(last, to) })
-        })
-        .await
+            Ok(Some(Chunk { blocks, to_index: to_index.clamp(last, to) }))
+        });
+        chunk.await?.ok_or(PeerFault::TooLong(from))
     }
 
     /// The headers from `from` to `to`; `None` unless there is exactly one for each index: a node may have several
