@@ -98,3 +98,23 @@ async fn verified_blocks_are_passed_on_from_the_tip_on(#[values(Backend::Sqlite,
     assert!(kept.is_some_and(|kept| !kept.canonical), "it is verified and kept beside the chain");
     assert_eq!(between.syncing.info(&between.announcer).penalties, 0);
 }
+
+#[rstest]
+#[tokio::test]
+async fn of_many_blocks_beside_the_tip_a_few_are_kept_and_passed_on(
+    #[values(Backend::Sqlite, Backend::Postgres)] backend: Backend,
+) {
+    let ours = main_chain().first(50).extend(1, &MIDDLE);
+    let beside: Vec<_> = (0..20).map(|number| ours.fork(49, &format!("beside {number}")).extend(1, &LIGHT)).collect();
+    let next = ours.clone().extend(1, &LIGHT);
+    let between = Between::start(backend, Level::Pow, &ours).await;
+    for chain in beside.iter().chain([&next]) {
+        between.announcer.publish(announcement(chain.tip()));
+    }
+    between.syncing.wait_for_tip(next.tip()).await;
+    let (stored, ..) = between.syncing.store.at_index(50).await.unwrap();
+    assert_eq!(stored.len(), 8, "with that on the chain");
+    let heard = between.heard(8).await;
+    assert_eq!((heard.len(), &heard[7]), (8, &announcement(next.tip())), "none of those that are not kept");
+    assert_eq!(between.syncing.info(&between.announcer).penalties, 0, "each is a valid block");
+}

@@ -26,6 +26,13 @@ const MAX_ORPHAN_DEPTH: u64 = 40;
 /// Most blocks that wait for their parents: some hours of the network's.
 const MAX_PENDING: usize = 256;
 
+/// Most of them with one parent. All are verified when it comes, and anybody can invent such blocks.
+const MAX_SIBLINGS_PENDING: usize = 4;
+
+/// Most blocks of one index in the store beside which a further orphan is kept. Where the difficulty follows from no rule
+/// that is enforced, a block costs its miner a second, and what is stored stays.
+const MAX_SIBLINGS: usize = 8;
+
 /// Longest message about a known block, in multiples of its own encoding: nodes may write more spaces and members.
 const MAX_PADDING: usize = 2;
 
@@ -70,7 +77,9 @@ impl GossipInbox {
     /// Keeps a block that meets a difficulty of at least 1. Over the limit the lowest ones stay, which are needed
     /// first.
     fn keep(&mut self, block: MinerBlock) {
-        if !has_work(&block) || self.pending.iter().any(|known| known.hash == block.hash) {
+        let siblings = self.pending.iter().filter(|known| known.previous_hash == block.previous_hash).count();
+        let is_known = self.pending.iter().any(|known| known.hash == block.hash);
+        if !has_work(&block) || is_known || siblings == MAX_SIBLINGS_PENDING {
             return;
         }
         self.pending.push(block);
@@ -184,8 +193,8 @@ impl Service {
             Ok(None) => Ok((Verdict::Ignore, false)),
             Ok(Some(verified)) => {
                 let may_relay = may_relay && verified.level() == Level::Pow;
-                self.keep(&state, parent, verified).await?;
-                Ok((relay(may_relay), false))
+                let is_kept = self.keep(&state, parent, verified).await?;
+                Ok((relay(may_relay && is_kept), false))
             }
             Err(violation) => {
                 tracing::debug!(peer = %message.from, %violation, "an invalid block from gossip");
@@ -222,13 +231,14 @@ impl Service {
     }
 
     /// Appends a verified block, adopts it with the branch that it makes the heavier one, or keeps it as an orphan;
-    /// always that if the branch may not replace the chain, whatever it weighs.
-    async fn keep(&self, state: &ChainState, parent: ChainEnd, verified: VerifiedBlocks) -> Result<(), StoreError> {
+    /// always that if the branch may not replace the chain, whatever it weighs. Returns whether it is worth relaying:
+    /// one of too many orphans is not kept.
+    async fn keep(&self, state: &ChainState, parent: ChainEnd, verified: VerifiedBlocks) -> Result<bool, StoreError> {
         match self.write_block(state, parent, verified).await {
             // The chain changed meanwhile: the next tip poll finds what is missing.
             Err(StoreError::Conflict(problem)) => {
                 tracing::debug!(problem, "a block from gossip came too late");
-                Ok(())
+                Ok(true)
             }
             outcome => outcome,
         }
@@ -239,8 +249,10 @@ impl Service {
         state: &ChainState,
         parent: ChainEnd,
         verified: VerifiedBlocks,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
+        let Some(block) = verified.blocks().first() else { return Ok(false) };
         let extends = state.tip.as_ref().is_some_and(|tip| tip.hash == parent.hash);
+        let is_one_of_many = !extends && self.store.at_index(block.index).await?.0.len() >= MAX_SIBLINGS;
         let work = self.store.work_at(parent.index).await?.unwrap_or_default();
         // A branch may not leave the chain below a checkpoint, nor at a block whose work is not verified yet.
         let settled = checkpoint_above(&*self.store, &self.network, parent.index).await?.is_some()
@@ -249,7 +261,6 @@ impl Service {
         if extends {
             writer.append(verified).await?;
         } else {
-            let Some(block) = verified.blocks().first() else { return Ok(()) };
             let work = work + block.actualized_difficulty;
             let branch = Weight { work, length: block.index + 1, tip_hash: block.hash.clone() };
             if !settled && branch > weight(writer.state()) {
@@ -257,12 +268,14 @@ impl Service {
                 let ancestor = Position { index: parent.index, hash: parent.hash };
                 writer.stage(Some(&ancestor), 0, verified).await?;
                 writer.adopt_stage(ORPHAN_REASON, unix_now()).await?;
+            } else if is_one_of_many {
+                return Ok(false);
             } else {
                 let (blocks, level) = (verified.blocks(), verified.level());
                 writer.add_orphans(blocks, level).await?;
             }
         }
-        writer.commit().await.map(|_| ())
+        writer.commit().await.map(|_| true)
     }
 }
 
@@ -284,4 +297,26 @@ fn adds_nothing(message: &[u8], announced: &MinerBlock, stored: &str) -> bool {
     // Nodes number epochs in two ways.
     let announced = MinerBlock { epoch: stored.epoch, ..announced.clone() };
     gossip::encode(&announced) == own && message.len() <= MAX_PADDING * own.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_blocks_wait_for_one_parent() {
+        let mut inbox = GossipInbox::new(None);
+        let block = |parent: &str, number: u64| MinerBlock {
+            hash: format!("00{number:062x}"),
+            previous_hash: parent.into(),
+            index: 7,
+            target_difficulty: 1,
+            ..MinerBlock::default()
+        };
+        (0..100).for_each(|number| inbox.keep(block("invented", number)));
+        inbox.keep(block("other", 100));
+        let waiting = |inbox: &mut GossipInbox, parent| std::iter::from_fn(|| inbox.take_child(parent)).count();
+        assert_eq!(waiting(&mut inbox, "invented"), MAX_SIBLINGS_PENDING);
+        assert_eq!(waiting(&mut inbox, "other"), 1);
+    }
 }
