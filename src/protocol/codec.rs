@@ -33,8 +33,8 @@ const GROWTH: usize = 8;
 /// memory.
 const CONNECTION_BYTES: usize = 4 * (GROWTH - 1) * FREE_BYTES;
 
-/// Memory of longer inbound requests over all connections, until they are answered: four of the longest. A request over
-/// it fails.
+/// Memory of longer inbound requests over all connections while they arrive: four of the longest. A request over it
+/// fails. From then on the limits on requests in progress count them.
 const SHARED_BYTES: usize = 4 * MAX_REQUEST_BYTES;
 
 /// Timeout for an inbound request to arrive.
