@@ -264,6 +264,27 @@ def stops(browser):
     print(f"browser: a page stops after {tries} tries, and starts again")
 
 
+def refused(browser):
+    """A stream that is refused for now opens, and ends at once, each time: the page never calls that live, and stops."""
+    context, page, asked, problems = opened(browser)
+    is_stream = lambda url: urlsplit(url).path.endswith("/events")
+    page.route(is_stream, lambda route: route.fulfill(status=200, content_type="text/event-stream", body="retry: 10\n\n"))
+    page.add_init_script("""addEventListener("DOMContentLoaded", () => {
+        window.states = [];
+        const updates = document.getElementById("updates");
+        new MutationObserver(() => states.push(updates.dataset.state)).observe(updates, {attributes: true});
+    });""")
+    page.goto(BASE)
+    within(20, "the end of the tries", lambda: page.locator("#updates").get_attribute("data-state") == "stopped")
+    states = page.evaluate("states")
+    assert "reconnecting" in states and "live" not in states, states
+    page.unroute(is_stream)
+    page.get_by_role("button", name="Try again").click()
+    live(page)
+    closed(context, asked, problems)
+    print("browser: a page whose streams are refused stops, and is not called live")
+
+
 def by_keyboard(browser):
     """The order of the focus, and that it is seen."""
     context, page, asked, problems = opened(browser, viewport={"width": 360, "height": 800})
@@ -308,6 +329,7 @@ with sync_playwright() as playwright:
     follows(browser)
     states(browser)
     stops(browser)
+    refused(browser)
     by_keyboard(browser)
     printed(browser)
     if folder := os.environ.get("EXPLORER_SCREENSHOTS"):

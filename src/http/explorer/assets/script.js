@@ -12,6 +12,8 @@
   const MIN_PAUSE = 400;
   // Tries after which the page says that it has stopped.
   const MAX_TRIES = 20;
+  // How long a stream is open before the page relies on it: one that is refused for now opens too, and ends at once.
+  const SETTLED = 2000;
   // Age at which a page is loaded again though nothing was announced: for peers, the sync, and whether it is live.
   const MAX_AGE = 60_000;
 
@@ -27,6 +29,7 @@
   let source = null;
   let tries = 0;
   let retry = 0;
+  let settling = 0;
   let paused = false;
   // Seconds that the gateway's clock is ahead of this one.
   let ahead = 0;
@@ -55,10 +58,10 @@
     unfollow();
     source = new EventSource(`${body.dataset.events}?after=${encodeURIComponent(cursor)}`);
     source.onopen = () => {
-      tries = 0;
-      show("live");
+      settling = setTimeout(settled, SETTLED);
     };
     source.onerror = () => {
+      clearTimeout(settling);
       if (source.readyState === EventSource.CLOSED) again();
       else if (++tries > MAX_TRIES) stop();
       else show("reconnecting");
@@ -66,8 +69,14 @@
     for (const name of ["extended", "reorganised", "reset"]) source.addEventListener(name, changed);
   }
 
+  function settled() {
+    tries = 0;
+    show("live");
+  }
+
   function unfollow() {
     clearTimeout(retry);
+    clearTimeout(settling);
     if (source) source.close();
     source = null;
   }
@@ -86,6 +95,7 @@
 
   function changed(event) {
     cursor = event.lastEventId || cursor;
+    settled();
     tell(event);
     load();
   }
