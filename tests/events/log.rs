@@ -226,6 +226,10 @@ async fn a_stream_outlives_a_database_that_comes_back() {
     };
     let _relay = Relay::at(address, &direct).await;
     assert_eq!(stream.next().await.data["tip"], at(1, "main"));
+    // Before any event it says where it begins: who reconnects by then misses nothing.
+    let begun = held.block().await.unwrap();
+    let begun = begun.strip_prefix("id: ").and_then(|rest| rest.strip_suffix("\n: following")).expect(&begun);
+    assert!([id(1, 0, "main"), id(2, 1, "main")].contains(&begun.to_owned()), "{begun}");
     // The held stream follows the chain from the last state on that was read, or that is read once the store can be.
     for index in 2.. {
         let parent = format!("main-{}", index - 1);

@@ -176,7 +176,7 @@ impl Follower {
     /// The events, between a comment with the id to start from, and a last comment when the gateway stops.
     fn stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
         let first = match &self.chain {
-            Some(ChainFollower { after: Some(after), .. }) => format!("id: {after}\n: following\n\n"),
+            Some(ChainFollower { after: Some(after), .. }) => following(*after),
             Some(_) => ": the store is unavailable\n\n".into(),
             None => ": following\n\n".into(),
         };
@@ -220,6 +220,11 @@ impl Follower {
     }
 }
 
+/// What tells a client where it begins to follow.
+fn following(after: Cursor) -> String {
+    format!("id: {after}\n: following\n\n")
+}
+
 /// Waits for a change of what is followed, if it is.
 async fn changed<T: Clone>(followed: Option<&mut Followed<T>>) {
     match followed {
@@ -238,10 +243,15 @@ struct ChainFollower {
 }
 
 impl ChainFollower {
-    /// The events after the last one; `None` if there are none.
+    /// The events after the last one, or first the id to start from; `None` if there are none.
     async fn next(&mut self, gateway: &Gateway) -> Result<Option<Bytes>, Failure> {
         let Some(state) = self.states.latest() else { return Ok(None) };
-        let after = *self.after.get_or_insert_with(|| Cursor::from(&*state));
+        let Some(after) = self.after else {
+            // Without an id the client would miss what happens before the first event, if it reconnects by then.
+            let after = Cursor::from(&*state);
+            self.after = Some(after);
+            return Ok(Some(following(after).into()));
+        };
         let Some(batch) = gateway.source.chain_events(after, &state, self.blocks).await? else { return Ok(None) };
         if let Some(reason) = batch.reset {
             gateway.counters.count_reset(reason);
