@@ -170,6 +170,14 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
         Outcome::NotModified => return Ok(not_modified(headers)),
         Outcome::Failed => return Ok(precondition_failed()),
     }
+    let negotiated = Some(representation.coding.map_or(Negotiated::Sent, Negotiated::Stream));
+    let details = Details { negotiated, ..Details::default() };
+    if read.preferences.conditions.is_head {
+        // The chain is not read for it. As a stream the body has no length, as for `GET`.
+        let mut response = with_headers(headers, Body::from_stream(stream::empty::<Result<Bytes, Failure>>()));
+        response.extensions_mut().insert(details);
+        return Ok(response);
+    }
     let pages = source.pages(state).map_ok(move |page| match representation.numbers {
         Numbers::Number => page,
         Numbers::String => {
@@ -188,8 +196,7 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
         Format::Csv => Body::from_stream(csv_of(pages)),
     };
     let mut response = with_headers(headers, body);
-    let negotiated = Some(representation.coding.map_or(Negotiated::Sent, Negotiated::Stream));
-    response.extensions_mut().insert(Details { negotiated, ..Details::default() });
+    response.extensions_mut().insert(details);
     Ok(response)
 }
 

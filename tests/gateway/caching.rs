@@ -32,6 +32,28 @@ async fn a_copy_that_is_current_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn the_head_of_the_whole_chain_reads_no_block() {
+    const PATH: &str = "/data/miner_block/canonical";
+    let gateway = TestGateway::start(Backend::Sqlite).await;
+    let head = async |accept: &str| {
+        gateway.request(|http, base| http.head(format!("{base}{PATH}")).header("accept", accept)).await
+    };
+    for accept in ["*/*", "application/x-ndjson", "text/csv"] {
+        let by_get = gateway.get_with(PATH, "accept", accept).await;
+        let by_head = head(accept).await;
+        assert_eq!((by_head.status, by_head.body.len()), (200, 0));
+        for name in ["content-type", "content-length", "etag", "cache-control", "vary", "x-modal-tip", "x-modal-source"]
+        {
+            assert_eq!(by_head.header(name), by_get.header(name), "{accept}: {name}");
+        }
+    }
+    // There is nothing to read it from.
+    gateway.store.execute("ALTER TABLE block RENAME TO gone").await;
+    assert_eq!(gateway.get(PATH).await.status, 503);
+    assert_eq!(head("*/*").await.status, 200);
+}
+
+#[tokio::test]
 async fn only_final_blocks_may_be_kept_by_shared_caches() {
     let gateway = TestGateway::start(Backend::Sqlite).await;
     let kept = async |path: &str| gateway.get(path).await.header("cache-control").unwrap().starts_with("public");

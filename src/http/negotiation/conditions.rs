@@ -9,6 +9,8 @@ pub struct Conditions {
     if_none_match: Option<String>,
     /// Whether the method is `GET` or `HEAD`.
     reads: bool,
+    /// Whether it is `HEAD`: the body is not sent.
+    pub(in crate::http) is_head: bool,
 }
 
 /// What a request's conditions ask for.
@@ -31,7 +33,8 @@ impl Conditions {
             (!lines.is_empty()).then(|| lines.join(","))
         };
         let reads = method == Method::GET || method == Method::HEAD;
-        Self { if_match: all(header::IF_MATCH), if_none_match: all(header::IF_NONE_MATCH), reads }
+        let is_head = method == Method::HEAD;
+        Self { if_match: all(header::IF_MATCH), if_none_match: all(header::IF_NONE_MATCH), reads, is_head }
     }
 
     /// Evaluates them, in the order of RFC 9110, for an answer with this entity tag.
