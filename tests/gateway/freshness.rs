@@ -4,6 +4,7 @@ use modal_gateway::{
     chain::{Level, MinerBlock, unix_now},
     source::job::{SyncState, SyncStatus},
 };
+use reqwest::header::HeaderValue;
 use rstest::rstest;
 
 use crate::support::{
@@ -114,6 +115,24 @@ async fn the_age_follows_the_tip_and_the_state_follows_the_sync(#[case] backend:
         let word = status.state.as_str();
         eventually(async || (gateway.get(EPOCH).await.header("x-modal-sync") == Some(word)).then_some(())).await;
     }
+}
+
+/// The hash of a block that is not verified may be any text.
+#[tokio::test]
+async fn the_tip_of_an_answer_is_accepted_as_it_was_sent() {
+    const PATH: &str = "/data/miner_block/chain_info";
+    let store = TestStore::create(Backend::Sqlite).await;
+    let mut blocks = synthetic(3);
+    blocks[2].hash = "näher".into();
+    store.append(blocks, Level::None).await;
+    let gateway = TestGateway::over(store, &[], |config| config).await;
+    let tip = gateway.get(PATH).await.headers["x-modal-tip"].clone();
+    assert_eq!(tip.as_bytes(), "2:näher".as_bytes());
+    let ask =
+        async |tip| gateway.request(|http, base| http.get(format!("{base}{PATH}")).header("x-modal-tip", tip)).await;
+    assert_eq!(ask(tip).await.status, 200);
+    let reply = ask(HeaderValue::from_bytes(b"2:n\xe4her").unwrap()).await;
+    assert_eq!((reply.status, reply.code().as_str()), (400, "invalid_parameter"), "no UTF-8");
 }
 
 /// As a client that comes from another gateway on the same database asks.
