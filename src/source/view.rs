@@ -176,6 +176,22 @@ impl Views {
         let blocks = self.store.range(from, to).await.map_err(store_failure)?;
         Ok((blocks.snapshot, parse(blocks.list).await?))
     }
+
+    /// The canonical blocks from `first` of the tip's index to the tip, which is the one that the snapshot names. `tip`
+    /// is that of a moment ago.
+    async fn up_to_tip(
+        &self,
+        mut tip: u64,
+        first: impl Fn(u64) -> u64,
+    ) -> Result<(Snapshot, Vec<MinerBlock>), Failure> {
+        loop {
+            let (snapshot, blocks) = self.range(first(tip), tip).await?;
+            match &snapshot.tip {
+                Some(newer) if newer.index > tip => tip = newer.index,
+                _ => return Ok((snapshot, blocks)),
+            }
+        }
+    }
 }
 
 /// Most blocks that a view reads at once where it may choose: so many of the chain's longest fit an answer.

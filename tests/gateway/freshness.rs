@@ -1,14 +1,20 @@
 //! How current what a client reads is: the age of the tip, and the state of the sync.
 
+use std::sync::Arc;
+
+use libp2p::PeerId;
 use modal_gateway::{
     chain::{Level, MinerBlock, unix_now},
-    source::job::{SyncState, SyncStatus},
+    source::{
+        LocalSource, Settings, Source,
+        job::{SyncState, SyncStatus},
+    },
 };
 use reqwest::header::HeaderValue;
 use rstest::rstest;
 
 use crate::support::{
-    gateway::{Backend, Reply, TestGateway, TestStore, chain, parent, synthetic, synthetic_block, verifier},
+    gateway::{Backend, PATIENCE, Reply, TestGateway, TestStore, chain, parent, synthetic, synthetic_block, verifier},
     until::eventually,
 };
 
@@ -133,6 +139,28 @@ async fn the_tip_of_an_answer_is_accepted_as_it_was_sent() {
     assert_eq!(ask(tip).await.status, 200);
     let reply = ask(HeaderValue::from_bytes(b"2:n\xe4her").unwrap()).await;
     assert_eq!((reply.status, reply.code().as_str()), (400, "invalid_parameter"), "no UTF-8");
+}
+
+/// The state of the chain that a view begins from may be a little older than what it reads.
+#[tokio::test]
+async fn a_view_from_the_tip_on_begins_with_the_tip_that_it_names() {
+    let store = TestStore::create(Backend::Sqlite).await;
+    store.append(synthetic(3), Level::None).await;
+    let opened = store.open().await;
+    let settings =
+        Settings { finality_depth: 40, peer_timeout: PATIENCE, cache_bytes: 0, sync: false, network: Arc::default() };
+    let source = Source::local_only(Arc::new(LocalSource::new(opened.clone(), PeerId::random(), settings)));
+    let known = opened.state().await.unwrap();
+    let more = (3..63).map(|index| synthetic_block(index, "main", "main"));
+    store.append(more.collect(), Level::None).await;
+    let blocks = source.views().blocks(&known, None, 5).await.unwrap();
+    let shown: Vec<_> = blocks.data.blocks.iter().map(|block| block.index).collect();
+    assert_eq!((shown, blocks.snapshot.tip.unwrap().index), (vec![62, 61, 60, 59, 58], 62));
+    let before = source.views().blocks(&known, Some(3), 5).await.unwrap();
+    assert_eq!(before.data.blocks[0].index, 2);
+    let network = source.views().network(&known).await.unwrap();
+    assert_eq!((network.data.tip.unwrap().index, network.data.length), (62, 63));
+    assert_eq!(network.data.epoch.unwrap().epoch, 1);
 }
 
 /// As a client that comes from another gateway on the same database asks.

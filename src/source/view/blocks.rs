@@ -29,7 +29,11 @@ impl Views {
             let data = BlockPage { blocks: Vec::new(), count: 0, next_before: None };
             return Ok(Viewed { snapshot: known.snapshot(None), settled: false, data });
         };
-        let (snapshot, mut blocks) = self.range((top + 1).saturating_sub(limit), top).await?;
+        let first = |top: u64| (top + 1).saturating_sub(limit);
+        let (snapshot, mut blocks) = match before {
+            None => self.up_to_tip(top, first).await?,
+            Some(_) => self.range(first(top), top).await?,
+        };
         blocks.reverse();
         let settled = before.is_some() && self.settled(&snapshot, top);
         let next_before = blocks.last().map(|last| last.index).filter(|index| *index > 0);

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     chain::{BLOCKS_PER_EPOCH, Election, Enforcement, MinerBlock, Position, election, schedule::next_difficulty},
     protocol::Failure,
+    source::store_answers::store_failure,
     store::ChainState,
 };
 
@@ -20,6 +21,15 @@ impl Views {
     /// # Errors
     /// [`Code::StoreUnavailable`](crate::protocol::Code::StoreUnavailable).
     pub async fn network(&self, known: &ChainState) -> Result<Viewed<NetworkFigures>, Failure> {
+        let viewed = self.network_of(known).await?;
+        match viewed.snapshot.version > known.version {
+            // The chain has changed since: the figures are of the tip that the snapshot names.
+            true => self.network_of(&self.store.state().await.map_err(store_failure)?).await,
+            false => Ok(viewed),
+        }
+    }
+
+    async fn network_of(&self, known: &ChainState) -> Result<Viewed<NetworkFigures>, Failure> {
         let tip = known.tip.as_ref().map_or(0, |tip| tip.index);
         let epoch = election::epoch_of(tip);
         // Of the tip's epoch, and of the one that its validators come from.
