@@ -54,7 +54,7 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
         limit: BLOCKS,
         figures: Figures::new(&visit, &figures.data),
         reorganisations: ReorganisationRow::all(&visit, &reorganisations.data.reorganisations),
-        peers: Standings::of(&visit.gateway.peers()),
+        peers: Standings::of(&visit.gateway.peers(), blocks.snapshot.tip.as_ref()),
         frame: visit.frame(Section::Home, "Chain", &blocks.snapshot).await?,
     };
     Ok(respond(&visit, &page.frame, &page)?)

@@ -43,12 +43,13 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
     let staked = |list: &Vec<Validator>| -> Vec<(Id, u64)> {
         list.iter().map(|validator| (visit.links.nominee(&validator.peer), validator.stake)).collect()
     };
+    let tip = viewed.snapshot.tip.as_ref();
     let page = NetworkPage {
         figures: Figures::new(&visit, &viewed.data),
         validators: viewed.data.validators.as_ref().map(staked),
-        peers: Standings::of(&peers),
-        chains: chains(&visit, &peers),
-        peer_rows: shown.map(|peer| PeerRow::new(&visit, peer)).collect(),
+        peers: Standings::of(&peers, tip),
+        chains: chains(&visit, &peers, tip),
+        peer_rows: shown.map(|peer| PeerRow::new(&visit, peer, tip)).collect(),
         page,
         pages,
         definition: viewed.data.definition,

@@ -118,7 +118,7 @@ pub(super) async fn nominee(visit: Visit) -> Result<Response, Rejection> {
         peer: Id::whole(&visit.name),
         segment: text::segment(&visit.name),
         total: text::grouped(viewed.data.total),
-        known: known.map(|peer| PeerRow::new(&visit, &peer)),
+        known: known.map(|peer| PeerRow::new(&visit, &peer, viewed.snapshot.tip.as_ref())),
         rows: read::rows(&visit, &viewed.snapshot, &viewed.data.blocks),
         is_first: before.is_none(),
         limit: blocks::PER_PAGE,

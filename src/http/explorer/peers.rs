@@ -10,6 +10,7 @@ use super::{
 use crate::{
     chain::Position,
     p2p::{PeerInfo, Standing},
+    store::Tip,
 };
 
 /// Most chains that a page lists.
@@ -30,10 +31,12 @@ pub(super) struct Standings {
 }
 
 impl Standings {
-    pub(super) fn of(peers: &[PeerInfo]) -> Self {
-        let mut counts = Self { total: peers.len(), ..Self::default() };
-        for peer in peers {
-            match standing(peer) {
+    /// Those of the connected peers, as seen from the tip of a page.
+    pub(super) fn of(peers: &[PeerInfo], tip: Option<&Tip>) -> Self {
+        let mut counts = Self::default();
+        for peer in heard(peers) {
+            counts.total += 1;
+            match standing(peer, tip) {
                 Standing::Same => counts.same += 1,
                 Standing::Behind => counts.behind += 1,
                 Standing::Ahead => counts.ahead += 1,
@@ -46,8 +49,19 @@ impl Standings {
     }
 }
 
-fn standing(peer: &PeerInfo) -> Standing {
-    peer.chain.as_ref().map_or(Standing::Unknown, |chain| chain.standing)
+/// The peers whose word counts. What is known of the chain of a peer that went away is as old as that.
+pub(super) fn heard(peers: &[PeerInfo]) -> impl Iterator<Item = &PeerInfo> {
+    peers.iter().filter(|peer| peer.connected && !peer.shunned)
+}
+
+/// The relation of a peer's chain to ours. Since it was compared, our tip may have gone on to the page's.
+fn standing(peer: &PeerInfo, tip: Option<&Tip>) -> Standing {
+    let Some(chain) = &peer.chain else { return Standing::Unknown };
+    let is_older = |index: u64| tip.is_some_and(|tip| index < tip.index && chain.tip_hash != tip.hash);
+    match chain.standing {
+        Standing::Same if chain.tip_index.is_some_and(is_older) => Standing::Behind,
+        standing => standing,
+    }
 }
 
 /// A relation to our chain, as a mark and in words.
@@ -80,10 +94,10 @@ pub(super) struct PeerRow {
 }
 
 impl PeerRow {
-    pub(super) fn new(visit: &Visit, peer: &PeerInfo) -> Self {
+    pub(super) fn new(visit: &Visit, peer: &PeerInfo, tip: Option<&Tip>) -> Self {
         let short = |text: Option<&String>| text.map(|text| Shown::listed(text).text).unwrap_or_default();
         let or_dash = |text: String| if text.is_empty() { "–".into() } else { text };
-        let (mark, standing) = words(standing(peer));
+        let (mark, standing) = words(standing(peer, tip));
         let chain = peer.chain.as_ref();
         let parts = chain.filter(|chain| matches!(chain.standing, Standing::Forked | Standing::Behind));
         let parts = parts.and_then(|chain| chain.common_ancestor.as_ref());
@@ -122,10 +136,10 @@ pub(super) struct ChainRow {
     pub named: Vec<Id>,
 }
 
-/// The chains of the peers, those with most peers first.
-pub(super) fn chains(visit: &Visit, peers: &[PeerInfo]) -> Vec<ChainRow> {
+/// The chains of the connected peers, those with most peers first.
+pub(super) fn chains(visit: &Visit, peers: &[PeerInfo], tip: Option<&Tip>) -> Vec<ChainRow> {
     let mut by_tip: BTreeMap<&str, Vec<&PeerInfo>> = BTreeMap::new();
-    for peer in peers {
+    for peer in heard(peers) {
         if let Some(chain) = &peer.chain {
             by_tip.entry(&chain.tip_hash).or_default().push(peer);
         }
@@ -134,7 +148,7 @@ pub(super) fn chains(visit: &Visit, peers: &[PeerInfo]) -> Vec<ChainRow> {
     groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
     let rows = groups.iter().take(CHAINS).filter_map(|group| {
         let first = group.first()?;
-        let row = PeerRow::new(visit, first);
+        let row = PeerRow::new(visit, first, tip);
         let chain = first.chain.as_ref()?;
         let from = chain.common_ancestor.as_ref().filter(|_| chain.standing == Standing::Forked);
         let length = from.map(|from| chain.tip_index.unwrap_or(chain.claimed_height).saturating_sub(from.index));
