@@ -35,7 +35,7 @@ const DEFAULT_PAGE: u64 = 20;
 /// Epochs of a page, or of a ranking, where the client does not say how many.
 const DEFAULT_EPOCHS: u64 = 10;
 /// Longest text that is looked for, in bytes: nothing that is found has a longer name.
-const MAX_TEXT: usize = 1024;
+pub(super) const MAX_TEXT: usize = 1024;
 
 /// A route.
 pub(super) struct View {

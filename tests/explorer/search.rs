@@ -55,6 +55,10 @@ async fn everything_is_found_by_its_name(#[case] backend: Backend) {
     assert!(links(&search(&world, &chain[9].hash[..7]).await).is_empty(), "too short");
     assert!(links(&search(&world, "nothing of that name").await).is_empty());
     assert_eq!(search(&world, "").await.status, 200);
+    // Also one that is longer than any name: the API takes none of that length.
+    let long = search(&world, &"é".repeat(2_000)).await;
+    assert_eq!(long.status, 200);
+    assert!(!String::from_utf8_lossy(&long.body).contains("These results as JSON"));
     let form = visit(&world.gateway, "/search?q=1%E2%80%AF0").await;
     assert!(links(&form).contains(&"./block/10".to_owned()), "numbers as pages group them");
 }

@@ -101,7 +101,7 @@ fn describe(visit: &Visit, frame: Frame, by_index: bool, tip: u64, detail: Block
         index: links.index(block.index),
         number: text::grouped(block.index),
         hash: Id::whole(&block.hash),
-        segment: text::long_segment(&block.hash),
+        segment: text::block_segment(&block.hash),
         own: by_index.then_some(own),
         is_orphaned,
         marks,

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use askama::Template;
 use axum::response::Response;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{
     frame::{Frame, Section},
@@ -12,7 +11,7 @@ use super::{
     parts::{Id, Links, Mark, Moment, Numbered},
     read,
     reorganisations::{self, Depths},
-    text::Shown,
+    text::{Shown, escaped},
     visit::{Visit, invalid},
 };
 use crate::{chain::MinerBlock, http::envelope::Rejection, p2p::PeerInfo, protocol::Failure};
@@ -71,11 +70,6 @@ struct Line {
 fn behind(text: &str) -> Result<(u64, String), Failure> {
     let block = text.split_once(':').and_then(|(index, hash)| Some((index.parse().ok()?, hash.to_owned())));
     block.ok_or_else(|| invalid("before", "expected an index, a colon and a hash"))
-}
-
-/// A text as the value of a parameter.
-fn escaped(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 /// The page of branches, those with blocks behind `before`.

@@ -206,12 +206,13 @@ impl Links {
 
     /// Exactly the block with this hash.
     pub(super) fn block(&self, hash: &str) -> Id {
-        Id { href: self.page("block", hash), shown: Shown::listed(hash) }
+        let href = if text::is_index(hash) { None } else { self.page("block", hash) };
+        Id { href, shown: Shown::listed(hash) }
     }
 
     /// Exactly the block with this hash, however long that is.
     pub(super) fn own(&self, hash: &str) -> Id {
-        let href = text::long_segment(hash).map(|name| format!("{}block/{name}", self.root));
+        let href = text::block_segment(hash).map(|name| format!("{}block/{name}", self.root));
         Id { href, shown: Shown::listed(hash) }
     }
 
@@ -325,6 +326,17 @@ mod tests {
         let expected = format!(r#"<a href="./block/{hash}"><code class="id">{hash}</code></a>"#);
         assert_eq!(links.block(&hash).to_string(), expected);
         assert!(links.block(&"é".repeat(500)).to_string().ends_with("(cut)</span>"));
+    }
+
+    #[test]
+    fn a_hash_that_reads_as_an_index_is_no_link() {
+        let links = Links { root: "./".into() };
+        for hash in ["5", "0005", "9999999999999999999"] {
+            for id in [links.block(hash), links.own(hash)] {
+                assert_eq!(id.to_string(), format!(r#"<code class="id">{hash}</code>"#));
+            }
+        }
+        assert!(links.block("99999999999999999999").to_string().starts_with("<a "), "20 digits are a hash");
     }
 
     #[test]

@@ -14,7 +14,11 @@ use super::{
     text::{self, Shown},
     visit::Visit,
 };
-use crate::{http::envelope::Rejection, source::view::model::Found, store::Snapshot};
+use crate::{
+    http::{envelope::Rejection, views::MAX_TEXT},
+    source::view::model::Found,
+    store::Snapshot,
+};
 
 #[derive(Template)]
 #[template(path = "explorer/search.html")]
@@ -22,6 +26,8 @@ struct SearchPage {
     frame: Frame,
     /// What was looked for; empty before a search.
     query: String,
+    /// All of it, as the value of a parameter; empty where the API takes none of that length.
+    escaped: String,
     blocks: Vec<Related>,
     epoch: Option<Numbered>,
     nominee: Option<Id>,
@@ -64,6 +70,7 @@ async fn results(
     Ok(SearchPage {
         frame,
         query: shown,
+        escaped: if query.len() > MAX_TEXT { String::new() } else { text::escaped(&query) },
         peer: peer.filter(|_| nominee.is_none()).map(|peer| links.nominee(peer)),
         nominee: nominee.map(|peer| links.nominee(peer)),
         epoch: found.as_ref().and_then(|found| found.epoch).map(|epoch| links.epoch(epoch)),
@@ -87,7 +94,9 @@ fn plain(query: &str) -> String {
 /// The address of the one thing that has the query as its whole name.
 fn only(visit: &Visit, found: &Found, query: &str) -> Option<HeaderValue> {
     let path = match (&found.blocks[..], found.epoch, &found.nominee) {
-        ([block], None, None) if block.hash == query => format!("block/{}", text::segment(query)?),
+        ([block], None, None) if block.hash == query && !text::is_index(query) => {
+            format!("block/{}", text::segment(query)?)
+        }
         ([], None, Some(peer)) => format!("nominee/{}", text::segment(peer)?),
         _ => return None,
     };

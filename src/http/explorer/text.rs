@@ -2,6 +2,8 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::source::view::BlockId;
+
 /// What separates groups of three digits: a narrow space that does not break. No country reads it as a decimal
 /// separator.
 pub(super) const GROUP: char = '\u{202f}';
@@ -166,6 +168,21 @@ pub(super) fn segment(text: &str) -> Option<String> {
 /// The same of any length, for a page's links to itself.
 pub(super) fn long_segment(text: &str) -> Option<String> {
     (!matches!(text, "" | "." | "..")).then(|| utf8_percent_encode(text, &PLAIN).to_string())
+}
+
+/// A text as the value of a parameter.
+pub(super) fn escaped(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+/// Whether a hash names another block: one without verification may be a few digits, which are read as an index.
+pub(super) fn is_index(hash: &str) -> bool {
+    matches!(BlockId::from(hash), BlockId::Index(_))
+}
+
+/// A hash of any length as the part of a path that names exactly its block; `None` where there is none.
+pub(super) fn block_segment(hash: &str) -> Option<String> {
+    if is_index(hash) { None } else { long_segment(hash) }
 }
 
 #[cfg(test)]
