@@ -1,15 +1,19 @@
 //! Blocks that hold anything: their texts stay texts, and pages stay short.
 
-use modal_gateway::chain::{Level, MinerBlock};
+use modal_gateway::{
+    chain::{Level, MinerBlock},
+    p2p::{PeerChain, Standing},
+};
 use url::form_urlencoded;
 
 use crate::{
     markup::{MAX_BYTES, check, crawl},
     support::{
-        gateway::{Backend, TestGateway, TestStore},
+        gateway::{Backend, PATIENCE, TestGateway, TestStore, synthetic, synthetic_block},
         html::Document,
+        peer::{self, ScriptedPeer},
     },
-    world::{page, reorganise, visit},
+    world::{add_orphans, page, reorganise, visit},
 };
 
 /// What breaks out of texts, attributes and addresses where they are not escaped.
@@ -125,5 +129,78 @@ async fn pages_are_short_whatever_a_block_holds() {
             document.all("a").any(|link| link.text == "This block as JSON") || text.len() > 1,
             "and the way to all of it"
         );
+    }
+}
+
+#[tokio::test]
+async fn pages_are_short_where_every_name_is_linked_whole() {
+    let name = |block: MinerBlock| MinerBlock {
+        hash: format!("{:x<160}", block.hash),
+        previous_hash: format!("{:x<160}", block.previous_hash),
+        nominated_peer_id: format!("{:n<160}", block.index),
+        ..block
+    };
+    let store = TestStore::create(Backend::Sqlite).await;
+    let old: Vec<_> = synthetic(123).into_iter().map(name).collect();
+    let new = (91..131).map(|index| synthetic_block(index, "new", if index == 91 { "main" } else { "new" }));
+    store.append(old, Level::None).await;
+    reorganise(&store, 90, new.map(name).collect()).await;
+    let gateway = TestGateway::over(store, &[], |config| config).await;
+    for path in ["/", "/blocks", "/epochs", "/epoch/2", "/nominees?epochs=25", "/network", "/forks", "/block/95"] {
+        let reply = visit(&gateway, path).await;
+        assert!(reply.status == 200 && reply.body.len() <= MAX_BYTES, "{path}: {} {}", reply.status, reply.body.len());
+    }
+}
+
+/// Branches of one block, the longest that a page links whole, each with more holders than it names.
+#[tokio::test]
+async fn the_page_of_forks_is_short_whatever_their_names_are() {
+    const BRANCHES: u64 = 45;
+    // As long as a link's part of a path may be; and as a peer's tip may be.
+    for length in [160, 128] {
+        let store = TestStore::create(Backend::Sqlite).await;
+        store.append(synthetic(3), Level::None).await;
+        let orphan = |i: u64| MinerBlock {
+            hash: format!("{i:x<length$}"),
+            previous_hash: format!("{i:p<160}"),
+            index: i64::MAX as u64 - 2 * i,
+            seen_at: Some(1_000_000_000),
+            orphaned_at: Some(1_000_000_000),
+            orphan_reason: Some("<".repeat(1000)),
+            ..block(1, "", None, "n".repeat(160))
+        };
+        let orphans: Vec<_> = (1..=BRANCHES + 16).map(orphan).collect();
+        add_orphans(&store, &orphans).await;
+        let silent = || ScriptedPeer::start(|_| peer::Reply::Silence);
+        let peers = [silent().await, silent().await];
+        let addresses = ["a", "b"].into_iter().zip(&peers).map(|(name, peer)| format!("{name}={}", peer.address));
+        let gateway = TestGateway::over(store, &addresses.collect::<Vec<_>>(), |config| config).await;
+        for (name, peer) in ["a", "b"].into_iter().zip(&peers) {
+            gateway.p2p.wait_connected(name, PATIENCE).await.unwrap();
+            let chain = PeerChain {
+                tip_hash: orphans[0].hash.clone(),
+                tip_index: None,
+                claimed_height: 1,
+                claimed_length: 1,
+                claimed_work: None,
+                at: 0,
+                standing: Standing::Forked,
+                common_ancestor: None,
+                problem: None,
+            };
+            gateway.p2p.note_chain(peer.peer_id, chain);
+        }
+        let reply = visit(&gateway, "/forks").await;
+        assert_eq!(reply.status, 200, "{length}");
+        let body = std::str::from_utf8(&reply.body).unwrap();
+        let document = Document::parse(body);
+        check("/forks", &document);
+        let links = document.all("a").filter_map(|link| link.get("href"));
+        assert!(links.filter(|href| href.len() >= length).count() as u64 >= 2 * BRANCHES, "each is linked");
+        // A peer has one tip, so not every branch here has holders: with them each had as much more.
+        let holder = body.split_once("Peers at its blocks\">").unwrap().1.split_once("</td>").unwrap().0;
+        assert_eq!(holder.contains("and 1 more"), length == 128, "{holder}");
+        let more = if length == 128 { holder.len() * BRANCHES as usize } else { 0 };
+        assert!(body.len() + more <= MAX_BYTES, "{} and {more} bytes", body.len());
     }
 }

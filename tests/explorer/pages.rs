@@ -1,6 +1,6 @@
 //! What each page says.
 
-use modal_gateway::chain::{Election, Level, MinerBlock};
+use modal_gateway::chain::{Election, Level};
 use rstest::rstest;
 
 use crate::{
@@ -9,13 +9,8 @@ use crate::{
         html::Document,
         linked::linked,
     },
-    world::{ANCESTOR, OLD_TIP, TIP, World, grouped, nominating, page, reorganise, visit},
+    world::{ANCESTOR, OLD_TIP, TIP, World, add_orphans, grouped, nominating, page, reorganise, text, visit},
 };
-
-/// The text of the main part, with spaces as they are shown.
-fn text(document: &Document) -> String {
-    document.one("main").text.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
-}
 
 #[rstest]
 #[case(Backend::Sqlite)]
@@ -137,19 +132,11 @@ async fn forks_and_reorganisations_are_told() {
     }
 }
 
-/// Stores blocks beside the chain.
-async fn add_orphan(world: &World, blocks: &[MinerBlock]) {
-    let store = world.gateway.store.open().await;
-    let mut writer = store.write().await.unwrap();
-    writer.add_orphans(blocks, Level::None).await.unwrap();
-    writer.commit().await.unwrap();
-}
-
 #[tokio::test]
 async fn forks_of_one_block_can_be_hidden() {
     let world = World::start(Backend::Sqlite).await;
     let orphan = nominating(linked(Some(&world.chain[60]), 1, "short"), "Short");
-    add_orphan(&world, &orphan).await;
+    add_orphans(&world.gateway.store, &orphan).await;
     let all = crate::support::until::eventually(async || {
         let shown = text(&world.page("/forks").await);
         shown.contains(&orphan[0].hash).then_some(shown)
@@ -235,7 +222,7 @@ async fn one_block_is_one_block() {
 async fn the_nominee_of_an_orphan_is_no_link() {
     let world = World::start(Backend::Sqlite).await;
     let orphan = nominating(linked(Some(&world.chain[60]), 1, "short"), "Short");
-    add_orphan(&world, &orphan).await;
+    add_orphans(&world.gateway.store, &orphan).await;
     let (hash, nominee) = (&orphan[0].hash, &orphan[0].nominated_peer_id);
     for path in [format!("/block/{hash}"), "/epoch/1".into()] {
         let page = crate::support::until::eventually(async || {
@@ -262,8 +249,9 @@ async fn the_json_link_gives_what_the_page_shows() {
         ("/blocks?before=60".into(), "chain/blocks?limit=50&before=60".into()),
         ("/epochs?before=2".into(), "chain/epochs?limit=20&before=2".into()),
         ("/reorganisations?before=9".into(), "chain/reorganisations?limit=40&before=9".into()),
-        ("/forks".into(), "chain/orphans?limit=60".into()),
-        (format!("/forks?before={behind}"), format!("chain/orphans?limit=60&before={behind}")),
+        ("/forks".into(), "chain/orphans?limit=45".into()),
+        (format!("/forks?before={behind}"), format!("chain/orphans?limit=45&before={behind}")),
+        ("/search?q=a+b%26c".into(), "chain/search?q=a%20b%26c".into()),
         ("/nominee/12D3KooOld3?before=60".into(), "chain/nominees/12D3KooOld3?limit=50&before=60".into()),
     ] {
         let page = world.page(&path).await;

@@ -64,6 +64,20 @@ pub async fn reorganise(store: &TestStore, ancestor: u64, branch: Vec<MinerBlock
     opened.close().await;
 }
 
+/// Stores blocks beside the chain, as gossip does.
+pub async fn add_orphans(store: &TestStore, blocks: &[MinerBlock]) {
+    let opened = store.open().await;
+    let mut writer = opened.write().await.unwrap();
+    writer.add_orphans(blocks, Level::None).await.unwrap();
+    writer.commit().await.unwrap();
+    opened.close().await;
+}
+
+/// The text of the main part of a page, with spaces as they are shown.
+pub fn text(document: &Document) -> String {
+    document.one("main").text.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// A request as browsers send it.
 pub async fn visit(gateway: &TestGateway, path: &str) -> Reply {
     gateway.get_with(path, "accept", "text/html,application/xhtml+xml,*/*;q=0.8").await

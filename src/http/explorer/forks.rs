@@ -1,4 +1,4 @@
-//! The abandoned branches that this store has seen.
+//! The branches beside the chain that this store has seen.
 
 use std::collections::HashMap;
 
@@ -9,6 +9,7 @@ use super::{
     frame::{Frame, Section},
     page::respond,
     parts::{Id, Links, Mark, Moment, Numbered},
+    peers::heard,
     read,
     reorganisations::{self, Depths},
     text::{Shown, escaped},
@@ -16,10 +17,8 @@ use super::{
 };
 use crate::{chain::MinerBlock, http::envelope::Rejection, p2p::PeerInfo, protocol::Failure};
 
-/// Orphaned blocks whose branches a page shows.
-const ORPHANS: u64 = 60;
-/// Peers that are named as holders of a branch.
-const HOLDERS: usize = 3;
+/// Orphaned blocks whose branches a page shows: with the longest texts it still is no longer than a page may be.
+const ORPHANS: u64 = 45;
 /// The parameter that hides branches of one block.
 const HIDE: &str = "hide";
 
@@ -39,7 +38,7 @@ struct ForksPage {
     older: Option<String>,
 }
 
-/// An abandoned branch.
+/// A branch beside the chain.
 struct Branch {
     parts_after: Option<Numbered>,
     parent: Id,
@@ -49,10 +48,13 @@ struct Branch {
     length: usize,
     blocks: usize,
     first_seen: Option<Moment>,
+    /// When the last of its blocks left the chain; `None` if none ever was on it.
     left: Option<Moment>,
     reason: String,
     tip: Id,
-    holders: Vec<Id>,
+    /// A peer at one of its blocks, and how many others there are.
+    holder: Option<Id>,
+    other_holders: usize,
     /// The branch as a tree, one line a block.
     tree: Vec<Line>,
 }
@@ -111,7 +113,9 @@ fn branches(visit: &Visit, orphans: &[MinerBlock], has_more: bool, peers: &[Peer
         by_hash.get(block.previous_hash.as_str()).is_some_and(|parent| parent.index.checked_add(1) == Some(block.index))
     };
     let roots = orphans.iter().filter(|block| !has_parent(block));
-    roots.map(|root| branch(visit, root, &children, has_more && Some(root.index) == lowest, peers)).collect()
+    // The blocks of the lowest index may go on, on the next page, and so may the parents of those above them.
+    let goes_on = |root: &MinerBlock| has_more && lowest.is_some_and(|lowest| root.index <= lowest.saturating_add(1));
+    roots.map(|root| branch(visit, root, &children, goes_on(root), peers)).collect()
 }
 
 fn branch(
@@ -136,7 +140,7 @@ fn branch(
         let chain = peer.chain.as_ref();
         chain.is_some_and(|chain| members.iter().any(|block| block.hash == chain.tip_hash))
     };
-    let holders = peers.iter().filter(holds).filter_map(|peer| peer.peer_id.as_deref());
+    let holders: Vec<_> = heard(peers).filter(holds).filter_map(|peer| peer.peer_id.as_deref()).collect();
     let time = |at: Option<i64>| at.map(|at| Moment::new(at, visit.now));
     Branch {
         parts_after: root.index.checked_sub(1).map(|index| links.index(index)),
@@ -148,7 +152,8 @@ fn branch(
         left: time(members.iter().filter_map(|block| block.orphaned_at).max()),
         reason: root.orphan_reason.as_deref().map(|reason| Shown::listed(reason).text).unwrap_or_default(),
         tip: links.block(&tip.hash),
-        holders: holders.take(HOLDERS).map(|id| links.nominee(id)).collect(),
+        holder: holders.first().map(|id| links.nominee(id)),
+        other_holders: holders.len().saturating_sub(1),
         tree,
     }
 }
