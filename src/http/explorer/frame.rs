@@ -62,7 +62,8 @@ pub(super) struct State {
     /// The tip; `None` for an empty chain.
     pub tip: Option<BlockLink>,
     pub tip_time: Option<Moment>,
-    pub level: Mark,
+    /// How far the blocks of the page are verified, where that was read.
+    pub level: Option<Mark>,
     /// Why the page is not live; `None` if it is.
     pub not_live: Option<String>,
     pub sync: String,
@@ -95,7 +96,7 @@ impl Frame {
         let state = State {
             tip: tip.as_ref().map(|tip| BlockLink::new(links, tip)),
             tip_time: tip_time.map(|at| Moment::new(at, now)),
-            level: Mark::level(snapshot.level),
+            level: snapshot.level.map(Mark::level),
             not_live: not_live(tip_time, network.target_block_time, now),
             sync: sync_words(&source.sync_status().await?),
             made: made(now),

@@ -42,8 +42,10 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
     let orphans = read::orphans(&visit, None, ORPHANS).await?;
     let reorganisations = read::reorganisations(&visit, None, REORGANISATIONS).await?;
     let lowest = blocks.data.blocks.last().map_or(0, |block| block.index);
-    let mut all = blocks.data.blocks;
-    all.extend(orphans.data.blocks.into_iter().filter(|orphan| orphan.index >= lowest));
+    let (mut all, mut beside) = (blocks.data.blocks, orphans.data.blocks);
+    beside.retain(|orphan| orphan.index >= lowest);
+    let shown = read::with_level(&blocks.snapshot, orphans.snapshot.level.filter(|_| !beside.is_empty()));
+    all.extend(beside);
     // The chain's block at an index comes before those that it replaced.
     all.sort_by_key(|block| (std::cmp::Reverse(block.index), !block.is_canonical));
     let is_final = |index| read::is_final(&visit, &blocks.snapshot, index);
@@ -55,7 +57,7 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
         figures: Figures::new(&visit, &figures.data),
         reorganisations: ReorganisationRow::all(&visit, &reorganisations.data.reorganisations),
         peers: Standings::of(&visit.gateway.peers(), blocks.snapshot.tip.as_ref()),
-        frame: visit.frame(Section::Home, "Chain", &blocks.snapshot).await?,
+        frame: visit.frame(Section::Home, "Chain", &shown).await?,
     };
     Ok(respond(&visit, &page.frame, &page)?)
 }

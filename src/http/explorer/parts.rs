@@ -123,17 +123,17 @@ impl Mark {
     }
 
     /// The mark of a verification level.
-    pub(super) fn level(level: Option<Level>) -> Self {
+    pub(super) fn level(level: Level) -> Self {
         match level {
-            Some(Level::Pow) => Self::Proven,
-            Some(Level::Linked) => Self::LinksOnly,
-            Some(Level::None) | None => Self::NotVerified,
+            Level::Pow => Self::Proven,
+            Level::Linked => Self::LinksOnly,
+            Level::None => Self::NotVerified,
         }
     }
 
     /// The mark of a verification level by its name.
     pub(super) fn named(level: &str) -> Self {
-        Self::level(level.parse().ok())
+        level.parse().map_or(Self::NotVerified, Self::level)
     }
 
     /// The word.

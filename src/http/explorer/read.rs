@@ -2,7 +2,7 @@
 
 use super::{parts::BlockRow, visit::Visit};
 use crate::{
-    chain::MinerBlock,
+    chain::{Level, MinerBlock},
     protocol::Failure,
     source::{
         view::{
@@ -78,6 +78,11 @@ pub(super) async fn search(visit: &Visit, text: &str) -> Answer<Found> {
 /// Whether the canonical block at `index` is at the finality depth or deeper.
 pub(super) fn is_final(visit: &Visit, chain: &Snapshot, index: u64) -> bool {
     visit.gateway.source.views().settled(chain, index)
+}
+
+/// The chain of `read` on a page that has other blocks too: their weakest level is `other`; `None` without any.
+pub(super) fn with_level(read: &Snapshot, other: Option<Level>) -> Snapshot {
+    Snapshot { level: read.level.into_iter().chain(other).min(), ..read.clone() }
 }
 
 /// Blocks of this chain, or orphaned ones, as rows of a list.
