@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "explorer/beside.rs"]
+mod beside;
 #[path = "explorer/colours.rs"]
 mod colours;
 #[path = "explorer/failures.rs"]

@@ -59,6 +59,7 @@ struct BlockPage {
 
 /// What became of an orphaned block.
 struct Orphaned {
+    /// When it left the chain; `None` if it never was on it.
     at: Option<Moment>,
     reason: String,
     winner: Option<Id>,

@@ -13,14 +13,18 @@ use super::{
     visit::{Visit, invalid},
 };
 use crate::{
-    chain::{self, BLOCKS_PER_EPOCH, MinerBlock, election},
+    chain::{self, BLOCKS_PER_EPOCH, Level, MinerBlock, election},
     http::envelope::Rejection,
     protocol::{Code, Failure},
-    source::view::model::{Election, EpochDetail, EpochSummary, Validator},
+    source::view::{
+        Viewed,
+        model::{Election, EpochDetail, EpochSummary, Validator},
+    },
+    store::Snapshot,
 };
 
-/// Orphaned blocks of an epoch that are read, and those that its page lists: with the longest texts it still is no
-/// longer than a page may be.
+/// Orphaned blocks of an epoch that are read, and those that its page lists, of both kinds together: with the longest
+/// texts it still is no longer than a page may be.
 const ORPHANS: u64 = 100;
 const LISTED: usize = 10;
 
@@ -42,9 +46,11 @@ struct EpochPage {
     previous: Option<Numbered>,
     next: Option<Numbered>,
     /// Blocks that were in this epoch before a reorganisation.
-    rows: Vec<BlockRow>,
-    /// How many more of them there are.
-    left_out: usize,
+    replaced: Listed,
+    /// Blocks that never were on the chain of this store.
+    beside: Listed,
+    /// Whether the store has orphaned blocks of this epoch that were not read.
+    is_cut: bool,
     before: Option<Before>,
     definition: &'static str,
 }
@@ -120,32 +126,57 @@ impl Before {
     }
 }
 
-/// The blocks of an epoch that a reorganisation took out.
-struct Replaced {
+/// The first blocks of a list.
+struct Listed {
     rows: Vec<BlockRow>,
+    /// How many more of them were read.
     left_out: usize,
-    /// What followed from the last of the branches that the epoch was complete with.
-    election: Option<chain::Election>,
 }
 
-/// Reads the blocks that were in an epoch before.
-async fn replaced(visit: &Visit, epoch: &EpochSummary) -> Result<Replaced, Failure> {
+impl Listed {
+    fn new(visit: &Visit, chain: &Snapshot, blocks: &[MinerBlock], most: usize) -> Self {
+        let rows = read::rows(visit, chain, &blocks[..blocks.len().min(most)]);
+        Self { left_out: blocks.len() - rows.len(), rows }
+    }
+}
+
+/// The orphaned blocks of an epoch.
+struct Orphans {
+    /// Those that a reorganisation took out.
+    replaced: Listed,
+    /// Those that never were on the chain of this store: they came beside it.
+    beside: Listed,
+    is_cut: bool,
+    /// What followed from the last of the branches that the epoch was complete with.
+    election: Option<chain::Election>,
+    /// The weakest verification level of the blocks that were read, where some are of the epoch.
+    level: Option<Level>,
+}
+
+/// Reads the orphaned blocks of an epoch.
+async fn orphans(visit: &Visit, epoch: &EpochSummary) -> Result<Orphans, Failure> {
     // Every hash is behind an empty one.
     let from = (epoch.last_index, String::new());
-    let orphans = read::orphans(visit, Some(&from), ORPHANS).await?;
-    let mut blocks = orphans.data.blocks;
+    let Viewed { snapshot, data, .. } = read::orphans(visit, Some(&from), ORPHANS).await?;
+    let mut blocks = data.blocks;
+    let is_cut = data.next_before.is_some() && blocks.last().is_some_and(|last| last.index >= epoch.first_index);
     blocks.retain(|block| block.index >= epoch.first_index);
     blocks.sort_by_key(|block| block.index);
-    let last = blocks.iter().filter(|block| block.index == epoch.last_index).max_by_key(|block| block.orphaned_at);
+    let level = snapshot.level.filter(|_| !blocks.is_empty());
+    // Only what leaves the chain gets that time.
+    let (replaced, beside): (Vec<_>, Vec<_>) = blocks.into_iter().partition(|block| block.orphaned_at.is_some());
+    let last = replaced.iter().filter(|block| block.index == epoch.last_index).max_by_key(|block| block.orphaned_at);
     let election = match last {
         Some(last) => {
             let kept = read::blocks(visit, epoch.last_index.checked_add(1), BLOCKS_PER_EPOCH).await?;
-            branch(last, &blocks, &kept.data.blocks, epoch.first_index).map(|blocks| chain::Election::of(&blocks))
+            branch(last, &replaced, &kept.data.blocks, epoch.first_index).map(|blocks| chain::Election::of(&blocks))
         }
         None => None,
     };
-    let rows = read::rows(visit, &orphans.snapshot, &blocks[..blocks.len().min(LISTED)]);
-    Ok(Replaced { left_out: blocks.len() - rows.len(), rows, election })
+    // Each kind has half of the rows, and what the other one leaves.
+    let replaced = Listed::new(visit, &snapshot, &replaced, LISTED - beside.len().min(LISTED / 2));
+    let beside = Listed::new(visit, &snapshot, &beside, LISTED - replaced.rows.len());
+    Ok(Orphans { replaced, beside, is_cut, election, level })
 }
 
 /// The blocks from the index `first` to `last`, of which some are orphaned and the others canonical, by ascending
@@ -170,11 +201,12 @@ pub(super) async fn page(visit: Visit) -> Result<Response, Rejection> {
         _ => failure,
     };
     let viewed = read::epoch(&visit, epoch).await.map_err(named)?;
-    let replaced = replaced(&visit, &viewed.data.summary).await?;
+    let orphans = orphans(&visit, &viewed.data.summary).await?;
     let title = format!("Epoch {}", text::grouped(epoch));
-    let frame = visit.frame(Section::Epochs, title, &viewed.snapshot).await?;
+    let shown = read::with_level(&viewed.snapshot, orphans.level);
+    let frame = visit.frame(Section::Epochs, title, &shown).await?;
     let newest = viewed.snapshot.tip.as_ref().and_then(|tip| election::epoch_of(tip.index));
-    let page = describe(&visit, frame, viewed.data, replaced, newest);
+    let page = describe(&visit, frame, viewed.data, orphans, newest);
     Ok(respond(&visit, &page.frame, &page)?)
 }
 
@@ -182,7 +214,7 @@ fn describe(
     visit: &Visit,
     frame: Frame,
     EpochDetail { summary, positions, election, definition }: EpochDetail,
-    replaced: Replaced,
+    orphans: Orphans,
     newest: Option<u64>,
 ) -> EpochPage {
     let (links, epoch) = (&visit.links, summary.epoch);
@@ -212,9 +244,10 @@ fn describe(
         served_by: epoch.checked_sub(election::EPOCHS_UNTIL_SERVICE).map(|epoch| links.epoch(epoch)),
         previous: epoch.checked_sub(1).map(|epoch| links.epoch(epoch)),
         next: newest.is_some_and(|newest| newest > epoch).then(|| links.epoch(epoch.saturating_add(1))),
-        rows: replaced.rows,
-        left_out: replaced.left_out,
-        before: replaced.election.map(|election| Before::new(&election)),
+        replaced: orphans.replaced,
+        beside: orphans.beside,
+        is_cut: orphans.is_cut,
+        before: orphans.election.map(|election| Before::new(&election)),
         definition,
     }
 }

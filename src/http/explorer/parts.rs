@@ -92,7 +92,7 @@ pub(super) enum Mark {
     Final,
     /// On the chain, and a reorganisation may still replace it.
     NotFinal,
-    /// On an abandoned branch.
+    /// On a branch beside the chain.
     Orphaned,
     /// Verified with its proof of work.
     Proven,
