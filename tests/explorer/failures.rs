@@ -44,7 +44,9 @@ async fn browsers_get_failures_as_pages() {
 #[tokio::test]
 async fn programs_get_failures_as_json() {
     let world = World::start(Backend::Sqlite).await;
+    let long = format!("/forks?before=7:{}", "x".repeat(1025));
     for (path, status, code) in [
+        (&*long, 400, "invalid_parameter"),
         ("/block/9999", 404, "block_not_found"),
         ("/nowhere", 404, "unknown_path"),
         ("/blocks?before=x", 400, "invalid_parameter"),

@@ -15,7 +15,12 @@ use super::{
     text::{Shown, escaped},
     visit::{Visit, invalid},
 };
-use crate::{chain::MinerBlock, http::envelope::Rejection, p2p::PeerInfo, protocol::Failure};
+use crate::{
+    chain::{MinerBlock, block::MAX_KEY_BYTES},
+    http::envelope::Rejection,
+    p2p::PeerInfo,
+    protocol::Failure,
+};
 
 /// Orphaned blocks whose branches a page shows: with the longest texts it still is no longer than a page may be.
 const ORPHANS: u64 = 45;
@@ -71,6 +76,8 @@ struct Line {
 /// Index and hash of the last block of the page before, of a text with a colon between them.
 fn behind(text: &str) -> Result<(u64, String), Failure> {
     let block = text.split_once(':').and_then(|(index, hash)| Some((index.parse().ok()?, hash.to_owned())));
+    // No block has a longer hash, and the page has it twice.
+    let block = block.filter(|(_, hash)| hash.len() <= MAX_KEY_BYTES);
     block.ok_or_else(|| invalid("before", "expected an index, a colon and a hash"))
 }
 
