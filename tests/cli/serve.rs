@@ -14,6 +14,7 @@ use crate::{
         postgres::Database,
         process::{Process, SERVE},
         relay::Relay,
+        until::eventually,
     },
 };
 
@@ -98,8 +99,8 @@ async fn sigterm_interrupts_a_program_that_waits() {
     assert_eq!(child.wait().unwrap().code(), Some(1));
 }
 
-#[test]
-fn a_gateway_without_peers_warns_and_is_ready_but_not_synced() {
+#[tokio::test]
+async fn a_gateway_without_peers_warns_and_is_ready_but_not_synced() {
     let dir = WorkDir::new();
     let args = ["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
     let gateway = Process::start_quietly(dir.command(args));
@@ -111,8 +112,11 @@ fn a_gateway_without_peers_warns_and_is_ready_but_not_synced() {
         dir.run(["health", "--synced", &url])
             .fails(1, &["/health/ready?synced=true answers `HTTP/1.1 503", "Unavailable`: s"]);
     }
-    let log = gateway.log.lock().unwrap().join("\n");
-    assert!(log.contains("WARN") && log.contains("no peer is configured"), "{log}");
+    for warning in ["no peer is configured", "state=\"stalled\""] {
+        let line = async || gateway.log.lock().unwrap().iter().find(|line| line.contains(warning)).cloned();
+        let line = eventually(line).await;
+        assert!(line.contains("WARN"), "{line}");
+    }
 }
 
 #[test]
