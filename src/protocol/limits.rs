@@ -13,6 +13,9 @@ pub const MAX_REQUEST_BYTES: usize = 1 << 20;
 pub const MAX_RESPONSE_BYTES: usize = 10 << 20;
 /// Most blocks in one answer of `range` and `chain_info`: what current nodes allow.
 pub const MAX_CHUNK: u64 = 1000;
+/// Most members of a list in a request. One of 1 MiB can't have more whole hashes; of short made-up ones it would, each
+/// of which takes memory and is looked for.
+pub const MAX_LIST: usize = 16_384;
 
 /// What stands before and behind the `data` of a good answer.
 pub const OPENING: &str = r#"{"ok":true,"data":"#;

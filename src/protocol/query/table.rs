@@ -8,12 +8,8 @@ use super::{
 };
 use crate::protocol::{
     failure::{Code, Failure},
-    limits::MAX_CHUNK,
+    limits::{MAX_CHUNK, MAX_LIST},
 };
-
-/// Most members of a list. A request of 1 MiB can't have more whole hashes; of short made-up ones it would, each of
-/// which takes memory and is looked for.
-pub const MAX_LIST: usize = 16_384;
 
 /// What a parameter holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::table::MAX_LIST;
+use crate::protocol::limits::MAX_LIST;
 
 /// What the values of a document may take, in units of some 40 bytes: as much as the longest list of check points does,
 /// 13 MiB. Values take up to a hundred times the bytes of their text, so that its length alone is no limit.
