@@ -102,8 +102,7 @@ async fn sigterm_interrupts_a_program_that_waits() {
 #[tokio::test]
 async fn a_gateway_without_peers_warns_and_is_ready_but_not_synced() {
     let dir = WorkDir::new();
-    let args = ["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
-    let gateway = Process::start_quietly(dir.command(args));
+    let gateway = Process::start_quietly(dir.command(SERVE.into_iter().chain(["--sync-interval", "1s"])));
     dir.run(["health", &gateway.http]).ok();
     // `stalled` with its reason, or `syncing` before the first look at the peers.
     for url in

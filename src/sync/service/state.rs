@@ -103,6 +103,9 @@ pub struct Service {
     pub(super) polled_at: Option<Instant>,
     pub(super) status: SyncStatus,
     pub(super) status_written: Option<Instant>,
+    /// The state that the log had last.
+    logged: Option<SyncState>,
+    began: Instant,
 }
 
 impl Service {
@@ -131,6 +134,8 @@ impl Service {
             polled_at: None,
             status: SyncStatus::stalled("the sync has not begun yet"),
             status_written: None,
+            logged: None,
+            began: Instant::now(),
         })
     }
 
@@ -194,7 +199,11 @@ impl Service {
         };
         let (checked_at, useful_peers) = (self.status.checked_at, self.status.useful_peers);
         let status = SyncStatus { checked_at, useful_peers, ..status };
-        if status.state != self.status.state {
+        // At the start no peer is connected yet.
+        let is_early =
+            status.state == SyncState::Stalled && self.logged.is_none() && self.began.elapsed() < self.interval;
+        if self.logged != Some(status.state) && !is_early {
+            self.logged = Some(status.state);
             let (state, reason) = (status.state.as_str(), &status.reason);
             match status.state {
                 SyncState::Stalled => tracing::warn!(state, reason, "sync"),
