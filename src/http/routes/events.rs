@@ -220,7 +220,7 @@ impl Follower {
     }
 }
 
-/// What tells a client where it begins to follow.
+/// The first lines of a stream: the id that the client starts from.
 fn following(after: Cursor) -> String {
     format!("id: {after}\n: following\n\n")
 }

@@ -14,7 +14,7 @@ use crate::protocol::failure::{Code, Failure};
 static PARSES: LazyLock<Arc<Semaphore>> =
     LazyLock::new(|| Arc::new(Semaphore::new(available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)))));
 
-/// Parses a long request once there is room for it.
+/// Parses a long request as soon as a permit is free.
 ///
 /// # Errors
 /// Those of `parse`.
@@ -25,11 +25,11 @@ pub async fn parse_apart<T: Send + 'static>(
 }
 
 async fn parse_within<T: Send + 'static>(
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     parse: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    let permit = room.acquire_owned().await;
-    // The permit goes with the parse, which ends by itself although whoever asked for it may be gone.
+    let permit = permits.acquire_owned().await;
+    // The parse holds the permit: it runs to its end also after the request has been dropped.
     let parse = spawn_blocking(move || {
         let _permit = permit;
         parse()
@@ -44,11 +44,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_parse_takes_its_room_until_it_ends() {
-        let room = Arc::new(Semaphore::new(1));
+    async fn a_parse_holds_its_permit_until_it_ends() {
+        let permits = Arc::new(Semaphore::new(1));
         let (begun, begins) = mpsc::channel();
         let (end, ends) = mpsc::channel::<()>();
-        let first = tokio::spawn(parse_within(room.clone(), move || {
+        let first = tokio::spawn(parse_within(permits.clone(), move || {
             begun.send(()).unwrap();
             ends.recv().unwrap();
             Ok(())
@@ -56,9 +56,9 @@ mod tests {
         spawn_blocking(move || begins.recv().unwrap()).await.unwrap();
         first.abort();
         assert!(first.await.unwrap_err().is_cancelled());
-        assert_eq!(room.available_permits(), 0);
+        assert_eq!(permits.available_permits(), 0);
         end.send(()).unwrap();
-        assert_eq!(parse_within(room.clone(), || Ok(7)).await.unwrap(), 7);
-        assert_eq!(room.available_permits(), 1);
+        assert_eq!(parse_within(permits.clone(), || Ok(7)).await.unwrap(), 7);
+        assert_eq!(permits.available_permits(), 1);
     }
 }

@@ -157,6 +157,6 @@ mod tests {
             }
         }
         let check_points = format!("{{\"check_points\":{}}}", list(r#"{"index":1,"hash":"a"}"#, MAX_LIST + 1));
-        assert!(from_slice(check_points.as_bytes()).is_ok(), "one too many is told as that");
+        assert!(from_slice(check_points.as_bytes()).is_ok(), "one member too many has an error of its own");
     }
 }
