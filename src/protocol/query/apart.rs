@@ -1,64 +1,79 @@
 //! Long requests are parsed outside of the runtime's threads, which they would hold for milliseconds; and few at a time,
 //! since the values of a text take many times its bytes while it is parsed.
 
-use std::{
-    sync::{Arc, LazyLock},
-    thread::available_parallelism,
-};
+use std::{io, sync::LazyLock, thread::available_parallelism};
 
-use tokio::{sync::Semaphore, task::spawn_blocking};
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::protocol::failure::{Code, Failure};
 
-/// As many as half of the machine's cores, which leaves the others to short requests.
-static PARSES: LazyLock<Arc<Semaphore>> =
-    LazyLock::new(|| Arc::new(Semaphore::new(available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)))));
+/// Most parses at a time: the values of one take up to 13 MiB.
+const MAX_PARSES: usize = 2;
 
-/// Parses a long request as soon as a permit is free.
+/// Threads of their own for half of the machine's cores, which leaves the others to short requests. Always the same
+/// ones: the allocator keeps for each thread some of the memory that was freed there.
+static PARSERS: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
+    let threads = available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)).min(MAX_PARSES);
+    Builder::new_multi_thread().worker_threads(threads).thread_name("parser").build()
+});
+
+/// Parses a long request as soon as a thread is free.
 ///
 /// # Errors
-/// Those of `parse`.
+/// Those of `parse`; a system without threads left.
 pub async fn parse_apart<T: Send + 'static>(
     parse: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    parse_within(PARSES.clone(), parse).await
-}
-
-async fn parse_within<T: Send + 'static>(
-    permits: Arc<Semaphore>,
-    parse: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    let permit = permits.acquire_owned().await;
-    // The parse holds the permit: it runs to its end also after the request has been dropped.
-    let parse = spawn_blocking(move || {
-        let _permit = permit;
-        parse()
-    });
+    let parsers = PARSERS.as_ref().map_err(|_| Failure::new(Code::Internal))?;
+    let parse = AbortOnDropHandle::new(parsers.spawn(async { parse() }));
     parse.await.map_err(|_| Failure::new(Code::Internal))?
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::{pin::pin, sync::mpsc};
+
+    use futures::poll;
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_parse_holds_its_permit_until_it_ends() {
-        let permits = Arc::new(Semaphore::new(1));
-        let (begun, begins) = mpsc::channel();
-        let (end, ends) = mpsc::channel::<()>();
-        let first = tokio::spawn(parse_within(permits.clone(), move || {
-            begun.send(()).unwrap();
+    /// A parse that says on which thread it runs, and ends when it is told.
+    fn held(begun: mpsc::Sender<String>) -> (mpsc::Sender<()>, impl FnOnce() -> Result<(), Failure> + Send) {
+        let (end, ends) = mpsc::channel();
+        let parse = move || {
+            begun.send(std::thread::current().name().unwrap_or_default().to_owned()).unwrap();
             ends.recv().unwrap();
             Ok(())
-        }));
-        spawn_blocking(move || begins.recv().unwrap()).await.unwrap();
-        first.abort();
-        assert!(first.await.unwrap_err().is_cancelled());
-        assert_eq!(permits.available_permits(), 0);
-        end.send(()).unwrap();
-        assert_eq!(parse_within(permits.clone(), || Ok(7)).await.unwrap(), 7);
-        assert_eq!(permits.available_permits(), 1);
+        };
+        (end, parse)
+    }
+
+    #[tokio::test]
+    async fn a_dropped_request_holds_a_thread_until_its_parse_ends_and_no_longer() {
+        let threads = PARSERS.as_ref().unwrap().metrics().num_workers();
+        assert!((1..=MAX_PARSES).contains(&threads));
+        let (begun, begins) = mpsc::channel();
+        let mut ends = Vec::new();
+        for _ in 0..threads {
+            let (end, parse) = held(begun.clone());
+            let mut request = pin!(parse_apart(parse));
+            assert!(poll!(&mut request).is_pending());
+            assert_eq!(begins.recv().unwrap(), "parser");
+            ends.push(end);
+        }
+        // No thread is left for these two; the first one is dropped before it begins.
+        {
+            let (_, parse) = held(begun.clone());
+            let mut request = pin!(parse_apart(parse));
+            assert!(poll!(&mut request).is_pending());
+        }
+        let mut waiting = pin!(parse_apart(|| Ok(7)));
+        assert!(poll!(&mut waiting).is_pending());
+        for end in ends {
+            end.send(()).unwrap();
+        }
+        assert_eq!(waiting.await.unwrap(), 7);
+        assert!(begins.try_recv().is_err());
     }
 }
