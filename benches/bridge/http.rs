@@ -55,7 +55,7 @@ pub async fn run(nodes: &Nodes, pace: Pace) -> Outcome<String> {
 
     let columns = ["request", "bytes", "connections", "bare handler", "gateway", "gateway : bare"];
     let mut table = Table::new(1, &columns);
-    let mut target = Target::at_least(0.5);
+    let mut target = Target::at_least(0.9);
     for connections in CONNECTIONS {
         let contenders = [bare.contender(connections, REQUEST), ours.contender(connections, REQUEST)];
         let rates = Rates::measure(&contenders, pace).await?;

@@ -17,7 +17,7 @@ use std::{
 use crate::{
     chain::Kind,
     http::{LENGTH, REQUEST, gateway, requests_for_all, whole_length},
-    measure::{Outcome, Table, thousands},
+    measure::{Outcome, Table, Target, thousands},
     rivals::{Hosted, Servers},
     wire::{Cache, Nodes},
 };
@@ -66,15 +66,33 @@ pub async fn run(nodes: &Nodes, duration: Duration) -> Outcome<String> {
         ("gateway, from SQLite", sqlite.server.address, &all),
         ("gateway, from Postgres", postgres.server.address, &all),
     ];
-    let columns = ["server", "at most", "asked", "answered", "p50", "p99", "p99.9", "longest", "sent late p50", "p99"];
-    let mut table = Table::new(1, &columns);
+    let columns = [
+        "server",
+        "at most",
+        "asked",
+        "answered",
+        "p50",
+        "p99",
+        "p99 : p50",
+        "p99.9",
+        "longest",
+        "sent late p50",
+        "p99",
+    ];
+    let (mut table, mut target) = (Table::new(1, &columns), Target::at_most(5.0));
     for (name, address, requests) in contenders {
         let warm_up = duration / 5;
         generate(address, requests, Due::AtOnce, warm_up).await?;
         let most = generate(address, requests, Due::AtOnce, duration / 2).await?.rate();
         let times = generate(address, requests, Due::Rate(most / 2.0), duration).await?;
         let mut row = vec![name.to_owned(), thousands(most), thousands(most / 2.0), thousands(times.rate())];
-        row.extend([0.5, 0.99, 0.999, 1.0].map(|part| thousands(percentile(&times.latencies, part))));
+        let [p50, p99, longer @ ..] = [0.5, 0.99, 0.999, 1.0].map(|part| percentile(&times.latencies, part));
+        row.extend([p50, p99].map(thousands));
+        row.push(match name.starts_with("gateway") {
+            true => target.check(p99 / p50),
+            false => format!("{:.2}", p99 / p50),
+        });
+        row.extend(longer.map(thousands));
         row.extend([0.5, 0.99].map(|part| thousands(percentile(&times.lateness, part))));
         table.row(row);
     }
@@ -83,7 +101,7 @@ pub async fn run(nodes: &Nodes, duration: Duration) -> Outcome<String> {
          `at most`, `asked` and `answered` are requests a second over {CONNECTIONS} connections, for {:.0} s. A latency counts from when \
          the request was due, so that coordinated omission is accounted for; `sent late` is how late the generator itself was. \
          It has a thread for each connection, on the same cores as the server. Of the last two rows each answer is read from \
-         the store, of an epoch at random.\n",
+         the store, of an epoch at random. p99 : p50 of the gateway: {target}\n",
         duration.as_secs_f64(),
     ))
 }

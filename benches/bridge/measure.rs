@@ -80,8 +80,13 @@ impl Rates {
 
     /// How many times as fast `contender` is as `other`: the median over the rounds.
     pub fn ratio(&self, contender: usize, other: usize) -> f64 {
-        median(self.0[contender].iter().zip(&self.0[other]).map(|(one, other)| one / other).collect())
+        median_ratio(&self.0[contender], &self.0[other])
     }
+}
+
+/// The value in the middle of the rounds' ratios.
+pub fn median_ratio(own: &[f64], other: &[f64]) -> f64 {
+    median(own.iter().zip(other).map(|(own, other)| own / other).collect())
 }
 
 /// The value in the middle.

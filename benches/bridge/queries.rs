@@ -14,7 +14,7 @@ use tokio::process::Command;
 use crate::{
     chain::{Kind, Stores},
     http::{EPOCH, EPOCHS, LENGTH, Server, gateway, load, requests_for_all},
-    measure::{Ask, Contender, Outcome, Pace, Rates, Table, contender, thousands},
+    measure::{Ask, Contender, Outcome, Pace, Rates, Table, Target, contender, thousands},
     postgres,
     wire::{Cache, Nodes},
 };
@@ -84,7 +84,7 @@ pub async fn run(stores: &Stores, nodes: &Nodes, pace: Pace) -> Outcome<String> 
         "of pgbench",
         "of json_agg, typed table",
     ];
-    let mut table = Table::new(0, &columns);
+    let (mut table, mut target) = (Table::new(0, &columns), Target::at_least(0.7));
     for clients in CLIENTS {
         let mut contenders: Vec<Contender> =
             statements.iter().map(|(name, _)| pgbench(&folder.path().join(name), &url, clients)).collect();
@@ -104,7 +104,8 @@ pub async fn run(stores: &Stores, nodes: &Nodes, pace: Pace) -> Outcome<String> 
         row.extend((0..5).map(|place| thousands(rates.of(place))));
         row.push(format!("{:.2}", rates.ratio(4, 0)));
         row.push(thousands(rates.of(5)));
-        row.extend([0, 2].map(|other| format!("{:.2}", rates.ratio(5, other))));
+        row.push(target.check(rates.ratio(5, 0)));
+        row.push(format!("{:.2}", rates.ratio(5, 2)));
         table.row(row);
     }
     sqlx::query("DROP TABLE typed").execute(&mut connection).await?;
@@ -114,7 +115,7 @@ pub async fn run(stores: &Stores, nodes: &Nodes, pace: Pace) -> Outcome<String> 
          An epoch at random, of {} blocks in some {} bytes each, of 10,000 blocks. `pgbench` sends the statement of the gateway's \
          store, prepared, and drops the result. `json_agg` is one statement that makes the whole answer, the same JSON, from \
          the view `miner_block` and from a table with the same columns. The chain's state is one row, which each \
-         gateway reads to detect changes.\n",
+         gateway reads to detect changes. HTTP, of `pgbench`: {target}\n",
         ours["data"]["count"],
         thousands(ours.to_string().len() as f64),
     ))
