@@ -108,7 +108,8 @@ async fn our_own_nodes_give_headers_and_compress(
     let headers = if mode == Mode::Headers { length } else { 0 };
     assert_eq!((progress.blocks, progress.headers), (length, headers));
     let plain: usize = chain.iter().map(|block| block.to_json().len()).sum();
-    assert!(progress.bytes < plain as u64 / 2, "{} bytes on the wire, {plain} of blocks", progress.bytes);
+    println!("{mode:?}: {} bytes on the wire, {plain} of blocks", progress.bytes);
+    assert!(progress.bytes <= plain as u64 / 3, "{} bytes on the wire, {plain} of blocks", progress.bytes);
 }
 
 /// A peer whose chain becomes another one when it has answered the first request of this path for blocks from `from`
