@@ -50,7 +50,7 @@ pub async fn run(stores: &Stores, lengths: &[usize], pace: Pace) -> Outcome<Stri
     let columns =
         [vec!["store".into(), "request".into()], blocks.clone(), vec![format!("{longest} : {shortest}")]].concat();
     let mut table = Table::new(2, &columns.iter().map(String::as_str).collect::<Vec<_>>());
-    let mut target = Target::at_most(1.3);
+    let mut target = Target::of_growth(lengths);
     for (kind, store_name) in stores.kinds.iter().copied() {
         for (asked, name) in QUESTIONS.map(|(question, name)| (Asked::Query(question), name)).iter().chain(&VIEWS) {
             let mut contenders = Vec::new();

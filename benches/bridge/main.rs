@@ -87,7 +87,7 @@ const SECTIONS: [&str; 13] = [
 struct Plan {
     /// Shorter rounds, and fewer.
     quick: bool,
-    /// Growth to 10,000,000 blocks: some 30 GB of disk.
+    /// Growth to 10,000,000 blocks: some 15 GB of disk for each kind of store in turn.
     huge: bool,
     /// The sections that were named; all but `growth` if there are none.
     named: Vec<String>,

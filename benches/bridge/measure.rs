@@ -117,6 +117,11 @@ impl Target {
         Self { at_least: false, limit, worst: f64::NEG_INFINITY }
     }
 
+    /// What a request may cost on the longest of these chains, against the same one on 1,000 blocks.
+    pub fn of_growth(lengths: &[usize]) -> Self {
+        Self::at_most(if lengths.iter().any(|length| *length > 1_000_000) { 1.5 } else { 1.3 })
+    }
+
     /// Takes a value in; how it is shown.
     pub fn check(&mut self, value: f64) -> String {
         let (worst, missed) = match self.at_least {

@@ -30,7 +30,7 @@ pub async fn run(stores: &Stores, lengths: &[usize], pace: Pace) -> Outcome<Stri
     let ratio = format!("{longest} : {shortest}");
     let mut columns = vec!["store", "route"];
     columns.extend(blocks.iter().map(String::as_str).chain([ratio.as_str()]));
-    let (mut table, mut target) = (Table::new(2, &columns), Target::at_most(1.3));
+    let (mut table, mut target) = (Table::new(2, &columns), Target::of_growth(lengths));
     for (kind, store_name) in stores.kinds.iter().copied() {
         let mut servers = Vec::new();
         for length in lengths {
