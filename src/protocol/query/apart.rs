@@ -38,7 +38,7 @@ mod tests {
 
     use super::*;
 
-    /// A parse that says on which thread it runs, and ends when it is told.
+    /// A parse that sends the name of its thread, and ends after a message.
     fn held(begun: mpsc::Sender<String>) -> (mpsc::Sender<()>, impl FnOnce() -> Result<(), Failure> + Send) {
         let (end, ends) = mpsc::channel();
         let parse = move || {
