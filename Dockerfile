@@ -7,9 +7,11 @@ RUN apt-get update \
 ARG OPT_LEVEL=3
 ARG LTO=fat
 ARG CODEGEN_UNITS=1
+ARG DEBUG=line-tables-only
 ENV CARGO_PROFILE_RELEASE_OPT_LEVEL=$OPT_LEVEL \
     CARGO_PROFILE_RELEASE_LTO=$LTO \
-    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=$CODEGEN_UNITS
+    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=$CODEGEN_UNITS \
+    CARGO_PROFILE_RELEASE_DEBUG=$DEBUG
 WORKDIR /src
 
 # The dependencies alone, against an empty crate: this layer lasts until Cargo.toml or Cargo.lock changes.

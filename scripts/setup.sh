@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks for what a task needs, and installs what is missing with apt-get where this user may; else it
+# Checks for what the tasks need, and installs what is missing with apt-get where this user may; else it
 # prints the command to run. Tasks: build, test (which includes build), proxies (tests/proxies.rs),
 # clients (every language of tests/generated_clients.rs), packaging (tests/packaging.rs), browser
 # (tests/browser.sh, tests/events.rs), instructions (tests/instructions.rs), bench (benches/), compose
@@ -79,19 +79,21 @@ check_bench() {
         need "pgbench (the same queries without a gateway)" postgresql
 }
 
-case ${1:-} in
-    build) check_build ;;
-    test) check_test ;;
-    proxies) check_proxies ;;
-    clients) check_clients ;;
-    packaging) check_packaging ;;
-    browser) check_browser ;;
-    instructions) check_instructions ;;
-    bench) check_bench ;;
-    compose) check_compose ;;
-    images) command -v debootstrap >/dev/null || need "debootstrap (container base images)" debootstrap ;;
-    *) echo "usage: $0 build|test|proxies|clients|packaging|browser|instructions|bench|compose|images" >&2 && exit 2 ;;
-esac
+for task in "${@:-}"; do
+    case $task in
+        build) check_build ;;
+        test) check_test ;;
+        proxies) check_proxies ;;
+        clients) check_clients ;;
+        packaging) check_packaging ;;
+        browser) check_browser ;;
+        instructions) check_instructions ;;
+        bench) check_bench ;;
+        compose) check_compose ;;
+        images) command -v debootstrap >/dev/null || need "debootstrap (container base images)" debootstrap ;;
+        *) echo "usage: $0 TASK…: build, test, proxies, clients, packaging, browser, instructions, bench, compose, images" >&2 && exit 2 ;;
+    esac
+done
 
 status=0
 if ! command -v cargo >/dev/null; then
@@ -100,7 +102,7 @@ if ! command -v cargo >/dev/null; then
 fi
 if [ ${#packages[@]} = 0 ]; then exit "$status"; fi
 
-printf 'setup: missing: %s\n' "${missing[@]}" >&2
+printf 'setup: missing: %s\n' "${missing[@]}" | sort -u >&2
 become=()
 if [ "$(id -u)" != 0 ]; then become=(sudo); fi
 install=("${become[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends "${packages[@]}")
