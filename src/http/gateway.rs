@@ -117,8 +117,9 @@ impl Gateway {
         self.unnamed_reported.call_once(|| {
             tracing::warn!(
                 client = %proxy.key,
-                "a limit was reached by requests without `forwarded` or `x-forwarded-for`: if a reverse proxy sends them, \
-                 have it set one of these; if not, `unlimited_client` exempts the client"
+                "a limit was reached by requests whose `forwarded` or `x-forwarded-for` is missing, can't be read, or \
+                 differs from the other: if a reverse proxy sends them, have it set one of these; if not, \
+                 `unlimited_client` exempts the client"
             );
         });
     }

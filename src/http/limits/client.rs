@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
 };
 
-use axum::http::{HeaderMap, HeaderName, header::FORWARDED};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 use ipnet::IpNet;
 
 /// The forwarding header without a standard.
@@ -59,7 +59,7 @@ pub struct Client {
     pub key: ClientKey,
     /// Whether it has no limits of its own: it may take all that there is.
     pub unlimited: bool,
-    /// Whether the connection is that of a trusted proxy, which did not say for which client it asks.
+    /// Whether the connection is that of a trusted proxy, which names no client.
     pub unnamed: bool,
 }
 
@@ -82,43 +82,51 @@ impl AddressRules {
     ///
     /// Each proxy appends the address of its own client to `forwarded` (RFC 7239) or `x-forwarded-for`. Read from the
     /// end, the first address that is no trusted proxy's is the client's: the client may have made up what stands
-    /// before it. An entry that can't be read ends the search at the proxy that appended it. Where both headers are
+    /// before it. An entry that can't be read ends the search at the proxy that appended it, and a line of `forwarded`
+    /// with a quote that is not closed, or a backslash outside of quotes, can't be read at all. Where both headers are
     /// there and disagree, one was passed on unread: the proxy then counts as the client.
     pub fn client(&self, remote: IpAddr, headers: &HeaderMap) -> Client {
         let remote = remote.to_canonical();
-        let standard = headers.contains_key(FORWARDED).then(|| self.walk(remote, headers, &FORWARDED, forwarded_for));
-        let x = &X_FORWARDED_FOR;
-        let other = headers.contains_key(x).then(|| self.walk(remote, headers, x, |hop| Some(hop.trim())));
-        let forwarded = match (standard, other) {
-            (Some(standard), Some(other)) if standard != other => Some(ClientKey::of(remote)),
-            (standard, other) => standard.or(other),
+        // A line with other than visible ASCII can't be read: it is not empty.
+        let lines = |name| headers.get_all(name).iter().map(|line: &HeaderValue| line.to_str().unwrap_or("?")).rev();
+        let standard = headers.contains_key(FORWARDED).then(|| {
+            let elements = lines(FORWARDED).flat_map(|line| split(line, ',').unwrap_or(vec!["?"]).into_iter().rev());
+            self.walk(remote, elements, forwarded_for)
+        });
+        let other = headers.contains_key(X_FORWARDED_FOR).then(|| {
+            let entries = lines(X_FORWARDED_FOR).flat_map(|line| line.rsplit(','));
+            self.walk(remote, entries, |entry| read_address(entry.trim()))
+        });
+        let is_forwarded = standard.is_some() || other.is_some();
+        let named = match (standard, other) {
+            (Some(standard), Some(other)) if standard != other => None,
+            (standard, other) => standard.or(other).flatten(),
         };
         Client {
-            key: forwarded.unwrap_or(ClientKey::of(remote)),
-            unlimited: forwarded.is_none() && contains(&self.unlimited, remote),
-            unnamed: forwarded.is_none() && contains(&self.proxies, remote),
+            key: ClientKey::of(named.unwrap_or(remote)),
+            unlimited: !is_forwarded && contains(&self.unlimited, remote),
+            unnamed: named.is_none() && contains(&self.proxies, remote),
         }
     }
 
-    /// The client by one of the headers.
-    fn walk(
+    /// The client by the entries of one of the headers, the last one first; `None` if the connection's own proxy names
+    /// none, or is not trusted.
+    fn walk<'a>(
         &self,
         remote: IpAddr,
-        headers: &HeaderMap,
-        name: &HeaderName,
-        read: impl Fn(&str) -> Option<&str>,
-    ) -> ClientKey {
-        let mut address = remote;
-        for hop in hops(headers, name).rev() {
+        entries: impl Iterator<Item = &'a str>,
+        read: impl Fn(&str) -> Option<IpAddr>,
+    ) -> Option<IpAddr> {
+        let (mut address, mut named) = (remote, None);
+        // A list may have empty members (RFC 9110, section 5.6.1.2).
+        for entry in entries.filter(|entry| !entry.trim().is_empty()) {
             if !contains(&self.proxies, address) {
                 break;
             }
-            match read(hop).and_then(read_address) {
-                Some(next) => address = next,
-                None => break,
-            }
+            let Some(next) = read(entry) else { break };
+            (address, named) = (next, Some(next));
         }
-        ClientKey::of(address)
+        named
     }
 }
 
@@ -127,29 +135,42 @@ fn contains(networks: &[IpNet], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(&address))
 }
 
-fn hops<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl DoubleEndedIterator<Item = &'a str> + use<'a> {
-    let texts = headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or_default());
-    texts.flat_map(|text| text.split(','))
+/// The parts of a text between separators outside of quotes; `None` if a quote is not closed, or a backslash stands
+/// outside of quotes. What stands in quotes may come from the client, such as the `Host` that it sent (RFC 7239, section
+/// 4).
+fn split(text: &str, separator: char) -> Option<Vec<&str>> {
+    let (mut is_quoted, mut is_escaped, mut is_broken) = (false, false, false);
+    let parts = text.split(|c| {
+        // A quote that the client left open turns the proxy's quotes around: what the proxy escaped is outside then.
+        is_broken |= c == '\\' && !is_quoted;
+        (is_quoted, is_escaped) = (is_quoted ^ (c == '"' && !is_escaped), is_quoted && c == '\\' && !is_escaped);
+        c == separator && !is_quoted
+    });
+    let parts = parts.collect();
+    (!is_quoted && !is_broken).then_some(parts)
 }
 
-/// `for` of one element of `forwarded`.
-fn forwarded_for(element: &str) -> Option<&str> {
-    element.split(';').find_map(|pair| {
-        let (name, value) = pair.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"'))
-    })
+/// The address in `for` of one element of `forwarded`.
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let mut pairs = split(element, ';')?.into_iter().filter_map(|pair| pair.split_once('='));
+    // The first one alone: a second is not allowed (RFC 7239, section 4).
+    let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
+    read_address(&value.trim().trim_matches('"').replace('\\', ""))
 }
 
-/// An address, with or without a port, IPv6 with or without brackets.
+/// An address, with or without a port, IPv6 with or without brackets. A port may be a made-up word after `_` (RFC 7239,
+/// section 6.3).
 fn read_address(text: &str) -> Option<IpAddr> {
-    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let with_port = || text.parse::<std::net::SocketAddr>().ok().map(|address| address.ip());
-    bare.parse().ok().or_else(with_port).map(|address: IpAddr| address.to_canonical())
+    let is_port = |port: &str| port.starts_with('_') || port.parse::<u16>().is_ok();
+    let address = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => (port.is_empty() || port.strip_prefix(':').is_some_and(is_port)).then_some(address)?,
+        None => text.split_once(':').filter(|(_, port)| is_port(port)).map_or(text, |(address, _)| address),
+    };
+    address.parse().ok().map(|address: IpAddr| address.to_canonical())
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
     use rstest::rstest;
 
     use super::*;
@@ -191,6 +212,20 @@ mod tests {
     #[case::headers_disagree("10.0.0.1", &[("x-forwarded-for", "192.0.2.9"), ("forwarded", "for=1.1.1.1")], "10.0.0.1")]
     #[case::local_proxy("127.0.0.1", &[("x-forwarded-for", "")], "127.0.0.1")]
     #[case::hidden("10.0.0.1", &[("forwarded", "for=192.0.2.9, for=_hidden")], "10.0.0.1")]
+    #[case::quoted_comma("10.0.0.1", &[("forwarded", "for=192.0.2.9;host=\"x,for=1.1.1.1\"")], "192.0.2.9")]
+    #[case::quoted_pair("10.0.0.1", &[("forwarded", "host=\"a;for=1.1.1.1\";for=192.0.2.9")], "192.0.2.9")]
+    #[case::quoted_quote("10.0.0.1", &[("forwarded", "host=\"a\\\",for=1.1.1.1\";for=192.0.2.9")], "192.0.2.9")]
+    #[case::open_quote("10.0.0.1", &[("forwarded", "for=1.1.1.1;a=\", for=192.0.2.9;host=\"b\"")], "10.0.0.1")]
+    #[case::turned_quotes("10.0.0.1", &[("forwarded", "for=1.1.1.1;x=\", for=192.0.2.9;host=\"a\\\"b\"")], "10.0.0.1")]
+    #[case::second_for("10.0.0.1", &[("forwarded", "for=_hidden;for=1.1.1.1")], "10.0.0.1")]
+    #[case::not_ascii("10.0.0.1", &[("forwarded", "for=1.1.1.1"), ("forwarded", "for=192.0.2.9;host=\"ü\"")], "10.0.0.1")]
+    #[case::x_not_ascii("10.0.0.1", &[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "ü")], "10.0.0.1")]
+    #[case::escaped("10.0.0.1", &[("forwarded", "for=\"192.0.2.\\9\"")], "192.0.2.9")]
+    #[case::made_up_port("10.0.0.1", &[("forwarded", "for=\"192.0.2.9:_p\"")], "192.0.2.9")]
+    #[case::made_up_port_6("10.0.0.1", &[("forwarded", "for=\"[2001:db8::1]:_p\"")], "2001:db8::")]
+    #[case::no_port("10.0.0.1", &[("x-forwarded-for", "192.0.2.9:p")], "10.0.0.1")]
+    #[case::empty_member("10.0.0.1", &[("forwarded", "for=192.0.2.9,")], "192.0.2.9")]
+    #[case::empty_line("10.0.0.1", &[("x-forwarded-for", "192.0.2.9"), ("x-forwarded-for", "")], "192.0.2.9")]
     fn the_last_address_that_is_no_proxys_is_the_client(
         #[case] remote: &str,
         #[case] headers: &[(&'static str, &'static str)],
@@ -202,7 +237,8 @@ mod tests {
         }
         let rules = AddressRules { proxies: networks("127.0.0.0/8 ::1/128 10.0.0.0/8"), ..AddressRules::default() };
         let client = rules.client(remote.parse().unwrap(), &map);
-        let unnamed = headers.is_empty() && remote == "127.0.0.1";
+        // All others are named, but for one that has a proxy's own address.
+        let unnamed = remote != "192.0.2.1" && key == remote && headers != [("x-forwarded-for", "127.0.0.1")];
         assert_eq!(client, Client { key: ClientKey::of(key.parse().unwrap()), unlimited: false, unnamed });
     }
 
