@@ -60,6 +60,7 @@ impl Cors {
                 HeaderName::from_static("last-event-id"),
                 REQUEST_ID,
                 TRACEPARENT,
+                HeaderName::from_static("tracestate"),
                 TIP,
             ])
             .max_age(std::time::Duration::from_secs(MAX_AGE));

@@ -4,7 +4,7 @@
 use axum::{
     body::Body,
     extract::Request,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -69,6 +69,9 @@ pub(super) fn source_name(answered_by: AnsweredBy) -> Option<HeaderValue> {
 /// known.
 const RETRY_AFTER: &str = "1";
 
+/// The methods that some path takes.
+const METHODS: &str = "GET, HEAD, POST, OPTIONS";
+
 /// The status of each error code.
 pub fn status(code: Code) -> StatusCode {
     match code {
@@ -97,6 +100,7 @@ pub fn status(code: Code) -> StatusCode {
         Code::PeerBrokeProtocol | Code::PeerError => StatusCode::BAD_GATEWAY,
         Code::PeerTimeout => StatusCode::GATEWAY_TIMEOUT,
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::UnsupportedTransferCoding => StatusCode::NOT_IMPLEMENTED,
     }
 }
 
@@ -121,6 +125,10 @@ impl IntoResponse for Rejection {
         if status == StatusCode::SERVICE_UNAVAILABLE || status == StatusCode::TOO_MANY_REQUESTS {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         }
+        if failure.code == Code::UnsupportedTransferCoding {
+            // Where the body ended is as the client and this server read it; a proxy between may differ.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(source) = source_name(answered_by) {
             headers.insert(SOURCE, source);
         }
@@ -130,9 +138,14 @@ impl IntoResponse for Rejection {
     }
 }
 
-/// Answers a path without a route.
-pub(super) async fn unknown_path() -> Rejection {
-    Failure::new(Code::UnknownPath).into()
+/// Answers a path without a route, and what names no path: `OPTIONS *`, which asks about the server as a whole (RFC
+/// 9110, section 9.3.7), and `CONNECT`.
+pub(super) async fn unknown_path(request: Request) -> Response {
+    match (request.method(), request.uri().path()) {
+        (&Method::OPTIONS, "*") => (StatusCode::NO_CONTENT, [(header::ALLOW, METHODS)]).into_response(),
+        (&Method::CONNECT, _) => ([(header::ALLOW, METHODS)], method_not_allowed(request).await).into_response(),
+        _ => Rejection::from(Failure::new(Code::UnknownPath)).into_response(),
+    }
 }
 
 /// Answers a method that the route doesn't have. The router adds `Allow`.

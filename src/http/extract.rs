@@ -238,13 +238,15 @@ fn broken(error: &(dyn Error + 'static)) -> Failure {
 pub(super) async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Failure> {
     let memory = Arc::new(Semaphore::new(MAX_REQUEST_BYTES));
     let (bytes, _) = receive(headers, body, &memory).await?;
-    let coding = headers.get(header::CONTENT_ENCODING).map_or("identity", |coding| coding.to_str().unwrap_or("?"));
-    if !coding.trim().eq_ignore_ascii_case("identity") {
+    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+    if !codings.all(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity")) {
         return Err(Failure::with_detail(Code::UnsupportedMediaType, "a body is sent without a content encoding"));
     }
     let kind = headers.get(header::CONTENT_TYPE).map_or("", |kind| kind.to_str().unwrap_or("?"));
     let kind = kind.split(';').next().unwrap_or_default().trim();
-    if !bytes.is_empty() && !kind.eq_ignore_ascii_case("application/json") {
+    let is_json =
+        headers.get_all(header::CONTENT_TYPE).iter().count() == 1 && kind.eq_ignore_ascii_case("application/json");
+    if !bytes.is_empty() && !is_json {
         return Err(Failure::with_detail(Code::UnsupportedMediaType, "a body is sent as application/json"));
     }
     Ok(bytes)

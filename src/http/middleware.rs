@@ -5,7 +5,7 @@
 //! * [`browser`]: preflights and security headers
 //! * [`compression`]: compression of what is not kept: streams, pages, answers about the gateway itself
 //! * `handler`: the handler: its deadline, its panics, and whether it is asked at all
-//! * `host`: the header `Host`
+//! * `head`: what the head of each request must have
 //! * `limited`: a request under its client's limits
 //! * `observed`: what each answer says of its request and of the chain, and what is counted and logged of it
 //! * `request_id`: the id of a request
@@ -36,7 +36,7 @@ mod access_log;
 pub(super) mod browser;
 pub(super) mod compression;
 mod handler;
-pub(super) mod host;
+pub(super) mod head;
 mod limited;
 mod observed;
 mod request_id;

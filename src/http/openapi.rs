@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     protocol::{
-        Code,
+        Code, Failure,
         query::{self, CheckPoint, Kind},
         schema::ErrorEnvelope,
     },
@@ -108,7 +108,9 @@ pub(super) fn pages<S: Clone + Send + Sync + 'static>(document: &openapi::OpenAp
             *location = HeaderValue::from_static("docs/");
         }
         match response.status() {
-            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => envelope::unknown_path().await.into_response(),
+            StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST => {
+                Rejection::from(Failure::new(Code::UnknownPath)).into_response()
+            }
             _ => response,
         }
     }));

@@ -111,7 +111,7 @@ async fn encoded(
         negotiated: Some(Negotiated::Sent),
         timing: Some((if is_local { "store" } else { "peer" }, took)),
     };
-    let mut response = match preferences.conditions.evaluate(&etag) {
+    let mut response = match preferences.conditions.evaluate(Some(&etag)) {
         Outcome::Failed => precondition_failed(),
         Outcome::NotModified => not_modified(headers),
         Outcome::Answer => {
@@ -165,7 +165,7 @@ async fn whole_chain_of(source: &Source, read: &Read, state: &ChainState) -> Res
     let tag = chain_tag(state.length, state.tip_hash().unwrap_or_default());
     let etag = representation.etag(&tag);
     add_caching(&mut headers, &etag, false);
-    match read.preferences.conditions.evaluate(&etag) {
+    match read.preferences.conditions.evaluate(Some(&etag)) {
         Outcome::Answer => {}
         Outcome::NotModified => return Ok(not_modified(headers)),
         Outcome::Failed => return Ok(precondition_failed()),
@@ -280,7 +280,7 @@ mod tests {
             let tag = Representation::default().etag(tag);
             let copies = HeaderValue::try_from(format!("\"other\", W/{}", tag.to_str().unwrap())).unwrap();
             let headers = HeaderMap::from_iter([(header::IF_NONE_MATCH, copies)]);
-            assert_eq!(Conditions::of(&Method::GET, &headers).evaluate(&tag), Outcome::NotModified);
+            assert_eq!(Conditions::of(&Method::GET, &headers).evaluate(Some(&tag)), Outcome::NotModified);
         }
     }
 }

@@ -15,23 +15,27 @@ use axum::{
     Router,
     extract::{Request, State},
     middleware::{Next, from_fn, from_fn_with_state, map_response},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::{delete, get},
 };
+use tower::util::MapRequest;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    envelope::{method_not_allowed, unknown_path},
+    envelope::{Rejection, method_not_allowed, unknown_path},
     explorer,
     gateway::Gateway,
     middleware::{
         self,
         access::{self, Access},
-        browser, host,
+        browser, head,
     },
+    negotiation::{Accepted, Outcome},
     numbers::Numbers,
     openapi,
+    server::Routes,
 };
+use crate::protocol::{Code, Failure};
 
 mod chain;
 mod events;
@@ -92,32 +96,44 @@ pub fn public_routes(gateway: Arc<Gateway>) -> PublicRoutes {
 
 /// The router of the admin listener: metrics, and the sync and the peers with what only the operator may do, for those
 /// that `access` admits. The health routes are open to everybody who reaches the listener: probes have no token.
-pub fn admin_router(gateway: Arc<Gateway>, access: Access) -> Router {
-    Router::new()
+pub fn admin_routes(gateway: Arc<Gateway>, access: Access) -> impl Routes {
+    let routes: Router = Router::new()
         .route("/metrics", get(metrics::metrics))
         .route("/sync", get(sync::list_sync_jobs).post(sync::request_sync))
         .route("/sync/{id}", get(sync::get_sync_job).delete(sync::cancel_sync))
         .route("/peers", get(peers::list_peers).post(peers::add_peer))
         .route("/peers/{id}", delete(peers::remove_peer))
         .route("/peers/{id}/penalties", delete(peers::forgive_peer))
+        .route_layer(from_fn(negotiate))
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(access, access::require))
         .route("/health/live", get(status::check_live))
         .route("/health/ready", get(status::check_ready))
         .layer(from_fn_with_state(gateway.clone(), contain_panics))
-        .layer(from_fn(host::require))
+        .layer(from_fn(head::require))
         .layer(map_response(|mut response: Response| async {
             browser::secure(response.headers_mut(), false);
             response
         }))
-        .with_state(gateway)
+        .with_state(gateway);
+    MapRequest::new(routes, public::normalised as fn(Request) -> Request)
 }
 
 /// The OpenAPI document as it is checked in: pretty-printed JSON with a newline at the end. With [`Numbers::String`],
 /// that of the API with `?numbers=string`.
 pub fn openapi_json(numbers: Numbers) -> String {
     openapi::text(&documented().into_openapi(), numbers)
+}
+
+/// Refuses on the admin listener what the client does not accept, and before it is done what it asks for on a condition
+/// that can't be: no answer there has an entity tag.
+async fn negotiate(request: Request, next: Next) -> Response {
+    let Some(accepted) = Accepted::of(&request) else { return next.run(request).await };
+    if !request.method().is_safe() && accepted.untagged() == Outcome::Failed {
+        return Rejection::from(Failure::new(Code::PreconditionFailed)).into_response();
+    }
+    accepted.check(next.run(request).await)
 }
 
 /// See [`middleware::contain_panics`].

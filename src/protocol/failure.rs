@@ -53,6 +53,8 @@ codes! {
     MalformedQuery = "malformed_query", "Malformed query string";
     /// `Host` is missing, malformed, or there twice.
     InvalidHost = "invalid_host", "Invalid Host header";
+    /// The body has a transfer coding other than `chunked`.
+    UnsupportedTransferCoding = "unsupported_transfer_coding", "Unsupported transfer coding";
     /// The path answers other methods only.
     MethodNotAllowed = "method_not_allowed", "Method not allowed";
     /// Neither JSON nor, for lists, NDJSON is accepted by the client.

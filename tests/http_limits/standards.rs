@@ -36,6 +36,48 @@ async fn a_request_has_one_valid_host(#[case] request: &str, #[case] status: &st
     }
 }
 
+#[rstest]
+#[case::chunked("transfer-encoding: Chunked\r\n", 200)]
+#[case::compressed("transfer-encoding: gzip, chunked\r\n", 501)]
+#[case::compressed_by_another_line("transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n", 501)]
+#[case::beside_another_fault("x-modal-tip: ?\r\ntransfer-encoding: gzip, chunked\r\n", 501)]
+#[case::chunked_twice("transfer-encoding: chunked, chunked\r\n", 501)]
+#[case::a_coding_in_the_second_line(
+    "transfer-encoding: chunked\r\ncontent-encoding: identity\r\ncontent-encoding: gzip\r\n",
+    415
+)]
+#[case::not_coded("transfer-encoding: chunked\r\ncontent-encoding: identity\r\ncontent-encoding: Identity\r\n", 200)]
+#[case::two_types("transfer-encoding: chunked\r\ncontent-type: text/plain\r\n", 415)]
+#[tokio::test]
+async fn only_what_is_understood_of_a_body_is_read(#[case] lines: &str, #[case] status: u16) {
+    let listeners = open(ListenerOptions::default()).await;
+    for (address, path) in [(listeners.public, "/ping"), (listeners.admin, "/sync")] {
+        let mut wire = RawClient::connect(address).await;
+        let head = format!("POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n{lines}");
+        wire.send(format!("{head}\r\n2\r\n{{}}\r\n0\r\n\r\n")).await;
+        let (head, _) = wire.answer().await;
+        // A requested job is accepted.
+        let expected = if status == 200 && path == "/sync" { 202 } else { status };
+        assert!(head.starts_with(&format!("http/1.1 {expected}")), "{path}: {head}");
+        assert_eq!(head.contains("connection: close"), status == 501, "{path}: {head}");
+    }
+    let jobs = send(listeners.admin(Method::GET, "/sync")).await.json::<Value>().await.unwrap();
+    assert_eq!(jobs["data"]["count"], u64::from(status == 200), "a refused request starts nothing");
+}
+
+#[rstest]
+#[case("OPTIONS *", 204)]
+#[case("CONNECT a:443", 405)]
+#[tokio::test]
+async fn what_names_no_path_is_answered_for_the_whole_server(#[case] target: &str, #[case] status: u16) {
+    let listeners = open(ListenerOptions::default()).await;
+    let mut wire = RawClient::connect(listeners.public).await;
+    wire.send(format!("{target} HTTP/1.1\r\nhost: a:443\r\n\r\n")).await;
+    let head = wire.head().await;
+    assert!(head.starts_with(&format!("http/1.1 {status}")), "{head}");
+    assert!(head.contains("allow: get, head, post, options\r\n"), "{head}");
+}
+
 #[tokio::test]
 async fn conditions_are_honoured() {
     let listeners = open(ListenerOptions::default()).await;
@@ -63,6 +105,28 @@ async fn conditions_are_honoured() {
     assert_eq!(send(post().header("if-none-match", tag)).await.status(), 412);
 }
 
+#[tokio::test]
+async fn answers_without_a_tag_meet_no_condition_but_that_they_exist() {
+    let listeners = open(ListenerOptions::default()).await;
+    for path in ["/status", "/peers", "/sync", "/openapi.json", "/docs/"] {
+        for (name, value, status) in [
+            ("if-match", "\"x\"", 412),
+            ("if-match", "*", 200),
+            ("if-none-match", "\"x\"", 200),
+            ("if-none-match", "*", 304),
+        ] {
+            let response = send(listeners.public(Method::GET, path).header(name, value)).await;
+            assert_eq!(response.status(), status, "{path} {name}: {value}");
+        }
+    }
+    for (name, value, status) in [("if-match", "\"x\"", 412), ("if-none-match", "*", 412), ("if-match", "*", 202)] {
+        let response = send(listeners.admin(Method::POST, "/sync").header(name, value)).await;
+        assert_eq!(response.status(), status, "{name}: {value}");
+    }
+    let jobs = send(listeners.admin(Method::GET, "/sync")).await.json::<Value>().await.unwrap();
+    assert_eq!(jobs["data"]["count"], 1, "a condition that fails starts nothing");
+}
+
 #[rstest]
 #[case("/status", "text/html", 406)]
 #[case("/status", "text/html, */*;q=0.1", 200)]
@@ -84,6 +148,42 @@ async fn accept_means_the_same_on_all_routes(#[case] path: &str, #[case] accept:
     }
 }
 
+#[rstest]
+#[case("/sync", "text/html", 406)]
+#[case("/peers", "application/json", 200)]
+#[case("/metrics", "text/html", 406)]
+#[case("/metrics", "text/*", 200)]
+#[case("/health/ready", "text/plain", 200)]
+#[case("/nowhere", "text/html", 404)]
+#[tokio::test]
+async fn accept_means_the_same_on_the_admin_listener(#[case] path: &str, #[case] accept: &str, #[case] status: u16) {
+    let listeners = open(ListenerOptions::default()).await;
+    assert_eq!(send(listeners.admin(Method::GET, path).header("accept", accept)).await.status(), status);
+}
+
+#[rstest]
+#[case("/metrics/")]
+#[case("/%73ync")]
+#[case("/./peers/")]
+#[case("/health/ready/")]
+#[tokio::test]
+async fn a_path_of_the_admin_listener_may_have_any_form(#[case] path: &str) {
+    let listeners = open(ListenerOptions::default()).await;
+    assert_eq!(send(listeners.admin(Method::GET, path)).await.status(), 200);
+}
+
+#[rstest]
+#[case("/sync")]
+#[case("/sync/")]
+#[case("/sync//")]
+#[tokio::test]
+async fn the_address_of_a_job_is_relative_to_the_path_that_was_asked(#[case] path: &str) {
+    let listeners = open(ListenerOptions::default()).await;
+    let asked = send(listeners.admin(Method::POST, path)).await;
+    let job = asked.url().join(asked.headers()["location"].to_str().unwrap()).unwrap();
+    assert_eq!(send(listeners.admin(Method::GET, job.path())).await.status(), 200, "{job}");
+}
+
 #[tokio::test]
 async fn only_who_accepts_html_gets_an_error_as_a_page() {
     let listeners = open(ListenerOptions::default()).await;
@@ -100,11 +200,13 @@ async fn only_who_accepts_html_gets_an_error_as_a_page() {
 #[tokio::test]
 async fn a_member_that_is_there_twice_is_refused() {
     let listeners = open(ListenerOptions::default()).await;
-    let post = listeners.public(Method::POST, "/data/miner_block/epoch").header("content-type", "application/json");
-    let refused = send(post.body(r#"{"epoch":0,"epoch":1}"#)).await;
-    assert_eq!(refused.status(), 400);
-    let error = refused.json::<Value>().await.unwrap();
-    assert!(error["errors"]["detail"].as_str().unwrap().contains("\"epoch\" is given twice"), "{error}");
+    for path in ["/data/miner_block/epoch", "/ping"] {
+        let post = listeners.public(Method::POST, path).header("content-type", "application/json");
+        let refused = send(post.body(r#"{"epoch":0,"epoch":1}"#)).await;
+        assert_eq!(refused.status(), 400, "{path}");
+        let error = refused.json::<Value>().await.unwrap();
+        assert!(error["errors"]["detail"].as_str().unwrap().contains("\"epoch\" is given twice"), "{path}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ pub(super) async fn serve(
     let asset = name.ok().and_then(|Path(name)| ASSETS.iter().find(|asset| asset.name == name));
     let asset = asset.ok_or_else(|| Failure::new(Code::UnknownPath))?;
     let kept = [(header::CACHE_CONTROL, FOREVER), (header::ETAG, asset.tag.clone())];
-    Ok(match Conditions::of(&method, &headers).evaluate(&asset.tag) {
+    Ok(match Conditions::of(&method, &headers).evaluate(Some(&asset.tag)) {
         Outcome::Answer => (kept, [(header::CONTENT_TYPE, asset.media_type)], asset.content).into_response(),
         Outcome::NotModified => (StatusCode::NOT_MODIFIED, kept).into_response(),
         Outcome::Failed => Rejection::from(Failure::new(Code::PreconditionFailed)).into_response(),

@@ -69,7 +69,7 @@ pub(super) fn respond(visit: &Visit, frame: &Frame, page: &impl Template) -> Res
     if let Some(seconds) = visit.refresh {
         headers.insert(header::REFRESH, HeaderValue::from(seconds));
     }
-    Ok(match visit.conditions.evaluate(&tag) {
+    Ok(match visit.conditions.evaluate(Some(&tag)) {
         Outcome::Answer => (headers, body).into_response(),
         Outcome::NotModified => (StatusCode::NOT_MODIFIED, headers).into_response(),
         Outcome::Failed => Rejection::from(Failure::new(Code::PreconditionFailed)).into_response(),

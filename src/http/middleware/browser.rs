@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::host;
+use super::head;
 use crate::http::{
     counters::Route,
     envelope::{OWN, Rejection, UNBUFFERED},
@@ -63,7 +63,7 @@ pub(in crate::http) fn is_preflight(request: &Request) -> bool {
 /// see the status of the request.
 pub(in crate::http) async fn preflight(gateway: Arc<Gateway>, request: Request) -> Result<Response, Infallible> {
     let started = Instant::now();
-    let mut response = match host::check(&request) {
+    let mut response = match head::check(&request) {
         Ok(()) => gateway.cors.answer_preflight(request).await?,
         Err(failure) => Rejection::from(failure).into_response(),
     };

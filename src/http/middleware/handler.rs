@@ -11,15 +11,18 @@ use futures::FutureExt;
 use tokio::time::{Instant, timeout_at};
 use tower::Service;
 
-use super::{host, seen_tip};
+use super::{head, seen_tip};
 use crate::{
     http::{counters::Counters, envelope::Rejection, gateway::Gateway, negotiation::Accepted},
     protocol::{Code, Failure},
 };
 
-/// Runs the handler until the deadline.
+/// Runs the handler, if the request is well formed, until the deadline.
 pub(super) async fn run(gateway: &Gateway, deadline: Instant, request: Request, route: Route) -> Response {
     let answer = async {
+        if let Err(failure) = head::check(&request) {
+            return Rejection::from(failure).into_response();
+        }
         match seen_tip::of(&request) {
             Ok(None) => {}
             Ok(Some(tip)) => {
@@ -42,11 +45,8 @@ pub(super) fn late(code: Code, gateway: &Gateway) -> Failure {
     Failure::with_detail(code, format!("not within {} s", gateway.settings.request_timeout.as_secs_f64()))
 }
 
-/// Runs the handler, if the request is well formed; its answer, if the client accepts that.
+/// Runs the handler; its answer, if the client accepts that.
 async fn handle(gateway: &Gateway, request: Request, mut route: Route) -> Response {
-    if let Err(failure) = host::check(&request) {
-        return Rejection::from(failure).into_response();
-    }
     let accepted = Accepted::of(&request);
     let answer = route.call(request).map(|Ok(response)| response);
     let response = contain_panics(&gateway.counters, answer).await;

@@ -37,11 +37,11 @@ impl Conditions {
         Self { if_match: all(header::IF_MATCH), if_none_match: all(header::IF_NONE_MATCH), reads, is_head }
     }
 
-    /// Evaluates them, in the order of RFC 9110, for an answer with this entity tag.
-    pub(in crate::http) fn evaluate(&self, tag: &HeaderValue) -> Outcome {
-        let tag = tag.to_str().unwrap_or_default();
+    /// Evaluates them, in the order of RFC 9110, for an answer with this entity tag; without one, no tag is the same.
+    pub(in crate::http) fn evaluate(&self, tag: Option<&HeaderValue>) -> Outcome {
+        let tag = tag.and_then(|tag| tag.to_str().ok());
         let any = |list: &str, same: fn(&str, &str) -> bool| {
-            list.split(',').map(str::trim).any(|copy| copy == "*" || same(copy, tag))
+            list.split(',').map(str::trim).any(|copy| copy == "*" || tag.is_some_and(|tag| same(copy, tag)))
         };
         // Weak tags never match strongly.
         if self.if_match.as_deref().is_some_and(|list| !any(list, |copy, tag| copy == tag)) {
@@ -79,6 +79,7 @@ mod tests {
     #[case::match_comes_first("GET", "\"b\"", "\"a\"", Outcome::Failed)]
     #[case::post_of_a_copy("POST", "", "\"a\"", Outcome::Failed)]
     #[case::post("POST", "\"a\"", "\"b\"", Outcome::Answer)]
+    #[case::empty_member("GET", "", "\"b\",", Outcome::Answer)]
     fn conditions_are_evaluated(
         #[case] method: Method,
         #[case] if_match: &str,
@@ -87,6 +88,22 @@ mod tests {
     ) {
         let mut map = headers(header::IF_MATCH, if_match);
         map.extend(headers(header::IF_NONE_MATCH, if_none_match));
-        assert_eq!(Conditions::of(&method, &map).evaluate(&HeaderValue::from_static("\"a\"")), outcome);
+        let tag = HeaderValue::from_static("\"a\"");
+        assert_eq!(Conditions::of(&method, &map).evaluate(Some(&tag)), outcome);
+    }
+
+    #[rstest]
+    #[case("GET", header::IF_MATCH, "\"a\",", Outcome::Failed)]
+    #[case("GET", header::IF_MATCH, "*", Outcome::Answer)]
+    #[case("GET", header::IF_NONE_MATCH, "\"a\",", Outcome::Answer)]
+    #[case("GET", header::IF_NONE_MATCH, "*", Outcome::NotModified)]
+    #[case("DELETE", header::IF_NONE_MATCH, "*", Outcome::Failed)]
+    fn an_answer_without_a_tag_is_no_copy(
+        #[case] method: Method,
+        #[case] name: HeaderName,
+        #[case] lines: &str,
+        #[case] outcome: Outcome,
+    ) {
+        assert_eq!(Conditions::of(&method, &headers(name, lines)).evaluate(None), outcome);
     }
 }

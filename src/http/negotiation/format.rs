@@ -61,7 +61,7 @@ impl Format {
 
 /// How much a client wants a media type.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
-pub(super) struct Preference {
+pub(in crate::http) struct Preference {
     /// From 0, not at all, to 1.
     pub(super) quality: f32,
     /// How specific the range is that says so: 3 for the type itself, 2 for its family, 1 for any type.
@@ -69,7 +69,7 @@ pub(super) struct Preference {
 }
 
 /// How much the client wants `media_type`: the quality of the most specific range in its `Accept` lines.
-pub(super) fn preference(headers: &HeaderMap, media_type: &str) -> Preference {
+pub(in crate::http) fn preference(headers: &HeaderMap, media_type: &str) -> Preference {
     let family = media_type.split('/').next().unwrap_or_default();
     let (mut best, mut has_ranges) = (Preference { quality: 0.0, specific: 0 }, false);
     for (range, quality) in members(headers, header::ACCEPT) {

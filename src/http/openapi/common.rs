@@ -93,7 +93,7 @@ fn concerns(code: Code, row: Option<&query::Path>, is_post: bool, path: &str) ->
         Code::Busy => path != "/health/live",
         Code::RateLimited => is_limited(path),
         // Clients set the header themselves.
-        Code::InvalidHost => false,
+        Code::InvalidHost | Code::UnsupportedTransferCoding => false,
         // Only on the admin listener, which this document doesn't cover.
         Code::Unauthorized => false,
         Code::InvalidParameter => row.is_some() || matches!(path, "/sync/{id}" | "/events" | "/health/ready"),

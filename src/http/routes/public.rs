@@ -80,7 +80,7 @@ impl Service<Request> for Answer {
 /// The request with its path in the form that routes have: percent-encoded letters, digits and `-._~` decoded, which
 /// RFC 3986 (6.2.2.2) takes for the same, without `.` segments, and without a slash
 /// at the end. The pages under `/docs/` keep theirs.
-fn normalised(mut request: Request) -> Request {
+pub(super) fn normalised(mut request: Request) -> Request {
     let path = request.uri().path();
     let is_normal = !path.contains('%') && !path.contains("/./") && (path.len() == 1 || !path.ends_with('/'));
     if is_normal {

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use crate::{
     http::{
         envelope::{Envelope, Rejection, enveloped},
+        explorer::Trimmed,
         extract,
         gateway::Gateway,
     },
@@ -82,7 +83,9 @@ pub(super) async fn request_sync(
     extract::parameters(JOBS, &[], &parts.uri)?;
     let spec = job_spec(&extract::read_body(&parts.headers, body).await?)?;
     let id = gateway.source.request_sync(&spec).await?;
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, format!("sync/{id}"))], enveloped(Requested { id })))
+    // To a client a slash at the end is a part of the path.
+    let jobs = parts.extensions.get().map_or("sync/".into(), |Trimmed(count)| "../".repeat(count - 1));
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, format!("{jobs}{id}"))], enveloped(Requested { id })))
 }
 
 /// Cancels a job: 202 and the job, which ends within about a second.

@@ -72,10 +72,11 @@ impl Path {
             return self.query(None);
         }
         let malformed = |error: serde_json::Error| Failure::with_detail(Code::MalformedBody, error.to_string());
+        let data = unique::from_slice(body).map_err(malformed)?;
         let Some(parameters) = self.parameters else {
+            // As it was written: it is echoed.
             return self.query(Some(serde_json::from_slice(body).map_err(malformed)?));
         };
-        let data = unique::from_slice(body).map_err(malformed)?;
         check(self.path, parameters, &data)?;
         self.query_of(data)
     }

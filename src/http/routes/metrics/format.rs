@@ -2,17 +2,18 @@
 
 use std::collections::HashSet;
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
+
+use crate::http::negotiation::preference;
 
 /// The media type of OpenMetrics.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The media type of the older text format.
 const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The media type and the text for a client: OpenMetrics, unless the client accepts plain text and says nothing of it.
+/// The media type and the text for a client: OpenMetrics, unless the client prefers plain text.
 pub fn negotiated(headers: &HeaderMap, text: String) -> (&'static str, String) {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    match accept.contains("text/plain") && !accept.contains("openmetrics") {
+    match preference(headers, "text/plain") > preference(headers, "application/openmetrics-text") {
         true => (CLASSIC, classic(&text)),
         false => (OPENMETRICS, text),
     }
@@ -39,25 +40,32 @@ fn classic(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
+    use axum::http::{HeaderValue, header};
 
     use super::*;
 
     const TEXT: &str = "# HELP a_requests Requests.\n# TYPE a_requests counter\na_requests_total{b=\"c\"} 1\n\
                         # HELP a_up Up.\n# TYPE a_up gauge\na_up 1\n# EOF\n";
 
-    fn accepting(accept: &'static str) -> (&'static str, String) {
-        let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]);
-        negotiated(&headers, TEXT.into())
+    fn accepting(accept: &str) -> (&'static str, String) {
+        let line = |line| (header::ACCEPT, HeaderValue::from_str(line).unwrap());
+        negotiated(&accept.lines().map(line).collect(), TEXT.into())
     }
 
     #[test]
-    fn the_older_format_is_for_those_who_ask_for_it() {
-        let (kind, text) = accepting("text/plain;version=0.0.4");
-        assert!(kind.starts_with("text/plain; version=0.0.4"));
+    fn the_older_format_is_for_those_who_prefer_it() {
         let expected = "# HELP a_requests_total Requests.\n# TYPE a_requests_total counter\na_requests_total{b=\"c\"} 1\n\
                         # HELP a_up Up.\n# TYPE a_up gauge\na_up 1\n";
-        assert_eq!(text, expected);
+        for accept in [
+            "text/plain;version=0.0.4",
+            "text/*",
+            "text/html\ntext/plain",
+            "text/plain;q=0.9, application/openmetrics-text;q=0.1",
+            "application/openmetrics-text;q=0, text/plain",
+        ] {
+            let (kind, text) = accepting(accept);
+            assert!(kind.starts_with("text/plain; version=0.0.4") && text == expected, "{accept}");
+        }
         // The last is Prometheus' own.
         for accept in
             ["*/*", "", "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"]

@@ -1,4 +1,5 @@
-//! The header `Host`, which a request has exactly once (RFC 9112, section 3.2).
+//! What the head of each request must have: `Host` exactly once (RFC 9112, section 3.2), and no transfer coding but
+//! `chunked` (section 6.1).
 
 use std::net::Ipv6Addr;
 
@@ -14,11 +15,18 @@ use crate::{
     protocol::{Code, Failure},
 };
 
-/// Refuses requests whose `Host` is missing, malformed, or there twice: proxies and caches may have read another one.
+/// Refuses requests whose `Host` is missing, malformed, or there twice, and bodies in any transfer coding but
+/// `chunked`: proxies and caches may have read another host, or another body.
 ///
 /// # Errors
-/// [`Code::InvalidHost`].
+/// [`Code::InvalidHost`], [`Code::UnsupportedTransferCoding`].
 pub(in crate::http) fn check(request: &Request) -> Result<(), Failure> {
+    let mut codings = request.headers().get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => {}
+        (Some(coding), None) if coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked") => {}
+        _ => return Err(Failure::with_detail(Code::UnsupportedTransferCoding, "a body is sent as it is or `chunked`")),
+    }
     let problem = problem(request.version(), request.uri().authority(), request.headers());
     problem.map_err(|problem| Failure::with_detail(Code::InvalidHost, problem))
 }
