@@ -123,9 +123,9 @@ const UNDO: [(i64, &[&str]); 3] = [
     ),
 ];
 
-/// Options that wait long enough for what will happen, and not long for what won't.
+/// Options that wait long enough for what will happen on a machine with many others' work, and not long for what won't.
 fn impatient() -> OpenOptions {
-    OpenOptions { acquire_timeout: Duration::from_millis(1500), ..OpenOptions::default() }
+    OpenOptions { acquire_timeout: Duration::from_secs(4), ..OpenOptions::default() }
 }
 
 fn fixture() -> Vec<MinerBlock> {

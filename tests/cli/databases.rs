@@ -1,6 +1,11 @@
 //! Databases that can hold no store, or not be written, as their users meet them: what is said of them, and what works.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
+    path::Path,
+    process::Command,
+};
 
 use rstest::rstest;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -26,6 +31,12 @@ const OTHERS_MIGRATIONS: &str = "CREATE TABLE _sqlx_migrations (version BIGINT P
 #[case::migrations(OTHERS_MIGRATIONS, "", 1, &["tables of another program", "a database of its own"])]
 #[case::option("", "?options[absent]=1", 2, &["unrecognized configuration parameter \"absent\""])]
 #[case::value("", "?options[lock_timeout]=soon", 2, &["invalid value for parameter \"lock_timeout\""])]
+#[case::read_only(
+    "",
+    "?options[default_transaction_read_only]=on",
+    1,
+    &["the store is read-only", "default_transaction_read_only to off", "a standby"]
+)]
 #[case::certificate("", "?sslrootcert=absent.pem", 2, &["the file of sslrootcert can't be read: No such file"])]
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_postgres_is_named(
@@ -84,11 +95,29 @@ async fn a_pooler_is_told_what_to_set() {
     }
 }
 
+/// As databases are set for programs that were written for Postgres 9.0.
+#[tokio::test(flavor = "multi_thread")]
+async fn backslashes_that_escape_are_no_obstacle() {
+    let (dir, file) = (WorkDir::new(), fixture());
+    for pooled in [false, true] {
+        let database = Database::create().await;
+        let mut connection = PgConnection::connect(&database.url).await.unwrap();
+        let off = "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET standard_conforming_strings = off', \
+                   current_database()); END $$";
+        sqlx::raw_sql(off).execute(&mut connection).await.unwrap();
+        let pooler = if pooled { Some(PgBouncer::before(&database.url, "transaction").await) } else { None };
+        let url = pooler.as_ref().map_or(&database.url, |pooler| &pooler.url);
+        dir.run(["migrate", "--database-url", url]).ok();
+        dir.run(["import", file.to_str().unwrap(), "--verify", "linked", "--database-url", url]).ok();
+        dir.run(["verify", "--verify", "linked", "--database-url", url]).ok();
+    }
+}
+
 impl WorkDir {
     /// The program as somebody whom the modes of files keep out, also where that is root.
     fn run_without_power(&self, args: &[&str]) -> Outcome {
         let program = self.command(args);
-        let mut limited = std::process::Command::new("setpriv");
+        let mut limited = Command::new("setpriv");
         limited.arg("--bounding-set=-dac_override,-dac_read_search").arg(program.get_program()).args(args);
         limited.env_clear().current_dir(self.0.path()).stdin(std::process::Stdio::null());
         let mut command = if is_root() { limited } else { program };
@@ -118,10 +147,74 @@ fn what_is_wrong_with_a_file_is_named() {
     migrate("sqlite://closed/store.db").fails(1, &["can't be used", "store.db: Permission denied"]);
     set_mode(&folder, 0o755);
     migrate("sqlite://absent/store.db").fails(1, &["store.db can't be made", "folder absent", "No such file"]);
-    migrate("sqlite://closed").fails(1, &["closed is not a file"]);
-    dir.run(["export", "-", "--database-url", "sqlite://closed"]).fails(1, &["closed is not a file"]);
+    let export = |url: &str| dir.run_without_power(&["export", "-", "--database-url", url]);
+    assert!(Command::new("mkfifo").arg(dir.path("pipe")).status().unwrap().success());
+    for name in ["closed", "pipe", "/dev/null"] {
+        let (url, text) = (format!("sqlite://{name}"), format!("can't be used: {name} is not a regular file"));
+        migrate(&url).fails(1, &[&text]);
+        export(&url).fails(1, &[&text]);
+    }
+    let long = format!("sqlite://{}", "x".repeat(300));
+    set_mode(&folder, 0);
+    for (url, text) in [
+        ("sqlite://closed/store.db", "can't be used: closed/store.db: Permission denied"),
+        ("sqlite://modal-gateway.db/store.db", "can't be used: modal-gateway.db/store.db: Not a directory"),
+        (&long, "xxx: File name too long"),
+    ] {
+        migrate(url).fails(1, &[text]);
+        export(url).fails(1, &[text]);
+    }
+    set_mode(&folder, 0o755);
     migrate("sqlite://modal-gateway.db?mode=ro").ok();
     migrate("sqlite://new.db?mode=ro").fails(1, &["the store does not exist: new.db"]);
+}
+
+/// Whatever is the first that can't be opened.
+#[test]
+fn too_few_open_files_are_no_missing_store_and_no_broken_disk() {
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
+    let import = dir.command(["import", fixture().to_str().unwrap(), "--verify", "linked"]);
+    let mut named = 0;
+    for limit in 8..24 {
+        let mut limited = Command::new("sh");
+        limited.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]).arg(import.get_program());
+        let outcome = limited.args(import.get_args()).current_dir(dir.0.path()).output().unwrap();
+        let stderr = String::from_utf8(outcome.stderr).unwrap();
+        assert!(!stderr.contains("does not exist") && !stderr.contains("disk fails"), "{limit}: {stderr}");
+        named += i32::from(stderr.contains("can't be used") && stderr.contains("Too many open files"));
+    }
+    assert!(named > 0);
+}
+
+/// What another user's program has left, be it root's or not, stops the sync only if nobody else may read it.
+#[test]
+fn a_lock_file_of_another_user_is_used_or_named() {
+    let dir = WorkDir::new();
+    let (store, lock) = (dir.path("modal-gateway.db"), dir.path("modal-gateway.db.sync-lock"));
+    dir.import(&fixture()).ok();
+    let before = fs::metadata(&store).unwrap();
+    if is_root() {
+        chown(&store, Some(65534), Some(65534)).unwrap();
+    }
+    dir.run(["verify", "--verify", "linked"]).ok();
+    let owner = |path: &Path| fs::metadata(path).map(|file| (file.uid(), file.gid())).unwrap();
+    assert_eq!(owner(&lock), owner(&store), "root gives it to the store's owner");
+    for path in [&store, &lock] {
+        chown(path, Some(before.uid()), Some(before.gid())).unwrap();
+    }
+
+    let verify = || dir.run_without_power(&["verify", "--verify", "linked"]);
+    set_mode(&lock, 0o444);
+    verify().ok();
+    let named = ["can't be used: the lock file ", "modal-gateway.db.sync-lock: ", "remove it, or change its owner"];
+    set_mode(&lock, 0);
+    verify().fails(1, &[&named[..], &["Permission denied"]].concat());
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    verify().fails(1, &[&named[..], &["Is a directory"]].concat());
+    fs::remove_dir(&lock).unwrap();
+    verify().ok();
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::clock::judge;
+use crate::support::{clock::judge, until::eventually};
 use crate::{
     load::{self, Sample, Samples, statuses},
     support::{
@@ -153,8 +153,11 @@ impl World {
         let _ = half().await;
         let written = self.told.borrow().ids.len();
         let _ = half().await;
-        let figures = self.metrics().await;
-        assert_eq!(figures.contains("modal_store_up 0"), reads == Reads::Fail, "{name}: {figures}");
+        eventually(async || {
+            let figures = self.metrics().await;
+            (figures.contains("modal_store_up 0") == (reads == Reads::Fail)).then_some(())
+        })
+        .await;
         if !writes {
             assert_eq!(self.told.borrow().ids.len(), written, "{name}: it was written all the same");
         }

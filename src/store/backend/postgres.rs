@@ -53,6 +53,10 @@ const FILES: &[&str] = &["sslrootcert", "ssl-root-cert", "ssl-ca", "sslcert", "s
 const IGNORED: &[&str] =
     &["channel_binding", "connect_timeout", "gssencmode", "keepalives", "sslnegotiation", "target_session_attrs"];
 
+/// What makes transactions read-only, and what to do.
+const READ_ONLY: &str = "if the server is a standby, name the primary in the URL; else set \
+    default_transaction_read_only to off, by ALTER ROLE or ALTER DATABASE";
+
 /// How the connection of a lease is made.
 pub struct LeaseSource {
     connector: Connector<Postgres>,
@@ -117,7 +121,7 @@ impl Backend for Postgres {
             "23505" | "21000" => StoreError::Conflict("another block is in that place already".into()),
             // No such database; none of our tables in it.
             "3D000" | "42P01" => StoreError::Missing(message),
-            "25006" => StoreError::ReadOnly(message),
+            "25006" => StoreError::ReadOnly(format!("{message}; {READ_ONLY}")),
             "42501" => StoreError::Denied(format!(
                 "{message}; the role needs USAGE and CREATE on the schema, and all rights on its tables"
             )),
@@ -232,9 +236,11 @@ fn known_parameters(url: &str) -> Result<Cow<'_, str>> {
 fn connector(url: &str, lock: Duration, statement: Duration) -> Result<Connector<Postgres>> {
     let parsed =
         PgConnectOptions::from_str(&known_parameters(url)?).map_err(|error| StoreError::Url(error.to_string()))?;
+    // The driver keeps the brackets of an IPv6 address, and would look it up as a name.
+    let host = parsed.get_host().trim_matches(['[', ']']).to_owned();
     let name = parsed.get_application_name().unwrap_or("modal-gateway").to_owned();
     let keepalive: String = KEEPALIVE.iter().map(|(name, value)| format!("SET {name} = '{value}';")).collect();
-    let options = parsed.application_name(&name).extra_float_digits(None).disable_statement_logging();
+    let options = parsed.host(&host).application_name(&name).extra_float_digits(None).disable_statement_logging();
     Ok(Connector { options, setup: settings("SET", lock, statement) + &keepalive, shared_session: None })
 }
 
@@ -294,6 +300,21 @@ mod tests {
         let limit = query_as("SHOW idle_in_transaction_session_timeout").fetch_one(&mut connection).await;
         let (limit,): (String,) = limit.unwrap();
         assert_eq!(limit, "5min");
+    }
+
+    #[test]
+    fn the_address_of_a_server_has_brackets_only_in_urls_and_messages() {
+        for (place, host, address) in [
+            ("[::1]:21432/db", "::1", "[::1]:21432"),
+            ("[2001:db8::7]/db?port=1", "2001:db8::7", "[2001:db8::7]:1"),
+            ("name:2/db?hostaddr=::1", "::1", "[::1]:2"),
+            ("127.0.0.1:3/db", "127.0.0.1", "127.0.0.1:3"),
+            ("name:4/db", "name", "name:4"),
+        ] {
+            let url = format!("postgres://user:secret@{place}");
+            let options = connector(&url, STATEMENT_TIMEOUT, STATEMENT_TIMEOUT).unwrap().options;
+            assert_eq!((options.get_host(), reach::address(&options)), (host, address.to_owned()), "{place}");
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! SQLite: one file, in WAL mode so that readers and the one writer don't wait for each other.
 
 use std::{
-    fs::{File, Metadata, TryLockError},
+    fs::File,
+    io::ErrorKind,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -9,13 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
 use sqlx::{
     ConnectOptions, Connection, Sqlite, SqliteConnection,
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteQueryResult, SqliteSynchronous},
 };
-use tokio::sync::{Mutex, OwnedMutexGuard};
 use url::form_urlencoded;
 
 use super::{
@@ -30,6 +29,10 @@ use crate::store::{
     model::OpenOptions,
     traits::Lease,
 };
+
+mod lease;
+
+use lease::LeaseSource;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
@@ -51,48 +54,6 @@ const RETRY_EVERY: Duration = Duration::from_millis(20);
 
 /// `SQLITE_READONLY_DBMOVED`: the file that is open has another name now, or none.
 const MOVED: i32 = 1032;
-
-/// What the lease of a store is taken with.
-pub enum LeaseSource {
-    /// A lock on this file, which the operating system releases when a process ends, however it ends. The database's
-    /// own file won't do: SQLite locks it too.
-    File(PathBuf),
-    /// A lock in this process: no other one sees a store in memory, which lasts as long as this connection.
-    Memory { lock: Arc<Mutex<()>>, _store: std::sync::Mutex<SqliteConnection> },
-}
-
-impl LeaseSource {
-    /// The lease source of a store with its first connection.
-    async fn of(location: &Location, first: SqliteConnection) -> Result<Self> {
-        if location.in_memory {
-            return Ok(Self::Memory { lock: Arc::default(), _store: first.into() });
-        }
-        first.close().await.map_err(Sqlite::error)?;
-        Ok(Self::File(beside(location.options.get_filename(), ".sync-lock")))
-    }
-}
-
-/// A lock on the file, which ends when the file is closed.
-struct FileLease {
-    file: File,
-    path: PathBuf,
-}
-
-#[async_trait]
-impl Lease for FileLease {
-    async fn held(&mut self) -> bool {
-        // A lock on a file that was deleted keeps no process from locking the one in its place.
-        let number = |file: std::io::Result<Metadata>| file.ok().map(|file| (file.dev(), file.ino()));
-        number(self.file.metadata()) == number(std::fs::metadata(&self.path))
-    }
-}
-
-#[async_trait]
-impl Lease for OwnedMutexGuard<()> {
-    async fn held(&mut self) -> bool {
-        true
-    }
-}
 
 impl Backend for Sqlite {
     const EMBEDDED: bool = true;
@@ -141,7 +102,8 @@ impl Backend for Sqlite {
         }
         let code: i32 = database.code().and_then(|code| code.parse().ok()).unwrap_or_default();
         match (code & 0xff, code) {
-            (8, MOVED) | (14, _) => StoreError::Missing("the database file is not there or can't be opened".into()),
+            (8, MOVED) => StoreError::Missing("the database file has another name now, or none".into()),
+            (14, _) => StoreError::Unreachable("the database file is not there or can't be opened".into()),
             // Locked, by a process or a connection; memory; an interrupted statement; the locks of the log.
             (5 | 6, _) => StoreError::Busy("the database is locked".into()),
             (7 | 9 | 15, _) => StoreError::Busy(database.message().into()),
@@ -161,20 +123,7 @@ impl Backend for Sqlite {
     }
 
     async fn lease(source: &LeaseSource) -> Result<Option<Box<dyn Lease>>> {
-        let path = match source {
-            LeaseSource::File(path) => path,
-            LeaseSource::Memory { lock, .. } => {
-                let guard: Option<OwnedMutexGuard<()>> = lock.clone().try_lock_owned().ok();
-                return Ok(guard.map(|guard| Box::new(guard) as _));
-            }
-        };
-        let failed = |error| StoreError::Io(format!("{}: {error}", path.display()));
-        let file = File::options().create(true).truncate(false).write(true).open(path).map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(FileLease { file, path: path.clone() }))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(failed(error)),
-        }
+        source.take()
     }
 }
 
@@ -183,7 +132,7 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Reached<Sqlite>> {
     let mut location = Location::parse(url, options)?;
     let first = match location.first(options).await {
         // The file can be written, but its folder can't.
-        Err(StoreError::ReadOnly(_) | StoreError::Missing(_)) if !options.write && location.is_at_rest() => {
+        Err(StoreError::ReadOnly(_) | StoreError::Unreachable(_)) if !options.write && location.is_at_rest() => {
             location.options = location.options.read_only(true).immutable(true);
             location.first(options).await
         }
@@ -199,7 +148,7 @@ pub async fn open(url: &str, options: &OpenOptions) -> Result<Reached<Sqlite>> {
     let reading = cache(reading, READER_CACHE_KIB);
     let writing = (!location.read_only).then(|| cache(existing, WRITER_CACHE_KIB));
     let connector = |options| Connector { options, setup: String::new(), shared_session: None };
-    let lease_source = LeaseSource::of(&location, first).await?;
+    let lease_source = location.lease_source(first).await?;
     Ok(Reached { reading: connector(reading), writing: writing.map(connector), lease_source })
 }
 
@@ -221,6 +170,16 @@ struct Location {
 }
 
 impl Location {
+    /// What the lease of the store is taken with; `first` is its first connection.
+    async fn lease_source(&self, first: SqliteConnection) -> Result<LeaseSource> {
+        if self.in_memory {
+            return Ok(LeaseSource::Memory { lock: Arc::default(), _store: first.into() });
+        }
+        first.close().await.map_err(Sqlite::error)?;
+        let database = self.options.get_filename();
+        Ok(LeaseSource::File { path: beside(database, ".sync-lock"), database: database.into() })
+    }
+
     fn parse(url: &str, options: &OpenOptions) -> Result<Self> {
         let parsed = SqliteConnectOptions::from_str(url).map_err(|error| StoreError::Url(error.to_string()))?;
         if parsed.get_filename().as_os_str().is_empty() {
@@ -234,6 +193,10 @@ impl Location {
         let is_uri = parsed.get_filename().as_os_str().as_encoded_bytes().starts_with(b"file:");
         if !in_memory && (is_uri || has_mode("memory") || parsed.get_filename() == Path::new(":memory:")) {
             return Err(StoreError::Url("expected sqlite://PATH: a store is a file".into()));
+        }
+        // Before it is opened: what SQLite says of a device is that it is locked, and a pipe would be waited for.
+        if !in_memory && std::fs::metadata(parsed.get_filename()).is_ok_and(|found| !found.is_file()) {
+            return Err(StoreError::Unusable(format!("{} is not a regular file", parsed.get_filename().display())));
         }
         let read_only = has_mode("ro") || !options.write;
         let parsed = parsed.busy_timeout(options.acquire_timeout).disable_statement_logging();
@@ -290,17 +253,17 @@ impl Location {
             || tempfile::tempfile_in(folder).err().map(|error| format!("the folder {}: {error}", folder.display()));
         match (error, std::fs::metadata(path)) {
             (error, _) if self.in_memory => error,
-            (StoreError::Missing(_) | StoreError::Io(_), Ok(found)) if !found.is_file() => {
-                StoreError::Unusable(format!("{name} is not a file"))
-            }
-            (StoreError::Missing(text), Ok(_)) => match File::open(path) {
+            (StoreError::Unreachable(text), Ok(_)) => match File::open(path) {
                 Err(error) => StoreError::Unusable(format!("{name}: {error}")),
                 Ok(_) => StoreError::Unusable(format!("{name}: {}", in_folder().unwrap_or(text))),
             },
-            (StoreError::Missing(_), Err(_)) => match in_folder().filter(|_| create && !self.read_only) {
-                Some(reason) => StoreError::Unusable(format!("{name} can't be made: {reason}")),
-                None => StoreError::Missing(name.to_string()),
-            },
+            (StoreError::Unreachable(_), Err(error)) if error.kind() != ErrorKind::NotFound => {
+                StoreError::Unusable(format!("{name}: {error}"))
+            }
+            (StoreError::Unreachable(text), Err(_)) if create && !self.read_only => {
+                StoreError::Unusable(format!("{name} can't be made: {}", in_folder().unwrap_or(text)))
+            }
+            (StoreError::Unreachable(_), Err(_)) => StoreError::Missing(name.to_string()),
             (StoreError::ReadOnly(text), _) => {
                 let file = File::options().write(true).open(path).err().map(|error| error.to_string());
                 let reason = file.or_else(in_folder).unwrap_or(text);

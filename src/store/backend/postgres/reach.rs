@@ -177,9 +177,11 @@ fn no_answer(wait: Duration, options: &PgConnectOptions) -> StoreError {
     StoreError::Unreachable(format!("{}: no answer within {wait:?}", address(options)))
 }
 
-fn address(options: &PgConnectOptions) -> String {
+/// Where the server is, as messages name it.
+pub fn address(options: &PgConnectOptions) -> String {
     match options.get_socket() {
         Some(folder) => folder.display().to_string(),
+        None if options.get_host().contains(':') => format!("[{}]:{}", options.get_host(), options.get_port()),
         None => format!("{}:{}", options.get_host(), options.get_port()),
     }
 }

@@ -66,7 +66,7 @@ pub fn unlimited(set: &str) -> String {
     format!("{set} lock_timeout = 0; {set} statement_timeout = 0;")
 }
 
-/// Statements that set the limits of time, each beginning with `set`.
+/// Statements that set the limits of time, and what else differs from a server's defaults, each beginning with `set`.
 pub fn settings(set: &str, lock: Duration, statement: Duration) -> String {
     let milliseconds = |time: Duration| time.as_millis().max(1).to_string();
     let settings = [
@@ -76,6 +76,8 @@ pub fn settings(set: &str, lock: Duration, statement: Duration) -> String {
         // All statements find their rows by index, whatever the values. By default, the server takes a range of a long
         // chain for a wide one and plans it anew each time, which takes longer than reading the blocks.
         ("plan_cache_mode", "force_generic_plan".to_owned()),
+        // Off, a backslash in the text of a migration would be an escape.
+        ("standard_conforming_strings", "on".to_owned()),
     ];
     settings.iter().map(|(name, value)| format!("{set} {name} = '{value}';")).collect()
 }
