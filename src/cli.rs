@@ -2,7 +2,10 @@
 //!
 //! Data goes to stdout and everything else to stderr. Exit codes: 0 done, 1 failed, 2 bad usage or settings.
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
@@ -34,31 +37,37 @@ const EXIT_INTERRUPTED: i32 = 130;
 
 /// Runs the program with the process's arguments.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return report_usage(&error),
-    };
-    if cli.shared.logs_json() {
-        telemetry::set_format(telemetry::LogFormat::Json);
-    }
-    match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => error.report(),
+    // After a panic too: its line is on its way as all others are.
+    let _flush = scopeguard::guard((), |()| telemetry::flush());
+    match Cli::try_parse() {
+        Ok(cli) => {
+            if cli.shared.logs_json() {
+                telemetry::set_format(telemetry::LogFormat::Json);
+            }
+            run(cli).map_or_else(|error| error.report(), |()| ExitCode::SUCCESS)
+        }
+        Err(error) => report_usage(&error),
     }
 }
 
 /// Says what is wrong with the arguments, or prints the help or the version where they ask for it; returns the exit
 /// code.
 fn report_usage(error: &clap::Error) -> ExitCode {
+    let is_json = args::shared::arguments_ask_for_json(std::env::args_os());
+    if is_json {
+        telemetry::set_format(telemetry::LogFormat::Json);
+    }
     if !error.use_stderr() {
         return error.print().map_or_else(|error| CliError::Stdout(error).report(), |()| ExitCode::SUCCESS);
     }
-    if args::shared::arguments_ask_for_json(std::env::args_os()) {
-        telemetry::set_format(telemetry::LogFormat::Json);
+    if is_json {
         telemetry::error_notice(error.render().to_string().trim_start_matches("error: ").trim_end());
     } else {
-        // A message that stderr does not take is dropped.
-        let _ = error.print();
+        // On a terminal in colours; elsewhere as all other lines are written.
+        match io::stderr().is_terminal() {
+            true => drop(error.print()),
+            false => telemetry::notice(error.render().to_string().trim_end()),
+        }
     }
     ExitCode::from(EXIT_USAGE)
 }
@@ -127,10 +136,16 @@ where
     shutdown.run_until_cancelled(command).await.map_or(Err(CliError::Interrupted), |outcome| Ok(outcome?))
 }
 
-/// The first Ctrl-C, SIGTERM or hangup cancels `shutdown`; the second ends the process at once.
+/// What a write beyond the size that files may have sends, which ends a process that does not look: the same number on
+/// every architecture that we build for (signal(7)).
+const SIGXFSZ: i32 = 25;
+
+/// The first Ctrl-C, SIGTERM or hangup cancels `shutdown`; the second ends the process at once. A write that is over a
+/// limit fails, and does not end the process.
 fn watch_signals(shutdown: CancellationToken) -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    drop(signal(SignalKind::from_raw(SIGXFSZ))?);
     let mut hangup = if ignores_hangup() { None } else { Some(signal(SignalKind::hangup())?) };
     tokio::spawn(async move {
         loop {

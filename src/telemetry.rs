@@ -2,6 +2,7 @@
 //! itself: panics, memory, durations.
 //!
 //! * `otlp`: traces, with the feature of that name
+//! * `stderr`: lines on their way there
 
 use std::{
     env,
@@ -33,6 +34,9 @@ use tracing_subscriber::{
 
 #[cfg(feature = "otlp")]
 pub mod otlp;
+mod stderr;
+
+pub use stderr::flush;
 
 /// The commit that the program is built from, or `unknown`: `build.rs` has the rules.
 pub const COMMIT: &str = env!("GATEWAY_COMMIT");
@@ -138,7 +142,8 @@ pub fn is_json() -> bool {
 }
 
 /// Writes a message of a command to stderr: a line of text, or an object as the log has them where the log is JSON. A
-/// line that can't be written is dropped, since stderr may be closed or full and the command's work goes on.
+/// line that can't be written is dropped, since stderr may be closed, full or not read, and the command's work goes on.
+/// What was not written yet when the program ends is lost: see [`flush`].
 pub fn notice(message: impl Display) {
     write_line(Level::INFO, &message.to_string());
 }
@@ -149,7 +154,12 @@ pub fn error_notice(message: impl Display) {
 }
 
 fn write_line(level: Level, message: &str) {
-    let line = match is_json() {
+    let _ = stderr::Line::default().write_all(line(level, message).as_bytes());
+}
+
+/// A line of a message, with its end.
+fn line(level: Level, message: &str) -> String {
+    match is_json() {
         true => {
             let mut timestamp = String::new();
             // Writing to a text can't fail.
@@ -157,11 +167,11 @@ fn write_line(level: Level, message: &str) {
             let level = level.as_str();
             serde_json::json!({"timestamp": timestamp, "level": level, "message": message, "target": "modal_gateway"})
                 .to_string()
+                + "\n"
         }
-        _ if level == Level::ERROR => format!("error: {message}"),
-        _ => message.to_owned(),
-    };
-    let _ = writeln!(io::stderr(), "{line}");
+        _ if level == Level::ERROR => format!("error: {message}\n"),
+        _ => format!("{message}\n"),
+    }
 }
 
 /// How many threads and tasks have panicked since [`init`].
@@ -217,8 +227,8 @@ pub fn process() -> ProcessStats {
 }
 
 /// Logs to stderr from now on, in `format`, what `RUST_LOG` or else `default_filter` lets through. Colours only on a
-/// terminal that can show them, and never with `NO_COLOR`. What can't be written is dropped. Panics are counted, and
-/// logged in the same way: each once.
+/// terminal that can show them, and never with `NO_COLOR`. What can't be written is dropped; no work waits for it.
+/// Panics are counted, and logged in the same way: each once.
 ///
 /// # Errors
 /// [`TelemetryError::Filter`] for a malformed `RUST_LOG`, [`TelemetryError::Init`] when called twice.
@@ -230,18 +240,18 @@ pub fn init(format: LogFormat, default_filter: &str) -> Result<(), TelemetryErro
     };
     let directives = directives.as_deref().unwrap_or(default_filter);
     let filter = EnvFilter::try_new(format!("{directives},{NEVER}{}", exported_spans()))
-        .map_err(|error| TelemetryError::Filter(error.to_string()))?;
+        .map_err(|error| TelemetryError::Filter(format!("{directives:?}: {error}")))?;
     set_format(format);
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         LogFormat::Text => {
             let dumb = env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
             let colours = io::IsTerminal::is_terminal(&io::stderr()) && env::var_os("NO_COLOR").is_none() && !dumb;
-            let layer = fmt::layer().with_writer(io::stderr).with_ansi(colours);
+            let layer = fmt::layer().with_writer(stderr::Line::default).with_ansi(colours);
             install(registry.with(layer.log_internal_errors(false)))
         }
         LogFormat::Json => {
-            let layer = fmt::layer().json().flatten_event(true).with_writer(io::stderr);
+            let layer = fmt::layer().json().flatten_event(true).with_writer(stderr::Line::default);
             install(registry.with(layer.log_internal_errors(false)))
         }
     }

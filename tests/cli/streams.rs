@@ -2,13 +2,14 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
+    net::TcpStream,
     process::{Child, Command, Output, Stdio},
 };
 
 use rstest::rstest;
 
-use crate::{Outcome, WorkDir, fixture};
+use crate::{Outcome, WorkDir, fixture, support::gateway::PATIENCE};
 
 fn full() -> Stdio {
     File::options().write(true).open("/dev/full").unwrap().into()
@@ -65,6 +66,53 @@ fn a_gateway_serves_on_when_its_stderr_is_closed() {
     dir.run(["health", &format!("{http}/health/ready")]).ok();
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// As `serve 2>&1 | less` does: the pipe stays open, and is read no further, or only at the end.
+#[rstest]
+#[case::never(false)]
+#[case::at_the_end(true)]
+fn a_gateway_whose_log_nobody_reads_answers_and_ends(#[case] is_read: bool) {
+    let dir = WorkDir::new();
+    let args = ["serve", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"];
+    let mut child = dir.command(args).args(["--access-log", "true"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let http = lines.find_map(|line| Some(line.strip_prefix("http http://")?.to_owned())).unwrap();
+    let mut wire = TcpStream::connect(&http).unwrap();
+    wire.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answers = BufReader::new(wire.try_clone().unwrap());
+    // A line has some 200 bytes, and a pipe takes 64 KiB.
+    for _ in 0..1000 {
+        wire.write_all(b"HEAD /health/live HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(answers.read_line(&mut head).expect("an answer in time"), 0, "{head}");
+        }
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    }
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    if is_read {
+        assert_eq!(lines.filter(|line| line.contains("/health/live")).count(), 1000);
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    } else {
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        // What the pipe took.
+        assert!(lines.count() > 100);
+    }
+}
+
+#[test]
+fn a_file_beyond_the_limit_of_its_size_is_a_failure() {
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
+    // The export has 35,517 bytes; the limit is in KiB.
+    let program = dir.command(["export"]).get_program().to_owned();
+    let mut limited = Command::new("bash");
+    limited.args(["-c", "ulimit -f 34; exec \"$0\" export out.ndjson"]).arg(program).current_dir(dir.0.path());
+    Outcome::from(limited.output().unwrap()).fails(1, &["File too large"]);
+    let left = fs::read_dir(dir.0.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("export") || name == "out.ndjson").collect();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 #[test]
@@ -158,6 +206,7 @@ fn with_json_logs_every_line_is_json() {
     fs::write(dir.0.path().join("settings.toml"), "log = \"json\"\nverify = \"maybe\"\n").unwrap();
     lines_are_json(dir.command(["verify", "--config", "settings.toml"]).output().unwrap());
     lines_are_json(dir.command(["fly", "--config=settings.toml"]).output().unwrap());
+    lines_are_json(dir.command(["--log", "json", "--help"]).stdout(full()).stderr(Stdio::piped()).output().unwrap());
 }
 
 fn lines_are_json(output: Output) {

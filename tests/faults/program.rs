@@ -23,6 +23,7 @@ async fn a_panic_is_counted_and_logged_once_without_its_secrets() {
         assert!(panicked.is_err() && blocking.is_err(), "contained");
         assert_eq!(telemetry::panics(), 2);
         assert!(telemetry::resident_bytes().is_none_or(|bytes| bytes > 1 << 20));
+        telemetry::flush();
         return;
     }
     let name = "program::a_panic_is_counted_and_logged_once_without_its_secrets";
