@@ -4,10 +4,12 @@
 use std::{
     io::{self, Write},
     net::Ipv4Addr,
+    path::Path,
     sync::Arc,
 };
 
 use libp2p::{Multiaddr, identity::Keypair, multiaddr::Protocol};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -18,29 +20,33 @@ use super::{
 use crate::{
     chain::{MinerBlock, Network, VerifiedBlocks, Verifier},
     config::Config,
-    p2p::PeerAddress,
+    p2p::{PeerAddress, Trust},
     store::{self, BlockStore, OpenOptions},
-    telemetry::notice,
+    telemetry::{self, notice},
 };
 
 /// Blocks 0 to 60 of a chain that the network's own miner made, one a line.
 pub const BUNDLED_CHAIN: &str = include_str!("../../tests/fixtures/randomx-chain-61.ndjson");
 
+/// What a path in a `sqlite://` URL has percent-encoded besides all that is not ASCII.
+const NOT_IN_A_PATH: AsciiSet = NON_ALPHANUMERIC.remove(b'/');
+
 /// Runs a node and a gateway until `shutdown`, on stores of their own that are gone afterwards. The network is that of
-/// the bundled chain, whatever the settings say.
+/// the bundled chain, and both sync with each other, whatever the settings say.
 ///
 /// # Errors
 /// Whatever keeps them from starting or ends them early.
 pub async fn demo(config: Config, shutdown: CancellationToken) -> Result<(), AppError> {
-    let config = Config { network: Network::devnet(), ..config };
+    let config = Config { network: Network::devnet(), sync: true, trust: Trust::Open, ..config };
     let listeners = bind(&config).await?;
     notice(format_args!("verifying the bundled chain to `{}` ...", config.verify));
-    let chain = verified_chain(&config).await?;
+    let Some(chain) = shutdown.run_until_cancelled(verified_chain(&config)).await else { return Ok(()) };
+    let chain = chain?;
     let folder = tempfile::tempdir().map_err(|error| AppError::Bundled(error.to_string()))?;
 
     let loopback = Multiaddr::from(Ipv4Addr::LOCALHOST).with(Protocol::Tcp(0));
     let node_config = Config { listen: vec![loopback], peer: Vec::new(), ..config.clone() };
-    let node_store = store_with(folder.path().join("node.db"), chain.clone()).await?;
+    let node_store = store_with(&folder.path().join("node.db"), chain.clone()).await?;
     let mut node = Node::start_with(&node_config, node_store, Keypair::generate_ed25519()).await?;
 
     let mut peers = config.peer.clone();
@@ -48,14 +54,20 @@ pub async fn demo(config: Config, shutdown: CancellationToken) -> Result<(), App
         peers.push(PeerAddress { alias: Some("node".into()), address });
     }
     let gateway_config = Config { listen: Vec::new(), peer: peers, ..config };
-    let gateway_store = store_with(folder.path().join("gateway.db"), chain).await?;
+    let gateway_store = store_with(&folder.path().join("gateway.db"), chain).await?;
     let gateway_node = Node::start_with(&gateway_config, gateway_store, Keypair::generate_ed25519()).await?;
-    gateway_node.p2p.wait_connected("node", gateway_config.peer_timeout).await?;
+    let connected = gateway_node.p2p.wait_connected("node", gateway_config.peer_timeout);
+    shutdown.run_until_cancelled(connected).await.transpose()?;
     let gateway = Gateway::open(gateway_node, listeners, &gateway_config);
 
-    node.announce();
-    print_guide(&gateway);
-    node.mine(&node_config, &Mine { nominee: None, threads: 1 });
+    // Both stop at once after a shutdown during the start.
+    if !shutdown.is_cancelled() {
+        node.announce();
+        // The addresses first: on a terminal they stand above the guide.
+        telemetry::flush();
+        print_guide(&gateway);
+        node.mine(&node_config, &Mine { nominee: None, threads: 1 });
+    }
     let node = tokio::spawn(node.run(shutdown.clone()));
     gateway.run(shutdown.clone()).await?;
     shutdown.cancel();
@@ -74,8 +86,10 @@ async fn verified_chain(config: &Config) -> Result<VerifiedBlocks, AppError> {
     verified.unwrap_or_else(|error| Err(error.to_string())).map_err(AppError::Bundled)
 }
 
-async fn store_with(path: std::path::PathBuf, chain: VerifiedBlocks) -> Result<Arc<dyn BlockStore>, AppError> {
-    let store = store::open(&format!("sqlite://{}", path.display()), &OpenOptions::default()).await?;
+async fn store_with(path: &Path, chain: VerifiedBlocks) -> Result<Arc<dyn BlockStore>, AppError> {
+    let path = path.to_string_lossy();
+    let url = format!("sqlite://{}", utf8_percent_encode(&path, &NOT_IN_A_PATH));
+    let store = store::open(&url, &OpenOptions::default()).await?;
     let mut writer = store.write().await?;
     writer.append(chain).await?;
     writer.commit().await?;

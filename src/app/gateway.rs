@@ -67,7 +67,7 @@ impl Gateway {
         };
         let admin = Endpoint {
             counters: gateway.counters().admin.clone(),
-            routes: http::admin_router(gateway, access),
+            routes: http::admin_routes(gateway, access),
             limits: admin_limits,
             addresses,
             tls: None,
@@ -145,7 +145,11 @@ fn admin_token(config: &Config) -> Result<Option<Secret>, AppError> {
     let Some(path) = &config.admin_token_file else { return Ok(config.admin_token.clone()) };
     let failed = |problem| AppError::AdminToken { path: path.clone(), problem };
     let text = std::fs::read_to_string(path).map_err(|error| failed(format!("can't be read: {error}")))?;
-    text.parse().map(Some).map_err(|expected| failed(format!("holds no token: {expected}")))
+    // An editor's byte order mark is no part of the token.
+    text.trim_start_matches('\u{feff}')
+        .parse()
+        .map(Some)
+        .map_err(|expected| failed(format!("holds no token: {expected}")))
 }
 
 fn settings(config: &Config, addresses: AddressRules) -> http::Settings {

@@ -1,14 +1,21 @@
 //! `export`: the canonical chain as NDJSON or CSV, read page by page and checked to be one chain.
 
 use std::{
-    fs,
-    io::{self, BufWriter, Write},
-    path::Path,
+    fs, io,
+    os::{
+        fd::AsFd,
+        unix::fs::{MetadataExt, PermissionsExt, fchown},
+    },
+    path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
+use tokio::{
+    fs::File,
+    io::{AsyncWriteExt, BufWriter},
+};
 
 use super::{common::open_options, error::CliError, lines::Record, progress::Progress};
 use crate::{
@@ -61,15 +68,15 @@ struct Exported {
 pub(super) async fn run(config: &Config, file: &Path, format: ExportFormat) -> Result<(), CliError> {
     let options = OpenOptions { create: false, migrate: false, write: false, ..open_options(config) };
     let store = store::open(config.database_url.as_str(), &options).await?;
-    let outcome = match fs::metadata(file) {
-        _ if file == Path::new("-") => to_writer(&*store, format, io::stdout(), "stdout").await,
-        // A device or a pipe: there is nothing to replace.
-        Ok(metadata) if !metadata.is_file() => {
-            let name = file.display().to_string();
-            let opened = fs::OpenOptions::new().write(true).open(file);
-            to_writer(&*store, format, opened.map_err(|error| ExportError::Write(name.clone(), error))?, &name).await
-        }
-        _ => to_file(&*store, format, file).await,
+    tracing::debug!(file = %file.display(), "the store is open");
+    // By its name a stdout that is a file would be replaced, and what the shell writes after us lost.
+    let is_stdout = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|name| file == Path::new(name));
+    let outcome = if is_stdout {
+        to_stdout(&*store, format).await
+    } else if fs::metadata(file).is_ok_and(|metadata| !metadata.is_file()) {
+        to_stream(&*store, format, file).await
+    } else {
+        to_file(&*store, format, file).await
     };
     store.close().await;
     let Exported { tip, count, sha256 } = outcome.map_err(|error| match error {
@@ -83,40 +90,79 @@ pub(super) async fn run(config: &Config, file: &Path, format: ExportFormat) -> R
     Ok(())
 }
 
+async fn to_stdout(store: &dyn BlockStore, format: ExportFormat) -> Result<Exported, ExportError> {
+    let stdout = io::stdout().as_fd().try_clone_to_owned();
+    let stdout = stdout.map_err(|error| ExportError::Write("stdout".into(), error))?;
+    to_writer(store, format, File::from_std(stdout.into()), "stdout").await
+}
+
+/// Writes to a device or a pipe: there is nothing to replace.
+async fn to_stream(store: &dyn BlockStore, format: ExportFormat, file: &Path) -> Result<Exported, ExportError> {
+    let name = file.display().to_string();
+    let opened = File::options().write(true).open(file).await;
+    to_writer(store, format, opened.map_err(|error| ExportError::Write(name.clone(), error))?, &name).await
+}
+
+/// The file that `file` names. A link is followed rather than replaced, also to a file that is not there yet.
+fn target_of(file: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(file) {
+        // The links to no file end somewhere: what goes in a circle is another error.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut target = file.to_owned();
+            while let Ok(link) = fs::read_link(&target) {
+                target.pop();
+                target.push(link);
+            }
+            Ok(target)
+        }
+        outcome => outcome,
+    }
+}
+
 /// Writes beside `file` and renames at the end, so that a file of that name is always whole.
 async fn to_file(store: &dyn BlockStore, format: ExportFormat, file: &Path) -> Result<Exported, ExportError> {
-    let name = file.display().to_string();
-    let failed = |error| ExportError::Write(name.clone(), error);
-    // Follow a link rather than replace it.
-    let target = fs::canonicalize(file).unwrap_or_else(|_| file.into());
+    let named = |name: String| move |error| ExportError::Write(name.clone(), error);
+    let mut name = file.display().to_string();
+    let target = target_of(file).map_err(named(name.clone()))?;
+    if file.is_symlink() {
+        name = format!("{name} -> {}", target.display());
+    }
+    let failed = named(name.clone());
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(".modal-gateway-export-");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask, as for any new file
-    let mut temporary = builder.tempfile_in(folder).map_err(failed)?;
+    builder.permissions(PermissionsExt::from_mode(0o666)); // less the umask, as for any new file
+    let temporary = builder.tempfile_in(folder).map_err(&failed)?;
+    let new = temporary.as_file();
     if let Ok(replaced) = fs::metadata(&target) {
-        temporary.as_file().set_permissions(replaced.permissions()).map_err(failed)?;
+        // Only root may give a file away, but others may have a group in common: what is not allowed is left out.
+        let _ = fchown(new, None, Some(replaced.gid()));
+        let _ = fchown(new, Some(replaced.uid()), None);
+        // After the owner, whose change clears bits of the mode.
+        new.set_permissions(replaced.permissions()).map_err(&failed)?;
     }
-    let exported = to_writer(store, format, &mut temporary, &name).await?;
-    temporary.as_file().sync_all().map_err(failed)?;
+    let writer = File::from_std(new.try_clone().map_err(&failed)?);
+    let exported = to_writer(store, format, writer, &name).await?;
+    new.sync_all().map_err(&failed)?;
     temporary.persist(&target).map_err(|error| failed(error.error))?;
     Ok(exported)
 }
 
-async fn to_writer<W: Write>(
+/// Writes to an opened file. A pipe may never be read: `file` writes in a thread of its own, so that the command can be
+/// dropped all the same.
+async fn to_writer(
     store: &dyn BlockStore,
     format: ExportFormat,
-    writer: W,
+    file: File,
     name: &str,
 ) -> Result<Exported, ExportError> {
     let failed = |error| ExportError::Write(name.into(), error);
-    let mut out = Hashing { writer: BufWriter::with_capacity(256 * 1024, writer), hasher: Sha256::new() };
+    let mut out = Hashing { writer: BufWriter::with_capacity(256 * 1024, file), hasher: Sha256::new() };
     let state = store.state().await?;
     let mut tip: Option<Tip> = None;
     let mut count = 0;
     if format == ExportFormat::Csv {
-        out.write(&MinerBlock::csv_header()).map_err(failed)?;
+        out.write(&MinerBlock::csv_header()).await.map_err(failed)?;
     }
     if let Some(end) = &state.tip {
         let total = end.index.saturating_add(1);
@@ -134,12 +180,12 @@ async fn to_writer<W: Write>(
             match format {
                 ExportFormat::Ndjson => {
                     for block in blocks {
-                        out.write(block.get()).and_then(|()| out.write("\n")).map_err(failed)?;
+                        out.write_line(block.get()).await.map_err(failed)?;
                     }
                 }
                 ExportFormat::Csv => {
                     let blocks: Vec<MinerBlock> = page.list.parse()?;
-                    out.write(&MinerBlock::csv_lines(&blocks)).map_err(failed)?;
+                    out.write(&MinerBlock::csv_lines(&blocks)).await.map_err(failed)?;
                 }
             }
             (count, last_hash) = (to + 1, page.last_hash);
@@ -149,9 +195,9 @@ async fn to_writer<W: Write>(
     }
     let record = Record { count, sha256: hex::encode(out.hasher.clone().finalize()) };
     if format == ExportFormat::Ndjson {
-        out.write(&serde_json::to_string(&record)?).and_then(|()| out.write("\n")).map_err(failed)?;
+        out.write_line(&serde_json::to_string(&record)?).await.map_err(failed)?;
     }
-    out.writer.flush().map_err(failed)?;
+    out.writer.flush().await.map_err(failed)?;
     Ok(Exported { tip, count, sha256: record.sha256 })
 }
 
@@ -165,14 +211,19 @@ fn follow(blocks: &[Box<RawValue>], previous: Option<&str>) -> Result<bool, serd
     Ok(serde_json::from_str::<Link>(first.get())?.previous_hash == previous)
 }
 
-struct Hashing<W: Write> {
-    writer: BufWriter<W>,
+struct Hashing {
+    writer: BufWriter<File>,
     hasher: Sha256,
 }
 
-impl<W: Write> Hashing<W> {
-    fn write(&mut self, text: &str) -> io::Result<()> {
+impl Hashing {
+    async fn write(&mut self, text: &str) -> io::Result<()> {
         self.hasher.update(text);
-        self.writer.write_all(text.as_bytes())
+        self.writer.write_all(text.as_bytes()).await
+    }
+
+    async fn write_line(&mut self, text: &str) -> io::Result<()> {
+        self.write(text).await?;
+        self.write("\n").await
     }
 }

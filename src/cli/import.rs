@@ -110,7 +110,7 @@ async fn import(
         loop {
             let outcome = lines.next().await.map(|line| line.map(|line| parse(line, &mut ours)));
             let line = lines.number;
-            let at = |problem: Problem| problem.at(file, line);
+            let at = |problem: Problem| problem::other_format(lines.current()).unwrap_or(problem).at(file, line);
             let entry = match outcome {
                 Ok(None) => break,
                 // The beginning of a line, where the file was cut off.

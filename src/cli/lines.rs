@@ -66,6 +66,11 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
         }
     }
 
+    /// The current line without white space around it. It is there even if it is too long: as far as it was read.
+    pub(super) fn current(&self) -> &[u8] {
+        self.line.trim_ascii()
+    }
+
     /// Whether the current line lacks a line's end, as only the last one can.
     pub(super) fn is_unterminated(&self) -> bool {
         !self.line.ends_with(b"\n")

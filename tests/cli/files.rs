@@ -3,11 +3,12 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt, chown},
     path::Path,
     process::{Command, Stdio},
 };
 
+use modal_gateway::chain::MinerBlock;
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -105,6 +106,11 @@ fn levels_are_reported_as_stored() {
 #[case::wrong_count(|l: &mut Lines| l[16] = br#"{"count":15,"sha256":"00"}"#.to_vec(), &["record counts 15 blocks, but 16 precede"])]
 #[case::wrong_hash(|l: &mut Lines| l[16] = br#"{"count":16,"sha256":"00"}"#.to_vec(), &["has the SHA-256 00, but", "changed"])]
 #[case::disagreeing(|l: &mut Lines| l[16] = edit(&l[16], "difficulty", "77".into()), &["difficulty 77 and target_difficulty", "disagree"])]
+#[case::gzip(|l: &mut Lines| l[16] = b"\x1f\x8b\x08\0".to_vec(), &["compressed with gzip", "gzip -dc FILE |"])]
+#[case::zstd(|l: &mut Lines| l[16] = b"\x28\xb5\x2f\xfd".to_vec(), &["compressed with zstd", "zstd -dc FILE |"])]
+#[case::csv(|l: &mut Lines| l[16] = MinerBlock::csv_header().into(), &["CSV, which can't be imported"])]
+#[case::array(|l: &mut Lines| l[16] = [vec![b'['], vec![b' '; 600_000], vec![b']']].concat(), &["a JSON array", "jq"])]
+#[case::answer(|l: &mut Lines| l[16] = br#"{"ok":true}"#.to_vec(), &["an answer of the API as JSON", "--partial"])]
 fn a_broken_line_is_named_and_nothing_is_imported(#[case] spoil: fn(&mut Lines), #[case] texts: &[&str]) {
     let dir = WorkDir::new();
     let mut lines = fixture_lines();
@@ -180,15 +186,19 @@ fn an_export_that_is_cut_off_within_a_line_is_noticed() {
 }
 
 #[test]
-fn an_export_keeps_the_mode_of_the_file_that_it_replaces() {
+fn an_export_keeps_mode_and_owner_of_the_file_that_it_replaces() {
     let dir = WorkDir::new();
     dir.import(&fixture()).ok();
-    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    let of = |file: &fs::Metadata| (format!("{:o}", file.mode() & 0o7777), file.uid(), file.gid());
     for old in [0o600, 0o664] {
         let file = dir.write("out.ndjson", "old");
+        // Root alone may give a file away: other users see that their own files remain so.
+        let _ = chown(&file, Some(65534), Some(65533));
         fs::set_permissions(&file, fs::Permissions::from_mode(old)).unwrap();
+        let before = of(&fs::metadata(&file).unwrap());
         dir.run(["export", "out.ndjson"]).ok();
-        assert_eq!(format!("{:o}", mode(&file)), format!("{old:o}"));
+        assert_eq!(of(&fs::metadata(&file).unwrap()), before);
+        assert_eq!(before.0, format!("{old:o}"));
     }
 }
 

@@ -1,9 +1,16 @@
 //! Stores that are there, and that are not.
 
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::fs::symlink,
+    process::{Child, Command, Stdio},
+};
+
 use sqlx::{Connection, SqliteConnection};
 
 use crate::{
-    WorkDir, fixture,
+    Outcome, WorkDir, edit, fixture, fixture_lines, joined,
     support::linked::{NETWORK_FILE, linked},
 };
 
@@ -69,4 +76,72 @@ async fn a_write_that_fails_is_reported_before_a_wrong_line_after_it() {
     dir.write("chain.ndjson", lines + "{\n");
     let import = ["import", "chain.ndjson", "--partial", "--network", "linked.toml", "--verify", "linked"];
     dir.run(import).fails(1, &["no luck"]);
+}
+
+#[test]
+fn an_export_follows_a_link_to_no_file() {
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
+    fs::create_dir(dir.path("there")).unwrap();
+    for (link, target) in [("out.ndjson", "there/second"), ("there/second", "chain.ndjson"), ("lost", "nowhere/chain")]
+    {
+        symlink(target, dir.path(link)).unwrap();
+    }
+    dir.run(["export", "out.ndjson"]).ok();
+    assert!(dir.path("out.ndjson").is_symlink() && dir.path("there/second").is_symlink());
+    dir.import(&dir.path("there/chain.ndjson")).ok();
+    dir.run(["export", "lost"]).fails(1, &["lost -> nowhere/chain: ", "No such file"]);
+    assert!(dir.path("lost").is_symlink());
+}
+
+fn terminate(child: &Child) {
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn an_export_that_nobody_opens_can_be_interrupted() {
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
+    assert!(Command::new("mkfifo").arg(dir.path("fifo")).status().unwrap().success());
+    let mut command = dir.command(["export", "fifo"]);
+    let mut child = command.env("RUST_LOG", "modal_gateway=debug").stderr(Stdio::piped()).spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(stderr.any(|line| line.contains("the store is open")));
+    terminate(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    assert_eq!(stderr.last().as_deref(), Some("error: interrupted"));
+}
+
+#[test]
+fn an_export_that_nobody_reads_can_be_interrupted() {
+    let dir = WorkDir::new();
+    // More than a pipe holds.
+    let mut lines = fixture_lines();
+    for line in &mut lines[3..9] {
+        *line = edit(line, "nominated_peer_id", "n".repeat(60_000).into());
+    }
+    dir.import_to("none", &dir.write("long.ndjson", joined(&lines))).ok();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let child = dir.command(["export", "-"]).stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    // It writes, but the rest does not fit.
+    reader.read_exact(&mut [0]).unwrap();
+    terminate(&child);
+    Outcome::from(child.wait_with_output().unwrap()).fails(1, &["error: interrupted"]);
+}
+
+#[test]
+fn a_stdout_that_is_a_file_is_written_and_not_replaced() {
+    let dir = WorkDir::new();
+    dir.import(&fixture()).ok();
+    let export = fs::read(fixture()).unwrap().len();
+    for name in ["-", "/dev/stdout", "/dev/fd/1"] {
+        let path = dir.write("out.ndjson", "");
+        let mut out = fs::File::options().write(true).open(&path).unwrap();
+        out.write_all(b"before\n").unwrap();
+        let status = dir.command(["export", name]).stdout(out.try_clone().unwrap()).stderr(Stdio::null()).status();
+        assert!(status.unwrap().success(), "{name}");
+        out.write_all(b"after\n").unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("before\n") && text.ends_with("after\n") && text.len() > export, "{name}: {text}");
+    }
 }

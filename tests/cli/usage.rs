@@ -1,6 +1,10 @@
 //! Settings, usage and help.
 
-use std::{fs, io::Write as _, process::Stdio};
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read as _, Write as _},
+    process::{Child, Command, Stdio},
+};
 
 use rstest::rstest;
 
@@ -144,6 +148,8 @@ fn the_demo_refuses_what_it_would_ignore() {
     dir.run(["demo", "--network", "testnet"]).fails(2, &["--network: demo takes no such option"]);
     dir.run(["demo", "--database-url", "sqlite://x.db"]).fails(2, &["--database-url: demo takes no such option"]);
     fs::write(dir.0.path().join("modal-gateway.toml"), "listen = []\n").unwrap();
+    dir.run(["demo", "--trust", "closed"]).fails(2, &["--trust: demo takes no such option"]);
+    dir.run(["demo", "--sync", "false"]).fails(2, &["--sync: demo takes no such option"]);
     let mut demo = dir.command(["demo", "--http", "192.0.2.1:80"]);
     let said = String::from_utf8(demo.env("DATABASE_URL", "sqlite://x.db").output().unwrap().stderr).unwrap();
     for ignored in [
@@ -164,4 +170,42 @@ fn the_settings_file_may_be_a_pipe() {
     child.stdin.take().unwrap().write_all(b"verify = \"linked\"\n").unwrap();
     let shown = Outcome::from(child.wait_with_output().unwrap()).ok().stdout;
     assert!(String::from_utf8(shown).unwrap().contains("verify = \"linked\"  # file /dev/stdin"));
+}
+
+fn demo(dir: &WorkDir, folder: &std::path::Path, level: &str) -> Child {
+    let args = ["demo", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--pow-threads", "1", "--verify", level];
+    let mut command = dir.command(args);
+    command.env("TMPDIR", folder).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Sends SIGTERM; what the demo printed.
+fn end_in_order(mut demo: Child) -> String {
+    assert!(Command::new("kill").args(["-TERM", &demo.id().to_string()]).status().unwrap().success());
+    let mut printed = String::new();
+    demo.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+    assert_eq!(demo.wait().unwrap().code(), Some(0));
+    printed
+}
+
+#[test]
+fn the_demo_ends_while_it_starts() {
+    let dir = WorkDir::new();
+    let mut demo = demo(&dir, dir.0.path(), "pow");
+    let mut lines = BufReader::new(demo.stderr.take().unwrap()).lines().map(Result::unwrap);
+    lines.find(|line| line.starts_with("verifying the bundled chain")).unwrap();
+    assert_eq!(end_in_order(demo), "", "no guide to what doesn't run");
+}
+
+/// Settings that would keep its parts from one another, and a folder whose name means something in a URL.
+#[test]
+fn the_demo_runs_whatever_is_around_it() {
+    let dir = WorkDir::new();
+    dir.write("modal-gateway.toml", "sync = false\ntrust = 'closed'\n");
+    let folder = dir.path("a%20b?c#d");
+    fs::create_dir(&folder).unwrap();
+    let mut demo = demo(&dir, &folder, "linked");
+    let mut guide = BufReader::new(demo.stdout.as_mut().unwrap()).lines().map(Result::unwrap);
+    guide.find(|line| line.starts_with("A node and a gateway are running")).unwrap();
+    end_in_order(demo);
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "its stores are gone");
 }

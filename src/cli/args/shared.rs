@@ -14,8 +14,9 @@ use crate::{
     telemetry::notice,
 };
 
-/// Settings that `demo` does not use: it makes stores, keys and a network of its own.
-const NOT_OF_DEMO: [&str; 9] = [
+/// Settings that `demo` does not use: it makes stores, keys and a network of its own, in which all trust and follow
+/// each other.
+const NOT_OF_DEMO: [&str; 11] = [
     "database_url",
     "database_url_file",
     "database_read_url",
@@ -25,7 +26,12 @@ const NOT_OF_DEMO: [&str; 9] = [
     "bootstrap",
     "genesis_hash",
     "difficulty_schedule",
+    "sync",
+    "trust",
 ];
+
+/// Why it does not.
+const DEMO: &str = "it runs on the bundled chain, with stores of its own, and its gateway always follows its node";
 
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Shared options")]
@@ -195,7 +201,7 @@ pub(in crate::cli) fn check_demo(sources: &Sources) -> Result<(), ConfigError> {
     if let Some(key) = NOT_OF_DEMO.iter().find(|key| sources.flags.contains_key(**key)) {
         return Err(ConfigError {
             origin: format!("--{}", key.replace('_', "-")),
-            problem: "demo takes no such option: it runs on the bundled chain, with stores of its own".into(),
+            problem: format!("demo takes no such option: {DEMO}"),
         });
     }
     let is_named = sources.file.is_some() || variable("CONFIG").is_some();
@@ -204,10 +210,7 @@ pub(in crate::cli) fn check_demo(sources: &Sources) -> Result<(), ConfigError> {
     }
     for setting in settings(sources.clone())?.iter().filter(|setting| NOT_OF_DEMO.contains(&setting.key)) {
         if let Origin::File(_) | Origin::Variable(_) = setting.origin {
-            notice(format_args!(
-                "warning: {}: demo ignores {}: it runs on the bundled chain, with stores of its own",
-                setting.origin, setting.key
-            ));
+            notice(format_args!("warning: {}: demo ignores {}: {DEMO}", setting.origin, setting.key));
         }
     }
     Ok(())

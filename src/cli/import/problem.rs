@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::{
-    chain::{Network, pow::PowError, verify},
+    chain::{MinerBlock, Network, pow::PowError, verify},
     cli::lines::MAX_LINE_BYTES,
     store::StoreError,
 };
@@ -43,6 +43,8 @@ pub(in crate::cli) enum Problem {
     ByteOrderMark,
     #[error("longer than {} bytes", MAX_LINE_BYTES)]
     TooLong,
+    #[error("{0}")]
+    OtherFormat(&'static str),
     #[error("not a block: {0}")]
     Json(String),
     #[error(transparent)]
@@ -70,6 +72,29 @@ impl Problem {
     pub(super) fn at(self, file: &str, line: u64) -> ImportError {
         ImportError::Line { file: file.into(), line, problem: self }
     }
+}
+
+/// Names the format of a file that is no NDJSON, from the beginning of a line that can't be imported.
+pub(super) fn other_format(line: &[u8]) -> Option<Problem> {
+    Some(Problem::OtherFormat(match line {
+        [0x1f, 0x8b, ..] => {
+            "compressed with gzip: decompress it first, or pipe: gzip -dc FILE | modal-gateway import -"
+        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            "compressed with zstd: decompress it first, or pipe: zstd -dc FILE | modal-gateway import -"
+        }
+        [b'[', ..] => {
+            "a JSON array, but each block must be a line of its own: jq -c '.[]' FILE | modal-gateway import - --partial"
+        }
+        _ if line.starts_with(br#"{"ok""#) => {
+            "an answer of the API as JSON, but each block must be a line of its own: \
+             ask with `accept: application/x-ndjson`, and import with --partial"
+        }
+        _ if line == MinerBlock::csv_header().trim_ascii().as_bytes() => {
+            "not a block but CSV, which can't be imported: export the chain as NDJSON, without --format csv"
+        }
+        _ => return None,
+    }))
 }
 
 fn place(in_file: bool) -> &'static str {
