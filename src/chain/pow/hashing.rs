@@ -48,6 +48,7 @@ fn context(key: &str, full: bool) -> Result<Arc<Context>, PowError> {
     if full {
         memory::check_full()?;
     }
+    memory::check_limit(full)?;
     let made = Arc::new(Context::new(key.as_bytes(), full));
     contexts.retain(|context| context.strong_count() > 0);
     contexts.push(Arc::downgrade(&made));
@@ -85,7 +86,10 @@ impl RandomX {
     fn machine(&self) -> Result<(Machine, bool), PowError> {
         let mut full = self.full.load(Ordering::Relaxed);
         let mut context = context(&self.key, full);
-        if full && self.memory == PowMemory::Auto && matches!(context, Err(PowError::Memory { .. })) {
+        if full
+            && self.memory == PowMemory::Auto
+            && matches!(context, Err(PowError::Memory { .. } | PowError::Limit { .. }))
+        {
             // Others have taken the memory since it was promised.
             self.full.store(false, Ordering::Relaxed);
             (full, context) = (false, self::context(&self.key, false));

@@ -7,6 +7,9 @@ use super::options::PowError;
 /// The data set, and beside it the cache that it is made from and the one that confirms hashes.
 const FULL_MIB: u64 = 2080 + 2 * 256;
 
+/// What light mode takes: its cache, and the machines and the code of some threads.
+const LIGHT_MIB: u64 = 256 + 64;
+
 /// What must be left for everything else.
 const SPARE_MIB: u64 = 1024;
 
@@ -21,6 +24,24 @@ pub(super) fn check_full() -> Result<(), PowError> {
         Some(available_mib) if available_mib < needed_mib => Err(PowError::Memory { needed_mib, available_mib }),
         _ => Ok(()),
     }
+}
+
+/// Whether the system gives this process the memory of a mode. RandomX itself does not look, and a cache that it did
+/// not get would end the process.
+///
+/// # Errors
+/// [`PowError::Limit`].
+pub(super) fn check_limit(full: bool) -> Result<(), PowError> {
+    let needed_mib = if full { FULL_MIB } else { LIGHT_MIB };
+    if is_given(needed_mib) { Ok(()) } else { Err(PowError::Limit { needed_mib }) }
+}
+
+fn is_given(mib: u64) -> bool {
+    let mut memory = Vec::<u8>::new();
+    let is_given = usize::try_from(mib << 20).is_ok_and(|bytes| memory.try_reserve_exact(bytes).is_ok());
+    // Else the compiler may leave out what is never used.
+    std::hint::black_box(&memory);
+    is_given
 }
 
 /// Memory that the process may still take: the system's, or less if a control group of the process, or one above it,
@@ -91,6 +112,13 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    #[test]
+    fn what_the_system_does_not_give_is_not_taken() {
+        assert!(is_given(1) && check_limit(false).is_ok());
+        // 2^50 bytes, more than an address space has.
+        assert!(!is_given(1 << 30));
+    }
 
     const MEMINFO: &str = "MemTotal:       16384000 kB\nMemFree: 10 kB\nMemAvailable:    8192000 kB\nBuffers: 1 kB\n";
     const MIB_4000: &str = "4194304000\n";

@@ -96,6 +96,12 @@ pub enum PowError {
         /// What the system, or the process's control group, can give, MiB.
         available_mib: u64,
     },
+    /// The system does not give the process the memory of the mode.
+    #[error("RandomX needs {needed_mib} MiB, which this process may not take: see `ulimit -v`")]
+    Limit {
+        /// What the mode takes, MiB.
+        needed_mib: u64,
+    },
     /// A thread could not be started.
     #[error("starting a proof-of-work thread: {0}")]
     Spawn(String),
