@@ -25,7 +25,7 @@ pub(super) const MAX_LIST_BYTES: u64 = MAX_RESPONSE_BYTES as u64 - 1024;
 /// More blocks than fit 10 MiB: each has at least 400 bytes.
 const MAX_EPOCH_BLOCKS: u64 = MAX_RESPONSE_BYTES as u64 / 400;
 /// Shortest time between two log lines about a failing store.
-const LOG_EVERY: Duration = Duration::from_secs(1);
+const LOG_EVERY: Duration = Duration::from_secs(60);
 /// Times that an answer of several reads is attempted: the chain may change between them.
 pub(super) const MAX_ATTEMPTS: u32 = 5;
 
@@ -321,7 +321,7 @@ fn encode(answer: &Answer, snapshot: Snapshot) -> Result<EncodedAnswer, Failure>
     EncodedAnswer::new(answer, AnsweredBy::Local, snapshot)
 }
 
-/// The failure that a client gets for a fault of the store, without its details. The log has them, once a second: a
+/// The failure that a client gets for a fault of the store, without its details. The log has them, once a minute: a
 /// store that is down gets as many requests as one that is up.
 pub(super) fn store_failure(error: StoreError) -> Failure {
     static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);

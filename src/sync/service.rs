@@ -3,6 +3,7 @@
 //! One process at a time does this for a store: the one with the lease. Other processes read what it writes.
 
 use std::{
+    fmt::Display,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -31,6 +32,8 @@ use raise::{Busy, Raiser};
 const IDLE_EVERY: Duration = Duration::from_millis(500);
 /// Pause before a retry to take the lease, or to use the store.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
+/// Shortest time between two lines of the log that the service tries again.
+const LOG_EVERY: Duration = Duration::from_secs(60);
 /// Time from gossip that was dropped to the tip poll for it: peers have the block by then.
 const MISSED_GOSSIP_DELAY: Duration = Duration::from_secs(5);
 /// Shortest time from a tip poll to one for a change of the connections.
@@ -42,16 +45,26 @@ impl Service {
     /// Runs until `shutdown`; waits for a store that fails.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut inbox = GossipInbox::new(self.p2p.gossip());
+        let mut logged: Option<(Instant, String)> = None;
         while !shutdown.is_cancelled() {
             let outcome = match self.store.lease().await {
                 Ok(Some(mut lease)) => self.run_leased(&mut *lease, &mut inbox, &shutdown).await,
                 Ok(None) => Ok(()),
                 Err(error) => Err(error.into()),
             };
-            match outcome {
-                Ok(()) => {}
-                Err(SyncError::Store(error)) => tracing::warn!(%error, "the sync can't use the store; trying again"),
-                Err(error) => tracing::warn!(%error, "the sync has stopped; trying again"),
+            if let Err(error) = outcome {
+                let (text, error): (_, &dyn Display) = match &error {
+                    SyncError::Store(error) => ("the sync can't use the store; trying again", error),
+                    error => ("the sync has stopped; trying again", error),
+                };
+                // A store that is down for a day is one fault.
+                let said = error.to_string();
+                if logged.as_ref().is_none_or(|(at, last)| at.elapsed() >= LOG_EVERY || *last != said) {
+                    tracing::warn!(%error, "{text}");
+                    logged = Some((Instant::now(), said));
+                } else {
+                    tracing::debug!(%error, "{text}");
+                }
             }
             shutdown.run_until_cancelled(tokio::time::sleep(RETRY_EVERY)).await;
         }
