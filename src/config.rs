@@ -227,7 +227,12 @@ impl Config {
         if let Some(path) = &config.database_url_file {
             let unusable = |problem: String| ConfigError::of_key("database_url_file", &problem, &figment);
             let text = fs::read_to_string(path).map_err(|error| unusable(format!("{}: {error}", path.display())))?;
-            let url = text.trim().parse().map_err(|expected| unusable(format!("{}: {expected}", path.display())))?;
+            // An editor's byte order mark is no part of the URL.
+            let url = text
+                .trim_start_matches('\u{feff}')
+                .trim()
+                .parse()
+                .map_err(|expected| unusable(format!("{}: {expected}", path.display())))?;
             config.database_url = url;
         }
         match config.conflict() {

@@ -72,6 +72,14 @@ impl FromStr for DatabaseUrl {
             Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => match url::Url::parse(text) {
                 // A password with a `/` or `#` in it ends the host for the parser, and the rest would be shown.
                 Ok(url) if url.fragment().is_none() && !url.path().contains('@') => Ok(Self(text.into())),
+                Err(url::ParseError::EmptyHost) => {
+                    Err("malformed URL: no host behind the user; a socket is written as \
+                     postgres:///DATABASE?host=FOLDER&user=USER&password=PASSWORD")
+                }
+                Err(url::ParseError::InvalidPort) => {
+                    Err("malformed URL: expected a port up to 65535 after the host; special \
+                     characters in the password must be percent-encoded")
+                }
                 _ => Err("malformed URL; special characters in the password must be percent-encoded"),
             },
             _ => Err(EXPECTED),

@@ -241,7 +241,8 @@ fn replicas_are_of_postgres_and_their_passwords_are_not_shown() {
 fn the_database_url_may_be_in_a_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("url");
-    std::fs::write(&file, "postgres://u:pa55@h/d\n").unwrap();
+    // With the byte order mark that some editors write.
+    std::fs::write(&file, "\u{feff}postgres://u:pa55@h/d\n").unwrap();
     let text = format!("database_url_file = '{}'", file.display());
     let config = Config::load(sources(dir.path(), &text)).unwrap();
     assert_eq!(config.database_url.as_str(), "postgres://u:pa55@h/d");
