@@ -27,7 +27,7 @@ pub use self::{
     limits::client::AddressRules,
     middleware::access::Access,
     numbers::Numbers,
-    routes::{PublicRoutes, admin_router, openapi_json, public_routes},
+    routes::{PublicRoutes, admin_routes, openapi_json, public_routes},
     server::serve,
 };
 

@@ -96,7 +96,7 @@ impl Listeners {
             counters: counters.public.clone(),
         };
         let admin_endpoint = http::server::Endpoint {
-            routes: http::admin_router(gateway, Access::new(token, admin)),
+            routes: http::admin_routes(gateway, Access::new(token, admin)),
             limits,
             addresses,
             tls: None,
