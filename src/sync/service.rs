@@ -32,7 +32,7 @@ use raise::{Busy, Raiser};
 const IDLE_EVERY: Duration = Duration::from_millis(500);
 /// Pause before a retry to take the lease, or to use the store.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
-/// Shortest time between two lines of the log that the service tries again.
+/// Shortest time between two lines of the log that the service tries again for the same reason.
 const LOG_EVERY: Duration = Duration::from_secs(60);
 /// Time from gossip that was dropped to the tip poll for it: peers have the block by then.
 const MISSED_GOSSIP_DELAY: Duration = Duration::from_secs(5);
