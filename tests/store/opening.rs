@@ -173,6 +173,28 @@ async fn a_file_that_is_no_database_is_damaged() {
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "no database ".repeat(1000));
 }
 
+#[tokio::test]
+async fn a_file_that_comes_back_as_no_database_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    // Moved with its log, at once.
+    let (place, aside) = (folder.path().join("store"), folder.path().join("aside"));
+    std::fs::create_dir(&place).unwrap();
+    let url = format!("sqlite://{}/chain.db", place.display());
+    let store = store::open(&url, &impatient()).await.unwrap();
+    let state = append(&store, plain(3)).await;
+    std::fs::rename(&place, &aside).unwrap();
+    eventually(async || (store.state().await.is_err() && !store.stats().up).then_some(())).await;
+
+    std::fs::create_dir(&place).unwrap();
+    std::fs::write(place.join("chain.db"), "no database ".repeat(1000)).unwrap();
+    eventually(async || matches!(store.state().await, Err(StoreError::Damaged(_))).then_some(())).await;
+    assert!(store.stats().up, "it can be reached");
+
+    std::fs::remove_dir_all(&place).unwrap();
+    std::fs::rename(&aside, &place).unwrap();
+    assert_eq!(eventually(async || store.state().await.ok()).await, state);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_in_memory_is_read_while_it_is_written() {
     let store = store::open("sqlite::memory:", &impatient()).await.unwrap();

@@ -77,19 +77,16 @@ impl<DB: Backend> Health<DB> {
 
     /// Counts an error; starts a probe, or distrusts connections, where the error calls for it.
     pub fn record(self: &Arc<Self>, error: &StoreError) {
-        if let Some(kind) = error.kind() {
-            self.errors[kind as usize].fetch_add(1, Ordering::Relaxed);
-        }
-        match error {
-            StoreError::Unreachable(_) | StoreError::Missing(_) => {
+        let Some(kind) = error.kind() else { return };
+        self.errors[kind as usize].fetch_add(1, Ordering::Relaxed);
+        match kind {
+            ErrorKind::Unreachable => {
                 self.distrust();
                 self.probe();
             }
             // The server may have become a standby, the file may have been replaced: new connections show it.
-            StoreError::ReadOnly(_) | StoreError::Denied(_) | StoreError::Damaged(_) | StoreError::Io(_) => {
-                self.distrust();
-            }
-            _ => {}
+            ErrorKind::ReadOnly | ErrorKind::Denied | ErrorKind::Damaged | ErrorKind::Io => self.distrust(),
+            ErrorKind::Busy | ErrorKind::Full | ErrorKind::Other => {}
         }
     }
 
@@ -143,23 +140,20 @@ impl<DB: Backend> Health<DB> {
             tokio::spawn(async move { connector.connect().await?.close().await })
         });
         let connected = match timeout(PROBE_TIMEOUT, &mut connecting).await {
-            Ok(ended) => ended.unwrap_or(Err(sqlx::Error::WorkerCrashed)),
+            Ok(ended) => ended.unwrap_or(Err(sqlx::Error::WorkerCrashed)).map_err(DB::error),
             Err(_) => {
                 if DB::EMBEDDED {
                     *attempt = Some(connecting);
                 } else {
                     connecting.abort();
                 }
-                Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into())
+                Err(StoreError::Unreachable(format!("no answer within {PROBE_TIMEOUT:?}")))
             }
         };
         match connected {
-            Ok(()) => Ok(()),
-            Err(error) => match DB::error(error) {
-                // The database is there, and is full or locked.
-                StoreError::Busy(_) => Ok(()),
-                error => Err(error),
-            },
+            Err(error) if error.kind() == Some(ErrorKind::Unreachable) => Err(error),
+            // Whatever else is wrong, such as a lock, a full disk or a damaged file, calls find out and report.
+            _ => Ok(()),
         }
     }
 }
