@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 mod support;
@@ -42,7 +42,7 @@ async fn nothing_is_lost_and_nothing_grows() {
     let (stop, base) = (CancellationToken::new(), world.gateway.http.clone());
     let readers: Vec<_> =
         (0..READERS).map(|number| tokio::spawn(readers::read(base.clone(), number, stop.clone()))).collect();
-    let followed = support::follower::follow(&base);
+    let mut followed = support::follower::follow(&base);
     let samples = tokio::spawn(Samples::take(world.gateway.id(), world.gateway.admin.clone(), stop.clone()));
 
     let (start, mut done) = (Instant::now(), BTreeMap::<_, u32>::new());
@@ -54,7 +54,10 @@ async fn nothing_is_lost_and_nothing_grows() {
         *done.entry(world.trouble(round).await).or_default() += 1;
         assert!(world.gateway.runs(), "{:?}", world.gateway.log.lock().unwrap());
     }
-    world.rest().await;
+    let last = world.rest().await;
+    // The store has a block before the follower is told of it.
+    let told = followed.wait_for(|told| told.tip["hash"] == last.as_str());
+    timeout(world::LONG, told).await.expect("the follower is told of the last tip").unwrap();
     let took = start.elapsed();
 
     stop.cancel();

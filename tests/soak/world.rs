@@ -38,7 +38,7 @@ const PACE: f64 = 7.0 * 24.0 * 60.0 / 3600.0;
 const SHARE: f64 = 0.15;
 
 /// Longest wait for anything that must happen: mining is slow where the machine, or its disk, is busy.
-const LONG: Duration = Duration::from_secs(300);
+pub const LONG: Duration = Duration::from_secs(300);
 
 /// The canonical chain in the end.
 #[derive(Debug)]
@@ -187,8 +187,8 @@ impl World {
         until(async || self.data("/status").await?["chain"]["length"].as_u64().filter(|now| *now >= blocks)).await;
     }
 
-    /// No more blocks come, and everybody has the same.
-    pub async fn rest(&mut self) {
+    /// No more blocks come, and everybody has the same; the hash of its tip.
+    pub async fn rest(&mut self) -> String {
         for node in &mut self.nodes {
             node.stop();
         }
@@ -204,9 +204,9 @@ impl World {
             let same = |state: &store::Result<store::ChainState>| {
                 state.as_ref().is_ok_and(|state| state.tip.as_ref().is_some_and(|known| known.hash == tip))
             };
-            (status["sync"]["state"] == "synced" && states.iter().all(same)).then_some(())
+            (status["sync"]["state"] == "synced" && states.iter().all(same)).then_some(tip)
         };
-        until(level).await;
+        until(level).await
     }
 
     /// Ends everything and audits all three stores.
