@@ -20,11 +20,13 @@ use modal_gateway::{
     store::{self, OpenOptions},
 };
 use rstest::rstest;
+use sqlx::{Connection, PgConnection};
 use support::{
     gateway::Backend,
     linked::{NETWORK_FILE, linked, network},
     postgres::Database,
     process::program,
+    until::eventually,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -84,6 +86,19 @@ impl Victim {
             }
             Some((start, store)) => store.copy_from(start).await,
         }
+    }
+
+    /// Waits until nobody is connected: a server process may still commit what a client sent before it was killed.
+    async fn left_alone(&self) {
+        let Some((_, store)) = &self.database else { return };
+        let mut connection = PgConnection::connect(&store.url).await.unwrap();
+        let others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                      AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        eventually(async || {
+            let others: i64 = sqlx::query_scalar(others).fetch_one(&mut connection).await.unwrap();
+            (others == 0).then_some(())
+        })
+        .await;
     }
 
     /// A process that syncs it from `peer`.
@@ -212,6 +227,7 @@ async fn a_sync_that_is_killed_at_any_moment_goes_on(#[values(Backend::Sqlite, B
         let child = victim.sync(&peer);
         let moment = undisturbed.mul_f64(random.f64());
         let (done, in_transaction) = tokio::task::block_in_place(|| end(child, Some(moment)));
+        victim.left_alone().await;
         let found = audit(&victim.url()).await;
         inside += u32::from(in_transaction);
         if done {

@@ -2,6 +2,8 @@
 
 #[path = "otlp/collector.rs"]
 mod collector;
+#[path = "support/ports.rs"]
+mod ports;
 #[path = "support/process.rs"]
 #[allow(dead_code, reason = "each test program uses its own part of this")]
 mod process;
@@ -15,6 +17,7 @@ use std::{
 };
 
 use collector::{Collector, SERVER, Span};
+use ports::free_port;
 use process::{Process, SERVE, program};
 use rstest::rstest;
 
@@ -50,8 +53,7 @@ fn requests_are_exported_as_part_of_their_clients_traces() {
     let (folder, collector) = (tempfile::tempdir().unwrap(), Collector::start());
     let mut command = gateway(folder.path(), &collector.url);
     command.env("OTEL_SERVICE_NAME", "the-gateway").env("OTEL_RESOURCE_ATTRIBUTES", "deployment=test");
-    // A port that was just free and is not listened on.
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = free_port();
     let id = libp2p::identity::Keypair::generate_ed25519().public().to_peer_id();
     command.args(["--peer", &format!("down=/ip4/127.0.0.1/tcp/{free}/p2p/{id}")]);
     let gateway = Process::start(command);
@@ -131,7 +133,7 @@ fn a_collector_that_fails_is_logged_once_until_it_works_again() {
 #[case::refuses(false)]
 #[case::is_silent(true)]
 fn a_collector_that_is_down_changes_no_answer(#[case] silent: bool) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let _listener = silent.then_some(listener);
     let paths = ["/ping?data=1", "/data/miner_block/epoch?epoch=0", "/nowhere", "/health/ready"];

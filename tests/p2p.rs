@@ -34,6 +34,8 @@ mod hole;
 #[path = "support/peer.rs"]
 #[allow(dead_code, reason = "this program does not use all of it")]
 mod peer;
+#[path = "support/ports.rs"]
+mod ports;
 #[path = "p2p/requests.rs"]
 mod requests;
 #[path = "p2p/turns.rs"]

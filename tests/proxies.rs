@@ -143,7 +143,9 @@ async fn serves_each_client(gateway: &Process, proxy: &Proxy) {
     let mut events = second.get(format!("{}/events", proxy.url)).send().await.unwrap();
     assert!(events.chunk().await.unwrap().is_some_and(|bytes| !bytes.is_empty()), "the proxy holds events back");
     use_up(&first, &proxy.url).await;
-    assert_eq!(status(&first, &proxy.url).await, StatusCode::TOO_MANY_REQUESTS);
+    // A unit may come back between two requests.
+    let statuses = [status(&first, &proxy.url).await, status(&first, &proxy.url).await];
+    assert!(statuses.contains(&StatusCode::TOO_MANY_REQUESTS), "{statuses:?}");
     assert_eq!(status(&second, &proxy.url).await, StatusCode::OK);
     assert_eq!(unnamed_lines(gateway), 0);
 }

@@ -13,8 +13,8 @@ use modal_gateway::{
 
 use crate::{WorkDir, support::until::eventually};
 
-/// SHA-256, and no schedule, so that blocks come at a steady pace: some 200,000 hashes each.
-const NETWORK: &str = "name = 'fast'\ninitial_difficulty = 800\ndifficulty_schedule = false\n\
+/// SHA-256, and no schedule, so that blocks come at a steady pace: some 26,000 hashes each.
+const NETWORK: &str = "name = 'fast'\ninitial_difficulty = 100\ndifficulty_schedule = false\n\
                        [pow]\nalgorithm = 'sha256'\n";
 
 const NOMINEE: &str = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";

@@ -7,7 +7,7 @@ use libp2p::identity::Keypair;
 use modal_gateway::p2p::{self, Accepted, P2pClient, P2pConfig, Responder};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::WorkDir;
+use crate::{WorkDir, support::ports::free_port};
 
 /// Answers `/ping` with the data it got, and anything else with its path and `ok: false`.
 struct Echo;
@@ -67,7 +67,7 @@ async fn request_is_curl_for_the_protocol() {
 async fn request_names_what_is_wrong() {
     let dir = WorkDir::new();
     // Accepts nothing, answers nothing.
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = std::net::TcpListener::bind(("127.0.0.1", free_port())).unwrap();
     let address = format!("/ip4/127.0.0.1/tcp/{}", silent.local_addr().unwrap().port());
     dir.run(["request", &address, "/ping", "--timeout", "1"]).fails(1, &["no answer within 1 s"]);
     drop(silent);

@@ -21,7 +21,7 @@ use crate::{
 #[tokio::test]
 async fn health_is_an_exit_code() {
     let dir = WorkDir::new();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = format!("127.0.0.1:{}", free_port());
     dir.run(["health", "--http", &free]).fails(1, &["/health/ready can't be reached"]);
     dir.run(["health", "http://gateway:hunter2@127.0.0.1:1"]).fails(2, &["no user and password"]);
     dir.run(["health", "--synced", "http://127.0.0.1:1/health/live"]).fails(2, &["--synced goes with /health/ready"]);

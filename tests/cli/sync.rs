@@ -20,6 +20,7 @@ use crate::{
     support::{
         gateway::{Backend, TestStore, chain},
         peer::{Reply, ScriptedPeer},
+        ports::free_port,
         until::eventually,
     },
 };
@@ -104,7 +105,7 @@ async fn progress_in_a_pipe_is_plain_lines() {
 async fn several_peers_by_their_names() {
     let dir = WorkDir::new();
     let ((_served, longer), (_other, shorter)) = (node(61).await, node(41).await);
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = free_port();
     let store = TestStore::create(Backend::Sqlite).await;
     let peers = [
         format!("long={}", address(&longer)),
@@ -122,7 +123,7 @@ async fn several_peers_by_their_names() {
 async fn a_failure_names_its_cause() {
     let dir = WorkDir::new();
     let store = TestStore::create(Backend::Sqlite).await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = free_port();
     let gone = format!("/ip4/127.0.0.1/tcp/{free}");
     let run = |args: &[&str]| outcome(sync(&dir, &store, args));
     run(&[&gone]).fails(1, &[&gone, "can't be reached"]);

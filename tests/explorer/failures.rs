@@ -89,6 +89,11 @@ async fn pages_count_against_the_clients_limit() {
     assert!(refused.1.headers().contains_key("retry-after"));
     let page = Document::parse(&refused.1.text().await.unwrap());
     assert_eq!(page.one("h1").text, "Too many requests");
-    let json: serde_json::Value = ask("*/*").await.json().await.unwrap();
-    assert_eq!(json["errors"]["code"], "rate_limited");
+    // A unit may come back between two requests.
+    let mut codes = Vec::new();
+    for _ in 0..2 {
+        let mut json: serde_json::Value = ask("*/*").await.json().await.unwrap();
+        codes.push(json["errors"]["code"].take());
+    }
+    assert!(codes.contains(&"rate_limited".into()), "{codes:?}");
 }

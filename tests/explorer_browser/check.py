@@ -14,8 +14,9 @@ AXE = (resources.files("axe_playwright_python") / "axe.min.js").read_text()
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 PAGES = ["", "blocks", "block/120", "epochs", "epoch/2", "epoch/3", "nominees", "nominee/12D3KooNew1", "network", "forks",
          "reorganisations", "search?q=120", "search", "nowhere"]
-# How long a change may take to be seen, in seconds.
+# How long a change may take to be seen, in seconds; on a busy machine, where time says nothing of the pages, PATIENCE.
 LIVE = 2.0
+PATIENCE = 20.0
 
 
 def chain(command):
@@ -27,7 +28,7 @@ def chain(command):
 def opened(browser, **options):
     """A new context, which fails for requests to other hosts and for errors in the page."""
     context = browser.new_context(**options)
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(1000 * PATIENCE)
     asked = []
     context.on("request", lambda request: asked.append(request.url))
     page = context.new_page()
@@ -59,8 +60,15 @@ def within(seconds, what, holds):
     return time.monotonic() - start
 
 
+def soon(what, holds):
+    """Waits until something holds, and prints how long that took. `make load` alone fails where it was not soon."""
+    took = within(PATIENCE, what, holds)
+    print(f"browser: {what} is shown after {took:.2f} s")
+    assert took < LIVE or "JUDGE_TIMES" not in os.environ, f"{what}: {took:.2f} s"
+
+
 def shows(page, tip):
-    expect(page.locator("#state")).to_contain_text(f"at tip {grouped(tip)}", timeout=15_000)
+    expect(page.locator("#state")).to_contain_text(f"at tip {grouped(tip)}")
 
 
 def live(page):
@@ -139,8 +147,8 @@ def follows(browser):
     live(page)
     loads = [url for url in asked if url.endswith(".css")]
     tip = chain("extend 2")
-    took = within(LIVE, "a new block", lambda: page.locator("tbody tr").first.locator("td a").first.inner_text() == grouped(tip))
-    print(f"browser: a new block is shown after {took:.2f} s")
+    newest = lambda: page.locator("tbody tr").first.locator("td a").first.inner_text() == grouped(tip)
+    soon("a new block", newest)
 
     # Scroll, focus and selection stay, whatever comes.
     page.evaluate("scrollTo(0, 400)")
@@ -150,7 +158,7 @@ def follows(browser):
     page.evaluate("getSelection().selectAllChildren(document.activeElement)")
     hash = page.evaluate("getSelection().toString()")
     tip = chain("extend 1")
-    within(LIVE, "a new block", lambda: page.locator("tbody tr").first.locator("td a").first.inner_text() == grouped(tip))
+    soon("a block after it", newest)
     assert page.evaluate("scrollY") == 400, "the page jumped"
     assert page.evaluate("document.activeElement.getAttribute('href')") == href, "the focus moved"
     assert page.evaluate("getSelection().toString()") == hash, "the selection is gone"
@@ -159,8 +167,7 @@ def follows(browser):
     left = chain("reorganise 3").split(" ")
     assert len(left) == 3
     struck = lambda: all(page.locator("tbody s", has_text=hash).count() == 1 for hash in left)
-    took = within(LIVE, "a reorganisation", struck)
-    print(f"browser: a reorganisation of depth 3 is shown after {took:.2f} s")
+    soon("a reorganisation of depth 3", struck)
     expect(page.locator("#news")).to_contain_text("3 left the chain, 4 joined")
     expect(page.get_by_role("main")).to_contain_text("3 left the chain, 4 joined")
     assert [url for url in asked if url.endswith(".css")] == loads, "the page was loaded anew"
@@ -171,7 +178,7 @@ def follows(browser):
     page.goto(f"{BASE}/epoch/3")
     live(page)
     left = chain("reorganise 3").split(" ")
-    within(LIVE, "the epoch", lambda: all(page.locator("tbody s", has_text=hash).count() == 1 for hash in left))
+    soon("a reorganisation on the page of an epoch", struck)
 
     # Times have the local time, and ages count.
     time_element = page.locator("main time").first
@@ -201,7 +208,7 @@ def states(browser):
     live(page)
 
     chain("cut")
-    expect(state).to_have_attribute("data-state", "reconnecting", timeout=5000)
+    expect(state).to_have_attribute("data-state", "reconnecting")
     expect(state).to_contain_text("reconnecting")
     tip = chain("extend 2")
     chain("mend")
@@ -322,6 +329,7 @@ def printed(browser):
     closed(context, asked, problems)
 
 
+expect.set_options(timeout=1000 * PATIENCE)
 with sync_playwright() as playwright:
     browser = playwright.chromium.launch(executable_path=BROWSER, args=[
         "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"])

@@ -8,7 +8,7 @@ use std::{
 
 use modal_gateway::{config::LogFormat, telemetry};
 
-use crate::support::{clock::judge, process::program};
+use crate::support::{clock::judge, ports::free_port, process::program};
 
 /// Set for the process that panics.
 const CHILD: &str = "FAULTS_PANIC";
@@ -43,13 +43,12 @@ async fn a_panic_is_counted_and_logged_once_without_its_secrets() {
 #[test]
 fn a_command_that_finds_no_database_ends_and_says_so() {
     // Nobody listens on the one; on the other nobody answers.
-    let (free, silent) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
-    let gone = free.local_addr().unwrap();
-    drop(free);
-    for (address, said) in [(gone, "can't be reached"), (silent.local_addr().unwrap(), "no answer within")] {
+    let (gone, silent) = (free_port(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let silent_port = silent.local_addr().unwrap().port();
+    for (port, said) in [(gone, "can't be reached"), (silent_port, "no answer within")] {
         let folder = tempfile::tempdir().unwrap();
         let started = Instant::now();
-        let url = format!("postgres://user:hunter2@{address}/chain");
+        let url = format!("postgres://user:hunter2@127.0.0.1:{port}/chain");
         let output = program(folder.path(), ["migrate", "--database-url", &url]).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{stderr}");

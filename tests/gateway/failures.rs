@@ -8,6 +8,7 @@ use modal_gateway::{
 
 use crate::support::{
     gateway::{Backend, PATIENCE, TestGateway, TestStore, chain},
+    ports::free_port,
     relay::Relay,
 };
 
@@ -60,8 +61,7 @@ async fn a_taken_port_is_named() {
 
 #[tokio::test]
 async fn an_unreachable_and_an_unknown_peer_have_different_errors() {
-    // A port that was just free and is not listened on.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = free_port();
     let id = libp2p::identity::Keypair::generate_ed25519().public().to_peer_id();
     let store = TestStore::create(Backend::Sqlite).await;
     store.append(chain(), Level::Linked).await;

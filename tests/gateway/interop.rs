@@ -4,12 +4,15 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use modal_gateway::chain::MinerBlock;
+use modal_gateway::{
+    chain::{Level, MinerBlock},
+    config::Config,
+};
 use serde_json::{Value, json};
 
 use crate::support::clock::judge;
 use crate::support::{
-    gateway::{Backend, TestGateway, chain},
+    gateway::{Backend, PATIENCE, TestGateway, TestStore, chain},
     peer::{Reply, ScriptedPeer},
 };
 
@@ -79,7 +82,17 @@ fn node(first_release: bool, chunk_limit: u64) -> impl Fn(Value) -> Reply + Send
 }
 
 pub async fn gateway_with(alias: &str, peer: &ScriptedPeer) -> TestGateway {
-    TestGateway::with_peers(Backend::Sqlite, &[format!("{alias}={}", peer.address)]).await
+    waiting_for(alias, peer, PATIENCE / 2).await
+}
+
+/// The same, with a time that the peer has for an answer.
+async fn waiting_for(alias: &str, peer: &ScriptedPeer, peer_timeout: Duration) -> TestGateway {
+    let store = TestStore::create(Backend::Sqlite).await;
+    store.append(chain(), Level::Linked).await;
+    let peers = [format!("{alias}={}", peer.address)];
+    let gateway = TestGateway::over(store, &peers, |config| Config { peer_timeout, ..config }).await;
+    gateway.p2p.wait_connected(alias, PATIENCE).await.unwrap();
+    gateway
 }
 
 #[rstest::rstest]
@@ -183,10 +196,11 @@ async fn status_of_a_failed_peer_request_matches_the_failure(
         }
     };
     let peer = ScriptedPeer::start(answer).await;
-    let gateway = gateway_with("bad", &peer).await;
+    let limit = if character == "nothing" { Duration::from_secs(2) } else { PATIENCE / 2 };
+    let gateway = waiting_for("bad", &peer, limit).await;
     let asked = Instant::now();
     let reply = gateway.get("/data/miner_block/range?from_index=3&to_index=7&peer=bad").await;
-    // Twice the peer timeout of these tests.
+    // Twice the time that a silent peer has.
     judge(asked.elapsed() < Duration::from_secs(4), format_args!("{:?}", asked.elapsed()));
     assert_eq!((reply.status, reply.code().as_str()), (status, code), "{:?}", reply.body);
     assert_eq!(reply.header("x-modal-source"), Some(format!("peer:{}", peer.peer_id).as_str()));
@@ -215,11 +229,11 @@ async fn any_goes_on_to_the_next_peer_and_auto_asks_only_for_what_is_missing() {
     let liar = ScriptedPeer::start(|_| Reply::Raw(Bytes::from_static(b"garbage"))).await;
     let honest = ScriptedPeer::start(node(false, 50)).await;
     let peers = [format!("liar={}", liar.address), format!("honest={}", honest.address)];
-    let store = crate::support::gateway::TestStore::create(Backend::Sqlite).await;
-    store.append(chain().drain(..30).collect(), modal_gateway::chain::Level::Linked).await;
+    let store = TestStore::create(Backend::Sqlite).await;
+    store.append(chain().drain(..30).collect(), Level::Linked).await;
     let gateway = TestGateway::over(store, &peers, |config| config).await;
     for alias in ["liar", "honest"] {
-        gateway.p2p.wait_connected(alias, crate::support::gateway::PATIENCE).await.unwrap();
+        gateway.p2p.wait_connected(alias, PATIENCE).await.unwrap();
     }
     let by_honest = format!("peer:{}", honest.peer_id);
     let any = gateway.get("/data/miner_block/epoch?epoch=0&peer=any").await;

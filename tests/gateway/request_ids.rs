@@ -10,6 +10,7 @@ use modal_gateway::protocol::Code;
 use crate::support::{
     gateway::{Backend, Reply, TestGateway},
     peer::{self, ScriptedPeer},
+    ports::free_port,
     process::{Process, SERVE, program},
     until::eventually,
 };
@@ -86,8 +87,7 @@ async fn an_answer_says_what_took_how_long() {
 #[tokio::test]
 async fn the_log_names_the_request_that_a_peer_could_not_be_asked_for() {
     let folder = tempfile::tempdir().unwrap();
-    // A port that was just free and is not listened on.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = free_port();
     let id = libp2p::identity::Keypair::generate_ed25519().public().to_peer_id();
     let mut serve = program(folder.path(), SERVE);
     serve.args(["--log", "json", "--peer", &format!("down=/ip4/127.0.0.1/tcp/{free}/p2p/{id}")]);

@@ -13,8 +13,8 @@ use crate::{
 /// Connections at once: far fewer than may knock at the same time.
 pub const AT_ONCE: usize = 8;
 
-/// A refusal takes no longer.
-const SOON: Duration = Duration::from_secs(1);
+/// A refusal takes no longer, also on a busy machine.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Bytes of the whole handshake that a client sends: 27 to agree on Noise, 34 with its key, and its identity.
 const HANDSHAKE: usize = 300;

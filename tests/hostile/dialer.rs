@@ -31,7 +31,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
 pub type Wire = Box<dyn Io>;
 
 /// How long a blow may take that the other side doesn't let through, or waits for more of.
-const BLOW: Duration = Duration::from_millis(250);
+pub const BLOW: Duration = Duration::from_millis(250);
 
 pub const MULTISTREAM: &[u8] = b"\x13/multistream/1.0.0\n";
 
@@ -114,13 +114,18 @@ pub async fn yamux_as(keypair: &Keypair, address: &Multiaddr) -> Wire {
 
 /// Sends bytes and then reads until the other side hangs up or has nothing more to say. Whatever becomes of it.
 pub async fn strike<T: Io + ?Sized>(wire: &mut T, bytes: &[u8]) -> Vec<u8> {
+    strike_within(BLOW, wire, bytes).await
+}
+
+/// The same, with so much time, for an answer that must come.
+pub async fn strike_within<T: Io + ?Sized>(limit: Duration, wire: &mut T, bytes: &[u8]) -> Vec<u8> {
     let mut answer = Vec::new();
     let blow = async {
         wire.write_all(bytes).await?;
         wire.flush().await?;
         wire.read_to_end(&mut answer).await
     };
-    let _ = tokio::time::timeout(BLOW, blow).await;
+    let _ = tokio::time::timeout(limit, blow).await;
     answer
 }
 

@@ -6,8 +6,9 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use crate::{
     before_noise::AT_ONCE,
-    dialer::{shove, strike},
+    dialer::{BLOW, shove, strike_within},
     program::Program,
+    support::gateway::PATIENCE,
 };
 
 const LIMIT: usize = 1 << 20;
@@ -110,7 +111,8 @@ async fn bodies_and_heads() {
     let attack = async {
         let strikes = blows.iter().map(async |(expected, bytes)| {
             shove(&mut connect().await, bytes).await;
-            (*expected, strike(&mut connect().await, bytes).await, bytes)
+            let limit = if *expected == 0 { BLOW } else { PATIENCE };
+            (*expected, strike_within(limit, &mut connect().await, bytes).await, bytes)
         });
         let answers: Vec<_> = futures::stream::iter(strikes).buffered(AT_ONCE).collect().await;
         for (expected, answer, bytes) in answers {

@@ -28,6 +28,17 @@ pub async fn ask(listeners: &Listeners, client: &str, path: &str) -> Response {
     send(listeners.public(Method::GET, path).header("x-forwarded-for", client)).await
 }
 
+/// Asks twice as this client. One of the two is refused if it has no units left: another may come back in between.
+async fn twice(listeners: &Listeners, client: &str) -> [u16; 2] {
+    [ask(listeners, client, EPOCH).await, ask(listeners, client, EPOCH).await].map(|reply| reply.status().as_u16())
+}
+
+/// Checks what a client has left, of 1,000 units of which one comes back each second.
+fn has_left(left: u64, cost: u64, since: Instant) {
+    let least = 1000 - cost;
+    assert!((least..=least + since.elapsed().as_secs()).contains(&left), "{left} left after {cost}");
+}
+
 /// A member of `ratelimit` or `ratelimit-policy`.
 fn member(response: &Response, header: &str, name: &str) -> u64 {
     let value = response.headers().get(header).unwrap_or_else(|| panic!("{header}")).to_str().unwrap();
@@ -38,18 +49,21 @@ fn member(response: &Response, header: &str, name: &str) -> u64 {
 
 #[tokio::test]
 async fn over_the_rate_a_client_learns_when_to_retry_and_then_may() {
-    let listeners = limited(50, 100).await;
+    let listeners = limited(1, 100).await;
     let (mut answered, started) = (0, Instant::now());
     let refused = loop {
         let response = ask(&listeners, "192.0.2.1", EPOCH).await;
-        assert_eq!((member(&response, "ratelimit-policy", "q"), member(&response, "ratelimit-policy", "w")), (100, 2));
+        assert_eq!(
+            (member(&response, "ratelimit-policy", "q"), member(&response, "ratelimit-policy", "w")),
+            (100, 100)
+        );
         let left = member(&response, "ratelimit", "r");
         if response.status() == 429 {
             break response;
         }
         assert_eq!(response.status(), 200);
         answered += 1;
-        let earned = (started.elapsed().as_secs_f64() * 50.0) as u64 + 1;
+        let earned = started.elapsed().as_secs() + 1;
         assert!(left + answered <= 100 + earned && left + answered >= 99, "{left} left after {answered}");
         assert!(answered < 2000, "there is no limit");
     };
@@ -83,7 +97,8 @@ async fn clients_are_identified_by_an_address_that_they_cannot_choose(
 ) {
     let listeners = limited(1, 100).await;
     while ask(&listeners, first, EPOCH).await.status() == 200 {}
-    assert_eq!(ask(&listeners, second, EPOCH).await.status(), status);
+    let statuses = twice(&listeners, second).await;
+    assert_eq!(statuses.contains(&429), status == 429, "{statuses:?}");
 }
 
 #[tokio::test]
@@ -96,18 +111,19 @@ async fn forwarding_headers_of_untrusted_clients_are_ignored() {
         assert_eq!((response.status().as_u16(), response.headers().get("ratelimit")), (200, None));
         _ = ask(&listeners, &format!("192.0.2.{number}"), EPOCH).await;
     }
-    assert_eq!(ask(&listeners, "192.0.2.200", EPOCH).await.status(), 429);
+    assert!(twice(&listeners, "192.0.2.200").await.contains(&429));
 }
 
 #[tokio::test]
 async fn clients_on_this_machine_are_limited_as_all_others() {
     let settings = Settings { rate_limit: 1, rate_burst: 100, ..Settings::default() };
     let listeners = open(ListenerOptions { settings, ..ListenerOptions::default() }).await;
-    for _ in 0..100 {
-        assert_eq!(send(listeners.public(Method::GET, EPOCH)).await.status(), 200);
+    let mut answered = 0;
+    while send(listeners.public(Method::GET, EPOCH)).await.status() == 200 {
+        answered += 1;
+        assert!(answered < 1000, "there is no limit");
     }
-    let statuses = [send(listeners.public(Method::GET, EPOCH)).await, send(listeners.public(Method::GET, EPOCH)).await];
-    assert!(statuses.iter().any(|refused| refused.status() == 429), "{statuses:?}");
+    assert!(answered >= 100, "{answered}");
 }
 
 #[rstest]
@@ -117,8 +133,8 @@ async fn clients_on_this_machine_are_limited_as_all_others() {
 #[case::an_error("/nowhere", 1)]
 #[tokio::test]
 async fn forwarded_reads_cost_more(#[case] path: &str, #[case] cost: u64) {
-    let listeners = limited(1, 1000).await;
-    assert_eq!(member(&ask(&listeners, "192.0.2.1", path).await, "ratelimit", "r"), 1000 - cost);
+    let (listeners, start) = (limited(1, 1000).await, Instant::now());
+    has_left(member(&ask(&listeners, "192.0.2.1", path).await, "ratelimit", "r"), cost, start);
 }
 
 #[tokio::test]
@@ -126,19 +142,22 @@ async fn large_answers_cost_more_also_those_of_unknown_size() {
     let addresses = proxy_here();
     let settings = Settings { addresses, rate_limit: 1, rate_burst: 1000, ..Settings::default() };
     let listeners = open_long(ListenerOptions { settings, ..ListenerOptions::default() }).await;
+    let start = Instant::now();
     let range = ask(&listeners, "192.0.2.1", "/data/miner_block/range?from_index=0&to_index=999").await;
     assert!(!range.headers().contains_key("ratelimit"), "any cache may keep it, and give it to others");
     let size = range.bytes().await.unwrap().len() as u64;
     assert!(size > 5 << 16, "{size}");
     let left = async |client| member(&ask(&listeners, client, "/data/miner_block/chain_info").await, "ratelimit", "r");
-    assert_eq!(left("192.0.2.1").await, 1000 - 2 - size / (64 << 10));
+    has_left(left("192.0.2.1").await, 2 + size / (64 << 10), start);
+    let start = Instant::now();
     let stream = ask(&listeners, "192.0.2.2", "/data/miner_block/canonical").await;
     assert_eq!(member(&stream, "ratelimit", "r"), 999, "nobody knows yet");
     let size = stream.bytes().await.unwrap().len() as u64;
     let left = left("192.0.2.2").await;
-    // What is left over at each of the instalments is at most a unit.
+    // What is left over at each of the instalments is at most a unit, and some come back meanwhile.
     let expected = 1000 - 2 - size / (64 << 10);
-    assert!(left.abs_diff(expected) <= 20, "{left} {expected}");
+    let most = expected + 20 + start.elapsed().as_secs();
+    assert!((expected - 20..=most).contains(&left), "{left} {expected}");
 }
 
 #[tokio::test]
@@ -148,22 +167,24 @@ async fn the_end_of_a_stream_is_charged_too() {
     let store = TestStore::create(Backend::Sqlite).await;
     store.append(synthetic(1000), Level::None).await;
     let listeners = listen(store, ListenerOptions { settings, ..ListenerOptions::default() }).await;
+    let start = Instant::now();
     let size = ask(&listeners, "192.0.2.1", "/data/miner_block/canonical").await.bytes().await.unwrap().len() as u64;
     let units = size / (64 << 10);
     assert!((4..16).contains(&units), "{size}: less than what is paid for at once");
     let left = member(&ask(&listeners, "192.0.2.1", "/data/miner_block/chain_info").await, "ratelimit", "r");
-    assert!((998 - units..=999 - units).contains(&left), "{left} left after {units} units");
+    let most = 999 - units + start.elapsed().as_secs();
+    assert!((998 - units..=most).contains(&left), "{left} left after {units} units");
 }
 
 #[tokio::test]
 async fn bytes_of_requests_are_charged_too() {
-    let listeners = limited(1, 1000).await;
+    let (listeners, start) = (limited(1, 1000).await, Instant::now());
     let list = serde_json::json!({"local_block_hashes": vec!["0".repeat(64); 8000]});
     let post = listeners.public(Method::POST, "/data/miner_block/chain_info").json(&list);
     let answer = send(post.header("x-forwarded-for", "192.0.2.1")).await;
     assert_eq!(answer.status(), 200);
     let size = list.to_string().len() as u64;
-    assert_eq!(member(&answer, "ratelimit", "r"), 1000 - 1 - 8 * (size + 28) / (64 << 10));
+    has_left(member(&answer, "ratelimit", "r"), 1 + 8 * (size + 28) / (64 << 10), start);
 }
 
 #[tokio::test]

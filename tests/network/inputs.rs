@@ -152,10 +152,10 @@ async fn a_tip_that_moves_faster_than_a_round_of_questions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_store_with_mine_and_a_peer() {
     let switches = Switches { own_genesis: true, ..Switches::default() };
-    let node = Simulator::start(Setup { switches, difficulty: 400, ..Setup::default() }).await;
+    let node = Simulator::start(Setup { switches, difficulty: 50, ..Setup::default() }).await;
     node.mine_apart(3, &(1..=u128::MAX));
     let folder = tempfile::tempdir().unwrap();
-    let network = NETWORK.replace("initial_difficulty = 1", "initial_difficulty = 400");
+    let network = NETWORK.replace("initial_difficulty = 1", "initial_difficulty = 50");
     std::fs::write(folder.path().join("network.toml"), network).unwrap();
     let peer = format!("node={}", node.address);
     let mut mine = program(folder.path(), ["node", "--mine", "--network", "network.toml", "--sync-interval", "1s"]);

@@ -24,7 +24,7 @@ const LONG_BRANCH: usize = 5;
 /// Who asks each gateway of each node, and how often. A node that is never idle lets nobody in: new connections come
 /// last in its loop.
 const CLIENTS: usize = 4;
-const PAUSE: Duration = Duration::from_millis(800);
+const PAUSE: Duration = Duration::from_millis(1500);
 
 struct Nodes {
     first: Simulator,

@@ -7,7 +7,7 @@ use libp2p::identity::Keypair;
 use modal_gateway::p2p::P2pConfig;
 use serde_json::Value;
 
-use crate::{Node, PATIENCE, TCP, eventually};
+use crate::{Node, PATIENCE, TCP, clock::judge, eventually};
 
 /// A node with two places.
 async fn narrow(change: impl FnOnce(&mut P2pConfig)) -> Node {
@@ -68,8 +68,9 @@ async fn a_request_is_refused_after_the_delay_limit_or_where_the_queue_is_full()
     let answers = join_all(timed).await;
     assert!(answers.iter().all(|(answer, _)| code(answer).as_deref() == Some("busy")), "{answers:?}");
     // The list has as many as there are places for strangers, half as many of one peer as it may have places.
+    assert_eq!((far.client.inbound_stats().dropped, far.client.endpoint_stats().delayed), (4, 2));
     let at_once = answers.iter().filter(|(_, after)| *after < limit).count();
-    assert_eq!((at_once, far.client.inbound_stats().dropped, far.client.endpoint_stats().delayed), (2, 4, 2));
+    judge(at_once == 2, format_args!("{at_once} of 2 refused at once"));
     far.gate.add_permits(2);
     for held in held {
         assert!(held.await.unwrap().unwrap().starts_with(b"wait"));

@@ -10,6 +10,7 @@ use libp2p::{Multiaddr, PeerId};
 use modal_gateway::p2p::{P2pConfig, P2pError};
 
 use crate::hole::Hole;
+use crate::ports::free_port;
 use crate::{Node, PATIENCE, TCP, until};
 
 /// Where a node listens.
@@ -129,8 +130,8 @@ async fn a_restarted_peer_is_dialled_again() {
         })
         .await
     };
-    let far = start(TCP.parse().unwrap()).await;
-    let address = far.client.listen_addresses()[0].clone();
+    let address: Multiaddr = format!("/ip4/127.0.0.1/tcp/{}", free_port()).parse().unwrap();
+    let far = start(address.clone()).await;
     let near = Node::knowing("far", &address).await;
     far.stop().await;
     until(&near.client, |client| client.peers().iter().all(|peer| !peer.connected)).await;
@@ -143,21 +144,15 @@ async fn a_restarted_peer_is_dialled_again() {
 #[tokio::test]
 async fn the_own_address_among_the_peers_is_ignored() {
     let good = Node::listening(TCP).await;
-    let (node, port) = loop {
-        // Nobody holds this port until the node does: somebody else may be faster.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let started = Node::try_start(|config| {
-            config.listen = vec![format!("/ip4/0.0.0.0/tcp/{port}").parse().unwrap()];
-            config.peers = vec![
-                format!("self=/dns4/localhost/tcp/{port}").parse().unwrap(),
-                format!("good={}", good.address()).parse().unwrap(),
-            ];
-        });
-        match started.await {
-            Err(P2pError::Listen { .. }) => {}
-            started => break (started.unwrap(), port),
-        }
-    };
+    let port = free_port();
+    let node = Node::start(|config| {
+        config.listen = vec![format!("/ip4/0.0.0.0/tcp/{port}").parse().unwrap()];
+        config.peers = vec![
+            format!("self=/dns4/localhost/tcp/{port}").parse().unwrap(),
+            format!("good={}", good.address()).parse().unwrap(),
+        ];
+    })
+    .await;
     node.client.wait_connected("good", PATIENCE).await.unwrap();
     assert!(matches!(node.client.find("self"), Err(P2pError::Unreachable(_))));
     let own = node.client.local_peer_id();

@@ -3,7 +3,7 @@
 use libp2p::Multiaddr;
 use libp2p::identity::Keypair;
 
-use crate::{Node, PATIENCE, TCP, until};
+use crate::{Node, PATIENCE, TCP, ports::free_port, until};
 
 #[tokio::test]
 async fn a_discovered_peer_is_kept_and_dialled_again() {
@@ -19,7 +19,7 @@ async fn a_discovered_peer_is_kept_and_dialled_again() {
         node.client.wait_connected("hub", PATIENCE).await.unwrap();
         node
     };
-    let found = start(TCP.parse().unwrap()).await;
+    let found = start(format!("/ip4/127.0.0.1/tcp/{}", free_port()).parse().unwrap()).await;
     let (id, address) = (found.client.local_peer_id().to_string(), found.client.listen_addresses()[0].clone());
     // It does not listen, so nobody finds it: the connection is of its own making.
     let node = Node::knowing("hub", &hub.address()).await;

@@ -16,7 +16,8 @@ use serde_json::Value;
 use tokio::task::JoinSet;
 
 use crate::support::bytes_codec::BytesCodec;
-use crate::support::gateway::{Backend, TestStore};
+use crate::support::clock::judge;
+use crate::support::gateway::{Backend, PATIENCE, TestStore};
 use crate::support::linked::{NETWORK_FILE, linked};
 use crate::support::peer::ScriptedPeer;
 use crate::support::process::{Process, SERVE, program};
@@ -177,7 +178,7 @@ async fn a_flood_of_stalled_requests_takes_little_memory_and_none_of_our_own_cal
     let node = Serving::of(&chain);
     let healthy = ScriptedPeer::start(node.script()).await;
     let gateway = gateway(&test_store, &healthy.address);
-    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
+    let http = reqwest::Client::builder().no_proxy().timeout(3 * PATIENCE).build().unwrap();
     let get = async |path: String| {
         let response = http.get(format!("{}{path}", gateway.http)).send().await.unwrap();
         (response.status().as_u16(), response.json::<Value>().await.unwrap())
@@ -210,7 +211,7 @@ async fn a_flood_of_stalled_requests_takes_little_memory_and_none_of_our_own_cal
     let (began, mut peak, mut slowest) = (Instant::now(), 0.0, Duration::ZERO);
     let (mut calls, mut answered) = (0u64, 0u64);
     let mut grown = 12_000;
-    while began.elapsed() < STANDS {
+    while began.elapsed() < STANDS || grown == 12_000 {
         let asked = Instant::now();
         assert_eq!(read(calls % 11_000).await, 200, "a call to a healthy peer, {calls} before it");
         slowest = slowest.max(asked.elapsed());
@@ -237,7 +238,6 @@ async fn a_flood_of_stalled_requests_takes_little_memory_and_none_of_our_own_cal
         }
     }
     until("the sync has followed", async || length().await == grown).await;
-    assert!(grown > 12_000);
     let growth = peak - before;
     let begun = begun.load(Ordering::Relaxed);
     eprintln!(
@@ -248,7 +248,7 @@ async fn a_flood_of_stalled_requests_takes_little_memory_and_none_of_our_own_cal
         slowest.as_millis(),
         grown - 12_000
     );
-    assert!(answered * 10 >= calls * 9, "{answered} of {calls} calls to hostile peers");
+    judge(answered * 10 >= calls * 9, format_args!("{answered} of {calls} calls to hostile peers"));
     assert!(begun >= CONNECTIONS * REQUESTS);
     assert!(growth <= MAX_GROWTH_MIB, "{growth:.1} MiB");
 }

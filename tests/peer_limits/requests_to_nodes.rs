@@ -71,7 +71,8 @@ async fn clients_of_a_gateway_share_two_requests_in_flight_and_get_an_error_in_t
     }
     let turn = pings(&peer).iter().position(|data| *data == 100).unwrap();
     assert!(turn <= 4, "its turn comes with the first ones': {:?}", pings(&peer));
-    assert_eq!((peer.figures().most_open, p2p.endpoint_stats().outbound), (2, 0));
+    assert_eq!(peer.figures().most_open, 2);
+    until("nothing is in flight", async || p2p.endpoint_stats().outbound == 0).await;
 
     // The node is mute now: who was asked did not answer, and the third question was never sent.
     let slow = [asked("192.0.2.1", 200), asked("192.0.2.2", 201)];
@@ -82,7 +83,8 @@ async fn clients_of_a_gateway_share_two_requests_in_flight_and_get_an_error_in_t
         let (status, told) = slow.await.unwrap();
         assert_eq!((status, &told["errors"]["code"]), (504, &json!("peer_timeout")), "{told}");
     }
-    assert_eq!((pings(&peer).len(), p2p.endpoint_stats().outbound_given_up), (15, 2));
+    assert_eq!(pings(&peer).len(), 15);
+    until("both were given up", async || p2p.endpoint_stats().outbound_given_up == 2).await;
     stop.cancel();
     until("the gateway takes nothing more", async || http.get(&base).send().await.is_err()).await;
     peer.release(2);
@@ -106,12 +108,12 @@ async fn a_stopping_gateway_waits_for_the_nodes_answers() {
         !pings(&peer).is_empty()
     })
     .await;
-    let asked = pings(&peer).len();
     let base = gateway.http.clone();
     gateway.signal("TERM");
     until("it takes nothing more", async || http.get(&base).send().await.is_err()).await;
     assert_eq!(peer.figures().connections, 1, "what was given up is waited for");
-    peer.release(asked);
+    // More than were asked: another one may be on its way.
+    peer.release(10);
     assert_eq!(tokio::task::spawn_blocking(|| gateway.wait()).await.unwrap(), Some(0));
     peer.until(|figures| figures.connections == 0).await;
     assert_eq!((peer.figures().lost, peer.figures().open), (0, 0));
@@ -122,9 +124,12 @@ async fn the_request_command_waits_for_its_answer() {
     let folder = tempfile::tempdir().unwrap();
     for interrupted in [false, true] {
         let peer = pinged().await;
-        let limit = if interrupted { "60" } else { "1" };
-        let mut command =
-            program(folder.path(), ["request", &peer.address.to_string(), "/ping", "1", "--timeout", limit]);
+        // The time of a request is that of connecting, too.
+        let limit = if interrupted { 60 } else { 5 };
+        let mut command = program(
+            folder.path(),
+            ["request", &peer.address.to_string(), "/ping", "1", "--timeout", &limit.to_string()],
+        );
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         peer.until(|figures| figures.open == 1).await;
         let began = Instant::now();
@@ -133,14 +138,14 @@ async fn the_request_command_waits_for_its_answer() {
         }
         until("its time is over", async || {
             assert_eq!(peer.figures().connections, 1);
-            began.elapsed() > Duration::from_secs(2)
+            began.elapsed() > Duration::from_secs(if interrupted { 2 } else { limit + 1 })
         })
         .await;
         peer.release(1);
         let output = tokio::task::spawn_blocking(|| child.wait_with_output()).await.unwrap().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{stderr}");
-        assert!(stderr.contains(if interrupted { "interrupted" } else { "no answer within 1 s" }), "{stderr}");
+        assert!(stderr.contains(if interrupted { "interrupted" } else { "no answer within 5 s" }), "{stderr}");
         assert_eq!(peer.figures().lost, 0);
     }
 }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Instant};
 
 use reqwest::{Client, Response};
 use serde_json::Value;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::{Duration, HUNG, interval, support::clock::judge};
@@ -48,6 +49,8 @@ impl fmt::Display for Tally {
 pub async fn read(base: String, number: usize, stop: CancellationToken) -> Tally {
     let client = Client::builder().no_proxy().timeout(8 * HUNG).build().unwrap();
     let (mut tally, mut beat, mut height) = (Tally::default(), interval(PAUSE), 0);
+    // What was missed is not made up for, all at once, while the database is away.
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for turn in number.. {
         beat.tick().await;
         if stop.is_cancelled() {

@@ -254,8 +254,7 @@ async fn a_server_that_is_not_up_is_waited_for_no_longer_than_was_said() {
 async fn a_stopped_postgres_is_unreachable_until_it_returns() {
     let test = TestDatabase::new(Postgres).await;
     let relay = support::relay::Relay::to(&test.url()).await;
-    let hasty = OpenOptions { acquire_timeout: Duration::from_millis(300), ..OpenOptions::default() };
-    let store = store::open(&relay.url, &hasty).await.unwrap();
+    let store = store::open(&relay.url, &impatient()).await.unwrap();
     append(&store, plain(3)).await;
     let writer = store.write().await.unwrap();
     let address = relay.cut().await;

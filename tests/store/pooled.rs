@@ -117,17 +117,14 @@ async fn a_stopped_server_behind_a_pooler_is_waited_for() {
     let pooler = PgBouncer::with(&url, "session", "server_login_retry = 1").await;
     store::open(&pooler.url, &impatient()).await.unwrap().close().await;
     cluster.stop("fast");
-    let waiting = |seconds| OpenOptions {
-        acquire_timeout: Duration::from_millis(300),
-        server_wait: Duration::from_secs(seconds),
-        ..OpenOptions::default()
-    };
+    let waiting = |seconds, options| OpenOptions { server_wait: Duration::from_secs(seconds), ..options };
+    let hasty = OpenOptions { acquire_timeout: Duration::from_millis(300), ..OpenOptions::default() };
     let started = Instant::now();
-    let error = store::open(&pooler.url, &waiting(3)).await.err().unwrap();
+    let error = store::open(&pooler.url, &waiting(3, hasty)).await.err().unwrap();
     assert!(matches!(error, StoreError::Unreachable(_)), "{error:?}");
     assert!(started.elapsed() >= Duration::from_secs(3), "{:?}: {error:?}", started.elapsed());
     let url = pooler.url.clone();
-    let opening = tokio::spawn(async move { store::open(&url, &waiting(600)).await.map(|_| ()) });
+    let opening = tokio::spawn(async move { store::open(&url, &waiting(600, impatient())).await.map(|_| ()) });
     cluster.up();
     opening.await.unwrap().unwrap();
 }

@@ -201,8 +201,7 @@ async fn a_circle_of_orphans_has_an_end(#[values(Sqlite, Postgres)] kind: Kind) 
 #[tokio::test]
 async fn a_second_writer_waits_and_then_gives_up(#[values(Sqlite, Postgres)] kind: Kind) {
     let (test, store) = holding(kind, plain(3)).await;
-    let hasty = OpenOptions { acquire_timeout: Duration::from_millis(200), ..OpenOptions::default() };
-    let other = store::open(&test.url(), &hasty).await.unwrap();
+    let other = store::open(&test.url(), &impatient()).await.unwrap();
     let patient = test.open().await;
 
     let mut writer = store.write().await.unwrap();

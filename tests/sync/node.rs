@@ -31,6 +31,7 @@ pub struct Syncing {
     pub store: Arc<dyn BlockStore>,
     pub p2p: P2pClient,
     pub level: Level,
+    peer_timeout: Duration,
     test: Arc<TestStore>,
     _running: DropGuard,
 }
@@ -86,7 +87,12 @@ impl Syncing {
         let config =
             P2pConfig { target_peers: 0, request_timeout: 3 * PATIENCE, ..P2pConfig::new(Keypair::generate_ed25519()) };
         let (p2p, _) = p2p::start(config, Arc::new(EmptyResponder), running.clone()).await.unwrap();
-        Self { store, p2p, test, level, _running: running.drop_guard() }
+        Self { store, p2p, test, level, peer_timeout: PEER_TIMEOUT, _running: running.drop_guard() }
+    }
+
+    /// The same, which gives a peer so much time for an answer.
+    pub fn waiting(self, peer_timeout: Duration) -> Self {
+        Self { peer_timeout, ..self }
     }
 
     /// Connects with a peer.
@@ -102,7 +108,8 @@ impl Syncing {
 
     /// A service over the store.
     pub fn service(&self) -> Service {
-        Service::new(self.store.clone(), self.p2p.clone(), &settings(self.level)).unwrap()
+        let settings = Settings { peer_timeout: self.peer_timeout, ..settings(self.level) };
+        Service::new(self.store.clone(), self.p2p.clone(), &settings).unwrap()
     }
 
     /// Runs a service until the guard is dropped.

@@ -52,7 +52,7 @@ async fn a_slow_peer_with_the_better_chain_is_waited_for(
     #[values(50, 60)] fast: usize,
 ) {
     let chain = main_chain().first(70);
-    let syncing = Syncing::with(backend, &chain.first(50)).await;
+    let syncing = Syncing::with(backend, &chain.first(50)).await.waiting(PATIENCE);
     let fast = serve(&Serving::of(&chain.first(fast))).await;
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::support::{
     chain::{HEAVY, LIGHT, main_chain},
-    gateway::{Backend, TestGateway, TestStore},
+    gateway::{Backend, PATIENCE, TestGateway, TestStore},
     linked::network,
     peer::{Reply, ScriptedPeer},
     serving::Serving,
@@ -40,7 +40,7 @@ async fn each_strategy_fetches_the_whole_chain(
         _ => Serving::of(chain),
     };
     let peer = serve(&node).await;
-    let syncing = Syncing::with(backend, &[]).await;
+    let syncing = Syncing::with(backend, &[]).await.waiting(PATIENCE);
     syncing.meet(&peer).await;
     let progress = syncing.sync(&by(mode)).await.unwrap();
     syncing.assert_holds(chain).await;
@@ -78,7 +78,7 @@ async fn a_strategy_goes_on_from_what_is_there(
 ) {
     let chain = main_chain();
     let peer = serve(&Serving::of(chain)).await;
-    let syncing = Syncing::with(backend, &chain.first(1_150)).await;
+    let syncing = Syncing::with(backend, &chain.first(1_150)).await.waiting(PATIENCE);
     syncing.meet(&peer).await;
     let progress = syncing.sync(&by(mode)).await.unwrap();
     syncing.assert_holds(chain).await;
@@ -100,7 +100,7 @@ async fn our_own_nodes_give_headers_and_compress(
     let gateway =
         TestGateway::over(theirs, &[], |config| modal_gateway::config::Config { network: network(), ..config });
     let gateway = gateway.await;
-    let syncing = Syncing::with(backend, &[]).await;
+    let syncing = Syncing::with(backend, &[]).await.waiting(PATIENCE);
     syncing.meet_at(gateway.p2p.dial_addresses().remove(0)).await;
     let progress = syncing.sync(&by(mode)).await.unwrap();
     syncing.assert_holds(chain).await;
@@ -149,7 +149,7 @@ async fn a_tip_that_moves_meanwhile_is_followed(
     };
     let node = Serving::of(&chain.first(1_100)).at_most(50).headers(|_| {});
     let peer = moving(&node, "/range", 0, &then).await;
-    let syncing = Syncing::with(backend, &[]).await;
+    let syncing = Syncing::with(backend, &[]).await.waiting(PATIENCE);
     syncing.meet(&peer).await;
     let progress = syncing.sync(&by(mode)).await.unwrap();
     syncing.assert_holds(&then).await;
@@ -176,7 +176,7 @@ async fn a_reorganisation_between_two_answers_is_no_offence(
     let then = chain.fork(900, "meanwhile").extend(200, &HEAVY);
     let node = Serving::of(&chain.first(1_050)).at_most(50).headers(|_| {});
     let peer = moving(&node, path, at, &then).await;
-    let syncing = Syncing::with(backend, &[]).await;
+    let syncing = Syncing::with(backend, &[]).await.waiting(PATIENCE);
     syncing.meet(&peer).await;
     let progress = syncing.sync(&by(mode)).await.unwrap();
     syncing.assert_holds(&then).await;
@@ -196,7 +196,7 @@ async fn the_heavier_of_two_peers_wins(
     let heavy = chain.fork(300, "heavy").extend(length, &HEAVY);
     assert!(heavy.work() > light.work());
     let peers = [serve(&Serving::of(&light)).await, serve(&Serving::of(&heavy)).await];
-    let syncing = Syncing::with(backend, &chain[..held]).await;
+    let syncing = Syncing::with(backend, &chain[..held]).await.waiting(PATIENCE);
     for peer in &peers {
         syncing.meet(peer).await;
     }
@@ -223,7 +223,7 @@ async fn an_answer_over_ten_mebibytes_is_the_end_of_a_full_sync_only() {
         _ => answer(request),
     })
     .await;
-    let syncing = Syncing::with(Backend::Sqlite, &[]).await;
+    let syncing = Syncing::with(Backend::Sqlite, &[]).await.waiting(PATIENCE);
     syncing.meet(&peer).await;
     syncing.sync_until(&by(Mode::Full), |progress| progress.retries > 0).await;
     syncing.assert_holds(&[]).await;
@@ -247,7 +247,7 @@ async fn a_peer_that_asks_to_slow_down_is_asked_again(
         }
     });
     let peer = peer.await;
-    let syncing = Syncing::with(backend, &[]).await;
+    let syncing = Syncing::with(backend, &[]).await.waiting(PATIENCE);
     syncing.meet(&peer).await;
     let progress = syncing.sync(&by(Mode::Delta)).await.unwrap();
     syncing.assert_holds(chain).await;
@@ -264,7 +264,7 @@ async fn a_block_that_is_longer_than_ours_may_be_is_no_offence(
     let ours = main_chain().first(20);
     let long = ours.fork(19, &"x".repeat(200_000)).extend(1, &HEAVY);
     let peer = serve(&Serving::of(&long)).await;
-    let syncing = Syncing::with(backend, &ours).await;
+    let syncing = Syncing::with(backend, &ours).await.waiting(PATIENCE);
     syncing.meet(&peer).await;
     let error = syncing.sync(&by(Mode::Delta)).await.expect_err("there is nobody to get the chain from");
     assert!(error.to_string().contains("too long"), "{error}");
