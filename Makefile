@@ -22,7 +22,7 @@ instructions: setup-instructions ## instruction counts of ten operations against
 	WRITE_BOUNDS=$(WRITE) cargo test $(if $(filter release,$(PROFILE)),--release) --test instructions
 
 load: setup-test ## the tests that measure times, judged: the machine must be idle
-	JUDGE_TIMES=1 cargo test --test overload --test faults --test sync_figures --test http_limits --test peer_limits --test events --test scale --test gateway --test p2p --test store -- --nocapture
+	JUDGE_TIMES=1 cargo test --test overload --test faults --test sync_figures --test http_limits --test peer_limits --test events --test scale --test gateway --test p2p --test store --test soak --test explorer_browser -- --nocapture
 
 soak: setup-test ## an hour of mining nodes, restarts and reorganisations, watched
 	SOAK_SECONDS=3600 cargo test --test soak -- --nocapture
