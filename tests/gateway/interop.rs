@@ -81,6 +81,7 @@ fn node(first_release: bool, chunk_limit: u64) -> impl Fn(Value) -> Reply + Send
     }
 }
 
+/// A gateway connected with this peer, which has time enough for an answer, also on a busy machine.
 pub async fn gateway_with(alias: &str, peer: &ScriptedPeer) -> TestGateway {
     waiting_for(alias, peer, PATIENCE / 2).await
 }

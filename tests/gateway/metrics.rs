@@ -70,8 +70,8 @@ async fn reorganisations_are_counted_whoever_writes_them(#[case] backend: Backen
     gateway.store.append(vec![last], Level::None).await;
     let scrape = eventually(async || {
         let scrape = Scrape::of(&gateway).await;
-        let told = ["modal_chain_reorganisations_total", "modal_chain_blocks"].map(|name| scrape.value(name));
-        (told == [Some(2.0), Some(104.0)]).then_some(scrape)
+        let values = ["modal_chain_reorganisations_total", "modal_chain_blocks"].map(|name| scrape.value(name));
+        (values == [Some(2.0), Some(104.0)]).then_some(scrape)
     })
     .await;
     let depth = |sample: &str| scrape.value(&format!("modal_chain_reorganisation_depth_{sample}"));

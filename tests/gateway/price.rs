@@ -1,6 +1,6 @@
 //! What a client pays for what is fetched from a peer.
 
-use std::{ops::RangeInclusive, time::Instant};
+use std::time::Instant;
 
 use modal_gateway::config::Config;
 
@@ -37,7 +37,7 @@ async fn a_peers_answer_is_charged_whole_even_if_not_sent() {
     let units = (whole.body.len() / UNIT_BYTES) as u64;
     assert!(units > 2, "{} bytes tell nothing", whole.body.len());
     // One comes back each second.
-    let paid = |start: Instant| -> RangeInclusive<u64> {
+    let paid = |start: Instant| {
         let least = 1000 - FORWARDED * (1 + units);
         least..=least + start.elapsed().as_secs()
     };
